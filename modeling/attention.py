@@ -1,0 +1,259 @@
+"""Who may look at whom, and how strongly: documents, masks, backends and the one attention module."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.masking_utils import (
+    create_bidirectional_mask,
+    create_bidirectional_sliding_window_mask,
+    create_causal_mask,
+    create_sliding_window_causal_mask,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import is_tracing
+
+from .positions import rotate
+
+# (layer type, causal?) -> who may look at whom
+MASK_FUNCTIONS: dict[tuple[str, bool], Callable[..., Any]] = {
+    ("full_attention", True): create_causal_mask,
+    ("full_attention", False): create_bidirectional_mask,
+    ("sliding_attention", True): create_sliding_window_causal_mask,
+    ("sliding_attention", False): create_bidirectional_sliding_window_mask,
+}
+
+
+def find_documents(
+    position_ids: torch.Tensor | None, attention_mask: Any, past_key_values: Cache | None
+) -> torch.Tensor | None:
+    """Number the documents of each row: a new one begins wherever positions do not grow by 1.
+
+    Padding never begins a document, and a document may go on behind padding. Padding gets the id -1: padded
+    tokens see each other only, so no row of the mask is empty and no other mask is needed.
+
+    Args:
+        position_ids: [batch, tokens] as the caller gave them, or None.
+        attention_mask: [batch, tokens], 1 for tokens and 0 for padding, or None. A ready-made mask (4-D, or a dict)
+            is obeyed as it is: no documents.
+        past_key_values: nothing is looked for once it holds tokens.
+
+    Returns:
+        Ids [batch, tokens], or None where every row holds one document (not looked at while tracing).
+    """
+    ready_made = attention_mask is not None and not (torch.is_tensor(attention_mask) and attention_mask.ndim == 2)
+    if position_ids is None or position_ids.shape[-1] == 1 or ready_made or _holds_tokens(past_key_values):
+        return None
+    begins = nn.functional.pad(position_ids.diff(dim=-1) != 1, (1, 0))
+    if attention_mask is not None:
+        is_token = attention_mask[:, -position_ids.shape[-1] :].bool()
+        position_ids, begins = position_ids.expand_as(is_token), begins.expand_as(is_token)
+        index = torch.arange(position_ids.shape[-1], device=position_ids.device)
+        last_token = torch.where(is_token, index, -1).cummax(dim=-1).values
+        last_token = nn.functional.pad(last_token[:, :-1], (1, 0), value=-1)
+        goes_on = position_ids == position_ids.gather(-1, last_token.clamp(min=0)) + 1
+        begins = begins & is_token & ~goes_on & (last_token >= 0)
+    if not is_tracing(position_ids) and not begins.any():
+        return None
+    documents = begins.cumsum(-1)
+    return documents if attention_mask is None else torch.where(is_token, documents, -1)
+
+
+def _holds_tokens(past_key_values: Cache | None) -> bool:
+    """Whether a cache holds tokens; one whose length is a tensor is taken to while tracing, which cannot read it."""
+    length = 0 if past_key_values is None else past_key_values.get_seq_length()
+    return True if torch.is_tensor(length) and is_tracing(length) else bool(length > 0)
+
+
+def create_masks(
+    config: PreTrainedConfig,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    past_key_values: Cache | None,
+    documents: torch.Tensor | None,
+) -> dict[str, Any]:
+    """Masks in the form that the chosen backend wants, one for each layer type of the model.
+
+    Args:
+        config: its `is_causal` gives the direction.
+        inputs_embeds: [batch, tokens, anything].
+        attention_mask: [batch, cached + new tokens] of 0 and 1; or [batch, 1 or heads, tokens, cached + new
+            tokens], which is obeyed as it is; or None.
+        past_key_values: the cache, if any.
+        documents: ids [batch, tokens] of `find_documents`, which stand in for a 2-D attention_mask too.
+    """
+    see_own_document = None
+    if documents is not None:
+        attention_mask = None
+        documents = documents.expand(inputs_embeds.shape[0], -1)
+        if past_key_values is not None:
+            key_length, _ = past_key_values.get_mask_sizes(documents.shape[1], 0)
+            documents = nn.functional.pad(documents, (0, key_length - documents.shape[1]), value=-1)
+
+        def see_own_document(batch: Any, head: Any, query: Any, key: Any) -> Any:
+            return documents[batch, query] == documents[batch, key]
+
+    return {
+        layer_type: MASK_FUNCTIONS[layer_type, config.is_causal](
+            config=config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            and_mask_function=see_own_document,
+        )
+        for layer_type in dict.fromkeys(config.layer_types)
+    }
+
+
+def document_lengths(config: PreTrainedConfig, documents: torch.Tensor, batch_size: int) -> dict[str, Any]:
+    """What flash attention, which takes no mask, reads instead: where each document of the flattened batch ends.
+
+    Returns:
+        Keyword arguments of transformers' flash attention: cumulative lengths [documents + 1] (int32) for queries
+        and keys, and the longest length; nothing for the other backends.
+    """
+    if "flash" not in config._attn_implementation:
+        return {}
+    begins = nn.functional.pad(documents.diff(dim=-1) != 0, (1, 0), value=True).expand(batch_size, -1)
+    total = torch.tensor([begins.numel()], device=documents.device)
+    ends = torch.cat((begins.flatten().nonzero().flatten(), total)).to(torch.int32)
+    longest = int(ends.diff().max())
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax attention written out ("Attention Is All You Need", https://huggingface.co/papers/1706.03762): the
+    reference of every other backend, and the only one that returns the weights.
+
+    Args:
+        query: [batch, heads, tokens, head_dim].
+        key, value: [batch, key-value heads, cached + new tokens, head_dim].
+        attention_mask: added to the scores, [batch, 1 or heads, tokens, cached + new tokens], or None.
+
+    Returns:
+        The mixture [batch, tokens, heads, head_dim] and the weights [batch, heads, tokens, cached + new tokens].
+    """
+    key = key.repeat_interleave(module.num_key_value_groups, dim=1)
+    value = value.repeat_interleave(module.num_key_value_groups, dim=1)
+    scores = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    softmax_dtype = torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else scores.dtype
+    weights = scores.softmax(dim=-1, dtype=softmax_dtype).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def flex_attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """transformers' flex attention, refused where PyTorch's CPU kernel has no backward or computes wrong numbers."""
+    if query.device.type == "cpu":
+        if torch.is_grad_enabled() and query.requires_grad:
+            raise ValueError(
+                "flex_attention has no backward pass on a CPU: train with attn_implementation='sdpa' or 'eager' there, "
+                "or run the forward pass under torch.no_grad()."
+            )
+        if kwargs.get("sliding_window") is not None and query.shape[2] % 16:
+            raise ValueError(
+                f"flex_attention on a CPU computes a sliding window wrongly at {query.shape[2]} tokens: pad the input "
+                "to a multiple of 16, or use attn_implementation='sdpa'."
+            )
+    return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+# Backends for which this file stands in; all others are transformers' own.
+BACKENDS: dict[str, Callable[..., Any]] = {"eager": eager_attention, "flex_attention": flex_attention}
+
+
+def check_backend(config: PreTrainedConfig, implementation: str | dict[str, str] | None) -> None:
+    """Refuse a backend that would ignore or fail on something the config asks for.
+
+    Raises:
+        ValueError: flex_attention with attention dropout.
+    """
+    if implementation == "flex_attention" and config.attention_dropout > 0:
+        raise ValueError(
+            f"flex_attention cannot drop attention weights, and attention_dropout is {config.attention_dropout}: set "
+            "it to 0, or use attn_implementation='sdpa' or 'eager'."
+        )
+
+
+class WeftAttention(nn.Module):
+    """Multi-head attention with grouped queries, rotary positions and, where the config asks, QK-norm."""
+
+    def __init__(self, config: PreTrainedConfig, layer_idx: int, head_norm: Callable[[], nn.Module]) -> None:
+        """Args:
+        head_norm: makes the norm of one query or key head (an Identity where there is none).
+        """
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.is_causal = config.is_causal
+        self.head_dim = config.head_dim
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = config.head_dim**-0.5
+        is_sliding = config.layer_types[layer_idx] == "sliding_attention"
+        self.sliding_window = config.sliding_window if is_sliding else None
+
+        query_width = config.num_attention_heads * config.head_dim
+        key_width = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_width, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
+        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_bias)
+        self.q_norm, self.k_norm = head_norm(), head_norm()
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: Any = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Args:
+            hidden_states: [batch, tokens, hidden_size].
+            position_embeddings: cos and sin, each [batch, tokens, rotated_dim].
+            attention_mask: in the form the backend wants (see `create_masks`).
+
+        Returns:
+            [batch, tokens, hidden_size], and the attention weights where the backend has them.
+        """
+        head_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query = self.q_norm(self.q_proj(hidden_states).view(head_shape)).transpose(1, 2)
+        key = self.k_norm(self.k_proj(hidden_states).view(head_shape)).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
+
+        cos, sin = (table.unsqueeze(1) for table in position_embeddings)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+
+        implementation = self.config._attn_implementation
+        attend = BACKENDS.get(implementation) or ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        mixed, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            sliding_window=self.sliding_window,
+            **kwargs,
+        )
+        return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights
