@@ -22,9 +22,9 @@ def count_positions(inputs_embeds: torch.Tensor, attention_mask: Any, past_key_v
     """
     seen = 0 if past_key_values is None else past_key_values.get_seq_length()
     index = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen
-    if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 and isinstance(seen, int):
-        if attention_mask.shape[-1] == inputs_embeds.shape[1] + seen:
-            return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, seen:]
+    is_padding_mask = torch.is_tensor(attention_mask) and attention_mask.ndim == 2
+    if is_padding_mask and isinstance(seen, int) and attention_mask.shape[-1] == inputs_embeds.shape[1] + seen:
+        return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, seen:]
     return index.unsqueeze(0)
 
 
