@@ -56,7 +56,7 @@ def find_documents(
         last_token = torch.where(is_token, index, -1).cummax(dim=-1).values
         last_token = nn.functional.pad(last_token[:, :-1], (1, 0), value=-1)
         goes_on = position_ids == position_ids.gather(-1, last_token.clamp(min=0)) + 1
-        begins = begins & is_token & ~goes_on & (last_token >= 0)
+        begins = (begins | (position_ids == 0)) & is_token & ~goes_on & (last_token >= 0)
     if not is_tracing(position_ids) and not begins.any():
         return None
     documents = begins.cumsum(-1)
@@ -91,8 +91,9 @@ def create_masks(
         attention_mask = None
         documents = documents.expand(inputs_embeds.shape[0], -1)
         if past_key_values is not None:
-            key_length, _ = past_key_values.get_mask_sizes(documents.shape[1], 0)
-            documents = nn.functional.pad(documents, (0, key_length - documents.shape[1]), value=-1)
+            new = documents.shape[1]
+            longest = max(past_key_values.get_mask_sizes(new, index)[0] for index in range(config.num_hidden_layers))
+            documents = nn.functional.pad(documents, (0, longest - new), value=-1)
 
         def see_own_document(batch: Any, head: Any, query: Any, key: Any) -> Any:
             return documents[batch, query] == documents[batch, key]
@@ -185,6 +186,8 @@ def check_backend(config: PreTrainedConfig, implementation: str | dict[str, str]
     Raises:
         ValueError: flex_attention with attention dropout.
     """
+    if isinstance(implementation, dict):
+        implementation = implementation.get("")
     if implementation == "flex_attention" and config.attention_dropout > 0:
         raise ValueError(
             f"flex_attention cannot drop attention weights, and attention_dropout is {config.attention_dropout}: set "
@@ -243,6 +246,9 @@ class WeftAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
 
+        window = self.sliding_window
+        if window is not None and not kwargs.get("is_causal", self.is_causal):
+            window += 1  # read by flash attention only, which looks window - 1 to each side where the masks look window
         implementation = self.config._attn_implementation
         attend = BACKENDS.get(implementation) or ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         mixed, weights = attend(
@@ -253,7 +259,7 @@ class WeftAttention(nn.Module):
             attention_mask,
             dropout=self.config.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
-            sliding_window=self.sliding_window,
+            sliding_window=window,
             **kwargs,
         )
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights

@@ -7,6 +7,7 @@ from torch import nn
 from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+from transformers.utils import is_tracing
 
 
 def count_positions(inputs_embeds: torch.Tensor, attention_mask: Any, past_key_values: Cache | None) -> torch.Tensor:
@@ -20,11 +21,12 @@ def count_positions(inputs_embeds: torch.Tensor, attention_mask: Any, past_key_v
     Returns:
         [batch or 1, tokens].
     """
-    seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-    index = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen
+    seen, tokens = 0 if past_key_values is None else past_key_values.get_seq_length(), inputs_embeds.shape[1]
+    index = torch.arange(tokens, device=inputs_embeds.device) + seen
     is_padding_mask = torch.is_tensor(attention_mask) and attention_mask.ndim == 2
-    if is_padding_mask and isinstance(seen, int) and attention_mask.shape[-1] == inputs_embeds.shape[1] + seen:
-        return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, seen:]
+    is_known = not (torch.is_tensor(seen) and is_tracing(seen))  # a static cache keeps its length in a tensor
+    if is_padding_mask and is_known and attention_mask.shape[-1] == tokens + seen:
+        return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
     return index.unsqueeze(0)
 
 

@@ -1,0 +1,216 @@
+"""One command line for all recipes: an optional YAML file, then --field value; unknown names are refused."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import string_to_bool
+
+from weft import WeftConfig
+from weft.recipes.common.errors import RecipeError
+
+# Fields of WeftConfig that the recipes set themselves: from the tokenizer, or from what is trained.
+MANAGED_MODEL_FIELDS = ("vocab_size", "is_causal", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id")
+
+# Fields of TrainingArguments that would contradict what the recipes derive, and what to give instead.
+MANAGED_TRAINER_FIELDS = {
+    "gradient_accumulation_steps": "it is derived: give tokens_per_step and per_device_train_batch_size",
+    "train_sampling_strategy": "the order of the data is a function of the seed, the epoch and the step",
+    "remove_unused_columns": "the recipes choose what the model is given",
+    "resume_from_checkpoint": "a run resumes by itself when the same command is run again",
+    "use_cache": "saved configs always allow the cache, and training never uses it",
+    "logging_nan_inf_filter": "a loss that is not finite stops the run",
+    "auto_find_batch_size": "give tokens_per_step and per_device_train_batch_size",
+    "ignore_data_skip": "resuming repeats and loses nothing",
+    "hub_model_id": "give push_to_hub NAME",
+    "hub_strategy": "give push_to_hub NAME, and hub_revisions for the intermediate checkpoints",
+    "hub_token": "log in with `hf auth login`, or set HF_TOKEN",
+    "load_best_model_at_end": "pretraining keeps the last weights",
+    "do_train": "the recipe trains",
+    "do_eval": "the recipe evaluates",
+    "do_predict": "the recipe does not predict",
+}
+
+
+class TrainerArguments(TrainingArguments):
+    """transformers' own fields, under a heading of their own in --help."""
+
+    _argument_group_name = "any other field of transformers.TrainingArguments"
+
+
+@dataclasses.dataclass
+class Parsed:
+    """What was given: the recipe's own dataclasses, and the model and Trainer fields that were named."""
+
+    groups: list[Any]
+    model: dict[str, Any]
+    trainer: dict[str, Any]
+
+
+def parse_arguments(
+    description: str | None,
+    groups: Sequence[type],
+    with_model: bool = False,
+    with_trainer: bool = False,
+    argv: Sequence[str] | None = None,
+) -> Parsed:
+    """Parse `[CONFIG.yaml] [--field value ...]`; the command line wins over the file.
+
+    Args:
+        description: the recipe's docstring, printed by --help.
+        groups: dataclasses of the recipe's own fields, with defaults and a "help" in their metadata.
+        with_model: also take the fields of WeftConfig.
+        with_trainer: also take the fields of TrainingArguments.
+        argv: the words after the program's name; None: this process's.
+
+    Raises:
+        RecipeError: a missing or wrong file, an unknown name (the nearest known one is suggested), a wrong value.
+    """
+    parser = _Parser(
+        [*([TrainerArguments] if with_trainer else []), *groups],
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        conflict_handler="resolve",
+        allow_abbrev=False,
+    )
+    own = {field.name for group in groups for field in dataclasses.fields(group)}
+    trainer_fields = {field.name for field in dataclasses.fields(TrainingArguments)} - own if with_trainer else set()
+    for action in parser._actions:  # only what is given is passed on: transformers' defaults are its own
+        if action.dest in trainer_fields:
+            action.default = argparse.SUPPRESS
+    if with_model:
+        _add_model_fields(parser)
+    _arrange_help(parser, trainer_fields)
+    parser.add_argument("config", nargs="?", help="a YAML file of fields; what is given on the command line wins")
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    given, unknown = parser.parse_known_args(argv)
+    _refuse_unknown(parser, unknown)
+    if given.config is not None:
+        names = {action.dest for action in parser._actions} - {"help", "config"}
+        argv = [*_read_yaml(Path(given.config), names), *argv]
+    values = vars(parser.parse_args(argv))
+    _refuse_managed(values)
+    return Parsed(
+        groups=[group(**{field.name: values[field.name] for field in dataclasses.fields(group)}) for group in groups],
+        model={name: values[name] for name in _model_fields() if with_model and name in values},
+        trainer={name: values[name] for name in sorted(trainer_fields) if name in values},
+    )
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise RecipeError(f"{message} (see --help).")
+
+
+def _model_fields() -> list[str]:
+    return [name for name in WeftConfig.__annotations__ if name not in MANAGED_MODEL_FIELDS]
+
+
+def _add_model_fields(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("shape of a new model (WeftConfig)")
+    hints, documentation = WeftConfig.__annotations__, WeftConfig.__doc__ or ""
+    for name in _model_fields():
+        text = re.search(rf"^ +{name}: (.*?)(?=^ +\w+: |\Z)", documentation, re.MULTILINE | re.DOTALL)
+        group.add_argument(
+            f"--{name}",
+            default=argparse.SUPPRESS,
+            help=" ".join(text.group(1).split()).replace("%", "%%") if text else None,
+            **_argument_type(hints[name]),
+        )
+
+
+def _argument_type(hint: Any) -> dict[str, Any]:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if list[str] in options:
+        return {"nargs": "+", "type": str}
+    parsers: dict[Any, Callable[[str], Any]] = {dict: _json_object, bool: string_to_bool, float: float, int: int}
+    return {"type": next((parse for kind, parse in parsers.items() if kind in options), str)}
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value
+
+
+def _arrange_help(parser: argparse.ArgumentParser, trainer_fields: set[str]) -> None:
+    """The recipe's own fields first; transformers' last, without those that the recipes derive."""
+    parser._action_groups.sort(key=lambda group: group.title == TrainerArguments._argument_group_name)
+    for action in parser._actions:
+        if action.dest in trainer_fields and action.dest in MANAGED_TRAINER_FIELDS:
+            action.help = argparse.SUPPRESS
+
+
+def _read_yaml(path: Path, names: set[str]) -> list[str]:
+    """The file's fields as words of a command line."""
+    if not path.is_file():
+        raise RecipeError(
+            f"{path} is missing: the first argument is a YAML file of fields; other fields are --name value."
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds a {type(content).__name__}, where `field: value` lines are needed.")
+    words: list[str] = []
+    for name, value in content.items():
+        if name not in names:
+            raise RecipeError(f"{path}: unknown field {name!r}{_near_miss(str(name), names)}.")
+        if value is None:
+            continue
+        words.append(f"--{name}")
+        if isinstance(value, list):
+            words += [str(item) for item in value]
+        else:
+            words.append(json.dumps(value) if isinstance(value, dict | bool) else str(value))
+    return words
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, unknown: list[str]) -> None:
+    for word in unknown:
+        if word.startswith("-"):
+            name = word.split("=")[0].lstrip("-").replace("-", "_")
+            names = {action.dest for action in parser._actions}
+            raise RecipeError(f"unknown field --{name}{_near_miss(name, names)} (see --help).")
+    if unknown:
+        raise RecipeError(f"{unknown[0]!r} belongs to no field: fields are given as --name value (see --help).")
+
+
+def _refuse_managed(values: dict[str, Any]) -> None:
+    for name, reason in MANAGED_TRAINER_FIELDS.items():
+        if name in values:
+            raise RecipeError(f"--{name} cannot be given: {reason}.")
+
+
+def _near_miss(name: str, names: set[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f": did you mean {near[0]}?" if near else ""
+
+
+def parse_count(text: str | int) -> int:
+    """A number of tokens: 2000000, 2_000_000, 2e6, 2M, 1.5B or 500k.
+
+    Raises:
+        RecipeError: anything else, or less than 1.
+    """
+    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([kmbt]?)", str(text).strip().replace("_", "").replace(",", "").lower())
+    try:
+        number = round(float(match.group(1)) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[match.group(2)])
+    except (AttributeError, ValueError):
+        number = 0
+    if number < 1:
+        raise RecipeError(f"{text!r} is not a number of tokens: give for example 2000000, 2M or 1.5B.")
+    return number

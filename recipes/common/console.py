@@ -1,0 +1,62 @@
+"""What a run shows on the terminal: a progress bar and one line for each log."""
+
+import time
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class Console(TrainerCallback):
+    """Progress bar of the first process, and the logged numbers in words that fit one line."""
+
+    def __init__(self, disable_bar: bool) -> None:
+        self.disable_bar = disable_bar
+        self.bar: tqdm | None = None
+        self.began = time.perf_counter()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Open the bar at the step the run starts or resumes from."""
+        self.began = time.perf_counter()
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", disable=self.disable_bar)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Print a training or a validation line."""
+        if not state.is_world_process_zero or not logs:
+            return
+        parts = [f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"]
+        if "loss" in logs:
+            parts += [f"loss {logs['loss']:.4f}", f"lr {logs['learning_rate']:.2e}"]
+            if "grad_norm" in logs:
+                parts.append(f"grad norm {logs['grad_norm']:.2f}")
+            if "tokens_per_second" in logs:
+                parts += [f"{logs['tokens_per_second']:,.0f} tokens/s", f"MFU {logs['mfu']:.1%}"]
+            parts.append(f"epoch {logs.get('epoch', 0):.2f}")
+        elif "eval_loss" in logs:
+            parts += [
+                f"validation loss {logs['eval_loss']:.4f}",
+                f"perplexity {logs['eval_perplexity']:,.2f}",
+                f"bits/byte {logs['eval_bits_per_byte']:.4f}",
+                f"after {time.perf_counter() - self.began:,.0f} s",
+            ]
+        else:
+            return
+        tqdm.write(" | ".join(parts))
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,34 @@
+"""English text that every Python carries, so that the recipes have something to learn from without a network."""
+
+import ast
+import functools
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from pydoc_data.topics import topics
+
+
+@functools.cache
+def embedded_documents() -> tuple[str, ...]:
+    """The language reference's topics, then the docstrings of the standard library, one document each.
+
+    The modules are parsed, never imported; tests and what pip installed are left out.
+    """
+    return tuple(_find_documents())
+
+
+def _find_documents() -> Iterator[str]:
+    yield from (topics[name] for name in sorted(topics))
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(library.rglob("*.py")):
+        if {"site-packages", "dist-packages", "test", "tests"} & set(path.relative_to(library).parts):
+            continue
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue  # templates and deliberately broken samples
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node)
+                if docstring:
+                    yield docstring

@@ -1,0 +1,22 @@
+"""Errors that are the user's to mend: one sentence instead of a traceback."""
+
+import os
+import sys
+from collections.abc import Callable
+
+
+class RecipeError(Exception):
+    """Something a user asked for cannot be done; the message says what was given, what is allowed and what to do."""
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Run a recipe's main function; a RecipeError ends the process with its sentence and status 2."""
+    try:
+        command()
+    except RecipeError as error:
+        if os.environ.get("RANK", "0") == "0":  # the processes of a run meet the same error; one of them says it
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr, flush=True)
+        sys.exit(130)

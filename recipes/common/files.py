@@ -1,0 +1,118 @@
+"""Files and folders that are whole or absent: written under a temporary name, flushed, then renamed."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from weft.recipes.common.errors import RecipeError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one move: a reader sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    flush_to_disk(temporary)
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have the disk hold a file, or a folder and everything below it, before anything else is written."""
+    for entry in (path, *(path.rglob("*") if path.is_dir() else ())):
+        handle = os.open(entry, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Give a finished folder its name: flushed first, so that a crash leaves it whole or absent."""
+    flush_to_disk(source)
+    source.rename(target)
+    flush_to_disk_of_parent(target)
+
+
+def flush_to_disk_of_parent(path: Path) -> None:
+    """Have the disk hold the name of a file or folder."""
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that a crash half-way does not leave a torn one under its name."""
+    doomed = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name `target` when the block ends well and vanishes when it does not."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        move_folder(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def only_one_process(lock: Path, what: str, patience: float = 60.0) -> Iterator[None]:
+    """Hold a lock file; the system frees it when the process ends, however it ends.
+
+    Args:
+        lock: the file.
+        what: what is being written, for the message.
+        patience: seconds to wait for another process to finish.
+
+    Raises:
+        RecipeError: another process holds it for longer than that.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as handle:
+        _wait_for_lock(handle, what, patience)
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def _wait_for_lock(handle: TextIO, what: str, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    told = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            handle.seek(0)
+            owner = handle.read().strip() or "unknown"
+        if time.monotonic() > deadline:
+            raise RecipeError(f"process {owner} is writing {what}: wait until it ends, or stop it.")
+        if not told:
+            print(f"waiting for process {owner}, which is writing {what}", flush=True)
+            told = True
+        time.sleep(0.2)

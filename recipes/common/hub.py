@@ -1,0 +1,73 @@
+"""Publish a run: the folder that `from_pretrained` loads, and its checkpoints as revisions."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from weft.recipes.common.errors import RecipeError
+
+# What a reader of the published model needs; optimizer states, logs and pickles stay at home.
+PUBLISHED = ["*.safetensors", "*.json", "*.py", "README.md", "curve.png", "*.model", "*.txt", "*.jinja"]
+PRIVATE = ["run.json", "trainer_state.json", "checkpoint-*/**", "data/**", ".*", ".*/**"]
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a repository.
+
+    Raises:
+        RecipeError: it is neither NAME nor OWNER/NAME.
+    """
+    if not re.fullmatch(r"([\w.-]+/)?[\w.-]+", name):
+        raise RecipeError(f"{name!r} is not the name of a Hub repository: give NAME or OWNER/NAME.")
+
+
+def publish(folder: Path, name: str, revisions: bool = False, private: bool = False) -> str:
+    """Upload a finished folder: weights, config, code, tokenizer, card and metrics.
+
+    Args:
+        folder: a `from_pretrained` folder.
+        name: NAME or OWNER/NAME of the repository, made if it is not there.
+        revisions: also upload each checkpoint-N in it as revision step-N.
+        private: make a new repository private.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        RecipeError: nothing to publish, no such right, or no connection; never shows the token.
+    """
+    check_name(name)
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise RecipeError(f"{folder} has no config.json with weights beside it: give the folder of a finished run.")
+    api = HfApi()
+    try:
+        repository = api.create_repo(name, private=private, exist_ok=True)
+        for checkpoint in _checkpoints(folder) if revisions else ():
+            branch = f"step-{checkpoint.name.split('-')[1]}"
+            api.create_branch(repository.repo_id, branch=branch, exist_ok=True)
+            _upload(api, checkpoint, repository.repo_id, branch, f"Checkpoint of {branch.replace('-', ' ')}")
+        _upload(api, folder, repository.repo_id, None, "Publish the trained model")
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RecipeError(
+            f"{name} could not be published: {reason}. The run is whole in {folder}: try again with "
+            f"`python recipes/publish.py {folder} {name}`."
+        ) from error
+    return str(repository)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+
+
+def _upload(api: HfApi, folder: Path, repo_id: str, revision: str | None, message: str) -> None:
+    api.upload_folder(
+        folder_path=folder,
+        repo_id=repo_id,
+        revision=revision,
+        commit_message=message,
+        allow_patterns=PUBLISHED,
+        ignore_patterns=PRIVATE,
+    )

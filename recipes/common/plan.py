@@ -1,0 +1,179 @@
+"""How long a run is and how its batches are cut: everything that is derived, computed before anything is trained."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from weft.recipes.common.arguments import parse_count
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.packing import TrainingRows
+
+SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant")
+
+
+@dataclass
+class RunArguments:
+    """Length, batch and schedule of a pretraining run."""
+
+    output_dir: str = field(default="runs/pretrain", metadata={"help": "the run's folder; a run there is resumed"})
+    data: str | None = field(default=None, metadata={"help": "a folder made by prepare_data.py, instead of raw text"})
+    sequence_length: int = field(default=256, metadata={"help": "tokens of a row; longer documents are cut"})
+    tokens_per_step: str = field(
+        default="4096", metadata={"help": "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M"}
+    )
+    tokens: str | None = field(default=None, metadata={"help": "length of the run in tokens, e.g. 20M"})
+    num_train_epochs: float | None = field(default=None, metadata={"help": "or in passes over the text"})
+    max_steps: int | None = field(default=None, metadata={"help": "or in optimizer steps"})
+    per_device_train_batch_size: int | None = field(
+        default=None, metadata={"help": "rows of one forward pass of one process; the default suits the hardware"}
+    )
+    learning_rate: float = field(default=3e-3, metadata={"help": "the highest learning rate"})
+    lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": f"one of {', '.join(SCHEDULES)}"})
+    warmup_steps: float = field(
+        default=0.02, metadata={"help": "steps in which the learning rate rises; below 1: a share of all steps"}
+    )
+    decay_steps: float = field(
+        default=0.3, metadata={"help": "warmup_stable_decay: steps in which it falls; below 1: a share of all steps"}
+    )
+    min_lr_ratio: float = field(default=0.0, metadata={"help": "the last learning rate over the highest"})
+    weight_decay: float = field(
+        default=0.1, metadata={"help": "decay of matrices; norms, biases and embeddings never decay"}
+    )
+    adam_beta2: float = field(default=0.95, metadata={"help": "second beta of AdamW"})
+    seed: int = field(default=42, metadata={"help": "of the initial weights, the order of the text and dropout"})
+    push_to_hub: str | None = field(
+        default=None, metadata={"help": "publish the result under this name, e.g. me/model"}
+    )
+    hub_revisions: bool = field(default=False, metadata={"help": "also publish each checkpoint, as revision step-N"})
+    hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
+    plan: bool = field(default=False, metadata={"help": "print the plan and stop"})
+    sample_prompt: str = field(default="", metadata={"help": "what the sample texts of the model card begin with"})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run in numbers. Rows have sequence_length tokens; a step takes rows_per_step of them over all processes."""
+
+    sequence_length: int
+    rows_per_step: int
+    rows_per_epoch: int
+    micro_batch: int
+    accumulation: int
+    processes: int
+    max_steps: int
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.rows_per_step * self.sequence_length
+
+    @property
+    def total_tokens(self) -> int:
+        return self.max_steps * self.tokens_per_step
+
+    @property
+    def epochs(self) -> float:
+        return self.max_steps * self.rows_per_step / self.rows_per_epoch
+
+
+def make_plan(arguments: RunArguments, rows_per_epoch: int, processes: int, default_epochs: float = 1.0) -> Plan:
+    """Derive steps, micro-batch and accumulation.
+
+    Raises:
+        RecipeError: lengths that contradict each other, or a batch that does not divide evenly.
+    """
+    _check(arguments)
+    length, wanted = arguments.sequence_length, parse_count(arguments.tokens_per_step)
+    rows_per_step = wanted // length
+    if wanted % length or rows_per_step % processes:
+        unit = length * processes
+        near = sorted({max(unit, wanted // unit * unit), -(-wanted // unit) * unit})
+        raise RecipeError(
+            f"tokens_per_step={wanted} is not a multiple of sequence_length x processes = {length} x {processes}: give "
+            f"{' or '.join(str(number) for number in near)}."
+        )
+    rows_per_process = rows_per_step // processes
+    micro_batch = arguments.per_device_train_batch_size or _default_micro_batch(rows_per_process, length)
+    if rows_per_process % micro_batch:
+        divisors = [number for number in range(1, rows_per_process + 1) if rows_per_process % number == 0]
+        raise RecipeError(
+            f"per_device_train_batch_size={micro_batch} does not divide the {rows_per_process} rows that a process "
+            f"takes in a step: give one of {', '.join(map(str, divisors))}, or another tokens_per_step."
+        )
+    if arguments.max_steps is not None:
+        max_steps = arguments.max_steps
+    elif arguments.tokens is not None:
+        max_steps = math.ceil(parse_count(arguments.tokens) / wanted)
+    else:
+        max_steps = math.ceil((arguments.num_train_epochs or default_epochs) * rows_per_epoch / rows_per_step)
+    return Plan(
+        sequence_length=length,
+        rows_per_step=rows_per_step,
+        rows_per_epoch=rows_per_epoch,
+        micro_batch=micro_batch,
+        accumulation=rows_per_process // micro_batch,
+        processes=processes,
+        max_steps=max(1, max_steps),
+    )
+
+
+def _check(arguments: RunArguments) -> None:
+    lengths = [name for name in ("tokens", "num_train_epochs", "max_steps") if getattr(arguments, name) is not None]
+    if len(lengths) > 1:
+        raise RecipeError(f"the length is given by {' and '.join(lengths)}: choose one.")
+    for name in ("sequence_length", "num_train_epochs", "max_steps", "per_device_train_batch_size", "learning_rate"):
+        value = getattr(arguments, name)
+        if value is not None and value <= 0:
+            raise RecipeError(f"{name} is {value}: give a number above 0.")
+    if arguments.lr_scheduler_type not in SCHEDULES:
+        raise RecipeError(
+            f"lr_scheduler_type is {arguments.lr_scheduler_type!r}: choose one of {', '.join(SCHEDULES)}."
+        )
+    if not 0 <= arguments.min_lr_ratio <= 1:
+        raise RecipeError(f"min_lr_ratio is {arguments.min_lr_ratio}: give a share between 0 and 1.")
+
+
+def _default_micro_batch(rows_per_process: int, sequence_length: int) -> int:
+    """The largest cut of a step that has at most 32k tokens on a GPU and 8k on a CPU."""
+    most = max(1, (32768 if torch.cuda.is_available() else 8192) // sequence_length)
+    return max(number for number in range(1, min(most, rows_per_process) + 1) if rows_per_process % number == 0)
+
+
+def schedule_fields(arguments: RunArguments, max_steps: int) -> dict[str, Any]:
+    """The schedule as TrainingArguments fields; it counts optimizer steps, whatever the number of processes."""
+    warmup = _steps(arguments.warmup_steps, max_steps)
+    fields: dict[str, Any] = {"warmup_steps": warmup, "learning_rate": arguments.learning_rate}
+    if arguments.lr_scheduler_type == "warmup_stable_decay":
+        decay = min(_steps(arguments.decay_steps, max_steps), max_steps - warmup)
+        options: dict[str, Any] = {
+            "num_decay_steps": decay,
+            "decay_type": "linear",
+            "min_lr_ratio": arguments.min_lr_ratio,
+        }
+        return {**fields, "lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": options}
+    if arguments.lr_scheduler_type == "cosine":
+        options = {"min_lr_rate": arguments.min_lr_ratio}
+        return {**fields, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": options}
+    kind = {"linear": "linear", "constant": "constant_with_warmup"}[arguments.lr_scheduler_type]
+    return {**fields, "lr_scheduler_type": kind}
+
+
+def _steps(given: float, max_steps: int) -> int:
+    return round(given * max_steps) if given < 1 else int(given)
+
+
+def describe(plan: Plan, rows: TrainingRows, lines: list[tuple[str, str]]) -> str:
+    """The plan as a table, with what the recipe adds."""
+    table = [
+        ("corpus", f"{rows.corpus.folder} ({rows.num_pairs:,} training tokens in {len(rows.documents):,} documents)"),
+        *lines,
+        ("row", f"{plan.sequence_length:,} tokens"),
+        (
+            "step",
+            f"{plan.tokens_per_step:,} tokens = {plan.processes} processes x {plan.accumulation} micro-batches x "
+            f"{plan.micro_batch} rows",
+        ),
+        ("length", f"{plan.max_steps:,} steps, {plan.total_tokens:,} tokens, {plan.epochs:.2f} epochs"),
+    ]
+    return "\n".join(f"  {name:11} {value}" for name, value in table)

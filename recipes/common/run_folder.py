@@ -1,0 +1,76 @@
+"""The folder of a run: started, resumed, finished or refused, never overwritten.
+
+run.json        the fields the run was started with; written first
+checkpoint-N/   a `from_pretrained` folder with what resuming needs
+metrics.json    written last: its presence means that the run is finished
+"""
+
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import read_json, write_json
+from weft.recipes.common.trainer import remove_unfinished
+
+SETTINGS = "run.json"
+METRICS = "metrics.json"
+
+# Fields that change how a run is watched, cut or published, but not which model comes out of it.
+FREE_FIELDS = {
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "plan", "push_to_hub", "hub_revisions"),
+    *("hub_private_repo", "logging_steps", "eval_steps", "save_steps", "save_total_limit", "report_to", "run_name"),
+    *("disable_tqdm", "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "use_cpu"),
+    *("torch_compile", "torch_compile_backend", "torch_compile_mode", "gradient_checkpointing", "output_dir"),
+    *("trust_remote_code", "sample_prompt", "project", "logging_first_step", "ddp_backend"),
+}
+
+
+class RunState(Enum):
+    NEW = "new"
+    STARTED = "started"
+    FINISHED = "finished"
+
+
+def open_run(folder: Path, settings: dict[str, Any]) -> RunState:
+    """Look at a run's folder and compare the settings it was started with.
+
+    Raises:
+        RecipeError: the folder holds a run with other settings, or something that is no run.
+    """
+    if not (folder / SETTINGS).is_file():
+        foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+        if set(foreign) - {"data"}:
+            raise RecipeError(
+                f"{folder} holds files that are no run of this recipe ({', '.join(sorted(foreign)[:3])} ...): give "
+                "another --output_dir."
+            )
+        return RunState.NEW
+    before = read_json(folder / SETTINGS)
+    changed = sorted(
+        name
+        for name in before.keys() | settings.keys()
+        if name not in FREE_FIELDS and before.get(name) != settings.get(name)
+    )
+    if changed:
+        differences = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in changed[:4])
+        raise RecipeError(
+            f"{folder} holds a run with other settings ({differences}): give another --output_dir, or the same "
+            "settings to resume it."
+        )
+    return RunState.FINISHED if (folder / METRICS).is_file() else RunState.STARTED
+
+
+def start_run(folder: Path, settings: dict[str, Any]) -> None:
+    """Note the settings of a new run, or clean up what a killed one left half-written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
+    if not (folder / SETTINGS).is_file():
+        write_json(folder / SETTINGS, settings)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint, which is whole because it has its name."""
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None

@@ -1,0 +1,67 @@
+"""Tokens per second, and which share of the hardware's matrix-product rate a run uses."""
+
+import time
+
+import torch
+
+from weft import WeftConfig
+
+
+def measure_matmul_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
+    """Floating-point operations per second of a square matrix product on this device, the best of three rounds."""
+    size = 4096 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def run(count: int) -> float:
+        _synchronize(device)
+        began = time.perf_counter()
+        for _ in range(count):
+            left @ right
+        _synchronize(device)
+        return time.perf_counter() - began
+
+    run(3)
+    count = max(1, int(seconds / 3 / (run(3) / 3)))
+    return 2 * size**3 * count / min(run(count) for _ in range(3))
+
+
+def training_flops_per_token(config: WeftConfig, multiplied_parameters: int, sequence_length: int) -> float:
+    """Operations of forward and backward for one token (PaLM, https://huggingface.co/papers/2204.02311, appendix B):
+    6 for each parameter it is multiplied with, and 12 x layers x heads x head_dim x tokens seen for the scores, where
+    a causal token sees half the row on average."""
+    width = config.num_attention_heads * config.head_dim
+    seen = sequence_length / 2 if config.is_causal else sequence_length
+    return 6 * multiplied_parameters + 12 * config.num_hidden_layers * width * seen
+
+
+class Throughput:
+    """Rates between two calls, without the time spent on evaluating and saving."""
+
+    def __init__(self, tokens_per_step: int, flops_per_token: float, peak_flops: float) -> None:
+        """Args:
+        peak_flops: matrix-product rate of all processes' devices together.
+        """
+        self.tokens_per_step = tokens_per_step
+        self.flops_per_token = flops_per_token
+        self.peak_flops = peak_flops
+        self.last: tuple[int, float] | None = None
+
+    def start(self) -> None:
+        """Forget what was before: the next call of `rates` only starts the clock."""
+        self.last = None
+
+    def rates(self, step: int, idle_seconds: float) -> dict[str, float]:
+        """tokens_seen so far, and tokens_per_second and mfu since the last call."""
+        now = time.perf_counter() - idle_seconds
+        rates: dict[str, float] = {"tokens_seen": step * self.tokens_per_step}
+        if self.last is not None and step > self.last[0]:
+            speed = (step - self.last[0]) * self.tokens_per_step / (now - self.last[1])
+            rates["tokens_per_second"] = round(speed, 1)
+            rates["mfu"] = round(speed * self.flops_per_token / self.peak_flops, 4)
+        self.last = (step, now)
+        return rates
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,137 @@
+"""The Trainer of all recipes: transformers' own, with checkpoints that are whole or absent and only finite losses."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import move_folder, remove_folder
+from weft.recipes.common.throughput import Throughput
+
+UNFINISHED_PREFIX = ".unfinished-"
+
+
+class Evaluator(Protocol):
+    """Computes the metrics of the held-out rows with a trainer's model, the same in all processes."""
+
+    rows: Dataset
+
+    def __call__(self, trainer: "WeftTrainer") -> dict[str, float]: ...
+
+
+class WeftTrainer(Trainer):
+    """Trainer with atomic checkpoints, a guard against losses that are not finite, and the recipes' evaluation."""
+
+    def __init__(
+        self, *args: Any, evaluator: Evaluator, throughput: Throughput, steps_per_epoch: float, **kwargs: Any
+    ) -> None:
+        """Args:
+        evaluator: computes the metrics of the validation text; they get the prefix "eval_".
+        throughput: adds tokens_seen, tokens_per_second and mfu to each training log.
+        steps_per_epoch: steps in which the text is seen once (the Trainer sees the whole run as one epoch).
+        """
+        super().__init__(*args, eval_dataset=evaluator.rows, **kwargs)
+        self.evaluator = evaluator
+        self.throughput = throughput
+        self.steps_per_epoch = steps_per_epoch
+        self.idle_seconds = 0.0  # spent on evaluating and saving; throughput leaves it out
+        self.add_callback(StopAtNonFinite())
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The config allows the cache, so that every checkpoint does; training has no use for it."""
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+
+    def get_decay_parameter_names(self, model: PreTrainedModel) -> list[str]:
+        """Decay the matrices of linear maps, not norms, biases and embeddings (nor a head that is tied to one)."""
+        embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+        return [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.ndim >= 2 and id(parameter) not in embeddings
+        ]
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as the Trainer does, with the clock of the throughput started at the first step."""
+        self.throughput.start()
+        return super().train(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add rates to training logs, and count epochs of the text."""
+        self.state.epoch = self.state.global_step / self.steps_per_epoch
+        if "loss" in logs:
+            logs.update(self.throughput.rates(self.state.global_step, self.idle_seconds))
+        super().log(logs, *args, **kwargs)
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Run the recipe's evaluator, log what it returns and tell the callbacks."""
+        began = time.perf_counter()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator(self).items()}
+        self.idle_seconds += time.perf_counter() - began
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """The run's folder, or, while a checkpoint is being written, a hidden folder inside of it."""
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / self._unfinished) if self._unfinished else folder
+
+    _unfinished: str | None = None
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint under a hidden name, flush it to disk, then give it its own name."""
+        began = time.perf_counter()
+        run = Path(super()._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if not (run / name).exists():
+            self._unfinished = f"{UNFINISHED_PREFIX}{name}"
+            try:
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    move_folder(run / self._unfinished / name, run / name)
+                    (run / self._unfinished).rmdir()
+            finally:
+                self._unfinished = None
+            if self.args.should_save:
+                self._drop_old_checkpoints(run)
+            self.accelerator.wait_for_everyone()
+        self.idle_seconds += time.perf_counter() - began
+
+    def _drop_old_checkpoints(self, run: Path) -> None:
+        limit = self.args.save_total_limit
+        if limit:
+            for checkpoint in sort_checkpoints(output_dir=str(run))[:-limit]:
+                remove_folder(Path(checkpoint))
+
+
+def remove_unfinished(run: Path) -> None:
+    """Remove what a killed process left half-written or half-removed."""
+    for leftover in (*run.glob(f"{UNFINISHED_PREFIX}*"), *run.glob(f".{PREFIX_CHECKPOINT_DIR}-*.removed")):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+class StopAtNonFinite(TrainerCallback):
+    """Stops a run whose gradients are not finite before the optimizer spoils the weights with them.
+
+    A loss that is infinite or not a number makes such gradients, and every process sees the same ones.
+    """
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: Any, control: Any, model: nn.Module | None = None, **_: Any
+    ) -> None:
+        """Raises RecipeError where the norm of all gradients is not finite."""
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise RecipeError(
+                f"the loss or its gradient is not finite at step {state.global_step + 1}: training stopped, and the "
+                f"last checkpoint in {args.output_dir} is kept. Lower learning_rate or max_grad_norm, or look at the "
+                "text of that step."
+            )

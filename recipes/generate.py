@@ -1,0 +1,104 @@
+"""Continue text with a trained model, as it is written.
+
+    python recipes/generate.py --prompt "The iterator protocol" [--model runs/pretrain_clm] [--temperature 0.8 ...]
+
+With --prompt_file, each line is a prompt, and they are continued in batches.
+"""
+
+import contextlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, set_seed
+
+from weft.recipes.common.arguments import parse_arguments
+from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.common.generation import generate_texts, start_ids
+
+
+@dataclass
+class GenerateArguments:
+    """What to continue, with which model, and how to choose each token."""
+
+    model: str = field(default="runs/pretrain_clm", metadata={"help": "folder or Hub id of a causal language model"})
+    prompt: str = field(default="", metadata={"help": "text to continue; empty: a new document"})
+    prompt_file: str | None = field(default=None, metadata={"help": "a text file with one prompt on each line"})
+    output_file: str | None = field(
+        default=None, metadata={"help": "with prompt_file: write JSON lines (prompt, text) here instead of printing"}
+    )
+    batch_size: int = field(default=16, metadata={"help": "prompts continued at once"})
+    max_new_tokens: int = field(default=200, metadata={"help": "length of the continuation, in tokens"})
+    do_sample: bool = field(default=True, metadata={"help": "draw tokens by their probability; false: the most likely"})
+    temperature: float = field(default=0.8, metadata={"help": "below 1: likely tokens become more likely"})
+    top_k: int = field(default=0, metadata={"help": "draw among the k most likely tokens; 0: among all"})
+    top_p: float = field(default=0.95, metadata={"help": "draw among the most likely tokens that sum to this"})
+    repetition_penalty: float = field(default=1.0, metadata={"help": "above 1: tokens that were there become rarer"})
+    num_beams: int = field(default=1, metadata={"help": "beams of a beam search (with do_sample false)"})
+    seed: int = field(default=0, metadata={"help": "of the draws"})
+    device: str | None = field(default=None, metadata={"help": "cuda, cpu ...; the default is a GPU if there is one"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the code of a model that is not Weft's"})
+
+
+def main() -> None:
+    arguments = parse_arguments(__doc__, [GenerateArguments]).groups[0]
+    prompts = _read_prompts(arguments)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+        model = AutoModelForCausalLM.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RecipeError(f"model {arguments.model!r} cannot be loaded: {reason}") from error
+    model = model.to(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    set_seed(arguments.seed)
+    options = _generation_options(arguments)
+    if prompts is None:
+        _stream(model, tokenizer, arguments.prompt, options)
+        return
+    with contextlib.ExitStack() as stack:
+        out = sys.stdout
+        if arguments.output_file is not None:
+            out = stack.enter_context(Path(arguments.output_file).open("w", encoding="utf-8"))
+        for first in range(0, len(prompts), arguments.batch_size):
+            batch = prompts[first : first + arguments.batch_size]
+            for prompt, text in zip(batch, generate_texts(model, tokenizer, batch, **options)):
+                print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), file=out, flush=True)
+
+
+def _read_prompts(arguments: GenerateArguments) -> list[str] | None:
+    if arguments.prompt_file is None:
+        return None
+    if arguments.prompt:
+        raise RecipeError("both prompt and prompt_file are given: choose one.")
+    path = Path(arguments.prompt_file)
+    if not path.is_file():
+        raise RecipeError(f"{path} is missing: prompt_file is a text file with one prompt on each line.")
+    prompts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise RecipeError(f"{path} holds no prompt: write one on each line.")
+    return prompts
+
+
+def _generation_options(arguments: GenerateArguments) -> dict:
+    names = ["max_new_tokens", "do_sample", "repetition_penalty", "num_beams"]
+    if arguments.do_sample:
+        names += ["temperature", "top_k", "top_p"]
+    return {name: getattr(arguments, name) for name in names}
+
+
+@torch.no_grad()
+def _stream(model: torch.nn.Module, tokenizer: object, prompt: str, options: dict) -> None:
+    """Print the text token by token (a beam search is printed at its end)."""
+    if options["num_beams"] > 1:
+        print(generate_texts(model, tokenizer, [prompt], **options)[0])
+        return
+    ids = torch.tensor([start_ids(tokenizer, prompt)], device=model.device)
+    streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+    mask, pad = torch.ones_like(ids), tokenizer.pad_token_id
+    model.generate(input_ids=ids, attention_mask=mask, pad_token_id=pad, streamer=streamer, **options)
+
+
+if __name__ == "__main__":
+    run_command(main)

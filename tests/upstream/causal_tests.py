@@ -1,0 +1,106 @@
+"""The mixins that a causal language model has to pass, put together once for every family that is tested."""
+
+from typing import Any
+
+import torch
+from tests.test_configuration_common import ConfigTester
+from tests.test_modeling_common import GenerationTesterMixin, ModelTesterMixin, ids_tensor
+from tests.test_training_mixin import TrainingTesterMixin
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.testing_utils import torch_device
+from upstream import optional_mixin
+
+from tests import test_fsdp_mixin, test_tensor_parallel_mixin
+
+PipelineTesterMixin = optional_mixin("test_pipeline_mixin", "PipelineTesterMixin")
+
+# The distributed tests run for a few model types only: run them for all.
+test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
+test_fsdp_mixin.FSDP_DISTRIBUTED_TEST_MODEL_TYPES = None
+
+
+class CausalTester:
+    """A small model and a batch for it, in the form in which the mixins ask for them; sizes as in stock testers, but
+    with grouped queries.
+
+    Args:
+        model_classes: the classes to test, by their Auto class.
+        config_class: their config.
+        config_arguments: what differs from the small model that all families share.
+    """
+
+    batch_size = 13
+    seq_length = 7
+    is_training = True
+
+    def __init__(
+        self,
+        model_classes: dict[str, type[PreTrainedModel]],
+        config_class: type[PreTrainedConfig],
+        **config_arguments: Any,
+    ) -> None:
+        self.model_classes = model_classes
+        self.config_class = config_class
+        self.config_arguments = {
+            "vocab_size": 99,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "hidden_act": "gelu",
+            "max_position_embeddings": 512,
+            "tie_word_embeddings": False,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            **config_arguments,
+        }
+        self.base_model_class = model_classes["AutoModel"]
+        self.causal_lm_class = model_classes["AutoModelForCausalLM"]
+
+    def __getattr__(self, name: str) -> Any:
+        """Sizes such as `vocab_size`, which the mixins read off the tester."""
+        if name != "config_arguments" and name in self.config_arguments:
+            return self.config_arguments[name]
+        raise AttributeError(name)
+
+    def get_config(self) -> PreTrainedConfig:
+        return self.config_class(**self.config_arguments)
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[PreTrainedConfig, dict[str, torch.Tensor]]:
+        """A config and a batch whose rows are padded on the right, each to another length."""
+        input_ids = ids_tensor([self.batch_size, self.seq_length], self.vocab_size)
+        attention_mask = torch.ones_like(input_ids).tril().to(torch_device)
+        return self.get_config(), {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+class CausalTests(
+    ModelTesterMixin,
+    GenerationTesterMixin,
+    PipelineTesterMixin,
+    TrainingTesterMixin,
+    test_tensor_parallel_mixin.TensorParallelTesterMixin,
+    test_fsdp_mixin.FSDPTesterMixin,
+):
+    """All mixins; a test class adds `unittest.TestCase` and `make_tester`."""
+
+    model_tester = None
+    all_model_classes = ()
+    # The smallest share is below that of the embeddings, which offloading cannot cut.
+    model_split_percents = [0.5, 0.7, 0.8]
+
+    def make_tester(self) -> CausalTester:
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.model_tester = self.make_tester()
+        self.all_model_classes = tuple(self.model_tester.model_classes.values())
+        self.pipeline_model_mapping = {
+            "feature-extraction": self.model_tester.base_model_class,
+            "text-generation": self.model_tester.causal_lm_class,
+        }
+        self._torch_compile_train_cls = self.model_tester.causal_lm_class
+
+    def test_config(self) -> None:
+        ConfigTester(self, config_class=self.model_tester.config_class, hidden_size=32).run_common_tests()
