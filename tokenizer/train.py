@@ -2,10 +2,14 @@
 
     python tokenizer/train.py --train_files text.txt --tokenizer_type bpe --vocab_size 8192 --output_dir runs/tokenizer
 
+Without train_files it learns from the English text that Python itself carries.
+
 Whatever loads tokenizers loads the result: `AutoTokenizer.from_pretrained("runs/tokenizer")`, without remote code.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -100,3 +104,41 @@ def _characters(vocab_size: int) -> tuple[Tokenizer, trainers.Trainer]:
 
 
 _BUILDERS = {"bpe": _byte_level_bpe, "wordpiece": _wordpiece, "unigram": _unigram, "char": _characters}
+
+
+@dataclass
+class TokenizerArguments:
+    """Where the tokenizer goes."""
+
+    output_dir: str = field(default="runs/tokenizer", metadata={"help": "folder to write; must not be there yet"})
+    model_max_length: int | None = field(
+        default=None, metadata={"help": "longest input, in tokens, to write into the tokenizer's config"}
+    )
+
+
+def main() -> None:
+    # Here, because preparing a corpus trains tokenizers too and imports this file.
+    from weft.recipes.common.arguments import parse_arguments
+    from weft.recipes.common.errors import RecipeError
+    from weft.recipes.common.files import new_folder
+    from weft.recipes.common.preparation import DataArguments, show_progress, texts_of
+
+    data, output = parse_arguments(__doc__, [DataArguments, TokenizerArguments]).groups
+    data.check()
+    folder = Path(output.output_dir)
+    if folder.exists():
+        raise RecipeError(f"{folder} exists: name another --output_dir, or remove it.")
+    texts = show_progress(texts_of(data, "train"), "training the tokenizer", quiet=False)
+    try:
+        tokenizer = train_tokenizer(texts, data.tokenizer_type, data.vocab_size, output.model_max_length)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    with new_folder(folder) as partial:
+        tokenizer.save_pretrained(partial)
+    print(f"{data.tokenizer_type} tokenizer with {len(tokenizer):,} tokens in {folder}")
+
+
+if __name__ == "__main__":
+    from weft.recipes.common.errors import run_command
+
+    run_command(main)

@@ -152,7 +152,7 @@ def _reuse(arguments: DataArguments, folder: Path) -> Corpus:
     return Corpus.open(folder)
 
 
-def _texts(arguments: DataArguments, split: str) -> Iterator[str]:
+def texts_of(arguments: DataArguments, split: str) -> Iterator[str]:
     """All documents of a split, cleaned: line ends are \\n, nothing else is changed."""
     paths = arguments.train_files if split == "train" else arguments.validation_files
     if split == "train" and arguments.dataset_name:
@@ -169,7 +169,8 @@ def _texts(arguments: DataArguments, split: str) -> Iterator[str]:
         yield text.replace("\r\n", "\n") if "\r" in text else text
 
 
-def _progress(texts: Iterator[str], title: str, quiet: bool) -> Iterator[str]:
+def show_progress(texts: Iterator[str], title: str, quiet: bool) -> Iterator[str]:
+    """Pass documents on, with a bar that counts characters."""
     with tqdm(desc=title, unit="B", unit_scale=True, disable=quiet, leave=False) as bar:
         for text in texts:
             bar.update(len(text))
@@ -178,7 +179,7 @@ def _progress(texts: Iterator[str], title: str, quiet: bool) -> Iterator[str]:
 
 def _get_tokenizer(arguments: DataArguments, quiet: bool) -> PreTrainedTokenizerBase:
     if arguments.tokenizer_name is None:
-        texts = _progress(_texts(arguments, "train"), "training the tokenizer", quiet)
+        texts = show_progress(texts_of(arguments, "train"), "training the tokenizer", quiet)
         try:
             return train_tokenizer(texts, arguments.tokenizer_type, arguments.vocab_size)
         except ValueError as error:
@@ -238,10 +239,10 @@ def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool) -> None:
                     counts.unknown += ids.count(unknown_id) if unknown_id is not None else 0
                     before = ids[-1:]  # a tail's first token is predicted from the last token of its head
 
-    write(_progress(_texts(arguments, "train"), "tokenising", quiet), is_validation=False)
+    write(show_progress(texts_of(arguments, "train"), "tokenising", quiet), is_validation=False)
     if arguments.validation_files:
-        texts = _texts(arguments, "validation")
-        write(_progress(texts, "tokenising the validation text", quiet), is_validation=True)
+        texts = texts_of(arguments, "validation")
+        write(show_progress(texts, "tokenising the validation text", quiet), is_validation=True)
     elif arguments.validation_split == "document":
         _hold_out(writer, arguments)
     if not writer.lengths:

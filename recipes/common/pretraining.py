@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import math
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ class _Run:
             evaluator=self.evaluator,
             throughput=throughput,
             steps_per_epoch=plan.rows_per_epoch / plan.rows_per_step,
-            callbacks=[Console(trainer_arguments.disable_tqdm), StopSignal()],
+            callbacks=[Console(trainer_arguments.disable_tqdm or not sys.stderr.isatty()), StopSignal()],
         )
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
@@ -294,4 +295,4 @@ def _usage(auto_class: str, name: str) -> str:
     )
 
 
-transformers.logging.set_verbosity_warning()
+transformers.logging.disable_progress_bar()

@@ -1,0 +1,54 @@
+# Every target sets up what it needs: a virtual environment in .venv, made once and again when the pins change.
+# ARGS="..." goes to the recipe: make pretrain ARGS="--train_files my.txt --output_dir runs/mine"
+
+PYTHON ?= python3
+PROCESSES ?= 1
+MODEL ?= runs/pretrain_clm
+PROMPT ?=
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1 --mixed_precision no \
+	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup pretrain tokenizer data generate test test-upstream lint clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: $(INSTALLED)  ## only make the environment (.venv)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+pretrain: $(INSTALLED)  ## train a small causal model on the text Python carries, into runs/pretrain_clm (under 5 minutes)
+	$(LAUNCH) recipes/pretrain_clm.py $(ARGS)
+
+tokenizer: $(INSTALLED)  ## train a tokenizer, into runs/tokenizer
+	$(BIN)/python tokenizer/train.py $(ARGS)
+
+data: $(INSTALLED)  ## prepare a corpus, into data/corpus
+	$(BIN)/python recipes/prepare_data.py $(ARGS)
+
+generate: $(INSTALLED)  ## continue a text: make generate PROMPT="..." [MODEL=folder]
+	@$(BIN)/python recipes/generate.py --model $(MODEL) --prompt "$(PROMPT)" $(ARGS)
+
+test: $(INSTALLED)  ## run the tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-upstream: $(INSTALLED)  ## run the model tests of the installed transformers' source distribution against Weft
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[upstream]'
+	$(BIN)/python -m pytest -q -o addopts= tests/upstream $(ARGS)
+
+lint: $(INSTALLED)  ## check style, types' presence and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove the environment and caches (runs/ and data/ stay)
+	rm -rf .venv .cache .pytest_cache .ruff_cache
