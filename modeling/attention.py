@@ -218,6 +218,7 @@ class WeftAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
         self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_bias)
+        self.o_proj.writes_to_residual = True
         self.q_norm, self.k_norm = head_norm(), head_norm()
 
     def forward(

@@ -110,7 +110,7 @@ class WeftConfig(PreTrainedConfig):
             self.intermediate_size = -(-self.hidden_size * 8 // (3 * 64)) * 64
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
-        if self.head_dim is None:
+        if self.head_dim is None and self.num_attention_heads:  # none at all is refused by validate_shape
             if self.hidden_size % self.num_attention_heads:
                 raise ValueError(
                     f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads="

@@ -37,6 +37,7 @@ class WeftMLP(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.down_proj.writes_to_residual = True
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -77,10 +78,9 @@ def init_weights(module: nn.Module, config: PreTrainedConfig) -> None:
     """Initial weights that differ from transformers' defaults (normal with initializer_range, norms at 1).
 
     The projections that write to the residual stream start smaller, so that its variance does not grow with the
-    number of layers (GPT-2).
+    number of layers (GPT-2). They are marked, and not reached through the module that holds them, because
+    transformers passes over modules without parameters of their own.
     """
     std = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
-    if isinstance(module, WeftAttention):
-        init.normal_(module.o_proj.weight, mean=0.0, std=std)
-    elif isinstance(module, WeftMLP):
-        init.normal_(module.down_proj.weight, mean=0.0, std=std)
+    if getattr(module, "writes_to_residual", False):
+        init.normal_(module.weight, mean=0.0, std=std)

@@ -44,6 +44,7 @@ class GenerateArguments:
 
 def main() -> None:
     arguments = parse_arguments(__doc__, [GenerateArguments]).groups[0]
+    _check(arguments)
     prompts = _read_prompts(arguments)
     try:
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
@@ -60,22 +61,41 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         out = sys.stdout
         if arguments.output_file is not None:
-            out = stack.enter_context(Path(arguments.output_file).open("w", encoding="utf-8"))
+            path = Path(arguments.output_file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            out = stack.enter_context(path.open("w", encoding="utf-8"))
         for first in range(0, len(prompts), arguments.batch_size):
             batch = prompts[first : first + arguments.batch_size]
             for prompt, text in zip(batch, generate_texts(model, tokenizer, batch, **options)):
                 print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), file=out, flush=True)
 
 
+def _check(arguments: GenerateArguments) -> None:
+    for name in ("batch_size", "max_new_tokens", "num_beams"):
+        if getattr(arguments, name) < 1:
+            raise RecipeError(f"{name} is {getattr(arguments, name)}: give at least 1.")
+    if arguments.do_sample and arguments.temperature <= 0:
+        raise RecipeError(
+            f"temperature is {arguments.temperature}: give a number above 0, or --do_sample false for the most likely "
+            "tokens."
+        )
+
+
 def _read_prompts(arguments: GenerateArguments) -> list[str] | None:
     if arguments.prompt_file is None:
+        if arguments.output_file is not None:
+            raise RecipeError("output_file is given without a prompt_file: redirect the output instead.")
         return None
     if arguments.prompt:
         raise RecipeError("both prompt and prompt_file are given: choose one.")
     path = Path(arguments.prompt_file)
     if not path.is_file():
         raise RecipeError(f"{path} is missing: prompt_file is a text file with one prompt on each line.")
-    prompts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 (byte {error.start + 1}): convert it to UTF-8.") from error
+    prompts = [line for line in lines if line.strip()]
     if not prompts:
         raise RecipeError(f"{path} holds no prompt: write one on each line.")
     return prompts

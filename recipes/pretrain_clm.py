@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.errors import run_command
 from weft.recipes.common.evaluation import CausalEvaluator
-from weft.recipes.common.generation import generate_texts
+from weft.recipes.common.generation import generate_texts, start_ids
 from weft.recipes.common.packing import ValidationRows, collate_causal
 from weft.recipes.common.plan import RunArguments
 from weft.recipes.common.pretraining import Objective, pretrain
@@ -39,7 +39,7 @@ def make_evaluator(corpus: Corpus, sequence_length: int) -> CausalEvaluator:
 
 def make_samples(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
     set_seed(0)
-    length = max(1, min(120, tokenizer.model_max_length - 1))
+    length = max(1, min(120, tokenizer.model_max_length - len(start_ids(tokenizer, prompt))))
     options = {"max_new_tokens": length, "do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95}
     return generate_texts(model, tokenizer, [prompt] * SAMPLES, **options)
 

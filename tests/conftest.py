@@ -1,9 +1,10 @@
-"""What every test runs under: no network, warnings about remote code out of the way, and a fixed seed."""
+"""What every test runs under: no network, one thread (tiny tensors gain nothing from more) and a fixed seed."""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

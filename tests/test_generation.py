@@ -1,5 +1,6 @@
 """Every way of generating gives the tokens that the model's own logits say, however the cache is kept."""
 
+import shutil
 from typing import Any
 
 import pytest
@@ -295,3 +296,14 @@ def test_scores_of_generation_are_the_logits_of_the_finished_row() -> None:
     with torch.no_grad():
         logits = model(output.sequences).logits[:, 8:-1]
     torch.testing.assert_close(torch.stack(output.logits, dim=1), logits, **ROUNDING)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")),
+    reason="flex_attention on a CPU is compiled with a C++ compiler",
+)
+def test_flex_attention_generates_as_sdpa() -> None:
+    """Full attention and a growing cache: what it can compute on a CPU."""
+    ids = random_ids(2, 16)
+    expected = new_tokens(generating_model("full"), ids, max_new_tokens=2)
+    assert new_tokens(generating_model("full", "flex_attention"), ids, max_new_tokens=2) == expected

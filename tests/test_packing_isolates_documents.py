@@ -4,6 +4,7 @@ Where the content of the other documents changes and the shapes do not, equality
 alone it is to rounding.
 """
 
+import itertools
 import random
 import shutil
 from typing import Any
@@ -56,7 +57,7 @@ def packed_positions(lengths: tuple[int, ...] = LENGTHS) -> torch.Tensor:
 def places(lengths: tuple[int, ...] = LENGTHS) -> list[slice]:
     """Where each document stands in the row."""
     ends = torch.tensor((0, *lengths)).cumsum(0).tolist()
-    return [slice(start, end) for start, end in zip(ends, ends[1:])]
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 def packed_model(backend: str, layers: str, causal: bool) -> torch.nn.Module:
@@ -122,9 +123,7 @@ def test_cache_arguments_change_nothing(backend: str, use_cache: bool | None) ->
     for cache in (None, DynamicCache(), DynamicCache(config=model.config)):
         if cache is not None and use_cache is False:
             continue
-        actual = outputs(
-            model, input_ids=ids, position_ids=packed_positions(), past_key_values=cache, **arguments
-        )
+        actual = outputs(model, input_ids=ids, position_ids=packed_positions(), past_key_values=cache, **arguments)
         assert torch.equal(actual, expected)
 
 
@@ -387,7 +386,7 @@ def test_flash_arguments_equal_a_plain_loop() -> None:
         arguments = document_lengths(flash_config(), torch.tensor(rows), batch)
         assert arguments["cu_seq_lens_q"].tolist() == arguments["cu_seq_lens_k"].tolist() == ends
         assert arguments["cu_seq_lens_q"].dtype == torch.int32
-        longest = max(end - start for start, end in zip(ends, ends[1:]))
+        longest = max(end - start for start, end in itertools.pairwise(ends))
         assert arguments["max_length_q"] == arguments["max_length_k"] == longest
         assert isinstance(arguments["max_length_q"], int)
 

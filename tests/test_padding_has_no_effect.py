@@ -44,9 +44,7 @@ def positions_for(kind: str, mask: torch.Tensor) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("layers", list(LAYERS))
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
-def test_real_tokens_are_as_without_padding(
-    backend: str, layers: str, side: str, causal: bool, positions: str
-) -> None:
+def test_real_tokens_are_as_without_padding(backend: str, layers: str, side: str, causal: bool, positions: str) -> None:
     config = tiny_config(is_causal=causal, **LAYERS[layers])
     model = make_model(config, backend, WeftForCausalLM if causal else WeftModel)
     ids, mask = padded_batch(side)
@@ -59,6 +57,21 @@ def test_real_tokens_are_as_without_padding(
             alone = model(input_ids=random_ids(1, length, seed=row))[0][0]
             torch.testing.assert_close(padded[row, real], alone, **ROUNDING)
             assert torch.equal(padded[row, real], other_content[row, real])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_takes_no_positions(side: str) -> None:
+    """Rotary scores only depend on distances; a scaling that looks at the length shows what was counted."""
+    rope_parameters = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 50.0}
+    model = make_model(tiny_config(max_position_embeddings=max(LENGTHS), rope_parameters=rope_parameters))
+    ids, mask = padded_batch(side)
+    with torch.no_grad():
+        padded = model(ids, attention_mask=mask).logits
+        too_far = model(ids, attention_mask=mask, position_ids=torch.arange(ids.shape[1])[None]).logits
+        for row, length in enumerate(LENGTHS):
+            alone = model(random_ids(1, length, seed=row)).logits[0]
+            torch.testing.assert_close(padded[row, mask[row].bool()], alone, **ROUNDING)
+    assert (too_far - padded)[mask.bool()].abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

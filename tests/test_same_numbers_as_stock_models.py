@@ -61,9 +61,7 @@ class LiftFloat32(TorchFunctionMode):
         if function is torch.Tensor.float:
             return args[0].double()
         args = tuple(torch.float64 if argument is torch.float32 else argument for argument in args)
-        kwargs = {
-            key: torch.float64 if value is torch.float32 else value for key, value in (kwargs or {}).items()
-        }
+        kwargs = {key: torch.float64 if value is torch.float32 else value for key, value in (kwargs or {}).items()}
         return function(*args, **kwargs)
 
 

@@ -16,6 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, START, END, UNKNOWN, MASK = "<pad>", "<s>", "</s>", "<unk>", "<mask>"
 SPECIAL_TOKENS = [PAD, START, END, UNKNOWN, MASK]
+# A blank before a mask belongs to the masked word, as in RoBERTa; trainers keep only what they are given here.
+LEFT_STRIPPING_MASK = AddedToken(MASK, lstrip=True, special=True, normalized=False)
+SPECIAL_TOKENS_OF_WORDS = [*SPECIAL_TOKENS[:-1], LEFT_STRIPPING_MASK]
 TOKENIZER_TYPES = ("bpe", "wordpiece", "unigram", "char")
 
 
@@ -45,7 +48,12 @@ def train_tokenizer(
             f"vocab_size={vocab_size} is too small for tokenizer_type {tokenizer_type}: at least {smallest}."
         )
     tokenizer, trainer = _BUILDERS[tokenizer_type](vocab_size)
-    tokenizer.train_from_iterator(texts, trainer)
+    try:
+        tokenizer.train_from_iterator(texts, trainer)
+    except Exception as error:  # tokenizers has no type of its own for it
+        if "vocabulary is not large enough" not in str(error):
+            raise
+        raise ValueError(f"vocab_size={vocab_size} is too small for all the characters of the text.") from error
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A", pair=f"{START} $A {START} $B", special_tokens=[(START, SPECIAL_TOKENS.index(START))]
     )
@@ -55,7 +63,7 @@ def train_tokenizer(
         bos_token=START,
         eos_token=END,
         unk_token=UNKNOWN,
-        mask_token=AddedToken(MASK, lstrip=tokenizer_type != "char", special=True, normalized=False),
+        mask_token=MASK if tokenizer_type == "char" else LEFT_STRIPPING_MASK,
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
         **({} if model_max_length is None else {"model_max_length": model_max_length}),
@@ -68,7 +76,7 @@ def _byte_level_bpe(vocab_size: int) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     return tokenizer, trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS_OF_WORDS, initial_alphabet=alphabet, show_progress=False
     )
 
 
@@ -77,8 +85,9 @@ def _wordpiece(vocab_size: int) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
+    alphabet = max(1, (vocab_size - len(SPECIAL_TOKENS)) // 2)  # a character may take two places: c and ##c
     return tokenizer, trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False
+        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS_OF_WORDS, limit_alphabet=alphabet, show_progress=False
     )
 
 
@@ -90,7 +99,7 @@ def _unigram(vocab_size: int) -> tuple[Tokenizer, trainers.Trainer]:
     )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
     return tokenizer, trainers.UnigramTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, unk_token=UNKNOWN, show_progress=False
+        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS_OF_WORDS, unk_token=UNKNOWN, show_progress=False
     )
 
 

@@ -96,10 +96,11 @@ def parse_arguments(
     argv = list(sys.argv[1:] if argv is None else argv)
     given, unknown = parser.parse_known_args(argv)
     _refuse_unknown(parser, unknown)
+    from_file = None
     if given.config is not None:
         names = {action.dest for action in parser._actions} - {"help", "config"}
-        argv = [*_read_yaml(Path(given.config), names), *argv]
-    values = vars(parser.parse_args(argv))
+        from_file = parser.parse_args(_read_yaml(Path(given.config), names))
+    values = vars(parser.parse_args(argv, from_file))
     _refuse_managed(values)
     return Parsed(
         groups=[group(**{field.name: values[field.name] for field in dataclasses.fields(group)}) for group in groups],
@@ -139,9 +140,12 @@ def _argument_type(hint: Any) -> dict[str, Any]:
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error.msg} at column {error.colno})") from error
     if not isinstance(value, dict):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object, like {{"rope_type": "default"}}')
     return value
 
 
@@ -169,13 +173,13 @@ def _read_yaml(path: Path, names: set[str]) -> list[str]:
     for name, value in content.items():
         if name not in names:
             raise RecipeError(f"{path}: unknown field {name!r}{_near_miss(str(name), names)}.")
-        if value is None:
+        if value is None or value == []:
             continue
-        words.append(f"--{name}")
         if isinstance(value, list):
-            words += [str(item) for item in value]
+            words += [f"--{name}", *(str(item) for item in value)]
         else:
-            words.append(json.dumps(value) if isinstance(value, dict | bool) else str(value))
+            text = json.dumps(value) if isinstance(value, dict | bool) else str(value)
+            words.append(f"--{name}={text}")  # in one word, so that it may begin with a dash
     return words
 
 
@@ -206,7 +210,8 @@ def parse_count(text: str | int) -> int:
     Raises:
         RecipeError: anything else, or less than 1.
     """
-    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([kmbt]?)", str(text).strip().replace("_", "").replace(",", "").lower())
+    plain = str(text).strip().replace("_", "").replace(",", "").lower()
+    match = re.fullmatch(r"([0-9.]+(?:e[+]?[0-9]+)?)([kmbt]?)", plain)
     try:
         number = round(float(match.group(1)) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[match.group(2)])
     except (AttributeError, ValueError):

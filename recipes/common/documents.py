@@ -1,5 +1,6 @@
 """Text in: documents out of files of any of the usual formats, out of a Hub data set, or out of Python itself."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -83,25 +84,69 @@ def read_dataset(name: str, config_name: str | None, split: str, text_column: st
         dataset = datasets.load_dataset(name, config_name, split=split, streaming=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise RecipeError(f"data set {name!r} (split {split!r}) cannot be loaded: {reason}") from error
-    for row, example in enumerate(dataset):
+        raise RecipeError(f"data set {name!r} (split {split!r}) cannot be loaded ({reason}).") from error
+    examples, row = iter(dataset), 0
+    while True:
+        try:
+            example = next(examples)
+        except StopIteration:
+            return
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RecipeError(f"data set {name!r} cannot be read after {row} examples ({reason}).") from error
         yield _text_of(example, text_column, f"data set {name!r}, example {row}")
+        row += 1
 
 
 def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return gzip.open(path, "rb")
     if path.suffix == ".zst":
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True))
+        return io.BufferedReader(_ZstdStream(path), buffer_size=1 << 17)
     return path.open("rb")
+
+
+class _ZstdStream(io.RawIOBase):
+    """What a .zst file holds, over all its frames; zstandard's own stream takes a torn file for a whole one."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("rb")
+        self.frame: Any = None  # the frame that is being read
+        self.compressed = b""
+        self.plain = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Raises EOFError where the file ends inside a frame."""
+        while not self.plain:
+            chunk = self.compressed or self.file.read(1 << 14)
+            if not chunk:
+                if self.frame is not None:
+                    raise EOFError("it ends in the middle")
+                return 0
+            self.frame = self.frame or zstandard.ZstdDecompressor().decompressobj()
+            self.plain, self.compressed = memoryview(self.frame.decompress(chunk)), b""
+            if self.frame.eof:
+                self.compressed, self.frame = self.frame.unused_data, None
+        count = min(len(buffer), len(self.plain))
+        buffer[:count], self.plain = self.plain[:count], self.plain[count:]
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines with their line ends (\\r\\n becomes \\n), decoded one by one so that an error has a line."""
     with _open(path) as handle:
         for number, line in enumerate(handle, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise RecipeError(
                     f"{path}, line {number}: byte 0x{line[error.start]:02x} at column {error.start + 1} is not valid "
@@ -135,6 +180,8 @@ def _read_json_lines(path: Path, text_column: str) -> Iterator[str]:
             raise RecipeError(
                 f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}): each line must be one object."
             ) from error
+        except RecursionError as error:
+            raise RecipeError(f"{path}, line {number}: nested too deeply.") from error
         if not isinstance(record, dict):
             raise RecipeError(f"{path}, line {number}: a {type(record).__name__}, where an object is needed.")
         yield _text_of(record, text_column, f"{path}, line {number}")
@@ -147,20 +194,27 @@ def _read_csv(path: Path, text_column: str) -> Iterator[str]:
         for record in reader:
             yield _text_of(record, text_column, f"{path}, line {reader.line_num}")
     except csv.Error as error:
-        raise RecipeError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
+        raise RecipeError(f"{path}, line {reader.line_num + 1}: not CSV from here on ({error}).") from error
 
 
 def _read_parquet(path: Path, text_column: str) -> Iterator[str]:
     try:
         table = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise RecipeError(f"{path} is not a parquet file ({str(error).splitlines()[0]}).") from error
     names = table.schema_arrow.names
     if text_column not in names:
         _text_of(dict.fromkeys(names), text_column, str(path))
-    row = 0
-    for batch in table.iter_batches(batch_size=1024, columns=[text_column]):
-        for text in batch.column(0).to_pylist():
+    batches, row = table.iter_batches(batch_size=1024, columns=[text_column]), 0
+    while True:
+        try:
+            texts = next(batches).column(0).to_pylist()
+        except StopIteration:
+            return
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = str(error).splitlines()[0]
+            raise RecipeError(f"{path} is broken after row {row} ({reason}): write it again.") from error
+        for text in texts:
             yield _text_of({text_column: text}, text_column, f"{path}, row {row}")
             row += 1
 
@@ -172,4 +226,11 @@ def _text_of(record: dict[str, Any], text_column: str, where: str) -> str:
     text = record[text_column]
     if not isinstance(text, str):
         raise RecipeError(f"{where}: column {text_column!r} holds {type(text).__name__}, where text is needed.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(
+            f"{where}: column {text_column!r} holds half of a surrogate pair (U+{ord(text[error.start]):04X}), which "
+            "UTF-8 cannot: write the whole pair."
+        ) from error
     return text

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftConfig, WeftForCausalLM
@@ -98,7 +99,7 @@ def make_config(
     }
     try:
         return WeftConfig(**{"max_position_embeddings": sequence_length, **shape, **fields, **from_tokenizer})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise RecipeError(f"no such model: {' '.join(str(error).split())}") from error
 
 
@@ -148,8 +149,11 @@ def _existing_config(
             f"model {name!r} has {config.vocab_size} token ids and the corpus' tokenizer {len(tokenizer)}: prepare the "
             f"corpus with the model's own tokenizer (--tokenizer_name {name})."
         )
-    for field_name, value in fields.items():
-        setattr(config, field_name, value)
+    try:
+        for field_name, value in fields.items():
+            setattr(config, field_name, value)
+    except StrictDataclassError as error:
+        raise RecipeError(f"no such model: {' '.join(str(error).split())}") from error
     return config
 
 
@@ -159,6 +163,7 @@ def _read_config(path: str) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RecipeError(f"config_name {path!r} is not a config.json or a folder with one ({error}).") from error
+    content = content if isinstance(content, dict) else {}
     known = {name: value for name, value in content.items() if name in WeftConfig.__annotations__}
     if content.get("model_type", "weft") != "weft" or not known:
         raise RecipeError(f"config_name {path!r} is not the config of a Weft model.")

@@ -130,6 +130,14 @@ def _check(arguments: RunArguments) -> None:
         raise RecipeError(
             f"lr_scheduler_type is {arguments.lr_scheduler_type!r}: choose one of {', '.join(SCHEDULES)}."
         )
+    for name in ("warmup_steps", "decay_steps"):
+        if getattr(arguments, name) < 0:
+            raise RecipeError(f"{name} is {getattr(arguments, name)}: give a number of steps, or a share below 1.")
+    if arguments.min_lr_ratio and arguments.lr_scheduler_type in ("linear", "constant"):
+        raise RecipeError(
+            f"min_lr_ratio has no effect on lr_scheduler_type {arguments.lr_scheduler_type}: leave it out, or choose "
+            "cosine or warmup_stable_decay."
+        )
     if not 0 <= arguments.min_lr_ratio <= 1:
         raise RecipeError(f"min_lr_ratio is {arguments.min_lr_ratio}: give a share between 0 and 1.")
 

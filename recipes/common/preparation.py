@@ -113,9 +113,13 @@ def prepare(arguments: DataArguments, folder: Path, quiet: bool = False) -> Corp
         RecipeError: the input is broken, or `folder` holds something else.
     """
     arguments.check()
+    if not folder.name:
+        raise RecipeError(f"{str(folder)!r} cannot be the output folder: name a new one.")
     with only_one_process(folder.with_name(f".{folder.name}.lock"), str(folder), patience=24 * 3600):
         if (folder / DESCRIPTION).is_file():
             return _reuse(arguments, folder)
+        if folder.exists() and not folder.is_dir():
+            raise RecipeError(f"{folder} is a file: name another output folder.")
         if folder.exists() and any(folder.iterdir()):
             raise RecipeError(f"{folder} holds files that are not a prepared corpus: name another output folder.")
         if folder.exists():
@@ -186,9 +190,9 @@ def _get_tokenizer(arguments: DataArguments, quiet: bool) -> PreTrainedTokenizer
             raise RecipeError(str(error)) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer_name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RecipeError(f"tokenizer {arguments.tokenizer_name!r} cannot be loaded: {reason}") from error
+    except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RecipeError(f"tokenizer {arguments.tokenizer_name!r} cannot be loaded ({reason}).") from error
     if not tokenizer.is_fast:
         raise RecipeError(f"tokenizer {arguments.tokenizer_name!r} has no fast version (tokenizer.json): convert it.")
     return tokenizer
@@ -217,6 +221,7 @@ class _Counts:
 
 
 def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool) -> None:
+    made_from = arguments.fingerprint()  # first: a file that changes while it is read is another file
     tokenizer = _get_tokenizer(arguments, quiet)
     start, end = _start_and_end(tokenizer, arguments.document_tokens)
     writer, counts = CorpusWriter(folder, len(tokenizer)), _Counts()
@@ -237,16 +242,21 @@ def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool) -> None:
                     counts.characters += len(text)
                     counts.text_tokens += len(ids)
                     counts.unknown += ids.count(unknown_id) if unknown_id is not None else 0
-                    before = ids[-1:]  # a tail's first token is predicted from the last token of its head
+                    before = (before + ids)[-1:]  # a tail's first token is predicted from the last token of its head
 
     write(show_progress(texts_of(arguments, "train"), "tokenising", quiet), is_validation=False)
+    if not writer.lengths:
+        raise RecipeError(f"there is no text in {arguments.describe_source()}.")
     if arguments.validation_files:
         texts = texts_of(arguments, "validation")
         write(show_progress(texts, "tokenising the validation text", quiet), is_validation=True)
     elif arguments.validation_split == "document":
         _hold_out(writer, arguments)
-    if not writer.lengths:
-        raise RecipeError(f"there is no text in {arguments.describe_source()}.")
+    if not any(writer.is_validation):
+        raise RecipeError(
+            "there is no text to evaluate on: the validation text is empty, or all of it is in the training text too "
+            "(--dedup off keeps it)."
+        )
     tokenizer.save_pretrained(folder / "tokenizer")
     writer.close(
         {
@@ -258,7 +268,7 @@ def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool) -> None:
             "unknown_rate": counts.unknown / max(counts.text_tokens, 1),
             "duplicates": counts.duplicates,
             "empty": counts.empty,
-            "made_from": arguments.fingerprint(),
+            "made_from": made_from,
         }
     )
 
@@ -316,13 +326,13 @@ def _cut_tail(text: str, arguments: DataArguments) -> list[tuple[str, str]]:
 
 
 def _hold_out(writer: CorpusWriter, arguments: DataArguments) -> None:
-    """Choose the documents to hold out: a random share, at least one."""
+    """Choose the documents to hold out: a random share, at least one and not all."""
     number = len(writer.lengths)
     if number < 2:
         raise RecipeError(
-            f"there is {number} document in {arguments.describe_source()}, so none can be held out: give "
+            f"there is one document in {arguments.describe_source()}, so none can be held out: give "
             "--validation_files, or --validation_split tail, or --documents blank-line."
         )
-    chosen = max(1, round(number * arguments.validation_fraction))
+    chosen = min(max(1, round(number * arguments.validation_fraction)), number - 1)
     for document in np.random.default_rng(arguments.split_seed).permutation(number)[:chosen]:
         writer.is_validation[document] = True

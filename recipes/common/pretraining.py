@@ -290,7 +290,7 @@ def _publish(arguments: RunArguments, folder: Path) -> None:
 def _usage(auto_class: str, name: str) -> str:
     return (
         f"from transformers import AutoTokenizer, {auto_class}\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)\n'
         f'model = {auto_class}.from_pretrained("{name}", trust_remote_code=True)'
     )
 

@@ -2,7 +2,7 @@
 
     pip install -e ".[dev,upstream]"
     pytest tests/upstream -o addopts=""                           # Weft
-    pytest tests/upstream/stock_llama.py -o addopts=""            # the same tests, the stock class: the yardstick
+    pytest tests/upstream/stock_models.py -o addopts=""           # the same tests, stock classes: the yardstick
 
 The first run fetches the source distribution of the installed transformers from the package index (`upstream.py`).
 It has the mixins of models, configs, training, tensor parallelism and FSDP. Those of generation, export and pipelines

@@ -2,7 +2,7 @@
 
 import unittest
 
-from causal_tests import CausalTester, CausalTests
+from causal_tests import CausalTester, CausalTests, one_sliding_layer
 
 import weft
 from weft.configuration_weft import AUTO_MAP
@@ -29,5 +29,4 @@ class WeftSlidingWindowModelTest(CausalTests, unittest.TestCase):
     """One layer of two sees the last few tokens only."""
 
     def make_tester(self) -> CausalTester:
-        layer_types = ["sliding_attention", "full_attention"]
-        return CausalTester(WEFT_CLASSES, weft.WeftConfig, layer_types=layer_types, sliding_window=4)
+        return CausalTester(WEFT_CLASSES, weft.WeftConfig, **one_sliding_layer(self._testMethodName))

@@ -1,0 +1,131 @@
+"""Small pretraining runs for the tests: a corpus that the test writes, a model of a few thousand weights."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.preparation import DataArguments, prepare
+from weft.recipes.common.pretraining import pretrain
+from weft.recipes.pretrain_clm import OBJECTIVE, CausalRunArguments
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "pretrain_clm.py"
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "bird",
+    "sees",
+    "hears",
+    "likes",
+    "old",
+    "new",
+    "red",
+    "small",
+    "house",
+    "tree",
+    "river",
+    "and",
+    "but",
+    "while",
+    "it",
+    "she",
+    "they",
+]
+
+SMALL_MODEL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "sequence_length": 32,
+    "tokens_per_step": 256,
+    "save_steps": 5,
+    "eval_steps": 10,
+    "logging_steps": 1,
+    "use_cpu": "true",
+}
+
+
+def write_text(path: Path, documents: int = 120, seed: int = 0) -> Path:
+    """A text of made-up sentences; documents are separated by blank lines."""
+    draw = random.Random(seed)
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(3, 60))).capitalize() + "." for _ in range(documents)]
+    path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+    return path
+
+
+def make_corpus(folder: Path) -> Path:
+    """A prepared corpus of such a text, with a character tokenizer."""
+    text = write_text(folder / "text.txt")
+    prepare(
+        DataArguments(train_files=[str(text)], tokenizer_type="char", validation_fraction=0.1), folder / "corpus", True
+    )
+    return folder / "corpus"
+
+
+def command(**fields: object) -> list[str]:
+    """Words of a command line for a small run; `fields` override the small model's."""
+    words = []
+    for name, value in {**SMALL_MODEL, **fields}.items():
+        words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return words
+
+
+def run_here(**fields: object) -> None:
+    """Carry a run out in this process."""
+    pretrain(OBJECTIVE, CausalRunArguments, None, command(**fields))
+
+
+def run_error(**fields: object) -> str:
+    """The sentence with which a run is refused."""
+    try:
+        run_here(**fields)
+    except RecipeError as error:
+        return str(error)
+    raise AssertionError("the run was not refused")
+
+
+def start(processes: int = 1, **fields: object) -> subprocess.Popen:
+    """Start a run in processes of its own, as a user would."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
+    launcher += ["--dynamo_backend", "no", "--num_processes", str(processes)]
+    launcher += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [*launcher, str(RECIPE), *command(**fields)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen, expected: int = 0) -> str:
+    """Wait for a run and return what it printed."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == expected, output
+    return output
+
+
+def weights(folder: Path) -> dict:
+    """The weights in a checkpoint or finished run."""
+    return load_file(folder / "model.safetensors")
+
+
+def history(folder: Path) -> list[dict]:
+    """The logged steps of a finished run."""
+    return json.loads((folder / "trainer_state.json").read_text())["log_history"]
+
+
+def losses(folder: Path) -> list[float]:
+    """Training loss of each step."""
+    return [entry["loss"] for entry in history(folder) if "loss" in entry]

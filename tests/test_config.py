@@ -1,0 +1,257 @@
+"""A config says what it derives, refuses what cannot work in words that name the field, and survives saving."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
+from transformers import AutoConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+import weft
+from weft import WeftConfig, WeftForCausalLM
+from weft.configuration_weft import AUTO_MAP
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"hidden_act": "silou"}, "hidden_act='silou' is unknown: choose one of"),
+        ({"rope_parameters": {"rope_type": "ntk"}}, "rope_parameters has rope_type 'ntk', which is unknown"),
+        ({"layer_types": ["chunked_attention"] * 2}, "layer_types names chunked_attention: choose among"),
+        ({"layer_types": [FULL, "slidding_attention"]}, "layer_types names slidding_attention: choose among"),
+        ({"layer_types": [FULL]}, "num_hidden_layers.*layer_types"),
+        ({"layer_types": [SLIDING, FULL]}, "layer_types has sliding_attention but sliding_window=None"),
+        ({"sliding_window": 0}, "sliding_window=0"),
+        ({"sliding_window": -3}, "sliding_window=-3"),
+        ({"hidden_size": 30}, "hidden_size=30 is not a multiple of num_attention_heads=4"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads=3 must divide num_attention_heads=4"),
+        ({"num_key_value_heads": 8}, "num_key_value_heads=8 must divide num_attention_heads=4"),
+        ({"head_dim": 7}, "head_dim.*7"),
+        ({"head_dim": 3}, "head_dim=3 is odd"),
+        ({"attention_dropout": 1.0}, r"attention_dropout=1\.0 is not allowed: it must be in \[0, 1\)"),
+        ({"attention_dropout": -0.1}, r"attention_dropout=-0\.1 is not allowed"),
+        ({"hidden_dropout": 1}, "hidden_dropout=1 is not allowed"),
+        ({"hidden_dropout": float("nan")}, "hidden_dropout=nan is not allowed"),
+        ({"hidden_size": "32"}, "hidden_size.*expected int, got str"),
+        ({"qk_norm": "yes"}, "qk_norm.*expected bool, got str"),
+        ({"sliding_window": 4.0}, "sliding_window"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.*yarn.*factor"),
+        *(
+            ({name: 0}, f"{name}=0 is not allowed: it must be at least 1")
+            for name in (
+                "vocab_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_key_value_heads",
+                "head_dim",
+                "max_position_embeddings",
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_by_name(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Exception, match=f"(?s){sentence}"):
+        tiny_config(**changes)
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "num_attention_heads"])
+@pytest.mark.parametrize("value", [0, -4])
+def test_sizes_that_others_divide_by_are_refused_by_name(name: str, value: int) -> None:
+    with pytest.raises(Exception, match=f"(?s){name}={value} is not allowed: it must be at least 1"):
+        tiny_config(**{name: value})
+
+
+def test_a_field_is_checked_when_it_is_set_later_and_when_saved(tmp_path: Path) -> None:
+    config = tiny_config()
+    with pytest.raises(Exception, match="num_hidden_layers"):
+        config.num_hidden_layers = "two"
+    config.attention_dropout = 2.0
+    with pytest.raises(Exception, match="attention_dropout"):
+        config.save_pretrained(tmp_path)
+
+
+def test_the_default_shape() -> None:
+    config = WeftConfig()
+    assert (config.head_dim, config.num_key_value_heads, config.intermediate_size) == (64, 12, 2048)
+    assert config.layer_types == [FULL] * 12
+    assert config.rope_parameters == {"rope_theta": 10000.0, "rope_type": "default"}
+    assert config.qk_norm and config.is_causal and config.tie_word_embeddings and config.use_cache
+    assert not config.attention_bias and not config.mlp_bias
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "intermediate_size"), [(64, 192), (96, 256), (128, 384), (192, 512), (768, 2048), (1024, 2752)]
+)
+def test_the_default_feed_forward_is_as_large_as_a_plain_one(hidden_size: int, intermediate_size: int) -> None:
+    """Three matrices of 8/3 instead of two of 4 times the width, rounded up to a multiple of 64."""
+    derived = WeftConfig(hidden_size=hidden_size, num_attention_heads=2).intermediate_size
+    assert derived == intermediate_size
+    assert 0 <= derived - hidden_size * 8 / 3 < 64
+
+
+def test_what_is_derived_follows_what_is_given() -> None:
+    config = WeftConfig(hidden_size=64, num_attention_heads=4, num_hidden_layers=3, sliding_window=7)
+    assert config.layer_types == [SLIDING] * 3
+    assert (config.head_dim, config.num_key_value_heads) == (16, 4)
+    config = WeftConfig(hidden_size=64, num_attention_heads=5, head_dim=20, num_hidden_layers=2, intermediate_size=10)
+    assert (config.head_dim, config.num_key_value_heads, config.intermediate_size) == (20, 5, 10)
+    config = tiny_config(sliding_window=7, layer_types=[FULL, FULL])
+    assert config.layer_types == [FULL, FULL]
+
+
+@pytest.mark.parametrize("old", [{"rope_theta": 5e5}, {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}])
+def test_older_names_of_the_rotary_fields_are_understood(old: dict[str, Any]) -> None:
+    config = tiny_config(**old)
+    assert config.rope_parameters["rope_theta"] == old.get("rope_theta", 10000.0)
+    assert config.rope_parameters["rope_type"] == old.get("rope_scaling", {"rope_type": "default"})["rope_type"]
+
+
+def test_initial_weights() -> None:
+    """What writes to the residual stream starts smaller by the square root of the number of writers."""
+    torch.manual_seed(0)
+    config = WeftConfig(
+        vocab_size=500,
+        hidden_size=128,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        initializer_range=0.05,
+        attention_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=False,
+    )
+    for name, parameter in WeftForCausalLM(config).named_parameters():
+        if "norm" in name:
+            assert (parameter == 1).all(), name
+        elif name.endswith("bias"):
+            assert (parameter == 0).all(), name
+        else:
+            expected = 0.05 / 4 if "o_proj" in name or "down_proj" in name else 0.05
+            assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
+            assert abs(parameter.mean().item()) < expected / 20, name
+
+
+FAR_FROM_DEFAULT = {
+    "vocab_size": 71,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 10,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 33,
+    "initializer_range": 0.07,
+    "norm_eps": 1e-4,
+    "qk_norm": False,
+    "attention_bias": True,
+    "mlp_bias": True,
+    "attention_dropout": 0.25,
+    "hidden_dropout": 0.5,
+    "is_causal": False,
+    "rope_parameters": {"rope_type": "linear", "rope_theta": 77.0, "factor": 3.0},
+    "layer_types": [SLIDING, FULL, SLIDING],
+    "sliding_window": 9,
+    "tie_word_embeddings": False,
+    "use_cache": False,
+    "pad_token_id": 3,
+    "bos_token_id": 1,
+    "eos_token_id": [2, 5],
+}
+
+
+def test_every_field_survives_saving_and_loading(tmp_path: Path) -> None:
+    config = WeftConfig(**FAR_FROM_DEFAULT)
+    own = {name for name in WeftConfig.__annotations__ if not name.startswith("_")}
+    assert own == set(FAR_FROM_DEFAULT), "a field is missing in this test"
+    config.save_pretrained(tmp_path)
+    for loaded in (WeftConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        assert isinstance(loaded, WeftConfig)
+        for name, value in FAR_FROM_DEFAULT.items():
+            assert getattr(loaded, name) == value, name
+
+
+@pytest.mark.parametrize("name", sorted(set(FAR_FROM_DEFAULT) - {"use_cache", "bos_token_id", "eos_token_id"}))
+def test_every_field_reaches_the_model(name: str) -> None:
+    """No field is decoration: changing it alone changes the weights or what is computed with them."""
+    base = {
+        "vocab_size": 61,
+        "hidden_size": 36,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "max_position_embeddings": 16,
+        "sliding_window": 4,
+        "layer_types": [FULL] * 3 if name == "layer_types" else [SLIDING] * 3,
+        "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 50.0},
+    }
+    change = {name: FAR_FROM_DEFAULT[name]}
+    if name == "num_hidden_layers":
+        base |= {name: 2, "layer_types": [SLIDING] * 2}
+        change["layer_types"] = [SLIDING] * 3
+    results = []
+    for fields in (base, {**base, **change}):
+        torch.manual_seed(0)
+        model = WeftForCausalLM(WeftConfig(**fields)).train()
+        weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.3 * torch.randn(parameter.shape))
+            hidden = model.model(random_ids(1, 30)).last_hidden_state
+        tied = model.lm_head.weight is model.model.embed_tokens.weight
+        results.append((weights, hidden, tied, model.model.embed_tokens.padding_idx))
+    (weights, hidden, *rest), (other_weights, other_hidden, *other_rest) = results
+    same_weights = weights.keys() == other_weights.keys() and all(
+        torch.equal(weight, other_weights[key]) for key, weight in weights.items()
+    )
+    assert not (same_weights and torch.equal(hidden, other_hidden) and rest == other_rest)
+
+
+def test_a_config_with_unknown_keys_still_loads(tmp_path: Path) -> None:
+    """Other versions of transformers write keys of their own."""
+    make_model().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"written_by_the_future": {"a": 1}, "flag": True}))
+    assert WeftConfig.from_pretrained(tmp_path).written_by_the_future == {"a": 1}
+    model, ids = WeftForCausalLM.from_pretrained(tmp_path), random_ids(1, 5)
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, make_model()(ids).logits)
+
+
+def test_the_auto_map_names_every_class() -> None:
+    heads = {name for name in weft.__all__ if name.startswith("Weft") and name != "WeftPreTrainedModel"}
+    named = WeftConfig().auto_map
+    assert {reference.split(".")[1] for reference in named.values()} == heads
+    assert named == AUTO_MAP
+    for auto_class, reference in named.items():
+        module, _, class_name = reference.partition(".")
+        found = getattr(weft, class_name)
+        assert found.__module__ == f"weft.{module}"
+        assert found._auto_class == auto_class
+
+
+def test_the_users_own_auto_map_wins(tmp_path: Path) -> None:
+    config = tiny_config(auto_map={"AutoModel": "mine.MyModel", "AutoModelForVision": "mine.Other"})
+    expected = {**AUTO_MAP, "AutoModel": "mine.MyModel", "AutoModelForVision": "mine.Other"}
+    assert config.auto_map == expected
+    config.save_pretrained(tmp_path)
+    assert WeftConfig.from_pretrained(tmp_path).auto_map == {**expected, "AutoConfig": AUTO_MAP["AutoConfig"]}
+
+
+@pytest.mark.parametrize("rope_type", ["default", *ROPE_INIT_FUNCTIONS])
+def test_every_rope_type_of_transformers_is_accepted(rope_type: str) -> None:
+    extra = {
+        "default": {},
+        "yarn": {"original_max_position_embeddings": 16},
+        "longrope": {
+            "original_max_position_embeddings": 16,
+            "short_factor": [1.0] * 4,
+            "long_factor": [2.0] * 4,
+        },
+        "llama3": {"original_max_position_embeddings": 16, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    }.get(rope_type, {})
+    factor = {} if rope_type == "default" else {"factor": 8.0}
+    config = tiny_config(rope_parameters={"rope_type": rope_type, "rope_theta": 100.0, **factor, **extra})
+    assert config.rope_parameters["rope_type"] == rope_type

@@ -1,0 +1,92 @@
+"""A run that is killed and started again ends with the weights of one that never was, bit for bit."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+
+from tests.helpers import runs
+
+# Two epochs and more of the text, dropout on, so that data order and random numbers both have to go on.
+FIELDS = {"max_steps": 60, "attention_dropout": 0.1, "hidden_dropout": 0.1, "save_total_limit": 2}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return runs.make_corpus(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def never_killed(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    runs.finish(runs.start(data=corpus, output_dir=folder, **FIELDS))
+    return folder
+
+
+def kill_group(process: subprocess.Popen, number: int) -> None:
+    """Kill the launcher and what it started, at once."""
+    os.killpg(process.pid, number)
+    process.communicate()
+
+
+def wait_for(process: subprocess.Popen, folder, step: int) -> None:
+    """Wait until a checkpoint of that step or a later one is there."""
+    deadline = time.monotonic() + 240
+    while not any(int(path.name.split("-")[1]) >= step for path in folder.glob("checkpoint-*")):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def assert_same_run(folder, reference) -> None:
+    for name in ("", "checkpoint-60"):
+        found, expected = runs.weights(folder / name), runs.weights(reference / name)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+    optimizers = [
+        torch.load(path / "checkpoint-60" / "optimizer.pt", weights_only=True) for path in (folder, reference)
+    ]
+    for index, state in optimizers[1]["state"].items():
+        assert all(torch.equal(optimizers[0]["state"][index][key], value) for key, value in state.items())
+    assert optimizers[0]["param_groups"] == optimizers[1]["param_groups"]
+
+
+def test_killed_twice_at_any_moment_the_weights_and_the_optimizer_are_the_same(corpus, never_killed, tmp_path):
+    folder, draw = tmp_path / "killed", random.Random(time.time_ns())
+    for step in (10, 30):
+        process = runs.start(data=corpus, output_dir=folder, **FIELDS)
+        wait_for(process, folder, step)
+        time.sleep(draw.uniform(0, 0.5))
+        kill_group(process, signal.SIGKILL)
+        for checkpoint in folder.glob("checkpoint-*"):
+            assert (checkpoint / "trainer_state.json").is_file()
+            assert (checkpoint / "model.safetensors").is_file()
+    output = runs.finish(runs.start(data=corpus, output_dir=folder, **FIELDS))
+    assert "resuming from" in output
+    assert_same_run(folder, never_killed)
+    assert not list(folder.glob(".unfinished-*"))
+
+
+def test_sigterm_saves_the_step_it_came_in_and_the_run_goes_on_from_there(corpus, never_killed, tmp_path):
+    folder = tmp_path / "stopped"
+    process = runs.start(data=corpus, output_dir=folder, **{**FIELDS, "save_steps": 7})
+    wait_for(process, folder, 7)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert "run the same command again" in output
+    assert not (folder / "metrics.json").exists()
+    runs.finish(runs.start(data=corpus, output_dir=folder, **{**FIELDS, "save_steps": 7}))
+    assert_same_run(folder, never_killed)
+
+
+def test_a_run_ends_with_its_launcher(corpus, tmp_path):
+    folder = tmp_path / "orphan"
+    process = runs.start(data=corpus, output_dir=folder, **{**FIELDS, "max_steps": 100000, "save_steps": 20})
+    wait_for(process, folder, 20)
+    process.kill()
+    output, _ = process.communicate(timeout=120)  # returns when the recipe has closed its output too
+    assert "run the same command again" in output

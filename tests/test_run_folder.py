@@ -1,0 +1,217 @@
+"""What a run leaves behind, and when it is refused: nothing is overwritten, and nothing is done by halves."""
+
+import json
+import os
+import subprocess
+import sys
+
+import matplotlib.image
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from tests.helpers import runs
+from weft.recipes.common.run_folder import last_checkpoint
+
+FIELDS = {"max_steps": 10, "save_steps": 5, "eval_steps": 5, "learning_rate": 0.01}
+
+LOAD_WITHOUT_WEFT = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "weft":
+            raise ImportError("weft is not installed here")
+sys.meta_path.insert(0, Blocker())
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
+for folder in sys.argv[1:]:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+    assert AutoConfig.from_pretrained(folder, trust_remote_code=True).use_cache
+    AutoModel.from_pretrained(folder, trust_remote_code=True)
+    with torch.no_grad():
+        logits = model(**tokenizer("the cat", return_tensors="pt")).logits
+    text = pipeline("text-generation", model=folder, trust_remote_code=True)("the cat", max_new_tokens=4)
+    assert text[0]["generated_text"].startswith("the cat")
+    print("LOGITS", logits.double().sum().item().hex())
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return runs.make_corpus(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    runs.run_here(data=corpus, output_dir=folder, sample_prompt="The cat", **FIELDS)
+    return folder
+
+
+def test_a_finished_run_loads_with_everything_it_needs(finished):
+    config = AutoConfig.from_pretrained(finished)
+    tokenizer = AutoTokenizer.from_pretrained(finished)
+    assert config.use_cache and config.is_causal
+    assert config.max_position_embeddings == tokenizer.model_max_length == 32
+    assert config.vocab_size == len(tokenizer)
+    assert (config.bos_token_id, config.eos_token_id) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert GenerationConfig.from_pretrained(finished).eos_token_id == tokenizer.eos_token_id
+    _, info = AutoModelForCausalLM.from_pretrained(finished, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+
+
+def test_the_run_and_every_checkpoint_load_in_a_process_without_weft(finished):
+    folders = [finished, finished / "checkpoint-5", finished / "checkpoint-10"]
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_WITHOUT_WEFT, *map(str, folders)],
+        capture_output=True,
+        text=True,
+        cwd=finished,
+        env={**os.environ, "HF_HOME": str(finished.parent / "hf")},
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("LOGITS")]
+    tokenizer = AutoTokenizer.from_pretrained(finished)
+    with torch.no_grad():
+        here = [
+            AutoModelForCausalLM.from_pretrained(folder).eval()(**tokenizer("the cat", return_tensors="pt")).logits
+            for folder in folders
+        ]
+    assert printed == [logits.double().sum().item().hex() for logits in here]
+    assert printed[0] == printed[2] != printed[1]
+
+
+def test_metrics_curve_and_card_tell_what_was_done(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["steps"] == 10 and metrics["tokens"] == 2560
+    assert metrics["eval_bits_per_byte"] > 0 and metrics["tokens_per_second"] > 0 and metrics["mfu"] > 0
+    logged = [entry for entry in runs.history(finished) if "loss" in entry]
+    assert [entry["tokens_seen"] for entry in logged] == [256 * step for step in range(1, 11)]
+    assert logged[-1]["epoch"] == pytest.approx(metrics["epochs"], abs=1e-3)
+    assert matplotlib.image.imread(finished / "curve.png").std() > 0
+    card = (finished / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: text-generation\n")
+    for said in ("text.txt", "2,560 tokens", "AutoModelForCausalLM.from_pretrained", "learning_rate | 0.01", "The cat"):
+        assert said in card
+    assert f"{metrics['eval_bits_per_byte']:,.4f}" in card
+
+
+def test_only_whole_files_of_the_run_are_left(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert not [name for name in names if "partial" in name or "unfinished" in name]
+    assert {"checkpoint-5", "checkpoint-10", "run.json", "metrics.json", "model.safetensors"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+
+
+def test_the_same_command_again_changes_nothing(finished, corpus, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+    runs.run_here(data=corpus, output_dir=finished, sample_prompt="The cat", **FIELDS)
+    assert "nothing to do" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+
+
+def test_another_setting_is_refused_and_named(finished, corpus):
+    message = runs.run_error(data=corpus, output_dir=finished, **{**FIELDS, "learning_rate": 0.02})
+    assert "learning_rate was 0.01, now 0.02" in message
+    message = runs.run_error(data=corpus, output_dir=finished, qk_norm="false", **FIELDS)
+    assert "qk_norm was None, now False" in message
+
+
+def test_a_folder_with_other_files_is_refused(corpus, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    message = runs.run_error(data=corpus, output_dir=tmp_path, **FIELDS)
+    assert "precious.txt" in message and "--output_dir" in message
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["precious.txt"]
+
+
+def test_two_processes_cannot_write_into_one_run(corpus, tmp_path):
+    folder = tmp_path / "run"
+    first = runs.start(data=corpus, output_dir=folder, **{**FIELDS, "max_steps": 100000})
+    while not list(folder.glob("checkpoint-*")):
+        assert first.poll() is None, first.stdout.read()
+    code = (
+        "import sys; from weft.recipes.common import files; from pathlib import Path\n"
+        "from weft.recipes.common.errors import RecipeError\n"
+        "try:\n    files.only_one_process(Path(sys.argv[1]), 'it', patience=0.5).__enter__()\n"
+        "except RecipeError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder / ".lock")], capture_output=True, text=True)
+    os.killpg(first.pid, 9)
+    first.communicate()
+    assert "is writing it: wait until it ends" in done.stdout
+
+
+def test_plan_prints_what_would_be_done_and_does_nothing(corpus, tmp_path, capsys):
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", plan="true", per_device_train_batch_size=2, **FIELDS)
+    printed = capsys.readouterr().out
+    for said in (
+        "19,904 parameters",
+        "10 steps, 2,560 tokens",
+        "1 processes x 4 micro-batches x 2 rows",
+        "sdpa",
+        "float32",
+    ):
+        assert said in printed
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_raw_text_is_prepared_inside_the_run_and_used_again(tmp_path, capsys):
+    text = runs.write_text(tmp_path / "text.txt")
+    fields = {"train_files": [text], "tokenizer_type": "char", "validation_fraction": 0.1, "plan": "true"}
+    runs.run_here(output_dir=tmp_path / "run", **fields, **FIELDS)
+    written = (tmp_path / "run" / "data" / "tokens.bin").stat().st_mtime_ns
+    runs.run_here(output_dir=tmp_path / "run", **fields, **FIELDS)
+    assert (tmp_path / "run" / "data" / "tokens.bin").stat().st_mtime_ns == written
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(corpus, tmp_path, monkeypatch):
+    from weft.recipes.common.trainer import WeftTrainer
+
+    compute_loss = WeftTrainer.compute_loss
+
+    def spoilt(self, model, inputs, *args, **kwargs):
+        loss = compute_loss(self, model, inputs, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step == 7 else loss
+
+    monkeypatch.setattr(WeftTrainer, "compute_loss", spoilt)
+    message = runs.run_error(data=corpus, output_dir=tmp_path / "run", **FIELDS)
+    assert "not finite at step 8" in message
+    assert last_checkpoint(tmp_path / "run").endswith("checkpoint-5")
+    assert all(tensor.isfinite().all() for tensor in runs.weights(tmp_path / "run" / "checkpoint-5").values())
+    monkeypatch.undo()
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", **FIELDS)
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_training_goes_on_from_an_existing_checkpoint(finished, corpus, tmp_path):
+    fields = {
+        name: value for name, value in runs.SMALL_MODEL.items() if name not in ("hidden_size", "num_hidden_layers")
+    }
+    shape = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+    words = [
+        word for name, value in {**fields, **FIELDS}.items() if name not in shape for word in (f"--{name}", str(value))
+    ]
+    runs.pretrain(
+        runs.OBJECTIVE,
+        runs.CausalRunArguments,
+        None,
+        [*words, "--data", str(corpus), "--output_dir", str(tmp_path / "more"), "--model_name_or_path", str(finished)],
+    )
+    assert runs.losses(tmp_path / "more")[0] < runs.losses(finished)[0] - 0.3
+    message = runs.run_error(data=corpus, output_dir=tmp_path / "other", model_name_or_path=finished, **FIELDS)
+    assert "hidden_size" in message and "cannot be changed" in message
+
+
+def test_weights_of_norms_and_embeddings_do_not_decay(corpus, tmp_path):
+    """With a learning rate so small that only a huge decay moves anything."""
+    starts, ends = {}, {}
+    fields = {"weight_decay": 1e5, "learning_rate": 1e-7, "warmup_steps": 0, "lr_scheduler_type": "constant"}
+    for steps, found in ((1, starts), (3, ends)):
+        folder = tmp_path / f"run-{steps}"
+        runs.run_here(data=corpus, output_dir=folder, **{**FIELDS, **fields, "max_steps": steps, "save_steps": steps})
+        found.update(runs.weights(folder))
+    for name, value in starts.items():
+        shrunk = (ends[name].norm() / value.norm()).item()
+        expected = 1.0 if "norm" in name or "embed" in name else (1 - 1e-2) ** 2
+        assert shrunk == pytest.approx(expected, abs=1e-3), name
