@@ -216,6 +216,17 @@ def test_gradient_checkpointing_gives_the_same_bits(reentrant: bool, backend: st
         assert (dropped > 0) == any(not torch.equal(other_seed[name], expected[name]) for name in expected)
 
 
+def test_hidden_dropout_falls_on_the_embedding_and_on_both_sums_of_every_layer() -> None:
+    model = make_model(tiny_config(hidden_dropout=0.5)).train()
+    dropped: list[float] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda _, args, output: dropped.append((output == 0).float().mean().item()))
+    model(random_ids(4, 30))
+    assert len(dropped) == 1 + 2 * 2
+    assert all(share == pytest.approx(0.5, abs=0.05) for share in dropped)
+
+
 @pytest.mark.parametrize("name", ["attention_dropout", "hidden_dropout"])
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_dropout_acts_in_training_only(backend: str, name: str) -> None:
