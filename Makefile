@@ -36,8 +36,9 @@ tokenizer: $(INSTALLED)  ## train a tokenizer, into runs/tokenizer
 data: $(INSTALLED)  ## prepare a corpus, into data/corpus
 	$(BIN)/python recipes/prepare_data.py $(ARGS)
 
+generate: export WEFT_PROMPT = $(PROMPT)
 generate: $(INSTALLED)  ## continue a text: make generate PROMPT="..." [MODEL=folder]
-	@$(BIN)/python recipes/generate.py --model $(MODEL) --prompt "$(PROMPT)" $(ARGS)
+	@$(BIN)/python recipes/generate.py --model $(MODEL) --prompt "$$WEFT_PROMPT" $(ARGS)
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest -q $(ARGS)

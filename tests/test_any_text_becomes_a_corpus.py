@@ -237,6 +237,9 @@ def test_the_tail_of_every_document_is_scored_once(tmp_path, document_tokens):
     tails = [text[cut:] for text, cut in zip(documents, cuts)]
     assert texts(corpus, "train") == [text[:cut] for text, cut in zip(documents, cuts)]
     tokenizer, rows = corpus.tokenizer(), ValidationRows(corpus, 16)
+    marked = {ids[0] == tokenizer.bos_token_id for ids in pieces(corpus, "train")}
+    assert marked == {document_tokens == "both"}
+    assert not any(ids[-1] == tokenizer.eos_token_id for ids in pieces(corpus, "train"))  # there it goes on
     labels = np.concatenate([rows[i]["labels"][rows[i]["is_text"]] for i in range(len(rows))])
     assert tokenizer.decode(labels) == "".join(tails)
     assert rows.byte_count == len("".join(tails).encode())

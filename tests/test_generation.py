@@ -244,6 +244,9 @@ def test_the_cache_is_returned_as_asked() -> None:
     assert model(ids).past_key_values.get_seq_length() == 5
     assert model(ids, use_cache=True).past_key_values.get_seq_length() == 5
     assert model(ids, use_cache=False).past_key_values is None
+    assert model(ids, use_cache=False, past_key_values=DynamicCache()).past_key_values is None
+    cache = model(random_ids(1, 20)).past_key_values
+    assert [layer.keys.shape[-2] for layer in cache.layers] == [4, 20, 4], "sliding layers keep no more than they see"
     model.config.use_cache = False
     assert model(ids).past_key_values is None
     assert model(ids, use_cache=True).past_key_values.get_seq_length() == 5

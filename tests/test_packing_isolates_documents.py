@@ -349,6 +349,21 @@ def test_positions_that_continue_a_cache_are_no_new_document(backend: str, make_
     assert find_documents(torch.tensor([[0, 1, 0, 1]]), None, cache) is None
 
 
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+def test_positions_that_restart_behind_a_cache_still_see_all_of_it(backend: str) -> None:
+    """As under a ready-made mask that shows everything that came before."""
+    model = packed_model(backend, "full", causal=True)
+    ids, restarting = random_ids(2, 13), torch.tensor([[0, 1, 0, 1]])
+    before = torch.ones(4, 13, dtype=torch.bool).tril(9)
+    results = []
+    for mask in (None, as_backend_wants(before.expand(2, 1, -1, -1), backend)):
+        cache = DynamicCache(config=model.config)
+        outputs(model, input_ids=ids[:, :9], past_key_values=cache)
+        arguments = {"position_ids": restarting, "past_key_values": cache, "attention_mask": mask}
+        results.append(outputs(model, input_ids=ids[:, 9:], **arguments))
+    torch.testing.assert_close(*results, **ROUNDING)
+
+
 def test_a_packed_row_fills_a_static_cache_as_a_dynamic_one() -> None:
     """The mask of a cache of fixed length has columns beyond the row, which belong to no document."""
     model = packed_model("sdpa", "mixed", causal=True)

@@ -140,14 +140,15 @@ def test_a_file_that_changed_is_refused(tmp_path, change):
 def test_a_file_that_changes_while_it_is_read_does_not_count_as_read(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     data = make_data(train_files=[write_paragraphs(path, sentences(20))])
-    close = CorpusWriter.close
+    add = CorpusWriter.add
 
-    def append_and_close(*arguments):
-        path.write_text(path.read_text() + "\n\nA late addition.")
-        close(*arguments)
+    def append_and_add(*document):
+        with path.open("a") as handle:
+            handle.write("\n\nA late addition.")
+        add(*document)
 
     with monkeypatch.context() as patch:
-        patch.setattr(CorpusWriter, "close", append_and_close)
+        patch.setattr(CorpusWriter, "add", append_and_add)
         prepare(data, tmp_path / "corpus", quiet=True)
     with pytest.raises(RecipeError, match="other input"):
         prepare(data, tmp_path / "corpus", quiet=True)
