@@ -120,6 +120,12 @@ def test_a_wordpiece_alphabet_larger_than_the_vocabulary_is_cut(folders):
     assert round_trip(tokenizer, "ab") == "ab"  # the most frequent characters are kept
 
 
+def test_each_character_is_one_token_of_char(folders):
+    tokenizer = AutoTokenizer.from_pretrained(folders / "char")
+    for text in TEXTS:
+        assert len(tokenizer(text, add_special_tokens=False).input_ids) == len(text)
+
+
 def test_char_keeps_the_most_frequent_characters(folders):
     tokenizer = train.train_tokenizer(iter(["aaaa bbb cc d"]), "char", 5 + 3)
     assert set(tokenizer.get_vocab()) - set(train.SPECIAL_TOKENS) == {"a", "b", " "}
