@@ -51,7 +51,8 @@ class WeftConfig(PreTrainedConfig):
             "factor": ..., "partial_rotary_factor": ...}.
         layer_types: for each layer "full_attention" or "sliding_attention"; the default is full_attention,
             or sliding_attention where a sliding_window is given.
-        sliding_window: number of tokens, itself included, that a sliding_attention layer sees.
+        sliding_window: number of tokens, itself included, that a sliding_attention layer sees; without is_causal,
+            so many tokens to each side.
         tie_word_embeddings: one matrix for the embedding and the head.
         use_cache: return keys and values, so that generation does not compute them again.
         pad_token_id: id of padding.
@@ -128,7 +129,7 @@ class WeftConfig(PreTrainedConfig):
 
         Raises:
             ValueError: a size below 1, a key-value head count that does not divide the query heads, an odd
-                head_dim, or a dropout outside [0, 1).
+                head_dim, a norm_eps or initializer_range that is not positive, or a dropout outside [0, 1).
         """
         for name in (
             "vocab_size",
@@ -149,6 +150,9 @@ class WeftConfig(PreTrainedConfig):
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, give an even one.")
+        for name in ("norm_eps", "initializer_range"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be above 0.")
         for name in ("attention_dropout", "hidden_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be in [0, 1).")
@@ -157,15 +161,24 @@ class WeftConfig(PreTrainedConfig):
         """Refuse names that nothing implements.
 
         Raises:
-            ValueError: an unknown activation, rope_type or layer type, or a sliding layer without a window.
+            ValueError: an unknown activation, rope_type or layer type, rotary parameters for each layer type or for
+                more than the whole head, or a sliding layer without a window.
         """
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act={self.hidden_act!r} is unknown: choose one of {', '.join(sorted(ACT2FN))}.")
+        if any(isinstance(value, dict) for value in self.rope_parameters.values()):
+            raise ValueError(
+                f"rope_parameters has a dict for each of {', '.join(self.rope_parameters)}: give one dict for "
+                "all layers."
+            )
         rope_type = self.rope_parameters.get("rope_type", "default")
         if rope_type not in ROPE_TYPES:
             raise ValueError(
                 f"rope_parameters has rope_type {rope_type!r}, which is unknown: choose one of {', '.join(ROPE_TYPES)}."
             )
+        share = self.rope_parameters.get("partial_rotary_factor", 1.0)
+        if not 0 < share <= 1:
+            raise ValueError(f"rope_parameters has partial_rotary_factor {share}: it must be above 0 and at most 1.")
         unknown = sorted(set(self.layer_types) - set(LAYER_TYPES))
         if unknown:
             raise ValueError(f"layer_types names {', '.join(unknown)}: choose among {' and '.join(LAYER_TYPES)}.")

@@ -39,6 +39,16 @@ from weft.configuration_weft import AUTO_MAP
         ({"qk_norm": "yes"}, "qk_norm.*expected bool, got str"),
         ({"sliding_window": 4.0}, "sliding_window"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.*yarn.*factor"),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 1.5}},
+            r"partial_rotary_factor 1\.5: it must",
+        ),
+        (
+            {"rope_parameters": {FULL: {"rope_type": "default"}}},
+            "a dict for each of full_attention",
+        ),
+        ({"norm_eps": -1e-6}, "norm_eps=-1e-06 is not allowed: it must be above 0"),
+        ({"initializer_range": 0.0}, r"initializer_range=0\.0 is not allowed: it must be above 0"),
         *(
             ({name: 0}, f"{name}=0 is not allowed: it must be at least 1")
             for name in (

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import runs
+from helpers.fake_hub import FakeHub
 
-from tests.helpers import runs
-from tests.helpers.fake_hub import FakeHub
-from tests.test_run_folder import LOAD_WITHOUT_WEFT
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.hub import publish
 
@@ -58,14 +57,14 @@ def test_a_run_publishes_itself_and_its_checkpoints_and_loads_by_name(corpus, hu
         hub.repositories.files("me/tiny", "step-5")
     )
 
-    local = python(hub, tmp_path, "-c", LOAD_WITHOUT_WEFT, str(tmp_path / "run"))
-    remote = python(hub, tmp_path, "-c", LOAD_WITHOUT_WEFT, "me/tiny", token=None)
+    local = python(hub, tmp_path, "-c", runs.LOAD_WITHOUT_WEFT, str(tmp_path / "run"))
+    remote = python(hub, tmp_path, "-c", runs.LOAD_WITHOUT_WEFT, "me/tiny", token=None)
     assert remote.returncode == 0, remote.stderr
     assert "LOGITS" in remote.stdout and remote.stdout == local.stdout
 
-    revision = LOAD_WITHOUT_WEFT.replace("trust_remote_code=True", 'trust_remote_code=True, revision="step-5"')
+    revision = runs.LOAD_WITHOUT_WEFT.replace("trust_remote_code=True", 'trust_remote_code=True, revision="step-5"')
     earlier = python(hub, tmp_path, "-c", revision, "me/tiny", token=None)
-    checkpoint = python(hub, tmp_path, "-c", LOAD_WITHOUT_WEFT, str(tmp_path / "run" / "checkpoint-5"))
+    checkpoint = python(hub, tmp_path, "-c", runs.LOAD_WITHOUT_WEFT, str(tmp_path / "run" / "checkpoint-5"))
     assert earlier.returncode == 0, earlier.stderr
     assert earlier.stdout == checkpoint.stdout != local.stdout
 

@@ -8,8 +8,7 @@ import time
 
 import pytest
 import torch
-
-from tests.helpers import runs
+from helpers import runs
 
 # Two epochs and more of the text, dropout on, so that data order and random numbers both have to go on.
 FIELDS = {"max_steps": 60, "attention_dropout": 0.1, "hidden_dropout": 0.1, "save_total_limit": 2}

@@ -8,33 +8,12 @@ import sys
 import matplotlib.image
 import pytest
 import torch
+from helpers import runs
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from tests.helpers import runs
 from weft.recipes.common.run_folder import last_checkpoint
 
 FIELDS = {"max_steps": 10, "save_steps": 5, "eval_steps": 5, "learning_rate": 0.01}
-
-LOAD_WITHOUT_WEFT = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "weft":
-            raise ImportError("weft is not installed here")
-sys.meta_path.insert(0, Blocker())
-import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
-for folder in sys.argv[1:]:
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
-    assert AutoConfig.from_pretrained(folder, trust_remote_code=True).use_cache
-    AutoModel.from_pretrained(folder, trust_remote_code=True)
-    with torch.no_grad():
-        logits = model(**tokenizer("the cat", return_tensors="pt")).logits
-    text = pipeline("text-generation", model=folder, trust_remote_code=True)("the cat", max_new_tokens=4)
-    assert text[0]["generated_text"].startswith("the cat")
-    print("LOGITS", logits.double().sum().item().hex())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +43,7 @@ def test_a_finished_run_loads_with_everything_it_needs(finished):
 def test_the_run_and_every_checkpoint_load_in_a_process_without_weft(finished):
     folders = [finished, finished / "checkpoint-5", finished / "checkpoint-10"]
     done = subprocess.run(
-        [sys.executable, "-c", LOAD_WITHOUT_WEFT, *map(str, folders)],
+        [sys.executable, "-c", runs.LOAD_WITHOUT_WEFT, *map(str, folders)],
         capture_output=True,
         text=True,
         cwd=finished,

@@ -4,8 +4,7 @@ import json
 
 import pytest
 import torch
-
-from tests.helpers import runs
+from helpers import runs
 
 STEPS = 12
 FIELDS = {"max_steps": STEPS, "save_steps": STEPS, "eval_steps": 6, "learning_rate": 0.01, "max_grad_norm": 0.1}

@@ -32,6 +32,28 @@ SMALL_MODEL = {
     "use_cpu": "true",
 }
 
+# Loads each folder (or repository) as a user without Weft would, and prints a fingerprint of its logits.
+LOAD_WITHOUT_WEFT = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "weft":
+            raise ImportError("weft is not installed here")
+sys.meta_path.insert(0, Blocker())
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
+for folder in sys.argv[1:]:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+    assert AutoConfig.from_pretrained(folder, trust_remote_code=True).use_cache
+    AutoModel.from_pretrained(folder, trust_remote_code=True)
+    with torch.no_grad():
+        logits = model(**tokenizer("the cat", return_tensors="pt")).logits
+    text = pipeline("text-generation", model=folder, trust_remote_code=True)("the cat", max_new_tokens=4)
+    assert text[0]["generated_text"].startswith("the cat")
+    print("LOGITS", logits.double().sum().item().hex())
+"""
+
 
 def write_text(path: Path, documents: int = 120, seed: int = 0) -> Path:
     """A text of made-up sentences; documents are separated by blank lines."""
