@@ -308,6 +308,12 @@ def rates(max_steps, **changes):
     return values
 
 
+def test_a_warmup_longer_than_the_run_is_refused():
+    assert "warmup_steps=11 is longer than the whole run of 10 steps" in refusal(
+        schedule_fields, RunArguments(warmup_steps=11), 10
+    )
+
+
 def test_warmup_stable_decay_rises_stays_and_falls():
     expected = [0.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.5, 1.0, 0.5]
     assert rates(10, warmup_steps=2, decay_steps=4) == pytest.approx(expected)

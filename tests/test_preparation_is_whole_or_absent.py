@@ -15,7 +15,8 @@ from weft.recipes.common import launch, preparation
 from weft.recipes.common.corpus import CorpusWriter
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import only_one_process
-from weft.recipes.common.preparation import prepare
+from weft.recipes.common.preparation import DataArguments, prepare
+from weft.tokenizer.train import train_tokenizer
 
 PREPARE_AND_STOP_IN_THE_MIDDLE = """
 import sys, time
@@ -232,3 +233,31 @@ def test_under_a_launcher_the_first_process_prepares(tmp_path, monkeypatch):
     corpus = launch.prepare_before_group(data, tmp_path / "corpus")
     assert corpus.description["splits"]["train"]["documents"] > 0
     assert not torch.distributed.is_initialized()
+
+
+def test_a_tokenizer_folder_that_changed_is_refused(tmp_path):
+    path = write_paragraphs(tmp_path / "a.txt", sentences(20))
+    train_tokenizer(iter(sentences(20)), "char", 100).save_pretrained(tmp_path / "tokenizer")
+    arguments = DataArguments(train_files=[str(path)], tokenizer_name=str(tmp_path / "tokenizer"))
+    prepare(arguments, tmp_path / "out", quiet=True)
+    train_tokenizer(iter(sentences(30)), "bpe", 300).save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(RecipeError, match="sizes or times"):
+        prepare(arguments, tmp_path / "out", quiet=True)
+
+
+def test_processes_that_read_different_corpora_are_refused(tmp_path, monkeypatch):
+    path = write_paragraphs(tmp_path / "a.txt", sentences(20))
+    corpus = prepare(DataArguments(train_files=[str(path)], tokenizer_type="char"), tmp_path / "out", quiet=True)
+    launch.check_same_corpus(corpus)  # without a group there is nothing to compare
+
+    def gather(found, own):
+        found[:] = [own, own if alike else "another"]
+
+    monkeypatch.setattr(launch.torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(launch.torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(launch.torch.distributed, "all_gather_object", gather)
+    alike = True
+    launch.check_same_corpus(corpus)
+    alike = False
+    with pytest.raises(RecipeError, match="different corpora"):
+        launch.check_same_corpus(corpus)

@@ -1,13 +1,17 @@
 """What a recipe knows of its fellow processes before any process group exists."""
 
 import ctypes
+import hashlib
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
+import torch
+
 from weft.recipes.common.corpus import DESCRIPTION, Corpus
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.preparation import DataArguments, prepare
 
 PR_SET_PDEATHSIG = 1
@@ -42,3 +46,22 @@ def prepare_before_group(arguments: DataArguments, folder: Path) -> Corpus:
     while not (folder / DESCRIPTION).is_file():
         time.sleep(0.2)
     return Corpus.open(folder)
+
+
+def check_same_corpus(corpus: Corpus) -> None:
+    """Have all processes of a group compare what they read: machines that prepare apart may train other tokenizers.
+
+    Raises:
+        RecipeError: in all processes, where the corpora or tokenizers differ.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    files = [corpus.folder / "offsets.npy", corpus.folder / "tokenizer" / "tokenizer.json"]
+    own = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    found: list[str | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, own)
+    if len(set(found)) > 1:
+        raise RecipeError(
+            f"the machines hold different corpora in {corpus.folder}: prepare it once with recipes/prepare_data.py, copy "
+            "it to each of them, and give it with --data."
+        )

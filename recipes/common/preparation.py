@@ -93,10 +93,13 @@ class DataArguments:
 
     def fingerprint(self) -> dict[str, Any]:
         """What the prepared corpus depends on: the settings, and the size and time of every file."""
+        paths = [Path(path) for path in (*self.train_files, *self.validation_files)]
+        for folder in (Path(name) for name in (self.dataset_name, self.tokenizer_name) if name is not None):
+            paths += sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
         files = {}
-        for path in (*self.train_files, *self.validation_files):
-            status = Path(path).stat()
-            files[str(Path(path).resolve())] = [status.st_size, status.st_mtime_ns]
+        for path in paths:
+            status = path.stat()
+            files[str(path.resolve())] = [status.st_size, status.st_mtime_ns]
         return {"settings": asdict(self), "files": files}
 
     def describe_source(self) -> str:

@@ -22,7 +22,13 @@ from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import flush_to_disk, only_one_process, write_json
 from weft.recipes.common.hub import check_name, publish
-from weft.recipes.common.launch import end_with_launcher, is_first_process, prepare_before_group, world_size
+from weft.recipes.common.launch import (
+    check_same_corpus,
+    end_with_launcher,
+    is_first_process,
+    prepare_before_group,
+    world_size,
+)
 from weft.recipes.common.models import ModelArguments, count_parameters, make_config, make_model
 from weft.recipes.common.packing import TrainingRows
 from weft.recipes.common.plan import Plan, RunArguments, describe, make_plan, schedule_fields
@@ -86,6 +92,7 @@ class _Run:
         length, processes = self.arguments.sequence_length, world_size()
         rows = TrainingRows(corpus, length, 1, self.arguments.seed)
         self.plan: Plan = make_plan(self.arguments, rows.rows_per_epoch, processes)
+        self.schedule = schedule_fields(self.arguments, self.plan.max_steps)
         num_rows = self.plan.max_steps * self.plan.rows_per_step
         self.rows: Dataset = TrainingRows(corpus, length, num_rows, self.arguments.seed)
         self.evaluator = objective.make_evaluator(corpus, length)
@@ -156,7 +163,7 @@ class _Run:
                 "bf16": bf16,
                 **given,
             },
-            **schedule_fields(self.arguments, plan.max_steps),
+            **self.schedule,
             output_dir=str(self.folder),
             max_steps=plan.max_steps,
             per_device_train_batch_size=plan.micro_batch,
@@ -174,6 +181,7 @@ class _Run:
                 f"the launcher started {plan.processes} processes but {trainer_arguments.world_size} work together: on "
                 "a CPU start them with `accelerate launch --multi_gpu --num_processes N ... --use_cpu`."
             )
+        check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
         model = make_model(self.model_arguments, self.config)
         device = trainer_arguments.device
