@@ -47,12 +47,16 @@ def main() -> None:
     _check(arguments)
     prompts = _read_prompts(arguments)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+        tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(f"model {arguments.model!r} cannot be loaded: {reason}") from error
-    model = model.to(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    try:
+        model = model.to(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RecipeError(f"device {arguments.device!r} cannot be used: {reason}") from error
     set_seed(arguments.seed)
     options = _generation_options(arguments)
     if prompts is None:
@@ -63,7 +67,7 @@ def main() -> None:
         if arguments.output_file is not None:
             path = Path(arguments.output_file)
             path.parent.mkdir(parents=True, exist_ok=True)
-            out = stack.enter_context(path.open("w", encoding="utf-8"))
+            out = stack.enter_context(path.open("x", encoding="utf-8"))
         for first in range(0, len(prompts), arguments.batch_size):
             batch = prompts[first : first + arguments.batch_size]
             for prompt, text in zip(batch, generate_texts(model, tokenizer, batch, **options)):
@@ -74,6 +78,10 @@ def _check(arguments: GenerateArguments) -> None:
     for name in ("batch_size", "max_new_tokens", "num_beams"):
         if getattr(arguments, name) < 1:
             raise RecipeError(f"{name} is {getattr(arguments, name)}: give at least 1.")
+    if arguments.output_file is not None and Path(arguments.output_file).exists():
+        raise RecipeError(f"{arguments.output_file} exists: name another output_file, or remove it.")
+    if not 0 < arguments.top_p <= 1 or arguments.top_k < 0 or arguments.repetition_penalty <= 0:
+        raise RecipeError("top_p must be above 0 and at most 1, top_k at least 0 and repetition_penalty above 0.")
     if arguments.do_sample and arguments.temperature <= 0:
         raise RecipeError(
             f"temperature is {arguments.temperature}: give a number above 0, or --do_sample false for the most likely "

@@ -45,7 +45,6 @@ def make_samples(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
 
 
 OBJECTIVE = Objective(
-    name="causal",
     summary="A causal language model: it continues text. Trained with Weft; the code it needs is in this folder.",
     is_causal=True,
     auto_class="AutoModelForCausalLM",

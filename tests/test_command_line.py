@@ -45,12 +45,12 @@ def test_values_get_the_type_of_their_field():
     run, data, model = parse(
         *("--max_steps", 7, "--learning_rate", "1e-4", "--plan", "--hub_private_repo", "false"),
         *("--tokens_per_step", 512, "--train_files", "a.txt", "b.txt"),
-        *("--preset", "mini", "--trust_remote_code", "true"),
+        *("--preset", "mini"),
     ).groups  # fmt: skip
     assert (run.max_steps, run.learning_rate, run.plan, run.hub_private_repo) == (7, 1e-4, True, False)
     assert run.tokens_per_step == "512"
     assert data.train_files == ["a.txt", "b.txt"]
-    assert (model.preset, model.trust_remote_code) == ("mini", True)
+    assert model.preset == "mini"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,16 @@ def test_a_file_that_is_no_table_of_fields_is_named(tmp_path, text, expected):
     assert f"run.yaml {expected}" in refusal(parse_yaml, tmp_path, text)
 
 
+def test_a_length_on_the_command_line_replaces_the_one_in_the_file(tmp_path):
+    (tmp_path / "run.yaml").write_text("tokens: 5M\nseed: 3\n")
+    words = [str(tmp_path / "run.yaml"), "--max_steps", "7"]
+    parsed = parse_arguments(None, GROUPS, argv=words, alternatives=("tokens", "num_train_epochs", "max_steps"))
+    assert (parsed.groups[0].tokens, parsed.groups[0].max_steps, parsed.groups[0].seed) == (None, 7, 3)
+    assert parsed.given == {"max_steps", "seed"}
+    parsed = parse_arguments(None, GROUPS, argv=words[:1], alternatives=("tokens", "num_train_epochs", "max_steps"))
+    assert (parsed.groups[0].tokens, parsed.groups[0].max_steps) == ("5M", None)
+
+
 def test_a_missing_file_and_one_that_is_not_utf8_are_named(tmp_path):
     assert "no.yaml is missing" in refusal(parse, tmp_path / "no.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"sample_prompt: caf\xe9\n")
@@ -136,7 +146,8 @@ def test_a_missing_file_and_one_that_is_not_utf8_are_named(tmp_path):
 
 @pytest.mark.parametrize("name", MANAGED_TRAINER_FIELDS)
 def test_a_field_that_the_recipes_derive_is_refused_with_its_reason(tmp_path, name):
-    choices = {"train_sampling_strategy": "random", "hub_strategy": "end"}
+    choices = {"train_sampling_strategy": "random", "hub_strategy": "end", "liger_kernel_config": "{}"}
+    choices |= dict.fromkeys(("save_strategy", "eval_strategy", "logging_strategy"), "no")
     value = choices.get(name, "1")
     message = refusal(parse, f"--{name}", value)
     assert message == f"--{name} cannot be given: {MANAGED_TRAINER_FIELDS[name]}."
@@ -253,7 +264,7 @@ def test_the_length_is_given_in_tokens_epochs_or_steps():
     assert plan_of(tokens="2049").max_steps == 2
     assert plan_of(num_train_epochs=3.0, rows_per_epoch=320).max_steps == 30
     assert plan_of(num_train_epochs=0.5, rows_per_epoch=320).max_steps == 5
-    assert plan_of(rows_per_epoch=321).max_steps == 11
+    assert plan_of(rows_per_epoch=321).max_steps == 21
     assert plan_of(rows_per_epoch=1).max_steps == 1
     plan = plan_of(max_steps=20, rows_per_epoch=320)
     assert (plan.epochs, plan.total_tokens) == (2.0, 20 * 2048)

@@ -11,6 +11,8 @@ import torch
 from helpers import runs
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from weft.recipes.common.generation import start_ids
+from weft.recipes.common.preparation import DataArguments, prepare
 from weft.recipes.common.run_folder import last_checkpoint
 
 FIELDS = {"max_steps": 10, "save_steps": 5, "eval_steps": 5, "learning_rate": 0.01}
@@ -28,6 +30,12 @@ def finished(corpus, tmp_path_factory):
     return folder
 
 
+def continued(folder) -> dict:
+    """Fields that train a finished run's model further: its shape is not given again."""
+    shape = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+    return {**dict.fromkeys(shape), **FIELDS, "model_name_or_path": folder}
+
+
 def test_a_finished_run_loads_with_everything_it_needs(finished):
     config = AutoConfig.from_pretrained(finished)
     tokenizer = AutoTokenizer.from_pretrained(finished)
@@ -35,7 +43,7 @@ def test_a_finished_run_loads_with_everything_it_needs(finished):
     assert config.max_position_embeddings == tokenizer.model_max_length == 32
     assert config.vocab_size == len(tokenizer)
     assert (config.bos_token_id, config.eos_token_id) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    assert GenerationConfig.from_pretrained(finished).eos_token_id == tokenizer.eos_token_id
+    assert GenerationConfig.from_pretrained(finished).eos_token_id in (tokenizer.eos_token_id, [tokenizer.eos_token_id])
     _, info = AutoModelForCausalLM.from_pretrained(finished, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
 
@@ -164,22 +172,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
 
 
 def test_training_goes_on_from_an_existing_checkpoint(finished, corpus, tmp_path):
-    fields = {
-        name: value for name, value in runs.SMALL_MODEL.items() if name not in ("hidden_size", "num_hidden_layers")
-    }
-    shape = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
-    words = [
-        word for name, value in {**fields, **FIELDS}.items() if name not in shape for word in (f"--{name}", str(value))
-    ]
-    runs.pretrain(
-        runs.OBJECTIVE,
-        runs.CausalRunArguments,
-        None,
-        [*words, "--data", str(corpus), "--output_dir", str(tmp_path / "more"), "--model_name_or_path", str(finished)],
-    )
+    runs.run_here(data=corpus, output_dir=tmp_path / "more", **continued(finished))
     assert runs.losses(tmp_path / "more")[0] < runs.losses(finished)[0] - 0.3
-    message = runs.run_error(data=corpus, output_dir=tmp_path / "other", model_name_or_path=finished, **FIELDS)
-    assert "hidden_size" in message and "cannot be changed" in message
+    fields = {**continued(finished), "hidden_size": 64}
+    message = runs.run_error(data=corpus, output_dir=tmp_path / "other", **fields)
+    assert "hidden_size cannot be changed" in message
 
 
 def test_weights_of_norms_and_embeddings_do_not_decay(corpus, tmp_path):
@@ -194,3 +191,85 @@ def test_weights_of_norms_and_embeddings_do_not_decay(corpus, tmp_path):
         shrunk = (ends[name].norm() / value.norm()).item()
         expected = 1.0 if "norm" in name or "embed" in name else (1 - 1e-2) ** 2
         assert shrunk == pytest.approx(expected, abs=1e-3), name
+
+
+def test_a_command_may_be_corrected_until_something_is_trained(corpus, tmp_path):
+    message = runs.run_error(data=corpus, output_dir=tmp_path / "run", report_to="no_such_tool", **FIELDS)
+    assert message.startswith("the run cannot be set up")
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", **{**FIELDS, "learning_rate": 0.02})
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_a_resumed_run_saves_and_logs_as_often_as_it_is_asked_to_now(corpus, tmp_path, monkeypatch):
+    from weft.recipes.common.trainer import WeftTrainer
+
+    training_step = WeftTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 6:
+            raise KeyboardInterrupt
+        return training_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(WeftTrainer, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run_here(data=corpus, output_dir=tmp_path / "run", **FIELDS)
+    monkeypatch.undo()
+    often = {**FIELDS, "save_steps": 2, "logging_steps": 3, "save_total_limit": 10}
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", **often)
+    saved = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
+    assert saved == {"checkpoint-5", "checkpoint-6", "checkpoint-8", "checkpoint-10"}
+    logged = [entry["step"] for entry in runs.history(tmp_path / "run") if "loss" in entry]
+    assert logged == [1, 2, 3, 4, 5, 6, 9, 10]
+
+
+def test_old_checkpoints_are_dropped_and_the_last_one_never(corpus, tmp_path):
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", **{**FIELDS, "save_steps": 2, "save_total_limit": 1})
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-10"]
+    message = runs.run_error(data=corpus, output_dir=tmp_path / "other", save_total_limit=-1)
+    assert "save_total_limit is -1: give at least 1" in message
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"vocab_size": 300}, "vocab_size cannot be given together with data"),
+        ({"decay_steps": 5, "lr_scheduler_type": "cosine"}, "decay_steps has no effect"),
+        ({"hub_revisions": "true"}, "hub_revisions has no effect without push_to_hub"),
+        ({"config_name": "x", "preset": "mini"}, "preset cannot be given together with config_name"),
+        ({"max_position_embeddings": 16}, "sequence_length=32 is longer than the model's max_position_embeddings=16"),
+        ({"weight_decay": -1}, "weight_decay is -1.0"),
+        ({"adam_beta2": 1.5}, "adam_beta2 is 1.5"),
+        ({"seed": -1}, "seed is -1"),
+        ({"save_only_model": "true"}, "save_only_model cannot be given"),
+        ({"fp16": "true"}, "fp16 cannot be given"),
+    ],
+    ids=str,
+)
+def test_fields_that_contradict_or_do_nothing_are_refused(corpus, tmp_path, fields, said):
+    assert said in runs.run_error(data=corpus, output_dir=tmp_path / "run", **fields)
+
+
+def test_an_existing_model_is_checked_against_the_corpus(finished, tmp_path):
+    text = runs.write_text(tmp_path / "text.txt")
+    other = DataArguments(train_files=[str(text)], vocab_size=300, validation_fraction=0.1)
+    prepare(other, tmp_path / "corpus", quiet=True)
+    message = runs.run_error(data=tmp_path / "corpus", output_dir=tmp_path / "run", **continued(finished))
+    assert "different tokenizers" in message and f"--tokenizer_name {finished}" in message
+
+
+def test_what_is_changed_on_an_existing_model_is_checked_too(finished, corpus, tmp_path):
+    for change in ({"hidden_dropout": 1.5}, {"max_position_embeddings": 16}):
+        message = runs.run_error(data=corpus, output_dir=tmp_path / "run", **continued(finished), **change)
+        assert next(iter(change)) in message
+
+
+def test_text_without_start_tokens_makes_a_model_that_generates_without_them(tmp_path):
+    text = runs.write_text(tmp_path / "text.txt")
+    fields = {"train_files": [text], "tokenizer_type": "char", "document_tokens": "none", "validation_fraction": 0.1}
+    runs.run_here(output_dir=tmp_path / "run", **fields, **FIELDS)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    config = AutoConfig.from_pretrained(tmp_path / "run")
+    assert (config.bos_token_id, config.eos_token_id, tokenizer.bos_token_id) == (None, None, None)
+    assert tokenizer("the").input_ids == tokenizer("the", add_special_tokens=False).input_ids
+    assert start_ids(tokenizer, "the") == tokenizer("the").input_ids
+    assert len(start_ids(tokenizer, "")) == 1

@@ -70,6 +70,13 @@ def train_tokenizer(
     )
 
 
+def without_boundaries(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer for text that has neither start nor end tokens: calling it adds none, and it names none."""
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    tokenizer.bos_token = tokenizer.eos_token = None
+    return tokenizer
+
+
 def _byte_level_bpe(vocab_size: int) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -129,21 +136,22 @@ def main() -> None:
     # Here, because preparing a corpus trains tokenizers too and imports this file.
     from weft.recipes.common.arguments import parse_arguments
     from weft.recipes.common.errors import RecipeError
-    from weft.recipes.common.files import new_folder
-    from weft.recipes.common.preparation import DataArguments, show_progress, texts_of
+    from weft.recipes.common.files import new_folder, only_one_process
+    from weft.recipes.common.preparation import TextArguments, show_progress, texts_of
 
-    data, output = parse_arguments(__doc__, [DataArguments, TokenizerArguments]).groups
+    data, output = parse_arguments(__doc__, [TextArguments, TokenizerArguments]).groups
     data.check()
     folder = Path(output.output_dir)
-    if folder.exists():
-        raise RecipeError(f"{folder} exists: name another --output_dir, or remove it.")
-    texts = show_progress(texts_of(data, "train"), "training the tokenizer", quiet=False)
-    try:
-        tokenizer = train_tokenizer(texts, data.tokenizer_type, data.vocab_size, output.model_max_length)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-    with new_folder(folder) as partial:
-        tokenizer.save_pretrained(partial)
+    with only_one_process(folder.with_name(f".{folder.name}.lock"), str(folder)):
+        if folder.exists():
+            raise RecipeError(f"{folder} exists: name another --output_dir, or remove it.")
+        texts = show_progress(texts_of(data, "train"), "training the tokenizer", quiet=False)
+        try:
+            tokenizer = train_tokenizer(texts, data.tokenizer_type, data.vocab_size, output.model_max_length)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+        with new_folder(folder) as partial:
+            tokenizer.save_pretrained(partial)
     print(f"{data.tokenizer_type} tokenizer with {len(tokenizer):,} tokens in {folder}")
 
 

@@ -8,7 +8,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,45 @@ from weft.recipes.common.errors import RecipeError
 # Fields of WeftConfig that the recipes set themselves: from the tokenizer, or from what is trained.
 MANAGED_MODEL_FIELDS = ("vocab_size", "is_causal", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id")
 
-# Fields of TrainingArguments that would contradict what the recipes derive, and what to give instead.
-MANAGED_TRAINER_FIELDS = {
-    "gradient_accumulation_steps": "it is derived: give tokens_per_step and per_device_train_batch_size",
-    "train_sampling_strategy": "the order of the data is a function of the seed, the epoch and the step",
-    "remove_unused_columns": "the recipes choose what the model is given",
-    "resume_from_checkpoint": "a run resumes by itself when the same command is run again",
-    "use_cache": "saved configs always allow the cache, and training never uses it",
-    "logging_nan_inf_filter": "a loss that is not finite stops the run",
-    "auto_find_batch_size": "give tokens_per_step and per_device_train_batch_size",
-    "ignore_data_skip": "resuming repeats and loses nothing",
-    "hub_model_id": "give push_to_hub NAME",
-    "hub_strategy": "give push_to_hub NAME, and hub_revisions for the intermediate checkpoints",
-    "hub_token": "log in with `hf auth login`, or set HF_TOKEN",
-    "load_best_model_at_end": "pretraining keeps the last weights",
-    "do_train": "the recipe trains",
-    "do_eval": "the recipe evaluates",
-    "do_predict": "the recipe does not predict",
+# Fields of TrainingArguments that would contradict what the recipes derive, or that nothing here would obey, and what
+# to do instead.
+_REASONS = {
+    "it is derived: give tokens_per_step and per_device_train_batch_size": (
+        *("gradient_accumulation_steps", "auto_find_batch_size", "accelerator_config", "dataloader_drop_last"),
+    ),
+    "the order of the text is a function of seed, epoch and step": (
+        *("train_sampling_strategy", "length_column_name", "data_seed"),
+    ),
+    "a run resumes by itself when the same command is run again": (
+        *("resume_from_checkpoint", "ignore_data_skip", "restore_callback_states_from_checkpoint"),
+    ),
+    "checkpoints hold what resuming needs, every save_steps, and SIGTERM saves one": (
+        *("save_only_model", "save_strategy", "enable_jit_checkpoint", "save_on_each_node"),
+    ),
+    "the recipe scores every held-out token itself, every eval_steps": (
+        *("eval_strategy", "prediction_loss_only", "eval_do_concat_batches", "eval_use_gather_object", "label_names"),
+        *("eval_accumulation_steps", "include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval"),
+        *("do_train", "do_eval", "do_predict"),
+    ),
+    "pretraining keeps the last weights": ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    "the recipes choose what the model is given": ("remove_unused_columns", "use_cache"),
+    "a loss that is not finite stops the run": ("logging_nan_inf_filter",),
+    "give logging_steps": ("logging_strategy",),
+    "give decay_steps and min_lr_ratio": ("lr_scheduler_kwargs",),
+    "each loss is divided by the targets of all processes": ("average_tokens_across_devices",),
+    "the loss has no label smoothing": ("label_smoothing_factor",),
+    "its overflowing steps look like a run that fails: give bf16": ("fp16",),
+    "there are no such kernels for Weft": ("use_liger_kernel", "liger_kernel_config"),
+    "weights are not sharded over processes: each holds them all": (
+        *("fsdp", "fsdp_config", "deepspeed", "parallelism_config"),
+    ),
+    "give push_to_hub NAME, and hub_revisions for the intermediate checkpoints": (
+        *("hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
+    ),
+    "log in with `hf auth login`, or set HF_TOKEN": ("hub_token",),
+    "the launcher sets it": ("local_rank",),
 }
+MANAGED_TRAINER_FIELDS = {name: reason for reason, names in _REASONS.items() for name in names}
 
 
 class TrainerArguments(TrainingArguments):
@@ -55,6 +76,19 @@ class Parsed:
     groups: list[Any]
     model: dict[str, Any]
     trainer: dict[str, Any]
+    given: frozenset[str] = frozenset()
+
+    def refuse_together(self, names: Iterable[str], other: str, reason: str) -> None:
+        """Raise RecipeError where `other` is given and one of `names` too, which would have no effect then."""
+        ignored = [name for name in names if name in self.given]
+        if other in self.given and ignored:
+            raise RecipeError(f"{', '.join(ignored)} cannot be given together with {other}: {reason}.")
+
+    def refuse_without(self, names: Iterable[str], other: str) -> None:
+        """Raise RecipeError where one of `names` is given, which needs `other`, and that is not."""
+        ignored = [name for name in names if name in self.given]
+        if other not in self.given and ignored:
+            raise RecipeError(f"{', '.join(ignored)} has no effect without {other}: give that too, or leave it out.")
 
 
 def parse_arguments(
@@ -63,6 +97,7 @@ def parse_arguments(
     with_model: bool = False,
     with_trainer: bool = False,
     argv: Sequence[str] | None = None,
+    alternatives: Sequence[str] = (),
 ) -> Parsed:
     """Parse `[CONFIG.yaml] [--field value ...]`; the command line wins over the file.
 
@@ -72,6 +107,7 @@ def parse_arguments(
         with_model: also take the fields of WeftConfig.
         with_trainer: also take the fields of TrainingArguments.
         argv: the words after the program's name; None: this process's.
+        alternatives: fields of which one replaces the others: given on the command line, it beats all in the file.
 
     Raises:
         RecipeError: a missing or wrong file, an unknown name (the nearest known one is suggested), a wrong value.
@@ -96,22 +132,31 @@ def parse_arguments(
     argv = list(sys.argv[1:] if argv is None else argv)
     given, unknown = parser.parse_known_args(argv)
     _refuse_unknown(parser, unknown)
-    from_file = None
+    from_file, named = None, _names_given(parser, argv)
     if given.config is not None:
         names = {action.dest for action in parser._actions} - {"help", "config"}
-        from_file = parser.parse_args(_read_yaml(Path(given.config), names))
+        replaced = set(alternatives) if named & set(alternatives) else set()
+        words = _read_yaml(Path(given.config), names, replaced)
+        from_file, named = parser.parse_args(words), named | _names_given(parser, words)
     values = vars(parser.parse_args(argv, from_file))
     _refuse_managed(values)
     return Parsed(
         groups=[group(**{field.name: values[field.name] for field in dataclasses.fields(group)}) for group in groups],
         model={name: values[name] for name in _model_fields() if with_model and name in values},
         trainer={name: values[name] for name in sorted(trainer_fields) if name in values},
+        given=frozenset(named),
     )
 
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         raise RecipeError(f"{message} (see --help).")
+
+
+def _names_given(parser: argparse.ArgumentParser, words: Sequence[str]) -> set[str]:
+    """The fields that a command line names."""
+    options = {option: action.dest for action in parser._actions for option in action.option_strings}
+    return {options[word.split("=")[0]] for word in words if word.split("=")[0] in options}
 
 
 def _model_fields() -> list[str]:
@@ -157,8 +202,8 @@ def _arrange_help(parser: argparse.ArgumentParser, trainer_fields: set[str]) -> 
             action.help = argparse.SUPPRESS
 
 
-def _read_yaml(path: Path, names: set[str]) -> list[str]:
-    """The file's fields as words of a command line."""
+def _read_yaml(path: Path, names: set[str], left_out: set[str]) -> list[str]:
+    """The file's fields as words of a command line, but for those in `left_out`."""
     if not path.is_file():
         raise RecipeError(
             f"{path} is missing: the first argument is a YAML file of fields; other fields are --name value."
@@ -173,7 +218,7 @@ def _read_yaml(path: Path, names: set[str]) -> list[str]:
     for name, value in content.items():
         if name not in names:
             raise RecipeError(f"{path}: unknown field {name!r}{_near_miss(str(name), names)}.")
-        if value is None or value == []:
+        if name in left_out or value is None or value == []:
             continue
         if isinstance(value, list):
             words += [f"--{name}", *(str(item) for item in value)]
@@ -214,7 +259,7 @@ def parse_count(text: str | int) -> int:
     match = re.fullmatch(r"([0-9.]+(?:e[+]?[0-9]+)?)([kmbt]?)", plain)
     try:
         number = round(float(match.group(1)) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[match.group(2)])
-    except (AttributeError, ValueError):
+    except (AttributeError, ValueError, OverflowError):
         number = 0
     if number < 1:
         raise RecipeError(f"{text!r} is not a number of tokens: give for example 2000000, 2M or 1.5B.")

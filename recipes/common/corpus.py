@@ -42,6 +42,10 @@ class Corpus:
             )
         return corpus
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Data-loader workers get the folder and map the arrays themselves."""
+        return {"folder": self.folder}
+
     @cached_property
     def description(self) -> dict[str, Any]:
         return read_json(self.folder / DESCRIPTION)

@@ -14,7 +14,7 @@ def run_command(command: Callable[[], None]) -> None:
     try:
         command()
     except RecipeError as error:
-        if os.environ.get("RANK", "0") == "0":  # the processes of a run meet the same error; one of them says it
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # a machine's processes meet the same error; one says it
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from weft.recipes.common.trainer import WeftTrainer
 
 
 class CausalEvaluator:
-    """Scores every token of the held-out text once.
+    """Scores every token of the held-out text once (but the first of a document without a start token).
 
     Metrics: loss (nats per target, end tokens included), perplexity (its exponential) and bits_per_byte (the nats of
     the text's own tokens, in bits, over the UTF-8 bytes of the text).
@@ -30,18 +30,19 @@ class CausalEvaluator:
             collate_fn=collate_causal,
             generator=torch.Generator(),  # leaves the global one as it is
         )
-        sums = torch.zeros(3, dtype=torch.float64, device=arguments.device)
+        sums = torch.zeros(3, dtype=torch.float64)  # on the CPU, because not every device has float64
         was_training = model.training
         model.eval()
         for batch in loader:
             batch = {name: tensor.to(arguments.device) for name, tensor in batch.items()}
-            with trainer.autocast_smart_context_manager():
-                logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+            logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
             nats = token_nats(logits, batch["labels"])
             is_target = batch["labels"] != IGNORE_INDEX
-            sums += torch.stack([nats.sum(), nats[batch["is_text"]].sum(), is_target.sum()]).to(sums)
+            sums += torch.stack([nats.sum(), nats[batch["is_text"].cpu()].sum(), is_target.sum().cpu()])
         model.train(was_training)
-        nats, text_nats, targets = trainer.accelerator.reduce(sums, "sum").tolist()
+        if arguments.world_size > 1:
+            sums = trainer.accelerator.reduce(sums.to(arguments.device), "sum")
+        nats, text_nats, targets = sums.tolist()
         loss = nats / targets
         return {
             "loss": loss,
@@ -51,8 +52,8 @@ class CausalEvaluator:
 
 
 def token_nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each token [batch, tokens] in float64, 0 where there is no target."""
+    """Cross-entropy of each token [batch, tokens], in float64 on the CPU; 0 where there is no target."""
     flat = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     )
-    return flat.view_as(labels).double()
+    return flat.view_as(labels).cpu().double()

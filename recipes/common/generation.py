@@ -7,15 +7,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """A prompt as training saw documents: the start token, then the text.
+    """A prompt as training saw documents: the start token, if the tokenizer has one, then the text.
 
-    Many tokenizers add no start token of their own; without any, an empty prompt begins with the end token.
+    Without a start token, an empty prompt begins with a line end, or with the first id where there is none.
     """
-    ids = tokenizer(prompt, add_special_tokens=False).input_ids if prompt else []
-    start = next((i for i in (tokenizer.bos_token_id, tokenizer.cls_token_id) if i is not None), None)
-    if start is None and not ids:
-        start = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
-    return ids if start is None else [start, *ids]
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    ids = start + tokenizer(prompt, add_special_tokens=False).input_ids
+    return ids or tokenizer("\n", add_special_tokens=False).input_ids or [0]
 
 
 @torch.no_grad()

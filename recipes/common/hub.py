@@ -1,16 +1,17 @@
 """Publish a run: the folder that `from_pretrained` loads, and its checkpoints as revisions."""
 
-import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from weft.recipes.common.errors import RecipeError
 
 # What a reader of the published model needs; optimizer states, logs and pickles stay at home.
-PUBLISHED = ["*.safetensors", "*.json", "*.py", "README.md", "curve.png", "*.model", "*.txt", "*.jinja"]
-PRIVATE = ["run.json", "trainer_state.json", "checkpoint-*/**", "data/**", ".*", ".*/**"]
+PUBLISHED = ("*.safetensors", "*.json", "*.py", "README.md", "curve.png", "*.model", "*.txt", "*.jinja")
+PRIVATE = ("run.json", "trainer_state.json")
 
 
 def check_name(name: str) -> None:
@@ -19,8 +20,10 @@ def check_name(name: str) -> None:
     Raises:
         RecipeError: it is neither NAME nor OWNER/NAME.
     """
-    if not re.fullmatch(r"([\w.-]+/)?[\w.-]+", name):
-        raise RecipeError(f"{name!r} is not the name of a Hub repository: give NAME or OWNER/NAME.")
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise RecipeError(f"{name!r} is not the name of a Hub repository: give NAME or OWNER/NAME.") from error
 
 
 def publish(folder: Path, name: str, revisions: bool = False, private: bool = False) -> str:
@@ -43,13 +46,13 @@ def publish(folder: Path, name: str, revisions: bool = False, private: bool = Fa
         raise RecipeError(f"{folder} has no config.json with weights beside it: give the folder of a finished run.")
     api = HfApi()
     try:
-        repository = api.create_repo(name, private=private, exist_ok=True)
+        repository = api.create_repo(name, private=private or None, exist_ok=True)
         for checkpoint in _checkpoints(folder) if revisions else ():
             branch = f"step-{checkpoint.name.split('-')[1]}"
             api.create_branch(repository.repo_id, branch=branch, exist_ok=True)
             _upload(api, checkpoint, repository.repo_id, branch, f"Checkpoint of {branch.replace('-', ' ')}")
         _upload(api, folder, repository.repo_id, None, "Publish the trained model")
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # whatever went wrong on the way, the run is whole and can be published later
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RecipeError(
             f"{name} could not be published: {reason}. The run is whole in {folder}: try again with "
@@ -63,11 +66,11 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _upload(api: HfApi, folder: Path, repo_id: str, revision: str | None, message: str) -> None:
+    files = [path.name for path in folder.iterdir() if path.is_file() and path.name not in PRIVATE]
     api.upload_folder(
         folder_path=folder,
         repo_id=repo_id,
         revision=revision,
         commit_message=message,
-        allow_patterns=PUBLISHED,
-        ignore_patterns=PRIVATE,
+        allow_patterns=[name for name in files if any(fnmatch(name, pattern) for pattern in PUBLISHED)],
     )

@@ -15,6 +15,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.preparation import DataArguments, prepare
 
 PR_SET_PDEATHSIG = 1
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def world_size() -> int:
@@ -36,6 +37,52 @@ def end_with_launcher() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def check_launcher() -> None:
+    """Refuse what the launcher was configured for and the recipes do not do.
+
+    Raises:
+        RecipeError: weights sharded over processes (FSDP, DeepSpeed).
+    """
+    for name in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise RecipeError(
+                f"the launcher is configured for {name}, but every process holds all weights here: launch with "
+                "--multi_gpu, or run `accelerate config` again."
+            )
+
+
+def share_cores(threads: int | None) -> int:
+    """Set how many threads this process computes with on a CPU.
+
+    `accelerate launch` lets each process have one, whatever the number of cores, unless OMP_NUM_THREADS says otherwise;
+    here the processes of a machine share its cores evenly.
+
+    Args:
+        threads: as asked for; None: an even share.
+
+    Returns:
+        The number of threads.
+    """
+    if threads is None and "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep large freed blocks for the next step instead of returning them to the system.
+
+    A step on a CPU allocates the same hundred megabytes again and again (the logits above all), and fresh pages cost
+    more than filling them. Linux with glibc only; elsewhere nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
 def prepare_before_group(arguments: DataArguments, folder: Path) -> Corpus:
     """Prepare a corpus under a launcher: the first process of each machine does it, the others wait for the folder.
 
@@ -49,19 +96,34 @@ def prepare_before_group(arguments: DataArguments, folder: Path) -> Corpus:
 
 
 def check_same_corpus(corpus: Corpus) -> None:
-    """Have all processes of a group compare what they read: machines that prepare apart may train other tokenizers.
+    """Have all processes compare what they read: machines that prepare apart may train other tokenizers.
 
     Raises:
         RecipeError: in all processes, where the corpora or tokenizers differ.
     """
-    if not torch.distributed.is_initialized():
-        return
     files = [corpus.folder / "offsets.npy", corpus.folder / "tokenizer" / "tokenizer.json"]
-    own = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    found: list[str | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, own)
-    if len(set(found)) > 1:
+    if not _is_same_everywhere(hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()):
         raise RecipeError(
-            f"the machines hold different corpora in {corpus.folder}: prepare it once with recipes/prepare_data.py, copy "
-            "it to each of them, and give it with --data."
+            f"the machines hold different corpora in {corpus.folder}: prepare it once with recipes/prepare_data.py, "
+            "copy it to each of them, and give it with --data."
         )
+
+
+def check_same_checkpoint(checkpoint: str | None) -> None:
+    """Have all processes compare where they resume from.
+
+    Raises:
+        RecipeError: in all processes, where they differ, as on machines that share no disk.
+    """
+    if not _is_same_everywhere(checkpoint or ""):
+        raise RecipeError(
+            "the machines see different checkpoints of this run: give an --output_dir on a disk that all of them share."
+        )
+
+
+def _is_same_everywhere(value: str) -> bool:
+    if not torch.distributed.is_initialized():
+        return True
+    found: list[str | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, value)
+    return len(set(found)) == 1

@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from weft import WeftConfig, WeftForCausalLM
 from weft.recipes.common.errors import RecipeError
@@ -40,10 +46,7 @@ class ModelArguments:
         default=None, metadata={"help": "folder or file with a config.json of a Weft model, instead of a preset"}
     )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "an existing checkpoint (folder or Hub id) to train on, instead of a new model"}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "run the code that model_name_or_path carries, if it is not a Weft model"}
+        default=None, metadata={"help": "an existing Weft checkpoint (folder or Hub id) to train on"}
     )
     attn_implementation: str | None = field(
         default=None,
@@ -88,7 +91,7 @@ def make_config(
         RecipeError: the shape is not possible, or the existing model's vocabulary is smaller than the tokenizer's.
     """
     if arguments.model_name_or_path is not None:
-        return _existing_config(arguments, fields, tokenizer)
+        return _existing_config(arguments, fields, tokenizer, sequence_length, is_causal)
     shape = _read_config(arguments.config_name) if arguments.config_name else PRESETS[arguments.preset]
     from_tokenizer = {
         "vocab_size": len(tokenizer),
@@ -97,10 +100,7 @@ def make_config(
         "eos_token_id": tokenizer.eos_token_id,
         "is_causal": is_causal,
     }
-    try:
-        return WeftConfig(**{"max_position_embeddings": sequence_length, **shape, **fields, **from_tokenizer})
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise RecipeError(f"no such model: {' '.join(str(error).split())}") from error
+    return _checked({"max_position_embeddings": sequence_length, **shape, **fields, **from_tokenizer}, sequence_length)
 
 
 def make_model(arguments: ModelArguments, config: WeftConfig) -> PreTrainedModel:
@@ -114,11 +114,7 @@ def make_model(arguments: ModelArguments, config: WeftConfig) -> PreTrainedModel
         if arguments.model_name_or_path is None:
             return WeftForCausalLM._from_config(config, **backend)
         return AutoModelForCausalLM.from_pretrained(
-            arguments.model_name_or_path,
-            config=config,
-            dtype=torch.float32,
-            trust_remote_code=arguments.trust_remote_code,
-            **backend,
+            arguments.model_name_or_path, config=config, dtype=torch.float32, **backend
         )
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"the model cannot be made: {' '.join(str(error).split())}") from error
@@ -137,23 +133,40 @@ def count_parameters(config: WeftConfig) -> tuple[int, int]:
 
 
 def _existing_config(
-    arguments: ModelArguments, fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+    arguments: ModelArguments,
+    fields: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    sequence_length: int,
+    is_causal: bool,
 ) -> WeftConfig:
     name = arguments.model_name_or_path
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
+        content, _ = PreTrainedConfig.get_config_dict(name)
+        own_vocabulary = AutoTokenizer.from_pretrained(name).get_vocab()
     except (OSError, ValueError) as error:
         raise RecipeError(f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    if config.vocab_size < len(tokenizer):
+    if content.get("model_type") != WeftConfig.model_type:
         raise RecipeError(
-            f"model {name!r} has {config.vocab_size} token ids and the corpus' tokenizer {len(tokenizer)}: prepare the "
-            f"corpus with the model's own tokenizer (--tokenizer_name {name})."
+            f"model {name!r} is of type {content.get('model_type')!r}: only Weft models can be trained further here."
         )
+    if own_vocabulary != tokenizer.get_vocab():
+        raise RecipeError(
+            f"model {name!r} and the corpus have different tokenizers: prepare the corpus with the model's own "
+            f"(--tokenizer_name {name})."
+        )
+    return _checked({**content, **fields, "is_causal": is_causal}, sequence_length)
+
+
+def _checked(content: dict[str, Any], sequence_length: int) -> WeftConfig:
     try:
-        for field_name, value in fields.items():
-            setattr(config, field_name, value)
-    except StrictDataclassError as error:
+        config = WeftConfig(**content)
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise RecipeError(f"no such model: {' '.join(str(error).split())}") from error
+    if sequence_length > config.max_position_embeddings:
+        raise RecipeError(
+            f"sequence_length={sequence_length} is longer than the model's max_position_embeddings="
+            f"{config.max_position_embeddings}: shorten it, or give --max_position_embeddings {sequence_length}."
+        )
     return config
 
 

@@ -113,7 +113,7 @@ class _Epoch:
 
 
 class ValidationRows(_Rows):
-    """The held-out documents in their order, each token of them once; the last row is filled up with padding.
+    """The held-out documents in their order, each pair of them once; the last row is filled up with padding.
 
     Beside what a training row has, `is_text` marks the targets that are text rather than end tokens. A row beyond the
     last holds padding only, so that every process can have the same number.
@@ -121,6 +121,8 @@ class ValidationRows(_Rows):
 
     def __init__(self, corpus: Corpus, row_length: int) -> None:
         super().__init__(corpus, "validation", row_length)
+        if self.num_pairs == 0:
+            raise RecipeError(f"the held-out text of {corpus.folder} has no token to predict: hold more text out.")
         self.order, self.ends = np.arange(len(self.documents)), np.cumsum(self.lengths)
         self.byte_count = int(corpus.byte_counts[self.documents].sum())
 

@@ -4,12 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from weft.recipes.common.arguments import parse_count
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.packing import TrainingRows
 
+DEFAULT_EPOCHS = 2
 SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant")
 
 
@@ -21,10 +20,12 @@ class RunArguments:
     data: str | None = field(default=None, metadata={"help": "a folder made by prepare_data.py, instead of raw text"})
     sequence_length: int = field(default=256, metadata={"help": "tokens of a row; longer documents are cut"})
     tokens_per_step: str = field(
-        default="4096", metadata={"help": "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M"}
+        default="2048", metadata={"help": "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M"}
     )
     tokens: str | None = field(default=None, metadata={"help": "length of the run in tokens, e.g. 20M"})
-    num_train_epochs: float | None = field(default=None, metadata={"help": "or in passes over the text"})
+    num_train_epochs: float | None = field(
+        default=None, metadata={"help": f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}"}
+    )
     max_steps: int | None = field(default=None, metadata={"help": "or in optimizer steps"})
     per_device_train_batch_size: int | None = field(
         default=None, metadata={"help": "rows of one forward pass of one process; the default suits the hardware"}
@@ -42,6 +43,9 @@ class RunArguments:
         default=0.1, metadata={"help": "decay of matrices; norms, biases and embeddings never decay"}
     )
     adam_beta2: float = field(default=0.95, metadata={"help": "second beta of AdamW"})
+    cpu_threads: int | None = field(
+        default=None, metadata={"help": "threads of each process on a CPU; the default shares the cores evenly"}
+    )
     seed: int = field(default=42, metadata={"help": "of the initial weights, the order of the text and dropout"})
     push_to_hub: str | None = field(
         default=None, metadata={"help": "publish the result under this name, e.g. me/model"}
@@ -77,7 +81,7 @@ class Plan:
         return self.max_steps * self.rows_per_step / self.rows_per_epoch
 
 
-def make_plan(arguments: RunArguments, rows_per_epoch: int, processes: int, default_epochs: float = 1.0) -> Plan:
+def make_plan(arguments: RunArguments, rows_per_epoch: int, processes: int, on_gpu: bool = False) -> Plan:
     """Derive steps, micro-batch and accumulation.
 
     Raises:
@@ -94,7 +98,7 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int, processes: int, defa
             f"{' or '.join(str(number) for number in near)}."
         )
     rows_per_process = rows_per_step // processes
-    micro_batch = arguments.per_device_train_batch_size or _default_micro_batch(rows_per_process, length)
+    micro_batch = arguments.per_device_train_batch_size or _default_micro_batch(rows_per_process, length, on_gpu)
     if rows_per_process % micro_batch:
         divisors = [number for number in range(1, rows_per_process + 1) if rows_per_process % number == 0]
         raise RecipeError(
@@ -106,7 +110,7 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int, processes: int, defa
     elif arguments.tokens is not None:
         max_steps = math.ceil(parse_count(arguments.tokens) / wanted)
     else:
-        max_steps = math.ceil((arguments.num_train_epochs or default_epochs) * rows_per_epoch / rows_per_step)
+        max_steps = math.ceil((arguments.num_train_epochs or DEFAULT_EPOCHS) * rows_per_epoch / rows_per_step)
     return Plan(
         sequence_length=length,
         rows_per_step=rows_per_step,
@@ -122,10 +126,21 @@ def _check(arguments: RunArguments) -> None:
     lengths = [name for name in ("tokens", "num_train_epochs", "max_steps") if getattr(arguments, name) is not None]
     if len(lengths) > 1:
         raise RecipeError(f"the length is given by {' and '.join(lengths)}: choose one.")
-    for name in ("sequence_length", "num_train_epochs", "max_steps", "per_device_train_batch_size", "learning_rate"):
+    for name in (
+        "sequence_length",
+        "num_train_epochs",
+        "max_steps",
+        "per_device_train_batch_size",
+        "learning_rate",
+        "cpu_threads",
+    ):
         value = getattr(arguments, name)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             raise RecipeError(f"{name} is {value}: give a number above 0.")
+    ranges = {"weight_decay": (0, math.inf), "adam_beta2": (0, 1), "seed": (0, 2**32)}
+    for name, (lowest, bound) in ranges.items():
+        if not lowest <= getattr(arguments, name) < bound:
+            raise RecipeError(f"{name} is {getattr(arguments, name)}: give a number from {lowest} to below {bound}.")
     if arguments.lr_scheduler_type not in SCHEDULES:
         raise RecipeError(
             f"lr_scheduler_type is {arguments.lr_scheduler_type!r}: choose one of {', '.join(SCHEDULES)}."
@@ -142,9 +157,9 @@ def _check(arguments: RunArguments) -> None:
         raise RecipeError(f"min_lr_ratio is {arguments.min_lr_ratio}: give a share between 0 and 1.")
 
 
-def _default_micro_batch(rows_per_process: int, sequence_length: int) -> int:
+def _default_micro_batch(rows_per_process: int, sequence_length: int, on_gpu: bool) -> int:
     """The largest cut of a step that has at most 32k tokens on a GPU and 8k on a CPU."""
-    most = max(1, (32768 if torch.cuda.is_available() else 8192) // sequence_length)
+    most = max(1, (32768 if on_gpu else 8192) // sequence_length)
     return max(number for number in range(1, min(most, rows_per_process) + 1) if rows_per_process % number == 0)
 
 

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tqdm import tqdm
@@ -16,15 +16,15 @@ from weft.recipes.common.documents import check_file, read_dataset, read_documen
 from weft.recipes.common.embedded import embedded_documents
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import new_folder, only_one_process, read_json
-from weft.tokenizer.train import TOKENIZER_TYPES, train_tokenizer
+from weft.tokenizer.train import TOKENIZER_TYPES, train_tokenizer, without_boundaries
 
 BATCH_CHARACTERS = 1 << 20
 EMBEDDED = "the language reference and the docstrings of Python's standard library"
 
 
 @dataclass
-class DataArguments:
-    """Where the text comes from and how it becomes tokens."""
+class TextArguments:
+    """Where the text comes from, and what kind of tokenizer to train on it."""
 
     train_files: list[str] = field(
         default_factory=list,
@@ -32,9 +32,6 @@ class DataArguments:
             "help": "text to learn from: .txt, .jsonl, .json, .csv (each also .gz or .zst) or .parquet; without any "
             "and without dataset_name: the English text that Python itself carries"
         },
-    )
-    validation_files: list[str] = field(
-        default_factory=list, metadata={"help": "text to evaluate on; without any, a part of the training text"}
     )
     dataset_name: str | None = field(
         default=None, metadata={"help": "a data set of the Hub instead of files, or a folder that `datasets` can load"}
@@ -45,6 +42,42 @@ class DataArguments:
     documents: str = field(
         default="blank-line",
         metadata={"help": "what a document is in .txt files: blank-line (separated by blank lines) or file"},
+    )
+    tokenizer_type: str = field(
+        default="bpe", metadata={"help": f"kind of tokenizer to train: {', '.join(TOKENIZER_TYPES)}"}
+    )
+    vocab_size: int = field(default=8192, metadata={"help": "tokens of the tokenizer to train, at most"})
+
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "documents": ("blank-line", "file"),
+        "tokenizer_type": TOKENIZER_TYPES,
+    }
+
+    def check(self) -> None:
+        """Refuse, before any work is done, what cannot be read or is not among the choices.
+
+        Raises:
+            RecipeError: names the field, what was given and what is allowed.
+        """
+        for name, allowed in self.CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise RecipeError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}.")
+        if self.dataset_name and self.train_files:
+            raise RecipeError("both dataset_name and train_files are given: choose one.")
+        for path in self.train_files:
+            check_file(Path(path))
+
+    def describe_source(self) -> str:
+        """The source of the text in a few words."""
+        return self.dataset_name or ", ".join(Path(path).name for path in self.train_files) or EMBEDDED
+
+
+@dataclass
+class DataArguments(TextArguments):
+    """Where the text comes from and how it becomes tokens."""
+
+    validation_files: list[str] = field(
+        default_factory=list, metadata={"help": "text to evaluate on; without any, a part of the training text"}
     )
     dedup: str = field(
         default="exact", metadata={"help": "exact: drop documents whose text was there before; off: keep them"}
@@ -59,52 +92,38 @@ class DataArguments:
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "folder or Hub id of a tokenizer; without it one is trained on the text"}
     )
-    tokenizer_type: str = field(
-        default="bpe", metadata={"help": f"kind of tokenizer to train: {', '.join(TOKENIZER_TYPES)}"}
-    )
-    vocab_size: int = field(default=8192, metadata={"help": "tokens of the tokenizer to train, at most"})
     document_tokens: str = field(
         default="both", metadata={"help": "both: a start and an end token around each document; none: neither"}
     )
     split_seed: int = field(default=0, metadata={"help": "which documents are held out"})
 
-    def check(self) -> None:
-        """Refuse, before any work is done, what cannot be read or is not among the choices.
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
+        **TextArguments.CHOICES,
+        "dedup": ("exact", "off"),
+        "validation_split": ("document", "tail"),
+        "document_tokens": ("both", "none"),
+    }
 
-        Raises:
-            RecipeError: names the field, what was given and what is allowed.
-        """
-        choices = {
-            "documents": ("blank-line", "file"),
-            "dedup": ("exact", "off"),
-            "validation_split": ("document", "tail"),
-            "tokenizer_type": TOKENIZER_TYPES,
-            "document_tokens": ("both", "none"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise RecipeError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}.")
+    def check(self) -> None:
+        """As `TextArguments.check`, with the held-out text."""
+        super().check()
         if not 0 < self.validation_fraction < 1:
             raise RecipeError(f"validation_fraction is {self.validation_fraction}: give a share between 0 and 1.")
-        if self.dataset_name and self.train_files:
-            raise RecipeError("both dataset_name and train_files are given: choose one.")
-        for path in (*self.train_files, *self.validation_files):
+        for path in self.validation_files:
             check_file(Path(path))
 
     def fingerprint(self) -> dict[str, Any]:
         """What the prepared corpus depends on: the settings, and the size and time of every file."""
         paths = [Path(path) for path in (*self.train_files, *self.validation_files)]
-        for folder in (Path(name) for name in (self.dataset_name, self.tokenizer_name) if name is not None):
-            paths += sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+        if self.dataset_name is not None:
+            paths += sorted(path for path in Path(self.dataset_name).rglob("*") if path.is_file())
+        if self.tokenizer_name is not None:
+            paths += sorted(path for path in Path(self.tokenizer_name).glob("*token*") if path.is_file())
         files = {}
         for path in paths:
             status = path.stat()
             files[str(path.resolve())] = [status.st_size, status.st_mtime_ns]
         return {"settings": asdict(self), "files": files}
-
-    def describe_source(self) -> str:
-        """The source of the text in a few words."""
-        return self.dataset_name or ", ".join(Path(path).name for path in self.train_files) or EMBEDDED
 
 
 def prepare(arguments: DataArguments, folder: Path, quiet: bool = False) -> Corpus:
@@ -159,9 +178,9 @@ def _reuse(arguments: DataArguments, folder: Path) -> Corpus:
     return Corpus.open(folder)
 
 
-def texts_of(arguments: DataArguments, split: str) -> Iterator[str]:
+def texts_of(arguments: TextArguments, split: str) -> Iterator[str]:
     """All documents of a split, cleaned: line ends are \\n, nothing else is changed."""
-    paths = arguments.train_files if split == "train" else arguments.validation_files
+    paths = arguments.train_files if split == "train" else getattr(arguments, "validation_files", [])
     if split == "train" and arguments.dataset_name:
         sources: Iterable[Iterable[str]] = [
             read_dataset(
@@ -188,9 +207,10 @@ def _get_tokenizer(arguments: DataArguments, quiet: bool) -> PreTrainedTokenizer
     if arguments.tokenizer_name is None:
         texts = show_progress(texts_of(arguments, "train"), "training the tokenizer", quiet)
         try:
-            return train_tokenizer(texts, arguments.tokenizer_type, arguments.vocab_size)
+            tokenizer = train_tokenizer(texts, arguments.tokenizer_type, arguments.vocab_size)
         except ValueError as error:
             raise RecipeError(str(error)) from error
+        return tokenizer if arguments.document_tokens == "both" else without_boundaries(tokenizer)
     try:
         tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer_name)
     except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
@@ -202,7 +222,10 @@ def _get_tokenizer(arguments: DataArguments, quiet: bool) -> PreTrainedTokenizer
 
 
 def _start_and_end(tokenizer: PreTrainedTokenizerBase, document_tokens: str) -> tuple[list[int], list[int]]:
-    """Ids put before and after each document; decoders have bos and eos, encoders cls and sep, some only one."""
+    """Ids put before and after each document; decoders have bos and eos, encoders cls and sep, some only one.
+
+    They become the tokenizer's bos and eos, so that whoever generates begins and ends as training did.
+    """
     if document_tokens == "none":
         return [], []
     ids = [tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id]
@@ -211,6 +234,7 @@ def _start_and_end(tokenizer: PreTrainedTokenizerBase, document_tokens: str) -> 
     end = next((token for token in ids if token is not None), None)
     if start is None or end is None:
         raise RecipeError("the tokenizer has no start or end token: give one that has, or --document_tokens none.")
+    tokenizer.bos_token, tokenizer.eos_token = tokenizer.convert_ids_to_tokens([start, end])
     return [start], [end]
 
 

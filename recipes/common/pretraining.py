@@ -1,8 +1,10 @@
 """A pretraining run from its fields to a published model: what every objective shares."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -23,10 +25,14 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import flush_to_disk, only_one_process, write_json
 from weft.recipes.common.hub import check_name, publish
 from weft.recipes.common.launch import (
+    check_launcher,
+    check_same_checkpoint,
     check_same_corpus,
     end_with_launcher,
     is_first_process,
+    keep_freed_memory,
     prepare_before_group,
+    share_cores,
     world_size,
 )
 from weft.recipes.common.models import ModelArguments, count_parameters, make_config, make_model
@@ -39,6 +45,8 @@ from weft.recipes.common.stop_signal import StopSignal
 from weft.recipes.common.throughput import Throughput, measure_matmul_flops, training_flops_per_token
 from weft.recipes.common.trainer import Evaluator, WeftTrainer
 
+LENGTHS = ("tokens", "num_train_epochs", "max_steps")
+LOCAL_FIELDS = ("output_dir", "data", "train_files", "validation_files", "plan")  # of this machine, not for the card
 PACKAGES = ("weft-lm", "transformers", "torch")
 
 
@@ -46,7 +54,6 @@ PACKAGES = ("weft-lm", "transformers", "torch")
 class Objective:
     """What distinguishes one way of pretraining from another."""
 
-    name: str
     summary: str
     is_causal: bool
     auto_class: str
@@ -61,13 +68,16 @@ def pretrain(
 ) -> None:
     """Parse the command line and carry the run out: plan, train or resume, evaluate, report, publish."""
     end_with_launcher()
-    parsed = parse_arguments(description, [run_class, DataArguments, ModelArguments], True, True, argv)
+    check_launcher()
+    groups = [run_class, DataArguments, ModelArguments]
+    parsed = parse_arguments(description, groups, True, True, argv, alternatives=LENGTHS)
     run, data, model_arguments = parsed.groups
     folder = Path(run.output_dir)
     _check(parsed)
     settings = {**asdict(run), **asdict(data), **asdict(model_arguments), **parsed.model, **parsed.trainer}
+    settings["processes"] = world_size()
     lock = contextlib.nullcontext()
-    if is_first_process():
+    if is_first_process() and not run.plan:
         lock = only_one_process(folder / ".lock", str(folder))
     with lock:
         if not run.plan and open_run(folder, settings) is RunState.FINISHED:
@@ -76,7 +86,9 @@ def pretrain(
                 _publish(run, folder)
             return
         corpus = Corpus.open(run.data) if run.data else prepare_before_group(data, folder / "data")
-        _Run(objective, parsed, corpus, folder, settings).carry_out()
+        finished = _Run(objective, parsed, corpus, folder, settings).carry_out()
+        if finished and is_first_process():  # after the group is gone: uploads may take longer than its time limit
+            _publish(run, folder)
 
 
 class _Run:
@@ -91,7 +103,11 @@ class _Run:
         self.tokenizer = corpus.tokenizer()
         length, processes = self.arguments.sequence_length, world_size()
         rows = TrainingRows(corpus, length, 1, self.arguments.seed)
-        self.plan: Plan = make_plan(self.arguments, rows.rows_per_epoch, processes)
+        self.on_gpu = torch.cuda.is_available() and not parsed.trainer.get("use_cpu", False)
+        self.threads = share_cores(self.arguments.cpu_threads)
+        if not self.on_gpu:
+            keep_freed_memory()
+        self.plan: Plan = make_plan(self.arguments, rows.rows_per_epoch, processes, self.on_gpu)
         self.schedule = schedule_fields(self.arguments, self.plan.max_steps)
         num_rows = self.plan.max_steps * self.plan.rows_per_step
         self.rows: Dataset = TrainingRows(corpus, length, num_rows, self.arguments.seed)
@@ -102,22 +118,28 @@ class _Run:
         self.tokenizer.model_max_length = self.config.max_position_embeddings
         self.total_parameters, self.multiplied_parameters = count_parameters(self.config)
 
-    def carry_out(self) -> None:
-        bf16 = self.trainer_fields.get("bf16", torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    def carry_out(self) -> bool:
+        """Train, and finish if training came to its end; returns whether it did."""
+        bf16 = self._choose_bf16()
         if is_first_process():
             print(report(self.corpus))
             print(f"plan of {self.folder}")
             print(describe(self.plan, self.rows, self._plan_lines(bf16)), flush=True)
         if self.arguments.plan:
-            return
+            return False
         if is_first_process():
             start_run(self.folder, self.settings)
-        trainer = self._make_trainer(bf16)
+        try:
+            trainer = self._make_trainer(bf16)
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise RecipeError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
         checkpoint = last_checkpoint(self.folder)
+        check_same_checkpoint(checkpoint)
         if checkpoint and is_first_process():
             print(f"resuming from {checkpoint}", flush=True)
         trainer.train(resume_from_checkpoint=checkpoint)
-        if trainer.state.global_step < self.plan.max_steps:
+        finished = trainer.state.global_step >= self.plan.max_steps
+        if not finished:
             if is_first_process():
                 print(f"stopped at step {trainer.state.global_step}: run the same command again to go on", flush=True)
         else:
@@ -125,6 +147,15 @@ class _Run:
         trainer.accelerator.wait_for_everyone()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        return finished
+
+    def _choose_bf16(self) -> bool:
+        """As asked for, else as the launcher was told, else wherever the hardware computes it."""
+        from_launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if from_launcher not in ("no", "bf16"):
+            raise RecipeError(f"the launcher asks for mixed precision {from_launcher}: choose bf16 or no.")
+        able = self.on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        return self.trainer_fields.get("bf16", from_launcher == "bf16" or able)
 
     def _plan_lines(self, bf16: bool) -> list[tuple[str, str]]:
         config, source = self.config, self.model_arguments.model_name_or_path
@@ -137,6 +168,7 @@ class _Run:
             ),
             ("attention", backend),
             ("dtype", "bfloat16 autocast, float32 weights" if bf16 else "float32"),
+            ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads for each process"),
             (
                 "schedule",
                 f"{self.arguments.lr_scheduler_type}, learning rate {self.arguments.learning_rate:g}, weight decay "
@@ -180,6 +212,11 @@ class _Run:
             raise RecipeError(
                 f"the launcher started {plan.processes} processes but {trainer_arguments.world_size} work together: on "
                 "a CPU start them with `accelerate launch --multi_gpu --num_processes N ... --use_cpu`."
+            )
+        if trainer_arguments.n_gpu > 1:
+            raise RecipeError(
+                f"one process sees {trainer_arguments.n_gpu} GPUs: launch one each (`accelerate launch --multi_gpu "
+                f"--num_processes {trainer_arguments.n_gpu} ...`), or set CUDA_VISIBLE_DEVICES=0."
             )
         check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
@@ -234,14 +271,13 @@ class _Run:
             if "eval_bits_per_byte" in metrics
             else f"finished: {self.folder}"
         )
-        _publish(self.arguments, self.folder)
 
     def _metrics(self, metrics: dict[str, float], history: list[dict[str, Any]]) -> dict[str, Any]:
         speeds = sorted(entry["tokens_per_second"] for entry in history if "tokens_per_second" in entry)
         shares = sorted(entry["mfu"] for entry in history if "mfu" in entry)
         return {
             **metrics,
-            "train_loss": [entry["loss"] for entry in history if "loss" in entry][-1],
+            "train_loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
             "steps": self.plan.max_steps,
             "tokens": self.plan.total_tokens,
             "epochs": round(self.plan.epochs, 4),
@@ -266,7 +302,11 @@ class _Run:
                 "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
             },
             metrics=self._metrics(metrics, history),
-            settings={key: value for key, value in self.settings.items() if value not in (None, [], "")},
+            settings={
+                name: value
+                for name, value in self.settings.items()
+                if value not in (None, [], "") and name not in LOCAL_FIELDS
+            },
             samples=self.objective.make_samples(model, self.tokenizer, self.arguments.sample_prompt),
             usage=_usage(self.objective.auto_class, name),
             pipeline_tag=self.objective.pipeline_tag,
@@ -278,8 +318,12 @@ def _check(parsed: Parsed) -> None:
     run, data, model = parsed.groups
     if run.push_to_hub is not None:
         check_name(run.push_to_hub)
-    if run.data and (data.train_files or data.dataset_name or data.validation_files):
-        raise RecipeError("data (a prepared folder) and raw text are both given: choose one.")
+    _refuse_without_effect(parsed)
+    limit = parsed.trainer.get("save_total_limit")
+    if limit is not None and limit < 1:
+        raise RecipeError(f"save_total_limit is {limit}: give at least 1, or leave it out.")
+    if Path(run.output_dir).exists() and not Path(run.output_dir).is_dir():
+        raise RecipeError(f"output_dir {run.output_dir} is a file: give another.")
     if not run.data:
         if data.tokenizer_name is None and model.model_name_or_path is not None:
             data.tokenizer_name = model.model_name_or_path
@@ -287,6 +331,23 @@ def _check(parsed: Parsed) -> None:
     if run.sequence_length < 2 or not math.isfinite(run.learning_rate):
         raise RecipeError("sequence_length must be at least 2 and learning_rate a finite number.")
     model.check(parsed.model)
+
+
+def _refuse_without_effect(parsed: Parsed) -> None:
+    """Refuse fields that another one makes pointless."""
+    data_fields = [field.name for field in dataclasses.fields(DataArguments)]
+    parsed.refuse_together(data_fields, "data", "the folder is prepared already")
+    parsed.refuse_together(("tokenizer_type", "vocab_size"), "tokenizer_name", "that tokenizer is trained already")
+    parsed.refuse_together(
+        ("validation_fraction", "validation_split"), "validation_files", "they are the held-out text"
+    )
+    parsed.refuse_together(("preset",), "config_name", "it gives the shape")
+    parsed.refuse_together(("preset",), "model_name_or_path", "it has its shape")
+    parsed.refuse_without(("dataset_config_name", "dataset_split"), "dataset_name")
+    parsed.refuse_without(("hub_revisions", "hub_private_repo"), "push_to_hub")
+    run = parsed.groups[0]
+    if "decay_steps" in parsed.given and run.lr_scheduler_type != "warmup_stable_decay":
+        raise RecipeError(f"decay_steps has no effect on the schedule {run.lr_scheduler_type}: leave it out.")
 
 
 def _publish(arguments: RunArguments, folder: Path) -> None:

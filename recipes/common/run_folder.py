@@ -24,8 +24,10 @@ FREE_FIELDS = {
     *("hub_private_repo", "logging_steps", "eval_steps", "save_steps", "save_total_limit", "report_to", "run_name"),
     *("disable_tqdm", "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "use_cpu"),
     *("torch_compile", "torch_compile_backend", "torch_compile_mode", "gradient_checkpointing", "output_dir"),
-    *("trust_remote_code", "sample_prompt", "project", "logging_first_step", "ddp_backend"),
+    *("sample_prompt", "project", "logging_first_step", "ddp_backend", "processes"),
 }
+# Of these, what decides which rows share the random numbers of dropout.
+CUT_FIELDS = {"per_device_train_batch_size", "processes"}
 
 
 class RunState(Enum):
@@ -48,11 +50,13 @@ def open_run(folder: Path, settings: dict[str, Any]) -> RunState:
                 "another --output_dir."
             )
         return RunState.NEW
+    if not (folder / METRICS).is_file() and last_checkpoint(folder) is None:
+        return RunState.NEW  # nothing was trained yet: the command may be corrected
     before = read_json(folder / SETTINGS)
+    dropout = any(settings.get(name) for name in ("attention_dropout", "hidden_dropout"))
+    free = FREE_FIELDS - CUT_FIELDS if dropout else FREE_FIELDS
     changed = sorted(
-        name
-        for name in before.keys() | settings.keys()
-        if name not in FREE_FIELDS and before.get(name) != settings.get(name)
+        name for name in before.keys() | settings.keys() if name not in free and before.get(name) != settings.get(name)
     )
     if changed:
         differences = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in changed[:4])
@@ -67,7 +71,7 @@ def start_run(folder: Path, settings: dict[str, Any]) -> None:
     """Note the settings of a new run, or clean up what a killed one left half-written."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
-    if not (folder / SETTINGS).is_file():
+    if last_checkpoint(folder) is None:
         write_json(folder / SETTINGS, settings)
 
 

@@ -13,10 +13,14 @@ class StopSignal(TrainerCallback):
 
     def __init__(self) -> None:
         self.received = False
-        signal.signal(signal.SIGTERM, self._remember)
+        self.previous = signal.signal(signal.SIGTERM, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = True
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """From here on SIGTERM ends the process as it always does."""
+        signal.signal(signal.SIGTERM, self.previous)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

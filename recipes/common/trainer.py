@@ -43,6 +43,7 @@ class WeftTrainer(Trainer):
         self.steps_per_epoch = steps_per_epoch
         self.idle_seconds = 0.0  # spent on evaluating and saving; throughput leaves it out
         self.add_callback(StopAtNonFinite())
+        self.add_callback(Cadence())
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The config allows the cache, so that every checkpoint does; training has no use for it."""
@@ -118,6 +119,18 @@ def remove_unfinished(run: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+class Cadence(TrainerCallback):
+    """Logs the last step too, and lets a resumed run log, evaluate and save as often as it is asked to now."""
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        """A resumed state brings the old intervals along."""
+        state.compute_steps(args, state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        """The curve ends where training does."""
+        control.should_log = control.should_log or state.global_step >= state.max_steps
+
+
 class StopAtNonFinite(TrainerCallback):
     """Stops a run whose gradients are not finite before the optimizer spoils the weights with them.
 
@@ -132,6 +145,6 @@ class StopAtNonFinite(TrainerCallback):
         if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             raise RecipeError(
                 f"the loss or its gradient is not finite at step {state.global_step + 1}: training stopped, and the "
-                f"last checkpoint in {args.output_dir} is kept. Lower learning_rate or max_grad_norm, or look at the "
-                "text of that step."
+                f"last checkpoint in {args.output_dir} is kept. Look at the text of that step, or lower learning_rate "
+                "in a run with another --output_dir."
             )

@@ -30,6 +30,7 @@ SMALL_MODEL = {
     "eval_steps": 10,
     "logging_steps": 1,
     "use_cpu": "true",
+    "cpu_threads": 1,
 }
 
 # Loads each folder (or repository) as a user without Weft would, and prints a fingerprint of its logits.
@@ -73,9 +74,11 @@ def make_corpus(folder: Path) -> Path:
 
 
 def command(**fields: object) -> list[str]:
-    """Words of a command line for a small run; `fields` override the small model's."""
+    """Words of a command line for a small run; `fields` override the small model's (None: not given)."""
     words = []
     for name, value in {**SMALL_MODEL, **fields}.items():
+        if value is None:
+            continue
         words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return words
 
