@@ -124,6 +124,8 @@ def parse_arguments(
     for action in parser._actions:  # only what is given is passed on: transformers' defaults are its own
         if action.dest in trainer_fields:
             action.default = argparse.SUPPRESS
+            if action.dest in MANAGED_TRAINER_FIELDS:  # refused whatever the value
+                action.type, action.choices, action.nargs = None, None, "*"
     if with_model:
         _add_model_fields(parser)
     _arrange_help(parser, trainer_fields)
