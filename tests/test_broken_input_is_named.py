@@ -220,7 +220,7 @@ def test_commands_end_with_one_sentence_and_status_two(capsys, monkeypatch):
         run_command(command)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: text.txt is empty: give a file with text.\n"
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(SystemExit):
         run_command(command)
     assert capsys.readouterr().err == ""

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from transformers import TrainingArguments, get_scheduler
+from transformers import LlamaConfig, TrainingArguments, get_scheduler
 
 from weft import WeftConfig
 from weft.recipes.common.arguments import MANAGED_MODEL_FIELDS, MANAGED_TRAINER_FIELDS, parse_arguments, parse_count
@@ -406,10 +406,16 @@ def test_a_shape_that_is_not_possible_is_refused_in_a_sentence(tokenizer, fields
 def test_an_existing_model_must_load_and_have_room_for_the_vocabulary(tmp_path, tokenizer):
     missing = ModelArguments(model_name_or_path=str(tmp_path / "missing"))
     assert "missing' cannot be loaded" in refusal(make_config, missing, {}, tokenizer, 64, True)
-    WeftConfig(vocab_size=len(tokenizer) - 1).save_pretrained(tmp_path)
     existing = ModelArguments(model_name_or_path=str(tmp_path))
+    WeftConfig(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    train_tokenizer(iter(["another text"]), "char", 50).save_pretrained(tmp_path)
     message = refusal(make_config, existing, {}, tokenizer, 64, True)
-    assert f"--tokenizer_name {tmp_path}" in message
+    assert "different tokenizers" in message and f"--tokenizer_name {tmp_path}" in message
+    tokenizer.save_pretrained(tmp_path)
+    WeftConfig(vocab_size=len(tokenizer) - 1).save_pretrained(tmp_path)
+    assert f"{len(tokenizer) - 1} token ids" in refusal(make_config, existing, {}, tokenizer, 64, True)
+    LlamaConfig(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    assert "only Weft models" in refusal(make_config, existing, {}, tokenizer, 64, True)
     WeftConfig(vocab_size=len(tokenizer) + 5).save_pretrained(tmp_path)
     assert make_config(existing, {"hidden_dropout": 0.25}, tokenizer, 64, True).hidden_dropout == 0.25
     config = make_config(existing, {}, tokenizer, 64, True)

@@ -154,6 +154,8 @@ def _existing_config(
             f"model {name!r} and the corpus have different tokenizers: prepare the corpus with the model's own "
             f"(--tokenizer_name {name})."
         )
+    if content["vocab_size"] < len(tokenizer):
+        raise RecipeError(f"model {name!r} has {content['vocab_size']} token ids and its tokenizer {len(tokenizer)}.")
     return _checked({**content, **fields, "is_causal": is_causal}, sequence_length)
 
 

@@ -168,7 +168,7 @@ class _Run:
             ),
             ("attention", backend),
             ("dtype", "bfloat16 autocast, float32 weights" if bf16 else "float32"),
-            ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads for each process"),
+            ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads per process"),
             (
                 "schedule",
                 f"{self.arguments.lr_scheduler_type}, learning rate {self.arguments.learning_rate:g}, weight decay "
