@@ -114,6 +114,7 @@ def parse_arguments(
     """
     parser = _Parser(
         [*([TrainerArguments] if with_trainer else []), *groups],
+        usage="%(prog)s [CONFIG.yaml] [--field value ...]",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         conflict_handler="resolve",
