@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
+from packaging.version import Version
 from transformers import (
     ContinuousBatchingConfig,
     DynamicCache,
@@ -144,6 +146,8 @@ def test_beams_find_a_likelier_continuation_than_greedy() -> None:
 @pytest.mark.parametrize("layers", list(LAYERS))
 def test_assisted_and_prompt_lookup_equal_greedy(layers: str) -> None:
     """Speculative tokens, accepted or thrown away, leave no trace in the cache."""
+    if layers == "sliding" and Version(transformers.__version__) < Version("5.23"):
+        pytest.skip("transformers 5.17 cuts sliding caches to the wrong length, for stock Qwen3 too")
     model = generating_model(layers)
     ids = random_ids(1, 12)
     ids[:, 6:] = ids[:, :6]
