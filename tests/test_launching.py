@@ -1,0 +1,85 @@
+"""What a recipe makes of its launcher, and what `make` offers."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.models import tiny_config
+
+from weft import WeftForCausalLM
+from weft.recipes.common import launch
+from weft.recipes.common.errors import RecipeError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("asked", "launched", "omp", "processes", "expected"),
+    [
+        (None, True, "1", "1", 8),  # the launcher's own default: one thread, whatever the machine
+        (None, True, "1", "2", 4),
+        (None, True, "1", "100", 1),
+        (None, True, "3", "1", 2),  # somebody chose a number: torch has it already (2 here)
+        (None, False, "1", "1", 2),
+        (5, True, "1", "2", 5),
+    ],
+)
+def test_processes_share_the_cores_of_a_machine(monkeypatch, asked, launched, omp, processes, expected):
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launched:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    torch.set_num_threads(2)
+    assert launch.share_cores(asked) == expected == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_that_shards_weights_is_refused(monkeypatch, name):
+    launch.check_launcher()
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(RecipeError, match=f"configured for {name}"):
+        launch.check_launcher()
+
+
+def test_machines_that_would_resume_from_different_steps_are_refused(monkeypatch):
+    launch.check_same_checkpoint("runs/a/checkpoint-5")
+
+    def gather(found, own):
+        found[:] = [own, ""]
+
+    monkeypatch.setattr(launch.torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(launch.torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(launch.torch.distributed, "all_gather_object", gather)
+    launch.check_same_checkpoint(None)
+    with pytest.raises(RecipeError, match="different checkpoints"):
+        launch.check_same_checkpoint("runs/a/checkpoint-5")
+
+
+def test_parallel_plans_name_modules_that_exist():
+    model = WeftForCausalLM(tiny_config(qk_norm=True))
+    names = {re.sub(r"\.\d+\.", ".*.", name) for name, _ in model.model.named_modules()}
+    assert set(model.config.base_model_tp_plan) <= names
+    assert {f"layers.*.self_attn.{name}_proj" for name in "qkvo"} <= set(model.config.base_model_tp_plan)
+    assert set(model.config.base_model_pp_plan) <= {name for name, _ in model.model.named_children()}
+    assert set(WeftForCausalLM._tp_plan) | set(WeftForCausalLM._pp_plan) <= {name for name, _ in model.named_children()}
+    assert {type(layer).__name__ for layer in model.model.layers} == set(model._no_split_modules)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_alone_lists_every_target_that_the_readme_names():
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = {line.split()[0] for line in listed.splitlines()}
+    assert {"setup", "pretrain", "tokenizer", "data", "generate", "test", "test-upstream", "lint"} <= targets
+    assert set(re.findall(r"`?make ([a-z][a-z-]+)", (ROOT / "README.md").read_text())) <= targets
