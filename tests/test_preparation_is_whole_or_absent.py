@@ -11,20 +11,20 @@ import pytest
 import torch
 from helpers.text import make_data, sentences, write_paragraphs
 
-from weft.recipes.common import launch, preparation
+from weft.recipes.common import launch, preparation, tokenising
 from weft.recipes.common.corpus import CorpusWriter
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import only_one_process
+from weft.recipes.common.files import only_one_process, write_json
 from weft.recipes.common.preparation import DataArguments, prepare
 from weft.tokenizer.train import train_tokenizer
 
 PREPARE_AND_STOP_IN_THE_MIDDLE = """
 import sys, time
 from pathlib import Path
-from weft.recipes.common import preparation
+from weft.recipes.common import preparation, tokenising
 from weft.recipes.common.corpus import CorpusWriter
 
-add, preparation.BATCH_CHARACTERS = CorpusWriter.add, 5000
+add, tokenising.BATCH_CHARACTERS = CorpusWriter.add, 5000
 
 def add_some(writer, *document):
     add(writer, *document)
@@ -51,7 +51,7 @@ def times(folder):
 @pytest.fixture
 def small_batches(monkeypatch):
     """Many batches out of little text, so that there is a middle to stop in."""
-    monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 500)
+    monkeypatch.setattr(tokenising, "BATCH_CHARACTERS", 500)
 
 
 def test_killed_in_the_middle_it_leaves_nothing_and_runs_again(tmp_path):
@@ -112,7 +112,11 @@ def test_run_again_it_touches_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"vocab_size": 301}, {"dedup": "off"}, {"split_seed": 1}, {"validation_split": "tail"}]
+    "change",
+    [
+        *({"vocab_size": 301}, {"dedup": "off"}, {"split_seed": 1}, {"validation_split": "tail"}),
+        *({"segmenter": "characters"}, {"min_characters": 3}, {"source_weights": ["txt=2"]}),
+    ],
 )
 def test_other_settings_are_refused_and_named(tmp_path, change):
     path = write_paragraphs(tmp_path / "a.txt", sentences(20))
@@ -121,6 +125,14 @@ def test_other_settings_are_refused_and_named(tmp_path, change):
     with pytest.raises(RecipeError, match=rf"corpus was prepared from other input \({next(iter(change))} differ\)"):
         prepare(make_data(train_files=[path], **change), tmp_path / "corpus", quiet=True)
     assert contents(tmp_path / "corpus") == before
+
+
+def test_a_folder_of_another_version_is_not_taken_for_ones_own(tmp_path):
+    data = make_data(train_files=[write_paragraphs(tmp_path / "a.txt", sentences(20))])
+    corpus = prepare(data, tmp_path / "corpus", quiet=True)
+    write_json(tmp_path / "corpus" / "corpus.json", {**corpus.description, "format_version": 1})
+    with pytest.raises(RecipeError, match=r"has format version 1, this program reads \d+: prepare it again"):
+        prepare(data, tmp_path / "corpus", quiet=True)
 
 
 @pytest.mark.parametrize("change", ["size", "time"])

@@ -5,69 +5,93 @@
 Without train_files it learns from the English text that Python itself carries.
 
 Whatever loads tokenizers loads the result: `AutoTokenizer.from_pretrained("runs/tokenizer")`, without remote code.
+At the end it prints how well the tokenizer serves each script of the text; `tokenizer/judge.py` does that for any
+tokenizer.
 """
 
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-PAD, START, END, UNKNOWN, MASK = "<pad>", "<s>", "</s>", "<unk>", "<mask>"
+from weft.tokenizer.pieces import LONGEST_WORD, prefix_blank, split_pieces, split_unspaced_and_long
+from weft.tokenizer.roles import LEFT_STRIPPING_MASK, MASK, for_role
+from weft.tokenizer.sampling import sample
+
+PAD, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 SPECIAL_TOKENS = [PAD, START, END, UNKNOWN, MASK]
-# A blank before a mask belongs to the masked word, as in RoBERTa; trainers keep only what they are given here.
-LEFT_STRIPPING_MASK = AddedToken(MASK, lstrip=True, special=True, normalized=False)
-SPECIAL_TOKENS_OF_WORDS = [*SPECIAL_TOKENS[:-1], LEFT_STRIPPING_MASK]
+SPECIAL_TOKENS_OF_WORDS = [*SPECIAL_TOKENS[:-1], LEFT_STRIPPING_MASK]  # trainers keep only what they are given
 TOKENIZER_TYPES = ("bpe", "wordpiece", "unigram", "char")
+SMALLEST = {"bpe": 256, "wordpiece": 2, "unigram": 257, "char": 1}  # tokens besides the special ones
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+BLANK = "\u2581"  # how Metaspace writes one
+# Share of the vocabulary that single characters may take: more where a character without a token makes its whole word
+# unknown, less where it only becomes bytes.
+ALPHABET_SHARE = {"wordpiece": 0.75, "unigram": 0.5}
+SAMPLE_CHARACTERS = 100_000_000
 
 
 def train_tokenizer(
-    texts: Iterator[str], tokenizer_type: str, vocab_size: int, model_max_length: int | None = None
+    texts: Iterator[str],
+    tokenizer_type: str,
+    vocab_size: int,
+    model_max_length: int | None = None,
+    sample_characters: int = SAMPLE_CHARACTERS,
+    add_prefix_space: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Learn a vocabulary.
 
     Args:
         texts: documents to learn from; read once, in order.
-        tokenizer_type: "bpe" (byte-level, as GPT-2: no text is unknown to it), "wordpiece" (as BERT, cased),
-            "unigram" (as T5's SentencePiece) or "char" (every character of the text is one token).
-        vocab_size: at most so many tokens, the special ones included; "char" takes the most frequent characters.
+        tokenizer_type: "bpe" (byte-level, as GPT-2: no text is unknown to it, and it gives every text back),
+            "wordpiece" (as BERT, cased: Han characters stand alone, blanks and joiners are not kept), "unigram" (as
+            T5's SentencePiece, after NFKC; a character without a token becomes bytes, so that none is unknown) or
+            "char" (every character of the text is one token).
+        vocab_size: at most so many tokens, the special ones included; "char" takes the most frequent characters, and
+            "wordpiece" and "unigram" the most frequent that fill three quarters and half of it, besides words and
+            their parts.
         model_max_length: longest input, in tokens, written into the tokenizer's config.
+        sample_characters: learn from at most so many characters, taken evenly over all texts; see `sample`.
+        add_prefix_space: for "bpe" and "unigram": take the first word of a text as if a blank stood before it. Needed
+            where words are given one by one (`is_split_into_words=True`, as in token classification), since each would
+            otherwise look like the beginning of a text; decoding then gives a blank before the first word.
 
     Returns:
-        A tokenizer that puts the start token before a text, as the recipes do in training.
+        A tokenizer that puts the start token before a text, as the recipes do in training (`for_role` of decoders).
+        "bpe", "wordpiece" and "char" are the same every time; "unigram" is not, since its trainer adds up in an order
+        that differs from run to run.
 
     Raises:
-        ValueError: an unknown tokenizer_type, or a vocab_size with no room for the special tokens and an alphabet.
+        ValueError: an unknown tokenizer_type, a vocab_size with no room for the special tokens and an alphabet,
+            sample_characters below 1, or add_prefix_space for a type that has no use for it.
     """
     if tokenizer_type not in TOKENIZER_TYPES:
         raise ValueError(f"tokenizer_type {tokenizer_type!r} is unknown: choose one of {', '.join(TOKENIZER_TYPES)}.")
-    smallest = len(SPECIAL_TOKENS) + (256 if tokenizer_type == "bpe" else 1)
+    smallest = len(SPECIAL_TOKENS) + SMALLEST[tokenizer_type]
     if vocab_size < smallest:
         raise ValueError(
             f"vocab_size={vocab_size} is too small for tokenizer_type {tokenizer_type}: at least {smallest}."
         )
-    tokenizer, trainer = _BUILDERS[tokenizer_type](vocab_size)
-    try:
-        tokenizer.train_from_iterator(texts, trainer)
-    except Exception as error:  # tokenizers has no type of its own for it
-        if "vocabulary is not large enough" not in str(error):
-            raise
-        raise ValueError(f"vocab_size={vocab_size} is too small for all the characters of the text.") from error
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A", pair=f"{START} $A {START} $B", special_tokens=[(START, SPECIAL_TOKENS.index(START))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    if sample_characters < 1:
+        raise ValueError(f"sample_characters={sample_characters} leaves no text to learn from: at least 1.")
+    if add_prefix_space and tokenizer_type not in ("bpe", "unigram"):
+        raise ValueError(f"add_prefix_space is for tokenizer_type bpe and unigram, not {tokenizer_type}: leave it out.")
+    backend = _LEARN[tokenizer_type](sample(texts, sample_characters), vocab_size, add_prefix_space)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
         pad_token=PAD,
         bos_token=START,
         eos_token=END,
         unk_token=UNKNOWN,
         mask_token=MASK if tokenizer_type == "char" else LEFT_STRIPPING_MASK,
-        model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
         **({} if model_max_length is None else {"model_max_length": model_max_length}),
     )
+    return for_role(tokenizer, "decoder")
 
 
 def without_boundaries(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -77,58 +101,133 @@ def without_boundaries(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenize
     return tokenizer
 
 
-def _byte_level_bpe(vocab_size: int) -> tuple[Tokenizer, trainers.Trainer]:
+def _learn_bpe(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    return tokenizer, trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS_OF_WORDS, initial_alphabet=alphabet, show_progress=False
-    )
-
-
-def _wordpiece(vocab_size: int) -> tuple[Tokenizer, trainers.Trainer]:
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    alphabet = max(1, (vocab_size - len(SPECIAL_TOKENS)) // 2)  # a character may take two places: c and ##c
-    return tokenizer, trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS_OF_WORDS, limit_alphabet=alphabet, show_progress=False
-    )
-
-
-def _unigram(vocab_size: int) -> tuple[Tokenizer, trainers.Trainer]:
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.NFKC()
+    if add_prefix_space:
+        tokenizer.normalizer = prefix_blank()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\n"), "isolated"), pre_tokenizers.Metaspace(prepend_scheme="never")]
+        [split_pieces(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
-    return tokenizer, trainers.UnigramTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS_OF_WORDS, unk_token=UNKNOWN, show_progress=False
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS_OF_WORDS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _learn_wordpiece(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:
+    """Han characters stand alone, as in BERT; other scripts without blanks are cut as for BPE."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), split_unspaced_and_long()])
+    tokenizer.decoder = decoders.WordPiece()
+    room = vocab_size - len(SPECIAL_TOKENS)
+    cut, normalise = tokenizer.pre_tokenizer.pre_tokenize_str, tokenizer.normalizer.normalize_str
+
+    def forms(character: str) -> list[str]:
+        """Its tokens: where it begins a piece and, unless it always stands alone, where it goes on with one."""
+        if not cut(normalise(character)):
+            return []
+        return [character, f"##{character}"] if len(cut(normalise(character * 2))) == 1 else [character]
+
+    alphabet, known = _alphabet(map(normalise, texts), max(2, int(room * ALPHABET_SHARE["wordpiece"])), forms)
+    # The trainer numbers an alphabet that it finds itself in random order, and breaks ties by these numbers; tokens
+    # that it is given come first and in their order.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=[*SPECIAL_TOKENS, *alphabet], show_progress=False
+    )
+    tokenizer.train_from_iterator(known, trainer)
+    vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
+    return _with_model(
+        tokenizer, models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD)
     )
 
 
-def _characters(vocab_size: int) -> tuple[Tokenizer, trainers.Trainer]:
+def _learn_unigram(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    steps = [normalizers.NFKC(), *([prefix_blank()] if add_prefix_space else [])]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split_pieces(), pre_tokenizers.Metaspace(prepend_scheme="never")]
+    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()])
+    room = vocab_size - len(SPECIAL_TOKENS) - len(BYTES)
+    normalised = map(tokenizer.normalizer.normalize_str, texts)
+    _, known = _alphabet(normalised, max(1, int(room * ALPHABET_SHARE["unigram"])), lambda character: [character])
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size - len(BYTES), special_tokens=SPECIAL_TOKENS, unk_token=UNKNOWN, show_progress=False
+    )
+    tokenizer.train_from_iterator(known, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    # The trainer knows nothing of bytes. Their score does not matter: no piece of text spells one, so they are only
+    # used for what has no other token.
+    vocabulary = [*map(tuple, model["vocab"]), *((byte, 0.0) for byte in BYTES)]
+    return _with_model(tokenizer, models.Unigram(vocabulary, unk_id=model["unk_id"], byte_fallback=True))
+
+
+def _learn_characters(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return tokenizer, trainers.WordLevelTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False
-    )
+    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
-_BUILDERS = {"bpe": _byte_level_bpe, "wordpiece": _wordpiece, "unigram": _unigram, "char": _characters}
+def _alphabet(texts: Iterable[str], room: int, forms: Callable[[str], list[str]]) -> tuple[list[str], Iterator[str]]:
+    """The tokens of the most frequent characters, as many as there is room for, and the texts without the others."""
+    texts = list(texts)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    alphabet: list[str] = []
+    rare: dict[int, None] = {}
+    for character in sorted(counts, key=lambda character: (-counts[character], character)):
+        tokens = forms(character)
+        if rare or len(alphabet) + len(tokens) > room:
+            rare[ord(character)] = None
+        else:
+            alphabet += tokens
+    return alphabet, (text.translate(rare) if rare else text for text in texts)
+
+
+def _with_model(tokenizer: Tokenizer, model: models.Model) -> Tokenizer:
+    """The same tokenizer around another model, with the special tokens alone set apart."""
+    result = Tokenizer(model)
+    result.normalizer, result.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    result.decoder = tokenizer.decoder
+    result.add_special_tokens(SPECIAL_TOKENS_OF_WORDS)
+    return result
+
+
+_LEARN = {"bpe": _learn_bpe, "wordpiece": _learn_wordpiece, "unigram": _learn_unigram, "char": _learn_characters}
 
 
 @dataclass
 class TokenizerArguments:
-    """Where the tokenizer goes."""
+    """How the tokenizer learns, and where it goes."""
 
     output_dir: str = field(default="runs/tokenizer", metadata={"help": "folder to write; must not be there yet"})
     model_max_length: int | None = field(
         default=None, metadata={"help": "longest input, in tokens, to write into the tokenizer's config"}
+    )
+    sample_characters: int = field(
+        default=SAMPLE_CHARACTERS,
+        metadata={
+            "help": "learn from so many characters at most, taken evenly over the text; those of scripts without "
+            "blanks between words count ten times, since trainers need that much more memory for them"
+        },
+    )
+    add_prefix_space: bool = field(
+        default=False,
+        metadata={
+            "help": "for bpe and unigram: take a text's first word as if a blank stood before it; needed to label "
+            "words that are given one by one"
+        },
     )
 
 
@@ -138,6 +237,7 @@ def main() -> None:
     from weft.recipes.common.errors import RecipeError
     from weft.recipes.common.files import new_folder, only_one_process
     from weft.recipes.common.preparation import TextArguments, show_progress, texts_of
+    from weft.tokenizer import judge
 
     data, output = parse_arguments(__doc__, [TextArguments, TokenizerArguments]).groups
     data.check()
@@ -147,12 +247,20 @@ def main() -> None:
             raise RecipeError(f"{folder} exists: name another --output_dir, or remove it.")
         texts = show_progress(texts_of(data, "train"), "training the tokenizer", quiet=False)
         try:
-            tokenizer = train_tokenizer(texts, data.tokenizer_type, data.vocab_size, output.model_max_length)
+            tokenizer = train_tokenizer(
+                texts,
+                data.tokenizer_type,
+                data.vocab_size,
+                output.model_max_length,
+                output.sample_characters,
+                output.add_prefix_space,
+            )
         except ValueError as error:
             raise RecipeError(str(error)) from error
         with new_folder(folder) as partial:
             tokenizer.save_pretrained(partial)
     print(f"{data.tokenizer_type} tokenizer with {len(tokenizer):,} tokens in {folder}")
+    print("\n".join(judge.judge(tokenizer, texts_of(data, "train"), judge.SAMPLE_CHARACTERS).lines()))
 
 
 if __name__ == "__main__":

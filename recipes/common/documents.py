@@ -9,13 +9,16 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.parquet
 import zstandard
 
 from weft.recipes.common.errors import RecipeError
+
+if TYPE_CHECKING:  # it takes long to import, and only data sets need it
+    import datasets
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
@@ -78,14 +81,35 @@ def read_dataset(name: str, config_name: str | None, split: str, text_column: st
     Raises:
         RecipeError: it cannot be loaded, or has no such column.
     """
+    yield from read_examples(open_dataset(name, config_name, split), name, text_column)
+
+
+def open_dataset(name: str, config_name: str | None, split: str) -> "datasets.IterableDataset":
+    """A data set to be streamed; raises RecipeError where it cannot be loaded."""
     import datasets
 
     try:
-        dataset = datasets.load_dataset(name, config_name, split=split, streaming=True)
+        return datasets.load_dataset(name, config_name, split=split, streaming=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(f"data set {name!r} (split {split!r}) cannot be loaded ({reason}).") from error
-    examples, row = iter(dataset), 0
+
+
+def read_examples(
+    dataset: "datasets.IterableDataset", name: str, text_column: str, first_row: int = 0
+) -> Iterator[str]:
+    """The documents of a data set from where it stands.
+
+    Args:
+        dataset: to be streamed.
+        name: for messages.
+        text_column: the field that holds the text.
+        first_row: how many examples are behind.
+
+    Raises:
+        RecipeError: it cannot be read, or has no such column.
+    """
+    examples, row = iter(dataset), first_row
     while True:
         try:
             example = next(examples)
@@ -139,7 +163,7 @@ class _ZstdStream(io.RawIOBase):
         super().close()
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines with their line ends (\\r\\n becomes \\n), decoded one by one so that an error has a line."""
     with _open(path) as handle:
         for number, line in enumerate(handle, start=1):
@@ -157,10 +181,10 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _read_text(path: Path, documents: str) -> Iterator[str]:
     if documents == "file":
-        yield "".join(text for _, text in _read_lines(path))
+        yield "".join(text for _, text in read_lines(path))
         return
     lines: list[str] = []
-    for _, text in _read_lines(path):
+    for _, text in read_lines(path):
         if text.strip():
             lines.append(text)
         elif lines:
@@ -171,7 +195,7 @@ def _read_text(path: Path, documents: str) -> Iterator[str]:
 
 
 def _read_json_lines(path: Path, text_column: str) -> Iterator[str]:
-    for number, line in _read_lines(path):
+    for number, line in read_lines(path):
         if not line.strip():
             continue
         try:
@@ -189,7 +213,7 @@ def _read_json_lines(path: Path, text_column: str) -> Iterator[str]:
 
 def _read_csv(path: Path, text_column: str) -> Iterator[str]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.DictReader((text for _, text in _read_lines(path)), strict=True)
+    reader = csv.DictReader((text for _, text in read_lines(path)), strict=True)
     try:
         for record in reader:
             yield _text_of(record, text_column, f"{path}, line {reader.line_num}")

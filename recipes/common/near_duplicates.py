@@ -1,0 +1,86 @@
+"""Near duplicates: documents that share most of their text with one that was there before.
+
+Two documents are as near as the sets of their shingles overlap (Jaccard index), which MinHash signatures estimate
+(Broder, On the resemblance and containment of documents, 1997) and locality-sensitive hashing finds without comparing
+all pairs (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3). A shingle is a few bytes rather than
+words, so that it works for text without blanks. Only signatures stay in memory, never text.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from weft.recipes.common.errors import RecipeError
+
+SHINGLE_BYTES = 8  # eight letters of English, two to three Chinese characters: one 64-bit number
+PERMUTATIONS = 128  # estimates are off by about 0.04
+SEED, SCHEME = 1, "affine32"  # the scheme is named so that another version draws the same signatures
+AT_ONCE = 1 << 14  # shingles; each takes a number for every permutation
+
+
+def check_near_duplicates() -> None:
+    """Raises RecipeError where the package that finds near duplicates is missing."""
+    _load()
+
+
+class NearDuplicates:
+    """Remembers documents, and tells of a new one whether it is near to one of them."""
+
+    def __init__(self, threshold: float) -> None:
+        """Args:
+            threshold: share of the shingles of two documents that both have, from which on they are duplicates.
+
+        Raises:
+            RecipeError: datasketch is not installed.
+        """
+        self.threshold = threshold
+        self.package = _load()
+        self.index = self.package.MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+        self.permutations = self.package.MinHash(num_perm=PERMUTATIONS, seed=SEED, scheme=SCHEME).permutations
+        self.signatures: list[np.ndarray] = []
+
+    def is_near(self, text: str) -> bool:
+        """Whether a document is near to one that was remembered; one that is not is remembered from now on."""
+        signature = self._signature(shingles_of(text))
+        for earlier in self.index.query(signature):
+            if np.mean(self.signatures[earlier] == signature.hashvalues) >= self.threshold:
+                return True
+        self.index.insert(len(self.signatures), signature, check_duplication=False)
+        self.signatures.append(signature.hashvalues)
+        return False
+
+    def _signature(self, shingles: np.ndarray) -> Any:
+        signature = self.package.MinHash(
+            num_perm=PERMUTATIONS, seed=SEED, scheme=SCHEME, hashfunc=int, permutations=self.permutations
+        )
+        hashes = _mixed(shingles)
+        for first in range(0, len(hashes), AT_ONCE):
+            signature.update_batch(hashes[first : first + AT_ONCE].tolist())
+        return signature
+
+
+def shingles_of(text: str) -> np.ndarray:
+    """The different shingles of a text, whatever its case and white space are, as sorted 64-bit numbers."""
+    content = " ".join(text.casefold().split()).encode()
+    content += bytes(max(0, SHINGLE_BYTES - len(content)))
+    values = np.frombuffer(content, dtype=np.uint8)
+    windows = np.lib.stride_tricks.sliding_window_view(values, SHINGLE_BYTES)
+    return np.unique(np.ascontiguousarray(windows).view("<u8").ravel())
+
+
+def _mixed(shingles: np.ndarray) -> np.ndarray:
+    """64-bit shingles to the 32 bits that signatures are made of (the finaliser of SplitMix64)."""
+    mixed = shingles.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed >> np.uint64(32)
+
+
+def _load() -> Any:
+    try:
+        import datasketch
+    except ImportError as error:
+        raise RecipeError(
+            "dedup near needs the package datasketch: run `pip install datasketch`, or choose --dedup exact."
+        ) from error
+    return datasketch

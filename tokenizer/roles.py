@@ -1,0 +1,113 @@
+"""What a tokenizer puts around a text when it is called: as a decoder or an encoder was trained to expect it."""
+
+import json
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, processors
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+MASK = "<mask>"
+# A blank before a mask belongs to the masked word, as in RoBERTa.
+LEFT_STRIPPING_MASK = AddedToken(MASK, lstrip=True, special=True, normalized=False)
+ROLES = ("decoder", "encoder")
+
+
+def for_role(tokenizer: PreTrainedTokenizerBase, role: str, token_types: bool = False) -> PreTrainedTokenizerFast:
+    """A copy of a tokenizer that, when called, puts start and end tokens where the role needs them.
+
+    | role    | one text        | two texts                  | their token types         |
+    | ------- | --------------- | -------------------------- | ------------------------- |
+    | decoder | `<s> A`         | `<s> A </s> B`             | 0 to the `</s>`, 1 from B |
+    | encoder | `<s> A </s>`    | `<s> A </s> B </s>`        | 0 to the `</s>`, 1 from B |
+
+    Start is the tokenizer's bos token, else its cls token; end is its eos token, else its sep token. A tokenizer that
+    already puts exactly these around one text keeps what it puts around two (BERT's, RoBERTa's).
+
+    Args:
+        tokenizer: any fast tokenizer; it is left as it is.
+        role: "decoder" or "encoder"; an encoder's start and end also become its cls and sep tokens.
+        token_types: return `token_type_ids` too.
+
+    Returns:
+        A plain PreTrainedTokenizerFast, which keeps all of this when it is saved and loaded.
+
+    Raises:
+        ValueError: an unknown role, a tokenizer without a fast version, or one without start and end tokens.
+    """
+    if role not in ROLES:
+        raise ValueError(f"role {role!r} is unknown: choose one of {', '.join(ROLES)}.")
+    if not tokenizer.is_fast:
+        raise ValueError("the tokenizer has no fast version (tokenizer.json): convert it.")
+    start, end = tokenizer.bos_token or tokenizer.cls_token, tokenizer.eos_token or tokenizer.sep_token
+    if start is None or end is None:
+        raise ValueError(
+            f"the tokenizer has no {'start' if start is None else 'end'} token, which the role {role} needs: set its "
+            f"{'bos_token' if start is None else 'eos_token'}."
+        )
+    names = {"bos_token": start, "eos_token": end}
+    if role == "encoder":
+        names |= {"cls_token": start, "sep_token": end}
+    result = _plain(tokenizer, names, token_types)
+    before, after = [start], ([end] if role == "encoder" else [])
+    if not _puts_around(result, before, after, token_types):
+        _set_template(result.backend_tokenizer, start, end, closed=role == "encoder")
+    return result
+
+
+def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Give a tokenizer a mask token, "<mask>", if it has none; a blank before it then belongs to the masked word.
+
+    Returns:
+        Whether it had none. The vocabulary may have grown by one: resize the model's embeddings to `len(tokenizer)`.
+    """
+    if tokenizer.mask_token is not None:
+        return False
+    tokenizer.add_special_tokens({"mask_token": LEFT_STRIPPING_MASK})
+    return True
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, names: dict[str, str], token_types: bool) -> PreTrainedTokenizerFast:
+    """A copy that is of no class of its own, since some of those set their own template when they are loaded."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    # With their properties: a name alone would lose what belongs to the token, such as stripping the blank before it.
+    added = {str(token): token for token in backend.get_added_tokens_decoder().values()}
+    named: dict[str, Any] = {
+        name: added.get(token, token)
+        for name, token in {**tokenizer.special_tokens_map, **names}.items()
+        if isinstance(token, str)
+    }
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        **named,
+        extra_special_tokens=[added.get(token, token) for token in tokenizer.extra_special_tokens],
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        chat_template=tokenizer.chat_template,
+        clean_up_tokenization_spaces=tokenizer.clean_up_tokenization_spaces,
+        model_input_names=["input_ids", *(["token_type_ids"] if token_types else []), "attention_mask"],
+    )
+
+
+def _puts_around(tokenizer: PreTrainedTokenizerFast, before: list[str], after: list[str], token_types: bool) -> bool:
+    """Whether calling the tokenizer does this already, and tells two texts apart by token types if that is asked."""
+    text = tokenizer.backend_tokenizer.encode("a", add_special_tokens=False).tokens
+    one, two = tokenizer.backend_tokenizer.encode("a"), tokenizer.backend_tokenizer.encode("a", "a")
+    return one.tokens == before + text + after and (not token_types or set(two.type_ids) == {0, 1})
+
+
+def _set_template(backend: Tokenizer, start: str, end: str, closed: bool) -> None:
+    last = f" {end}" if closed else ""
+    template = processors.TemplateProcessing(
+        single=f"{start} $A{last}",
+        pair=f"{start} $A {end} $B:1{last and f'{last}:1'}",
+        special_tokens=[(token, backend.token_to_id(token)) for token in dict.fromkeys((start, end))],
+    )
+    state = json.loads(backend.to_str())["post_processor"] or {}
+    trims = [part["trim_offsets"] for part in (state, *state.get("processors", ())) if "trim_offsets" in part]
+    # What a byte-level tokenizer does about blanks in offsets is none of the template's business.
+    backend.post_processor = (
+        processors.Sequence([processors.ByteLevel(trim_offsets=trims[0]), template]) if trims else template
+    )
