@@ -1,0 +1,100 @@
+"""What a user says about the tasks that prepare a corpus together: how many, and where they run."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weft.recipes.common.errors import RecipeError
+
+EXECUTORS = ("local", "slurm")
+SLURM_FIELDS = ("partition", "time", "cpus_per_task", "mem_per_cpu_gb", "env_command", "sbatch_args")
+
+
+@dataclass
+class ClusterArguments:
+    """Where the tasks run."""
+
+    executor: str = field(default="local", metadata={"help": "local: on this machine; slurm: as jobs of a cluster"})
+    tasks: int | None = field(
+        default=None, metadata={"help": "tasks that share the files between them; without it one for each file"}
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "tasks at once, at most; without it one for each core (slurm: no limit)"}
+    )
+    work_dir: str | None = field(
+        default=None, metadata={"help": "folder for parts and logs, on a shared disk; without it OUTPUT_DIR.work"}
+    )
+    partition: str | None = field(default=None, metadata={"help": "slurm: the partition to run in"})
+    time: str = field(default="24:00:00", metadata={"help": "slurm: time limit of a job"})
+    cpus_per_task: int = field(default=1, metadata={"help": "slurm: cores for each task; its tokenizer uses them all"})
+    mem_per_cpu_gb: int = field(default=4, metadata={"help": "slurm: memory for each core, in GiB"})
+    env_command: str | None = field(
+        default=None,
+        metadata={"help": "slurm: what makes Weft available in a job; without it the environment in use is activated"},
+    )
+    sbatch_args: list[str] = field(
+        default_factory=list, metadata={"help": "slurm: more options of sbatch as NAME=VALUE, like account=me qos=long"}
+    )
+
+    def refuse_without_slurm(self, given: Iterable[str]) -> None:
+        """Raise RecipeError where a field is given that only the executor "slurm" obeys, and another is asked for."""
+        ignored = [name for name in SLURM_FIELDS if name in given]
+        if ignored and self.executor != "slurm":
+            raise RecipeError(
+                f"{', '.join(ignored)} has no effect without --executor slurm: give that, or leave it out."
+            )
+
+    def sbatch_options(self) -> dict[str, str]:
+        """`sbatch_args` as names and values; an option without a value has an empty one."""
+        return {name: value for name, _, value in (option.lstrip("-").partition("=") for option in self.sbatch_args)}
+
+    def check(self, files: int) -> None:
+        """Refuse what cannot run, before any work is done.
+
+        Args:
+            files: how many files there are to share between the tasks.
+
+        Raises:
+            RecipeError: names the field, what was given and what is allowed.
+        """
+        if self.executor not in EXECUTORS:
+            raise RecipeError(f"executor is {self.executor!r}: choose one of {', '.join(EXECUTORS)}.")
+        for name in ("tasks", "workers", "cpus_per_task", "mem_per_cpu_gb"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise RecipeError(f"{name} is {value}: give a whole number from 1.")
+        if self.tasks is not None and self.tasks > files:
+            raise RecipeError(
+                f"tasks is {self.tasks}, but there are {files} files and a task takes whole files: give at most "
+                f"{files}, or cut the files up."
+            )
+        if self.executor != "slurm":
+            return
+        if self.partition is None:
+            raise RecipeError("executor is 'slurm' without a partition: give --partition (sinfo lists them).")
+        if "" in self.sbatch_options():
+            raise RecipeError(f"sbatch_args is {self.sbatch_args}: give NAME=VALUE each, like account=me.")
+        if shutil.which("sbatch") is None:
+            raise RecipeError("there is no sbatch on this machine: run the command on a login node of the cluster.")
+        if "SLURM_ARRAY_TASK_ID" in os.environ:
+            raise RecipeError("this is a task of a Slurm job array itself: run the command on a login node.")
+
+
+def expand_patterns(paths: Iterable[str]) -> list[str]:
+    """The files that paths and patterns (with *, ** , ? or [...]) name; those of one pattern are sorted.
+
+    Raises:
+        RecipeError: no file matches a pattern.
+    """
+    expanded = []
+    for path in paths:
+        if Path(path).exists() or not any(sign in path for sign in "*?["):
+            expanded.append(path)
+            continue
+        root = Path(path).anchor
+        matching = sorted(str(match) for match in Path(root or ".").glob(path[len(root) :]) if match.is_file())
+        if not matching:
+            raise RecipeError(f"no file matches {path!r}: check the folder that the pattern starts from.")
+        expanded += matching
+    return expanded
