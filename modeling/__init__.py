@@ -7,10 +7,17 @@ import transformers
 
 from . import modeling_weft
 from .configuration_weft import AUTO_MAP, WeftConfig
-from .modeling_weft import WeftForCausalLM, WeftModel, WeftPreTrainedModel
+from .modeling_weft import WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining, WeftModel, WeftPreTrainedModel
 
 __version__ = "0.1.0"
-__all__ = ["WeftConfig", "WeftForCausalLM", "WeftModel", "WeftPreTrainedModel"]
+__all__ = [
+    "WeftConfig",
+    "WeftForCausalLM",
+    "WeftForMaskedLM",
+    "WeftForPreTraining",
+    "WeftModel",
+    "WeftPreTrainedModel",
+]
 
 transformers.AutoConfig.register(WeftConfig.model_type, WeftConfig, exist_ok=True)
 for _auto_class, _reference in AUTO_MAP.items():

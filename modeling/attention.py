@@ -9,6 +9,7 @@ from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.masking_utils import (
+    and_masks,
     create_bidirectional_mask,
     create_bidirectional_sliding_window_mask,
     create_causal_mask,
@@ -28,6 +29,18 @@ MASK_FUNCTIONS: dict[tuple[str, bool], Callable[..., Any]] = {
 }
 
 
+def is_ready_made(attention_mask: Any) -> bool:
+    """Whether a mask says by itself who sees whom (4-D, a dict, or one of flex attention) and is obeyed as it is."""
+    return attention_mask is not None and not (torch.is_tensor(attention_mask) and attention_mask.ndim == 2)
+
+
+def _last_tokens(is_token: torch.Tensor) -> torch.Tensor:
+    """For each place of bool [batch, tokens] the index of the last token before it, padding passed over, or -1."""
+    index = torch.arange(is_token.shape[-1], device=is_token.device)
+    last_token = torch.where(is_token, index, -1).cummax(dim=-1).values
+    return nn.functional.pad(last_token[:, :-1], (1, 0), value=-1)
+
+
 def find_documents(
     position_ids: torch.Tensor | None, attention_mask: Any, past_key_values: Cache | None
 ) -> torch.Tensor | None:
@@ -45,22 +58,65 @@ def find_documents(
     Returns:
         Ids [batch, tokens], or None where every row holds one document (not looked at while tracing).
     """
-    ready_made = attention_mask is not None and not (torch.is_tensor(attention_mask) and attention_mask.ndim == 2)
-    if position_ids is None or position_ids.shape[-1] == 1 or ready_made or _holds_tokens(past_key_values):
+    nothing_to_tell = position_ids is None or position_ids.shape[-1] == 1 or is_ready_made(attention_mask)
+    if nothing_to_tell or _holds_tokens(past_key_values):
         return None
     begins = nn.functional.pad(position_ids.diff(dim=-1) != 1, (1, 0))
     if attention_mask is not None:
         is_token = attention_mask[:, -position_ids.shape[-1] :].bool()
         position_ids, begins = position_ids.expand_as(is_token), begins.expand_as(is_token)
-        index = torch.arange(position_ids.shape[-1], device=position_ids.device)
-        last_token = torch.where(is_token, index, -1).cummax(dim=-1).values
-        last_token = nn.functional.pad(last_token[:, :-1], (1, 0), value=-1)
+        last_token = _last_tokens(is_token)
         goes_on = position_ids == position_ids.gather(-1, last_token.clamp(min=0)) + 1
         begins = (begins | (position_ids == 0)) & is_token & ~goes_on & (last_token >= 0)
     if not is_tracing(position_ids) and not begins.any():
         return None
     documents = begins.cumsum(-1)
     return documents if attention_mask is None else torch.where(is_token, documents, -1)
+
+
+def first_tokens(hidden_states: torch.Tensor, attention_mask: Any, position_ids: torch.Tensor | None) -> torch.Tensor:
+    """Where each document begins: of packed rows all in order, else the first token of each row that is not padding.
+
+    Args:
+        hidden_states: [batch, tokens, hidden_size].
+        attention_mask, position_ids: as in `find_documents`.
+
+    Returns:
+        Indices [documents] into the batch's tokens, row after row.
+    """
+    batch_size, tokens = hidden_states.shape[:2]
+    documents = find_documents(position_ids, attention_mask, None)
+    if documents is not None:
+        documents = documents.expand(batch_size, -1)
+        before = nn.functional.pad(documents.cummax(dim=-1).values[:, :-1], (1, 0), value=-1)
+        return (documents > before).flatten().nonzero().flatten()
+    rows = torch.arange(batch_size, device=hidden_states.device) * tokens
+    if attention_mask is None or is_ready_made(attention_mask):
+        return rows
+    return rows + attention_mask.to(torch.int).argmax(dim=-1)
+
+
+def previous_tokens(
+    hidden_states: torch.Tensor, attention_mask: Any, position_ids: torch.Tensor | None
+) -> torch.Tensor:
+    """The token before each token in its own document, padding passed over; a document's first token stands for itself.
+
+    Args:
+        hidden_states: [batch, tokens, hidden_size].
+        attention_mask, position_ids: as in `find_documents`.
+
+    Returns:
+        Indices [batch, tokens] into the row.
+    """
+    index = torch.arange(hidden_states.shape[1], device=hidden_states.device).expand(hidden_states.shape[:2])
+    previous = index - 1
+    if attention_mask is not None and not is_ready_made(attention_mask):
+        previous = _last_tokens(attention_mask.bool())
+    documents = find_documents(position_ids, attention_mask, None)
+    if documents is not None:
+        documents = documents.expand_as(index)
+        previous = previous.where(documents.gather(-1, previous.clamp(min=0)) == documents, -1)
+    return torch.where(previous < 0, index, previous)
 
 
 def _holds_tokens(past_key_values: Cache | None) -> bool:
@@ -72,9 +128,10 @@ def _holds_tokens(past_key_values: Cache | None) -> bool:
 def create_masks(
     config: PreTrainedConfig,
     inputs_embeds: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: Any,
     past_key_values: Cache | None,
     documents: torch.Tensor | None,
+    causal_rows: torch.Tensor | None = None,
 ) -> dict[str, Any]:
     """Masks in the form that the chosen backend wants, one for each layer type of the model.
 
@@ -82,11 +139,29 @@ def create_masks(
         config: its `is_causal` gives the direction.
         inputs_embeds: [batch, tokens, anything].
         attention_mask: [batch, cached + new tokens] of 0 and 1; or [batch, 1 or heads, tokens, cached + new
-            tokens], which is obeyed as it is; or None.
+            tokens], or a dict of masks by layer type, which are obeyed as they are; or None.
         past_key_values: the cache, if any.
         documents: ids [batch, tokens] of `find_documents`, which stand in for a 2-D attention_mask too.
+        causal_rows: bool [batch]; the rows of a bidirectional batch in which each token sees only itself and what came
+            before, as it would if `is_causal` were set.
+
+    Raises:
+        ValueError: causal_rows on flash attention, which has one direction for a whole batch, or beside a mask that
+            is ready-made.
     """
-    see_own_document = None
+    if causal_rows is not None and is_ready_made(attention_mask):
+        raise ValueError(
+            "causal_rows cannot change a ready-made attention_mask, which says by itself who sees whom: write the "
+            "direction of each row into that mask, or give a 2-D attention_mask or none."
+        )
+    if causal_rows is not None and "flash" in config._attn_implementation:
+        raise ValueError(
+            f"{config._attn_implementation} attends in one direction per batch, but causal_rows asks for both: use "
+            "attn_implementation='sdpa' or 'flex_attention'."
+        )
+    if isinstance(attention_mask, dict):
+        return attention_mask
+    edits = []
     if documents is not None:
         attention_mask = None
         documents = documents.expand(inputs_embeds.shape[0], -1)
@@ -98,13 +173,29 @@ def create_masks(
         def see_own_document(batch: Any, head: Any, query: Any, key: Any) -> Any:
             return documents[batch, query] == documents[batch, key]
 
+        edits.append(see_own_document)
+
+    is_causal = None if causal_rows is None else causal_rows.bool()
+
+    def edits_of(layer_type: str) -> Callable[..., Any] | None:
+        window = config.sliding_window if layer_type == "sliding_attention" else None
+
+        def see_what_came_before(batch: Any, head: Any, query: Any, key: Any) -> Any:
+            is_seen = key <= query
+            if window is not None:
+                is_seen = is_seen & (key > query - window)
+            return ~is_causal[batch] | is_seen
+
+        functions = edits if is_causal is None else [*edits, see_what_came_before]
+        return and_masks(*functions) if functions else None
+
     return {
         layer_type: MASK_FUNCTIONS[layer_type, config.is_causal](
             config=config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
-            and_mask_function=see_own_document,
+            and_mask_function=edits_of(layer_type),
         )
         for layer_type in dict.fromkeys(config.layer_types)
     }

@@ -13,6 +13,8 @@ AUTO_MAP = {
     "AutoConfig": "configuration_weft.WeftConfig",
     "AutoModel": "modeling_weft.WeftModel",
     "AutoModelForCausalLM": "modeling_weft.WeftForCausalLM",
+    "AutoModelForMaskedLM": "modeling_weft.WeftForMaskedLM",
+    "AutoModelForPreTraining": "modeling_weft.WeftForPreTraining",
 }
 
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
@@ -46,13 +48,21 @@ class WeftConfig(PreTrainedConfig):
         attention_dropout: share of attention weights dropped in training.
         hidden_dropout: share of activations dropped in training after the embedding and before each residual sum.
         is_causal: direction of attention of this checkpoint, which the base model follows: True (each token
-            sees itself and what came before) or False (all tokens). WeftForCausalLM is causal whatever it says.
+            sees itself and what came before) or False (all tokens). WeftForCausalLM is causal, WeftForMaskedLM and
+            WeftForPreTraining are not, whatever it says.
+        masked_next_token: a masked token is predicted from the position before it, as a causal model predicts, so that
+            one head serves both (GPT-BERT, https://huggingface.co/papers/2410.24159). WeftForMaskedLM then shifts its
+            logits itself: those at i always predict token i.
         rope_parameters: rotary positions as transformers writes them: {"rope_type": ..., "rope_theta": ...,
             "factor": ..., "partial_rotary_factor": ...}.
         layer_types: for each layer "full_attention" or "sliding_attention"; the default is full_attention,
             or sliding_attention where a sliding_window is given.
         sliding_window: number of tokens, itself included, that a sliding_attention layer sees; without is_causal,
             so many tokens to each side.
+        type_vocab_size: number of token types (segments) with an embedding of their own; 0: none. Where it is not 0 and
+            no token_type_ids are given, all tokens are of type 0.
+        lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
+        lm_head_bias: biases in the head: in its output matrix and in the dense map.
         tie_word_embeddings: one matrix for the embedding and the head.
         use_cache: return keys and values, so that generation does not compute them again.
         pad_token_id: id of padding.
@@ -97,9 +107,13 @@ class WeftConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0
     is_causal: bool = True
+    masked_next_token: bool = False
     rope_parameters: dict | None = None
     layer_types: list[str] | None = None
     sliding_window: int | None = None
+    type_vocab_size: int = 0
+    lm_head_transform: bool = False
+    lm_head_bias: bool = False
     tie_word_embeddings: bool = True
     use_cache: bool = True
     pad_token_id: int | None = None
@@ -150,6 +164,8 @@ class WeftConfig(PreTrainedConfig):
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, give an even one.")
+        if self.type_vocab_size < 0:
+            raise ValueError(f"type_vocab_size={self.type_vocab_size} is not allowed: it must be at least 0.")
         for name in ("norm_eps", "initializer_range"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be above 0.")

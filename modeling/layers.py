@@ -68,6 +68,31 @@ class WeftLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
 
 
+class WeftHeadTransform(nn.Module):
+    """What may stand before the language-model head's output matrix: dense map, activation, norm
+    (BERT, https://huggingface.co/papers/1810.04805)."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.lm_head_bias)
+        self.act_fn = ACT2FN[config.hidden_act]
+        self.norm = WeftRMSNorm(config.hidden_size, config.norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.act_fn(self.dense(hidden_states)))
+
+
+class WeftPooler(nn.Module):
+    """Dense map and tanh of one hidden state for each document, as in BERT."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.dense(hidden_states))
+
+
 def dropout(config: PreTrainedConfig) -> nn.Module:
     """Dropout of activations, an Identity where it is off."""
     return nn.Dropout(config.hidden_dropout) if config.hidden_dropout else nn.Identity()

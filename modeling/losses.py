@@ -38,19 +38,60 @@ def causal_lm_loss(
     )
 
 
+def masked_lm_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    vocab_size: int,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    loss_weights: torch.Tensor | None = None,
+    **_: Any,
+) -> torch.Tensor:
+    """Cross-entropy in nats per target, of logits that stand where their labels do.
+
+    Args:
+        logits: [..., vocab_size].
+        labels: [...], `ignore_index` where there is no target.
+        num_items_in_batch: what the sum is divided by: the targets (or the weights) of the whole step. None: those of
+            this call.
+        loss_weights: [...], what each target counts; None: 1.
+
+    Returns:
+        A scalar in float32 (float64 for float64 logits).
+    """
+    weights = None if loss_weights is None else loss_weights.reshape(-1)
+    return token_cross_entropy(
+        logits.reshape(-1, vocab_size), labels.reshape(-1), num_items_in_batch, ignore_index, weights
+    )
+
+
 def token_cross_entropy(
     logits: torch.Tensor,
     targets: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
     ignore_index: int = IGNORE_INDEX,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cross-entropy of logits [n, classes] against targets [n]: summed and divided by `num_items_in_batch`, or
-    averaged over the targets that are not `ignore_index`."""
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    """Cross-entropy of logits [n, classes] against targets [n]: the sum, weighted by `weights` [n] where they are
+    given, divided by `num_items_in_batch`, or by the number (or weight) of the targets that are not `ignore_index`.
+    Without any target it is 0."""
+    nats = target_nats(logits, targets, ignore_index)
     targets = targets.to(logits.device)
+    if weights is not None:
+        weights = weights.to(nats)
+        nats = nats * weights
     if num_items_in_batch is None:
-        return nn.functional.cross_entropy(logits, targets, ignore_index=ignore_index)
+        is_target = targets != ignore_index
+        num_items_in_batch = is_target.sum() if weights is None else (weights * is_target).sum()
     if torch.is_tensor(num_items_in_batch):
         num_items_in_batch = num_items_in_batch.to(logits.device)
-    return nn.functional.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum") / num_items_in_batch
+        return nats.sum() / torch.where(num_items_in_batch == 0, 1, num_items_in_batch)
+    return nats.sum() / (num_items_in_batch or 1)
+
+
+def target_nats(logits: torch.Tensor, targets: torch.Tensor, ignore_index: int = IGNORE_INDEX) -> torch.Tensor:
+    """Cross-entropy of each row of logits [n, classes] against its target [n]: [n], 0 at `ignore_index`; half
+    precision is computed in float32."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return nn.functional.cross_entropy(logits, targets.to(logits.device), ignore_index=ignore_index, reduction="none")

@@ -1,16 +1,17 @@
 """Every backend, compiled, exported, checkpointed or adapted, computes what plain eager attention computes."""
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
+from helpers.models import ENCODERS, FULL, ROLES, SLIDING, make_model, make_role, random_ids, tiny_config
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from weft import WeftConfig, WeftForCausalLM, WeftModel
+from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM
 
 ROUNDING = {"rtol": 0.0, "atol": 2e-5}
 LAYERS: dict[str, dict[str, Any]] = {
@@ -58,16 +59,33 @@ def gradients_of(model: PreTrainedModel, seed: int = 5, **inputs: Any) -> dict[s
 
 
 @pytest.mark.parametrize("kind", ["plain", "padded", "packed", "packed and padded"])
-@pytest.mark.parametrize("causal", [True, False], ids=["causal head", "bidirectional base"])
+@pytest.mark.parametrize("role", list(ROLES))
 @pytest.mark.parametrize("layers", list(LAYERS))
-def test_sdpa_equals_eager(layers: str, causal: bool, kind: str) -> None:
-    config, model_class = tiny_config(is_causal=causal, **LAYERS[layers]), WeftForCausalLM if causal else WeftModel
+def test_sdpa_equals_eager(layers: str, role: str, kind: str) -> None:
     inputs = inputs_of(kind, 2, 21)
     real = inputs.get("attention_mask", torch.ones(2, 21)).bool()
     with torch.no_grad():
-        eager = make_model(config, "eager", model_class)(**inputs)[0]
-        sdpa = make_model(config, "sdpa", model_class)(**inputs)[0]
+        eager = make_role(role, "eager", **LAYERS[layers])(**inputs)[0]
+        sdpa = make_role(role, "sdpa", **LAYERS[layers])(**inputs)[0]
     torch.testing.assert_close(sdpa[real], eager[real], **ROUNDING)
+
+
+@pytest.mark.parametrize("kind", ["padded", "packed and padded"])
+@pytest.mark.parametrize("layers", list(LAYERS))
+@pytest.mark.parametrize("role", ENCODERS[1:])
+def test_gradients_of_an_encoder_on_sdpa_equal_those_on_eager(role: str, layers: str, kind: str) -> None:
+    """Of every weight there is, the heads' own ones included."""
+    inputs = inputs_of(kind, 2, 21)
+    labels = inputs["input_ids"].masked_fill((inputs["attention_mask"] == 0) | (torch.rand(2, 21) < 0.5), -100)
+    if role == "pretraining head":
+        inputs["next_sentence_label"] = torch.tensor([0, 1] if kind == "padded" else [0, 1, 1, 0])
+    found = []
+    for backend in ("eager", "sdpa"):
+        model = make_role(role, backend, **LAYERS[layers]).double()
+        model(**inputs, labels=labels).loss.backward()
+        found.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=0, atol=1e-10 * max(1, expected.abs().max().item()))
 
 
 @needs_compiler
@@ -147,15 +165,15 @@ def test_nothing_asked_is_sdpa() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "padded", "packed"])
-@pytest.mark.parametrize("causal", [True, False], ids=["causal head", "bidirectional base"])
-def test_attention_weights_and_hidden_states(causal: bool, kind: str) -> None:
-    model_class = WeftForCausalLM if causal else WeftModel
-    model = make_model(tiny_config(is_causal=causal, **LAYERS["mixed"]), "eager", model_class)
+@pytest.mark.parametrize("role", ["causal head", "bidirectional base", "masked head", "masked head, shifted"])
+def test_attention_weights_and_hidden_states(role: str, kind: str) -> None:
+    causal = role == "causal head"
+    model = make_role(role, "eager", **LAYERS["mixed"])
     inputs = inputs_of(kind, 2, 21)
     with torch.no_grad():
         plain = model(**inputs)[0]
         output = model(**inputs, output_attentions=True, output_hidden_states=True)
-        base = model.model if causal else model
+        base = model if role == "bidirectional base" else model.model
         last = base(**inputs, is_causal=causal).last_hidden_state
     assert torch.equal(output[0], plain)
     assert len(output.attentions) == 2
@@ -191,10 +209,11 @@ def test_outputs_as_a_tuple() -> None:
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing_gives_the_same_bits(reentrant: bool, backend: str, dropped: float) -> None:
-    """Also where the config says bidirectional, which must not come back when layers are computed again."""
-    for causal in (True, False):
+    """Also where the head disagrees with the config's direction, which must not come back when layers are computed
+    again."""
+    for model_class, causal in itertools.product((WeftForCausalLM, WeftForMaskedLM), (True, False)):
         config = tiny_config(attention_dropout=dropped, hidden_dropout=dropped, is_causal=causal, num_hidden_layers=3)
-        model = make_model(config, backend).train()
+        model = make_model(config, backend, model_class).train()
         for kind in ("plain", "packed"):
             inputs = inputs_of(kind, 2, 21)
             expected = gradients_of(model, **inputs)
@@ -245,12 +264,16 @@ def compiled(model: PreTrainedModel) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("model_class", "causal"),
-    [(WeftForCausalLM, True), (WeftForCausalLM, False), (WeftModel, False)],
-    ids=["head", "head of a bidirectional checkpoint", "bidirectional base"],
+    ("role", "causal"),
+    [
+        ("causal head", True),
+        ("causal head", False),
+        ("bidirectional base", False),
+        ("masked head, shifted", False),
+    ],
 )
-def test_compiled_equals_uncompiled(model_class: type, causal: bool) -> None:
-    model = make_model(tiny_config(is_causal=causal, **LAYERS["mixed"]), "sdpa", model_class)
+def test_compiled_equals_uncompiled(role: str, causal: bool) -> None:
+    model = make_role(role, is_causal=causal, **LAYERS["mixed"])
     graph = compiled(model)
     for kind in ("plain", "packed", "packed and padded"):
         inputs = inputs_of(kind, 2, 21)
@@ -261,12 +284,22 @@ def test_compiled_equals_uncompiled(model_class: type, causal: bool) -> None:
     assert model.config.is_causal is causal
 
 
-def test_compiled_training_equals_uncompiled() -> None:
-    model = make_model(tiny_config(**LAYERS["mixed"])).train()
+@pytest.mark.parametrize("role", ["causal head", "masked head", "pretraining head"])
+def test_compiled_training_equals_uncompiled(role: str) -> None:
+    """With a fixed number of places to predict from and to pool, as a recipe gives them."""
+    model = make_role(role, **LAYERS["mixed"]).train()
     inputs = inputs_of("packed", 2, 21)
-    expected = gradients_of(model, **inputs)
+    labels = inputs["input_ids"]
+    if role != "causal head":
+        inputs["predict_from"] = torch.tensor([3, 8, 20, 30])
+        inputs["causal_rows"] = torch.tensor([False, True])
+        labels = torch.tensor([5, 7, 9, -100])
+    if role == "pretraining head":
+        inputs |= {"pool_from": torch.tensor([0, 6, 21, 27]), "next_sentence_label": torch.tensor([0, 1, -100, 1])}
+    model(**inputs, labels=labels).loss.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
-    compiled(model)(**inputs, labels=inputs["input_ids"]).loss.backward()
+    compiled(model)(**inputs, labels=labels).loss.backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], **ROUNDING)
 
@@ -284,14 +317,18 @@ class LogitsOf(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("causal", "kind"),
-    [(True, "attention_mask"), (False, "position_ids")],
-    ids=["causal head, padded", "bidirectional base, packed"],
+    ("role", "kind"),
+    [
+        ("causal head", "attention_mask"),
+        ("bidirectional base", "position_ids"),
+        ("masked head", "attention_mask"),
+        ("masked head, shifted", "position_ids"),
+        ("pretraining head", "attention_mask"),
+    ],
 )
-def test_an_exported_program_equals_the_model(causal: bool, kind: str) -> None:
+def test_an_exported_program_equals_the_model(role: str, kind: str) -> None:
     """Exported once, with batch size and length left open (3 tokens at least)."""
-    model_class = WeftForCausalLM if causal else WeftModel
-    model = make_model(tiny_config(is_causal=causal, **LAYERS["mixed"]), "sdpa", model_class)
+    model = make_role(role, **LAYERS["mixed"])
 
     def beside(batch: int, length: int) -> torch.Tensor:
         if kind == "attention_mask":
@@ -313,8 +350,12 @@ def test_an_exported_program_equals_the_model(causal: bool, kind: str) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_the_vocabulary_can_grow_and_shrink(tied: bool, tmp_path: Path) -> None:
-    model, ids = make_model(tiny_config(tie_word_embeddings=tied)), random_ids(2, 9, vocab_size=50)
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("model_class", [WeftForCausalLM, WeftForMaskedLM])
+def test_the_vocabulary_can_grow_and_shrink(model_class: type, bias: bool, tied: bool, tmp_path: Path) -> None:
+    config = tiny_config(tie_word_embeddings=tied, lm_head_bias=bias, lm_head_transform=bias)
+    model, ids = make_model(config, model_class=model_class), random_ids(2, 9, vocab_size=50)
+    shift = model_class is WeftForCausalLM
     with torch.no_grad():
         before = model(ids).logits
     for size in (80, 50):
@@ -322,25 +363,31 @@ def test_the_vocabulary_can_grow_and_shrink(tied: bool, tmp_path: Path) -> None:
         kept = min(size, 61)
         assert model.config.vocab_size == size
         assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+        assert (model.lm_head.bias is not None and model.lm_head.bias.shape == (size,)) == bias
         with torch.no_grad():
             output = model(ids, labels=ids)
         assert output.logits.shape == (2, 9, size)
         torch.testing.assert_close(output.logits[..., :kept], before[..., :kept], **ROUNDING)
-        expected = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+        expected = torch.nn.functional.cross_entropy(
+            output.logits[:, : 9 - shift].flatten(0, 1), ids[:, shift:].flatten()
+        )
         torch.testing.assert_close(output.loss, expected)
         model.save_pretrained(tmp_path)
-        again = WeftForCausalLM.from_pretrained(tmp_path)
+        again = model_class.from_pretrained(tmp_path)
         with torch.no_grad():
             assert torch.equal(again(ids).logits, output.logits)
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]], ids=["all-linear", "named"])
-def test_lora_trains_generates_saves_and_merges(targets: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model_class", [WeftForCausalLM, WeftForMaskedLM])
+def test_lora_trains_generates_saves_and_merges(model_class: type, targets: Any, tmp_path: Path) -> None:
     ids = random_ids(4, 12)
-    model = make_model(tiny_config(pad_token_id=0))
+    model = make_model(tiny_config(pad_token_id=0), model_class=model_class)
+    generates = model_class is WeftForCausalLM
     with torch.no_grad():
         before = model(ids).logits
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+    task = "CAUSAL_LM" if generates else None
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=targets, task_type=task))
     frozen = {name: weight.clone() for name, weight in adapted.named_parameters() if not weight.requires_grad}
     with torch.no_grad():
         torch.testing.assert_close(adapted(ids).logits, before, **ROUNDING)
@@ -356,19 +403,22 @@ def test_lora_trains_generates_saves_and_merges(targets: Any, tmp_path: Path) ->
     assert all(torch.equal(dict(adapted.named_parameters())[name], weight) for name, weight in frozen.items())
 
     adapted.eval()
-    generated = adapted.generate(input_ids=ids[:1], max_new_tokens=8, do_sample=False)
-    assert generated.shape == (1, 20)
+    if generates:
+        generated = adapted.generate(input_ids=ids[:1], max_new_tokens=8, do_sample=False)
+        assert generated.shape == (1, 20)
     with torch.no_grad():
         after = adapted(ids).logits
     assert (after - before).abs().max() > 1e-3
     adapted.save_pretrained(tmp_path)
-    loaded = PeftModel.from_pretrained(make_model(tiny_config(pad_token_id=0)), tmp_path).eval()
+    plain = make_model(tiny_config(pad_token_id=0), model_class=model_class)
+    loaded = PeftModel.from_pretrained(plain, tmp_path).eval()
     merged = adapted.merge_and_unload()
-    assert isinstance(merged, WeftForCausalLM)
+    assert isinstance(merged, model_class)
     with torch.no_grad():
         assert torch.equal(loaded(ids).logits, after)
         torch.testing.assert_close(merged(ids).logits, after, **ROUNDING)
-    assert torch.equal(merged.generate(ids[:1], max_new_tokens=8, do_sample=False), generated)
+    if generates:
+        assert torch.equal(merged.generate(ids[:1], max_new_tokens=8, do_sample=False), generated)
 
 
 def test_fewer_layers_than_the_config_has_types_for(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import weft
-from weft import WeftConfig, WeftForCausalLM
+from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining
 from weft.configuration_weft import AUTO_MAP
 
 
@@ -47,6 +47,8 @@ from weft.configuration_weft import AUTO_MAP
             {"rope_parameters": {FULL: {"rope_type": "default"}}},
             "a dict for each of full_attention",
         ),
+        ({"type_vocab_size": -1}, "type_vocab_size=-1 is not allowed: it must be at least 0"),
+        ({"masked_next_token": 1}, "masked_next_token.*expected bool, got int"),
         ({"norm_eps": -1e-6}, "norm_eps=-1e-06 is not allowed: it must be above 0"),
         ({"initializer_range": 0.0}, r"initializer_range=0\.0 is not allowed: it must be above 0"),
         *(
@@ -91,6 +93,8 @@ def test_the_default_shape() -> None:
     assert config.rope_parameters == {"rope_theta": 10000.0, "rope_type": "default"}
     assert config.qk_norm and config.is_causal and config.tie_word_embeddings and config.use_cache
     assert not config.attention_bias and not config.mlp_bias
+    assert not config.type_vocab_size and not config.masked_next_token
+    assert not config.lm_head_transform and not config.lm_head_bias
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,8 @@ def test_older_names_of_the_rotary_fields_are_understood(old: dict[str, Any]) ->
     assert config.rope_parameters["rope_type"] == old.get("rope_scaling", {"rope_type": "default"})["rope_type"]
 
 
-def test_initial_weights() -> None:
+@pytest.mark.parametrize("model_class", [WeftForCausalLM, WeftForPreTraining])
+def test_initial_weights(model_class: type) -> None:
     """What writes to the residual stream starts smaller by the square root of the number of writers."""
     torch.manual_seed(0)
     config = WeftConfig(
@@ -131,17 +136,21 @@ def test_initial_weights() -> None:
         initializer_range=0.05,
         attention_bias=True,
         mlp_bias=True,
+        type_vocab_size=40,
+        lm_head_transform=True,
+        lm_head_bias=True,
         tie_word_embeddings=False,
     )
-    for name, parameter in WeftForCausalLM(config).named_parameters():
+    for name, parameter in model_class(config).named_parameters():
         if "norm" in name:
             assert (parameter == 1).all(), name
         elif name.endswith("bias"):
             assert (parameter == 0).all(), name
         else:
             expected = 0.05 / 4 if "o_proj" in name or "down_proj" in name else 0.05
-            assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
-            assert abs(parameter.mean().item()) < expected / 20, name
+            tolerance = 3 / parameter.numel() ** 0.5
+            assert parameter.std().item() == pytest.approx(expected, rel=tolerance), name
+            assert abs(parameter.mean().item()) < expected * tolerance, name
 
 
 FAR_FROM_DEFAULT = {
@@ -162,9 +171,13 @@ FAR_FROM_DEFAULT = {
     "attention_dropout": 0.25,
     "hidden_dropout": 0.5,
     "is_causal": False,
+    "masked_next_token": True,
     "rope_parameters": {"rope_type": "linear", "rope_theta": 77.0, "factor": 3.0},
     "layer_types": [SLIDING, FULL, SLIDING],
     "sliding_window": 9,
+    "type_vocab_size": 3,
+    "lm_head_transform": True,
+    "lm_head_bias": True,
     "tie_word_embeddings": False,
     "use_cache": False,
     "pad_token_id": 3,
@@ -204,19 +217,21 @@ def test_every_field_reaches_the_model(name: str) -> None:
     results = []
     for fields in (base, {**base, **change}):
         torch.manual_seed(0)
-        model = WeftForCausalLM(WeftConfig(**fields)).train()
+        model = WeftForMaskedLM(WeftConfig(**fields)).train()
         weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.3 * torch.randn(parameter.shape))
             hidden = model.model(random_ids(1, 30)).last_hidden_state
+            logits = model(random_ids(1, 30)).logits
         tied = model.lm_head.weight is model.model.embed_tokens.weight
-        results.append((weights, hidden, tied, model.model.embed_tokens.padding_idx))
-    (weights, hidden, *rest), (other_weights, other_hidden, *other_rest) = results
+        results.append((weights, (hidden, logits), tied, model.model.embed_tokens.padding_idx))
+    (weights, computed, *rest), (other_weights, other_computed, *other_rest) = results
     same_weights = weights.keys() == other_weights.keys() and all(
         torch.equal(weight, other_weights[key]) for key, weight in weights.items()
     )
-    assert not (same_weights and torch.equal(hidden, other_hidden) and rest == other_rest)
+    same_numbers = all(one.equal(other) for one, other in zip(computed, other_computed))
+    assert not (same_weights and same_numbers and rest == other_rest)
 
 
 def test_a_config_with_unknown_keys_still_loads(tmp_path: Path) -> None:

@@ -1,93 +1,20 @@
 """A saved folder is all that another machine needs: transformers loads it without this package, to the same bits."""
 
 import json
-import os
 import re
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
+from helpers.elsewhere import ROPE, elsewhere, make_folder, succeed
+from helpers.models import make_model, random_ids, tiny_config
 from safetensors import safe_open
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining
 
 import weft
-from weft import WeftConfig, WeftForCausalLM, WeftModel
-
-WORDS = ["<pad>", "<s>", "</s>", *(chr(code) for code in range(ord("a"), ord("z") + 1)), "<unk>"]
-ROPE = {
-    "default": {"rope_type": "default"},
-    "dynamic": {"rope_type": "dynamic", "factor": 4.0},
-    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
-}
-
-# Runs first in every other process: whatever asks for the package is told that there is none.
-BLOCK_THE_PACKAGE = """
-import sys
-
-class Nowhere:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "weft":
-            raise ModuleNotFoundError("No module named 'weft'", name="weft")
-
-sys.meta_path.insert(0, Nowhere())
-"""
-
-
-def make_folder(folder: Path, rope: str = "default", **changes: Any) -> tuple[WeftForCausalLM, torch.Tensor]:
-    """Save a model with its tokenizer; give the model back with tokens longer than its original maximum."""
-    fields = {
-        "vocab_size": len(WORDS),
-        "max_position_embeddings": 20,
-        "rope_parameters": {**ROPE[rope], "rope_theta": 100.0},
-        "sliding_window": 5,
-        "layer_types": [SLIDING, FULL],
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    model = make_model(tiny_config(**{**fields, **changes}))
-    model.save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=20,
-    ).save_pretrained(folder)
-    return model, random_ids(2, 30, vocab_size=len(WORDS))
-
-
-def elsewhere(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a fresh process with its own cache of remote code, without this package, network or stdin."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    environment |= {"HF_MODULES_CACHE": str(tmp_path / "home" / "modules")}
-    script = BLOCK_THE_PACKAGE + textwrap.dedent(code)
-    return subprocess.run(
-        [sys.executable, "-I", "-c", script],
-        env=environment,
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def succeed(code: str, tmp_path: Path) -> str:
-    """What the process printed; a failure shows what it complained of."""
-    done = elsewhere(code, tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining, WeftModel
+from weft.configuration_weft import AUTO_MAP
 
 
 def test_the_other_process_really_has_no_package(tmp_path: Path) -> None:
@@ -163,14 +90,14 @@ def test_loading_without_trust_is_refused(tmp_path: Path) -> None:
         """
         import transformers
 
-        for name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM"):
+        for name in NAMES:
             try:
                 getattr(transformers, name).from_pretrained("model")
             except ValueError as error:
                 assert "trust_remote_code=True" in str(error), error
             else:
                 raise AssertionError(f"{name} ran code that nobody trusted")
-        """,
+        """.replace("NAMES", str(list(AUTO_MAP))),
         tmp_path,
     )
 
@@ -186,6 +113,8 @@ def test_with_the_package_no_trust_is_needed(tmp_path: Path) -> None:
         with torch.no_grad():
             assert torch.equal(loaded(ids).logits, model(ids).logits)
     assert type(AutoModelForCausalLM.from_config(tiny_config())) is WeftForCausalLM
+    assert type(AutoModelForMaskedLM.from_config(tiny_config())) is WeftForMaskedLM
+    assert type(AutoModelForPreTraining.from_config(tiny_config())) is WeftForPreTraining
     assert type(AutoModel.from_config(tiny_config())) is WeftModel
 
 
@@ -195,7 +124,7 @@ def relative_imports(path: Path) -> set[str]:
     return {f"{name}.py" for name in names}
 
 
-@pytest.mark.parametrize("model_class", [WeftForCausalLM, WeftModel])
+@pytest.mark.parametrize("model_class", [WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining, WeftModel])
 def test_what_a_saved_folder_contains(model_class: type, tmp_path: Path) -> None:
     """Weights as safetensors only, the code whole and unchanged, and the table of every class."""
     make_model(model_class=model_class).save_pretrained(tmp_path)
@@ -277,25 +206,6 @@ def test_positions_stay_exact_in_half_precision(dtype: torch.dtype, tmp_path: Pa
     assert loaded.dtype == dtype
     assert loaded.model.rotary_emb.inv_freq.dtype == torch.float32
     assert torch.equal(loaded.model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
-
-
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_heads_load_each_others_folders(tied: bool, tmp_path: Path) -> None:
-    """The base model leaves the head over; the head class finds everything but an untied head in a base folder."""
-    model, ids = make_folder(tmp_path / "head", tie_word_embeddings=tied)
-    base, report = WeftModel.from_pretrained(tmp_path / "head", output_loading_info=True)
-    assert not report["missing_keys"] and not report["mismatched_keys"]
-    assert set(report["unexpected_keys"]) == (set() if tied else {"lm_head.weight"})
-    with torch.no_grad():
-        assert torch.equal(base(ids).last_hidden_state, model.model(ids).last_hidden_state)
-    base.save_pretrained(tmp_path / "base")
-    head, report = WeftForCausalLM.from_pretrained(tmp_path / "base", output_loading_info=True)
-    assert set(report["missing_keys"]) == (set() if tied else {"lm_head.weight"})
-    assert not report["unexpected_keys"]
-    with torch.no_grad():
-        assert torch.equal(head.model(ids).last_hidden_state, base(ids).last_hidden_state)
-        if tied:
-            assert torch.equal(head(ids).logits, model(ids).logits)
 
 
 def test_a_checkpoint_saved_in_several_files_loads(tmp_path: Path) -> None:

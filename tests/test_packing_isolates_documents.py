@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.flash import use_stand_in
-from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
+from helpers.models import FULL, ROLES, SLIDING, make_role, random_ids, tiny_config
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.masking_utils import sdpa_mask
 
-from weft import WeftConfig, WeftForCausalLM, WeftModel
+from weft import WeftConfig
 from weft.attention import document_lengths, find_documents
 
 LENGTHS = (16, 21, 11)
@@ -38,14 +38,14 @@ LAYERS: dict[str, dict[str, Any]] = {
     "sliding": {"sliding_window": 5},
     "mixed": {"sliding_window": 5, "layer_types": [SLIDING, FULL]},
 }
-# flex_attention compiles one kernel for each kind of layer, so it is only tried where both kinds are in one model.
-BACKENDS_AND_LAYERS = [
-    ("eager", "full"),
-    ("eager", "sliding"),
-    ("sdpa", "full"),
-    ("sdpa", "sliding"),
-    ("sdpa", "mixed"),
-    pytest.param("flex_attention", "mixed", marks=needs_compiler),
+# flex_attention compiles one kernel for each kind of layer and each direction: it is tried where one model has all.
+CASES = [
+    *itertools.product(("eager", "sdpa"), ("full", "sliding"), ROLES),
+    *(("sdpa", "mixed", role) for role in ROLES),
+    *(
+        pytest.param("flex_attention", "mixed", role, marks=needs_compiler)
+        for role in ("causal head", "masked head, shifted")
+    ),
 ]
 
 
@@ -60,10 +60,9 @@ def places(lengths: tuple[int, ...] = LENGTHS) -> list[slice]:
     return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
-def packed_model(backend: str, layers: str, causal: bool) -> torch.nn.Module:
-    """A causal head, or the base model that looks both ways."""
-    model_class = WeftForCausalLM if causal else WeftModel
-    return make_model(tiny_config(is_causal=causal, **LAYERS[layers]), backend, model_class)
+def packed_model(backend: str, layers: str, role: str = "causal head") -> torch.nn.Module:
+    """The stack in one of its roles."""
+    return make_role(role, backend, **LAYERS[layers])
 
 
 def outputs(model: torch.nn.Module, **inputs: Any) -> torch.Tensor:
@@ -92,11 +91,10 @@ def call_arguments(kind: str, batch: int) -> dict[str, torch.Tensor]:
     }[kind]
 
 
-@pytest.mark.parametrize("causal", [True, False], ids=["causal head", "bidirectional base"])
-@pytest.mark.parametrize(("backend", "layers"), BACKENDS_AND_LAYERS)
-def test_other_documents_change_nothing(backend: str, layers: str, causal: bool) -> None:
+@pytest.mark.parametrize(("backend", "layers", "role"), CASES)
+def test_other_documents_change_nothing(backend: str, layers: str, role: str) -> None:
     """With the default cache arguments, with and without a mask, for one row and for several."""
-    model = packed_model(backend, layers, causal)
+    model = packed_model(backend, layers, role)
     kinds = ["positions", "broadcast positions", "mask of ones", "broadcast positions, mask of ones", "boolean mask"]
     for kind in kinds[1:3] if backend == "flex_attention" else kinds:
         for batch in (2,) if backend == "flex_attention" else (1, 2):
@@ -116,7 +114,7 @@ def test_other_documents_change_nothing(backend: str, layers: str, causal: bool)
 @pytest.mark.parametrize("use_cache", [None, True, False])
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_cache_arguments_change_nothing(backend: str, use_cache: bool | None) -> None:
-    model = packed_model(backend, "mixed", causal=True)
+    model = packed_model(backend, "mixed")
     ids = random_ids(2, sum(LENGTHS))
     arguments = {} if use_cache is None else {"use_cache": use_cache}
     expected = outputs(model, input_ids=ids, position_ids=packed_positions())
@@ -127,11 +125,10 @@ def test_cache_arguments_change_nothing(backend: str, use_cache: bool | None) ->
         assert torch.equal(actual, expected)
 
 
-@pytest.mark.parametrize("causal", [True, False], ids=["causal head", "bidirectional base"])
-@pytest.mark.parametrize(("backend", "layers"), BACKENDS_AND_LAYERS)
-def test_each_document_alone_gives_the_same_numbers(backend: str, layers: str, causal: bool) -> None:
-    model = packed_model(backend, layers, causal)
-    reference = packed_model("eager", layers, causal)
+@pytest.mark.parametrize(("backend", "layers", "role"), CASES)
+def test_each_document_alone_gives_the_same_numbers(backend: str, layers: str, role: str) -> None:
+    model = packed_model(backend, layers, role)
+    reference = packed_model("eager", layers, role)
     ids = random_ids(2, sum(LENGTHS))
     packed = outputs(model, input_ids=ids, position_ids=packed_positions())
     for place in places():
@@ -139,13 +136,13 @@ def test_each_document_alone_gives_the_same_numbers(backend: str, layers: str, c
         torch.testing.assert_close(packed[:, place], alone, **ROUNDING)
 
 
-@pytest.mark.parametrize("causal", [True, False], ids=["causal head", "bidirectional base"])
+@pytest.mark.parametrize("role", list(ROLES))
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("padding_position", [0, 1, -1])
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
-def test_padded_packed_rows(backend: str, padding_position: int, side: str, causal: bool) -> None:
+def test_padded_packed_rows(backend: str, padding_position: int, side: str, role: str) -> None:
     """Rows of several lengths, padded to the longest: documents stay apart and padding has no effect."""
-    model = packed_model(backend, "mixed", causal)
+    model = packed_model(backend, "mixed", role)
     rows = [(7, 9, 4), (5, 3)]
     longest = max(map(sum, rows))
     ids, mask = torch.zeros(2, longest, dtype=torch.long), torch.zeros(2, longest, dtype=torch.long)
@@ -172,7 +169,7 @@ def test_padded_packed_rows(backend: str, padding_position: int, side: str, caus
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_no_gradient_flows_to_other_documents(backend: str, layers: str, with_mask: bool) -> None:
     """The loss of one document has a gradient of exactly zero for the embeddings of the others."""
-    model = packed_model(backend, layers, causal=True).train()
+    model = packed_model(backend, layers).train()
     ids = random_ids(1, sum(LENGTHS))
     arguments: dict[str, Any] = {"position_ids": packed_positions()}
     if with_mask:
@@ -188,18 +185,18 @@ def test_no_gradient_flows_to_other_documents(backend: str, layers: str, with_ma
         assert (embeddings.grad[:, place.start : place.stop - 1] != 0).any(dim=-1).all()
 
 
-@pytest.mark.parametrize("causal", [True, False], ids=["causal head", "bidirectional base"])
+@pytest.mark.parametrize("role", list(ROLES))
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
-def test_packed_training_gives_the_gradients_of_separate_documents(backend: str, causal: bool) -> None:
-    model = packed_model(backend, "mixed", causal).double()
+def test_packed_training_gives_the_gradients_of_separate_documents(backend: str, role: str) -> None:
+    model = packed_model(backend, "mixed", role).double()
     ids = random_ids(1, sum(LENGTHS))
-    direction = torch.randn(61 if causal else 32, dtype=torch.float64)
+    direction = torch.randn(32 if role == "bidirectional base" else 61, dtype=torch.float64)
 
     def gradients(rows: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
         model.zero_grad()
         for row in rows:
             (model(**row)[0] @ direction).tanh().sum().backward()
-        return [parameter.grad.clone() for parameter in model.parameters()]
+        return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
     packed = gradients([{"input_ids": ids, "position_ids": packed_positions()}])
     separate = gradients([{"input_ids": ids[:, place]} for place in places()])
@@ -294,7 +291,7 @@ def as_backend_wants(allowed: torch.Tensor, backend: str) -> torch.Tensor:
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_a_ready_made_mask_is_obeyed_as_it_is(backend: str) -> None:
     """Positions that restart beside a 4-D mask say nothing about documents."""
-    model = packed_model(backend, "full", causal=True)
+    model = packed_model(backend, "full")
     length = sum(LENGTHS)
     ids = random_ids(2, length)
     causal = torch.ones(length, length, dtype=torch.bool).tril()
@@ -336,7 +333,7 @@ def test_a_ready_made_mask_is_obeyed_as_it_is(backend: str) -> None:
 @pytest.mark.parametrize("make_cache", [DynamicCache, StaticCache], ids=["dynamic", "static"])
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_positions_that_continue_a_cache_are_no_new_document(backend: str, make_cache: type) -> None:
-    model = packed_model(backend, "mixed", causal=True)
+    model = packed_model(backend, "mixed")
     ids = random_ids(2, 20)
     whole = outputs(model, input_ids=ids)
     sizes = {"max_cache_len": 24} if make_cache is StaticCache else {}
@@ -352,7 +349,7 @@ def test_positions_that_continue_a_cache_are_no_new_document(backend: str, make_
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_positions_that_restart_behind_a_cache_still_see_all_of_it(backend: str) -> None:
     """As under a ready-made mask that shows everything that came before."""
-    model = packed_model(backend, "full", causal=True)
+    model = packed_model(backend, "full")
     ids, restarting = random_ids(2, 13), torch.tensor([[0, 1, 0, 1]])
     before = torch.ones(4, 13, dtype=torch.bool).tril(9)
     results = []
@@ -366,7 +363,7 @@ def test_positions_that_restart_behind_a_cache_still_see_all_of_it(backend: str)
 
 def test_a_packed_row_fills_a_static_cache_as_a_dynamic_one() -> None:
     """The mask of a cache of fixed length has columns beyond the row, which belong to no document."""
-    model = packed_model("sdpa", "mixed", causal=True)
+    model = packed_model("sdpa", "mixed")
     ids = random_ids(2, sum(LENGTHS))
     expected = outputs(model, input_ids=ids, position_ids=packed_positions())
     cache = StaticCache(config=model.config, max_cache_len=64)
@@ -414,15 +411,15 @@ def test_only_flash_gets_flash_arguments() -> None:
         assert document_lengths(config, documents, 1) == {}
 
 
-@pytest.mark.parametrize("causal", [True, False], ids=["causal head", "bidirectional base"])
+@pytest.mark.parametrize("role", list(ROLES))
 @pytest.mark.parametrize("layers", list(LAYERS))
 @pytest.mark.parametrize("kind", ["positions", "broadcast positions", "mask of ones"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_flash_equals_sdpa_on_packed_rows(
-    batch: int, kind: str, layers: str, causal: bool, monkeypatch: pytest.MonkeyPatch
+    batch: int, kind: str, layers: str, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """transformers' flash path with a stand-in for the kernel; documents, whole rows and padded rows."""
-    model = packed_model("sdpa", layers, causal)
+    model = packed_model("sdpa", layers, role)
     ids = random_ids(batch, sum(LENGTHS))
     padding = torch.ones_like(ids)
     padding[0, :7] = 0
@@ -444,7 +441,7 @@ def test_documents_reach_any_other_backend_as_a_mask() -> None:
 
     AttentionInterface.register("probe_of_documents", probe)
     AttentionMaskInterface.register("probe_of_documents", sdpa_mask)
-    model = packed_model("probe_of_documents", "full", causal=True)
+    model = packed_model("probe_of_documents", "full")
     outputs(model, input_ids=random_ids(1, 5), position_ids=torch.tensor([[0, 1, 0, 1, 2]]))
     expected = torch.block_diag(torch.ones(2, 2).tril(), torch.ones(3, 3).tril()).bool()
     assert len(seen) == 2

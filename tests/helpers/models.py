@@ -6,10 +6,24 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from weft import WeftConfig, WeftForCausalLM
+from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining, WeftModel
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
+
+# What one stack is used as: the class, and the config fields that matter to it. The heads disagree with `is_causal` of
+# their config, which they must not follow.
+ROLES: dict[str, tuple[type[PreTrainedModel], dict[str, Any]]] = {
+    "causal head": (WeftForCausalLM, {"is_causal": False}),
+    "bidirectional base": (WeftModel, {"is_causal": False}),
+    "masked head": (WeftForMaskedLM, {"is_causal": True}),
+    "masked head, shifted": (WeftForMaskedLM, {"is_causal": False, "masked_next_token": True}),
+    "pretraining head": (
+        WeftForPreTraining,
+        {"is_causal": True, "type_vocab_size": 2, "lm_head_transform": True, "lm_head_bias": True},
+    ),
+}
+ENCODERS = [role for role in ROLES if role != "causal head"]
 
 
 def tiny_config(**changes: Any) -> WeftConfig:
@@ -48,6 +62,12 @@ def make_model(
     """
     config = tiny_config() if config is None else copy.deepcopy(config)
     return shake(model_class._from_config(config, attn_implementation=backend), seed).eval()
+
+
+def make_role(role: str, backend: str = "sdpa", seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """A tiny model in one of the roles above."""
+    model_class, fields = ROLES[role]
+    return make_model(tiny_config(**{**fields, **changes}), backend, model_class, seed)
 
 
 def random_ids(*shape: int, vocab_size: int = 61, seed: int = 0) -> torch.Tensor:

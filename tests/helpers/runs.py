@@ -1,5 +1,6 @@
 """Small pretraining runs for the tests: a corpus that the test writes, a model of a few thousand weights."""
 
+import importlib
 import json
 import os
 import random
@@ -11,12 +12,12 @@ from safetensors.torch import load_file
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.preparation import DataArguments, prepare
-from weft.recipes.common.pretraining import pretrain
-from weft.recipes.pretrain_clm import OBJECTIVE, CausalRunArguments
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "pretrain_clm.py"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "likes", "old", "new", "red", "small", "house", "tree"]
 WORDS += ["river", "and", "but", "while", "it", "she", "they"]
+CHINESE_WORDS = ["我们", "今天", "公园", "天气", "很", "好", "去", "看", "一只"]
+CHINESE_WORDS += ["狗", "猫", "在", "树", "下", "他", "说", "河边"]
 
 SMALL_MODEL = {
     "hidden_size": 32,
@@ -64,6 +65,28 @@ def write_text(path: Path, documents: int = 120, seed: int = 0) -> Path:
     return path
 
 
+def write_sentences(path: Path, chinese: bool = False, documents: int = 60, seed: int = 0) -> Path:
+    """A text whose documents are one to eight made-up sentences, English or Chinese."""
+    draw = random.Random(seed)
+
+    def sentence() -> str:
+        words = draw.choices(CHINESE_WORDS if chinese else WORDS, k=draw.randint(3, 8))
+        return "".join(words) + "。" if chinese else " ".join(words).capitalize() + "."
+
+    texts = [("" if chinese else " ").join(sentence() for _ in range(draw.randint(1, 8))) for _ in range(documents)]
+    path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+    return path
+
+
+def make_corpus_of_sentences(folder: Path, chinese: bool = False) -> Path:
+    """A prepared corpus of such a text that knows where words and sentences begin, with a byte-level tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = write_sentences(folder / "text.txt", chinese)
+    arguments = DataArguments(train_files=[str(text)], vocab_size=300, validation_fraction=0.15, segmenter="characters")
+    prepare(arguments, folder / "corpus", quiet=True)
+    return folder / "corpus"
+
+
 def make_corpus(folder: Path) -> Path:
     """A prepared corpus of such a text, with a character tokenizer."""
     text = write_text(folder / "text.txt")
@@ -83,9 +106,14 @@ def command(**fields: object) -> list[str]:
     return words
 
 
+def recipe_of(fields: dict) -> str:
+    """The recipe that knows such fields: an objective is chosen among those of pretrain_mlm."""
+    return "pretrain_mlm" if "objective" in fields else "pretrain_clm"
+
+
 def run_here(**fields: object) -> None:
     """Carry a run out in this process."""
-    pretrain(OBJECTIVE, CausalRunArguments, None, command(**fields))
+    importlib.import_module(f"weft.recipes.{recipe_of(fields)}").main(command(**fields))
 
 
 def run_error(**fields: object) -> str:
@@ -104,7 +132,7 @@ def start(processes: int = 1, **fields: object) -> subprocess.Popen:
     launcher += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
-        [*launcher, str(RECIPE), *command(**fields)],
+        [*launcher, str(RECIPES / f"{recipe_of(fields)}.py"), *command(**fields)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

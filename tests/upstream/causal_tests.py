@@ -76,7 +76,7 @@ class CausalTester:
             **config_arguments,
         }
         self.base_model_class = model_classes["AutoModel"]
-        self.causal_lm_class = model_classes["AutoModelForCausalLM"]
+        self.causal_lm_class = model_classes.get("AutoModelForCausalLM")
 
     def __getattr__(self, name: str) -> Any:
         """Sizes such as `vocab_size`, which the mixins read off the tester."""
