@@ -215,20 +215,6 @@ class TokenizerArguments:
     model_max_length: int | None = field(
         default=None, metadata={"help": "longest input, in tokens, to write into the tokenizer's config"}
     )
-    sample_characters: int = field(
-        default=SAMPLE_CHARACTERS,
-        metadata={
-            "help": "learn from so many characters at most, taken evenly over the text; those of scripts without "
-            "blanks between words count ten times, since trainers need that much more memory for them"
-        },
-    )
-    add_prefix_space: bool = field(
-        default=False,
-        metadata={
-            "help": "for bpe and unigram: take a text's first word as if a blank stood before it; needed to label "
-            "words that are given one by one"
-        },
-    )
 
 
 def main() -> None:
@@ -252,8 +238,8 @@ def main() -> None:
                 data.tokenizer_type,
                 data.vocab_size,
                 output.model_max_length,
-                output.sample_characters,
-                output.add_prefix_space,
+                data.sample_characters,
+                data.add_prefix_space,
             )
         except ValueError as error:
             raise RecipeError(str(error)) from error
