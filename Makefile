@@ -13,7 +13,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain tokenizer data generate test test-upstream lint clean
+.PHONY: help setup pretrain pretrain-mlm tokenizer data generate test test-upstream lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -29,6 +29,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 pretrain: $(INSTALLED)  ## train a small causal model on the text Python carries, into runs/pretrain_clm (under 5 minutes)
 	$(LAUNCH) recipes/pretrain_clm.py $(ARGS)
+
+pretrain-mlm: $(INSTALLED)  ## train a small encoder on the same text, into runs/pretrain_mlm
+	$(LAUNCH) recipes/pretrain_mlm.py $(ARGS)
 
 tokenizer: $(INSTALLED)  ## train a tokenizer, into runs/tokenizer
 	$(BIN)/python tokenizer/train.py $(ARGS)

@@ -9,19 +9,22 @@ On two CPU processes: accelerate launch --multi_gpu --num_processes 2 recipes/pr
 Killed or stopped, the same command goes on where the last checkpoint was saved.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from weft import WeftForCausalLM
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.errors import run_command
 from weft.recipes.common.evaluation import CausalEvaluator
-from weft.recipes.common.generation import generate_texts, start_ids
-from weft.recipes.common.packing import ValidationRows, collate_causal
-from weft.recipes.common.plan import RunArguments
-from weft.recipes.common.pretraining import Objective, pretrain
-
-SAMPLES = 3
+from weft.recipes.common.generation import sample_texts
+from weft.recipes.common.objective import Objective, as_decoder
+from weft.recipes.common.packing import TrainingRows, ValidationRows, collate_causal
+from weft.recipes.common.plan import Plan, RunArguments
+from weft.recipes.common.pretraining import pretrain
 
 
 @dataclass
@@ -33,30 +36,40 @@ class CausalRunArguments(RunArguments):
     )
 
 
-def make_evaluator(corpus: Corpus, sequence_length: int) -> CausalEvaluator:
-    return CausalEvaluator(ValidationRows(corpus, sequence_length))
+class CausalObjective(Objective):
+    """Every token is predicted from those before it."""
+
+    summary = "A causal language model: it continues text. Trained with Weft; the code it needs is in this folder."
+    model_class = WeftForCausalLM
+    auto_class = "AutoModelForCausalLM"
+    pipeline_tag = "text-generation"
+    headline = ("bits_per_byte",)
+    collate = staticmethod(collate_causal)
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        return as_decoder(tokenizer)
+
+    def role(self) -> dict[str, Any]:
+        return {"is_causal": True}
+
+    def lay_out(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> TrainingRows:
+        return TrainingRows(corpus, row_length, 0, seed)
+
+    def make_rows(self, layout: TrainingRows, plan: Plan) -> Dataset:
+        layout.num_rows = plan.num_rows
+        return layout
+
+    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> CausalEvaluator:
+        return CausalEvaluator(ValidationRows(corpus, row_length))
+
+    def make_samples(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus
+    ) -> list[str]:
+        return sample_texts(model, tokenizer, prompt)
 
 
-def make_samples(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
-    set_seed(0)
-    length = max(1, min(120, tokenizer.model_max_length - len(start_ids(tokenizer, prompt))))
-    options = {"max_new_tokens": length, "do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95}
-    return generate_texts(model, tokenizer, [prompt] * SAMPLES, **options)
-
-
-OBJECTIVE = Objective(
-    summary="A causal language model: it continues text. Trained with Weft; the code it needs is in this folder.",
-    is_causal=True,
-    auto_class="AutoModelForCausalLM",
-    pipeline_tag="text-generation",
-    make_evaluator=make_evaluator,
-    collate=collate_causal,
-    make_samples=make_samples,
-)
-
-
-def main() -> None:
-    pretrain(OBJECTIVE, CausalRunArguments, __doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    pretrain(lambda groups: CausalObjective(), [CausalRunArguments], __doc__, argv)
 
 
 if __name__ == "__main__":

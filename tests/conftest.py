@@ -6,11 +6,37 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
 import pytest
 import torch
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared corpus of made-up sentences in characters, without word boundaries."""
+    from helpers import runs  # not before the settings above hold
+
+    return runs.make_corpus(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     """Start every test from the same random numbers, so that the order of the tests changes nothing."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared corpus of English sentences that knows where words and sentences begin."""
+    from helpers import runs
+
+    return runs.make_corpus_of_sentences(tmp_path_factory.mktemp("english"))
+
+
+@pytest.fixture(scope="session")
+def chinese(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of Chinese sentences."""
+    from helpers import runs
+
+    return runs.make_corpus_of_sentences(tmp_path_factory.mktemp("chinese"), chinese=True)

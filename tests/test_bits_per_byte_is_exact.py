@@ -1,11 +1,10 @@
 """Loss, perplexity and bits per byte are those of scoring each held-out document by itself."""
 
-import contextlib
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.evaluation import StandInTrainer, evaluate_on
 from helpers.models import make_model, tiny_config
 from helpers.text import CHINESE, EMOJI, prepare_documents, sentences
 
@@ -15,27 +14,6 @@ from weft.recipes.common.packing import IGNORE_INDEX, ValidationRows
 ROW = 32
 RELATIVE = 1e-5  # the model computes in float32
 TEXTS = [*sentences(6, words=6), CHINESE, EMOJI, "x"]  # all shorter than a row, in characters as tokens
-
-
-class StandInTrainer:
-    """What the evaluator reads of a trainer, as one of several processes that add up their sums."""
-
-    def __init__(self, model, batch_size, world_size=1, process_index=0):
-        self.model = model
-        self.args = SimpleNamespace(
-            world_size=world_size,
-            process_index=process_index,
-            per_device_eval_batch_size=batch_size,
-            device=torch.device("cpu"),
-        )
-        self.accelerator = SimpleNamespace(reduce=self.reduce)
-        self.others = torch.zeros(3, dtype=torch.float64)
-        self.own = None
-
-    def reduce(self, sums, how):
-        assert how == "sum" and sums.dtype == torch.float64
-        self.own = sums.clone()
-        return sums + self.others
 
 
 def make_corpus(folder, **changes):
@@ -136,12 +114,7 @@ def test_any_number_of_processes_gives_the_same_metrics(tmp_path, processes):
     model, evaluator = model_for(corpus), CausalEvaluator(ValidationRows(corpus, ROW))
     alone = evaluator(StandInTrainer(model, 3))
     assert len(evaluator.rows) % processes  # some have rows of padding only
-    members = [StandInTrainer(model, 3, processes, i) for i in range(processes)]
-    for member in members:
-        with contextlib.suppress(ZeroDivisionError):  # only padding, before the others' sums are added
-            evaluator(member)
-    members[0].others = sum(member.own for member in members[1:])
-    assert evaluator(members[0]) == pytest.approx(alone, rel=1e-6)
+    assert evaluate_on(processes, evaluator, model, 3) == pytest.approx(alone, rel=1e-6)
 
 
 def test_evaluating_leaves_the_model_and_the_random_numbers_as_they_were(tmp_path):

@@ -7,15 +7,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, TrainingArguments, get_scheduler
 
-from weft import WeftConfig
+from weft import WeftConfig, WeftForCausalLM
 from weft.recipes.common.arguments import MANAGED_MODEL_FIELDS, MANAGED_TRAINER_FIELDS, parse_arguments, parse_count
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.models import PRESETS, ModelArguments, make_config, make_model
+from weft.recipes.common.models import PRESETS, VOCABULARY_UNIT, ModelArguments, make_config, make_model
 from weft.recipes.common.plan import Plan, RunArguments, make_plan, schedule_fields
 from weft.recipes.common.preparation import DataArguments
 from weft.tokenizer.train import train_tokenizer
 
 GROUPS = [RunArguments, DataArguments, ModelArguments]
+CAUSAL = {"is_causal": True}
 
 
 def parse(*words):
@@ -351,11 +352,13 @@ def tokenizer():
 
 def test_the_model_gets_its_shape_from_the_preset_and_its_ids_from_the_tokenizer(tokenizer):
     for name, shape in PRESETS.items():
-        config = make_config(ModelArguments(preset=name), {"norm_eps": 1e-4}, tokenizer, 96, is_causal=True)
+        config = make_config(ModelArguments(preset=name), {"norm_eps": 1e-4}, tokenizer, 96, CAUSAL)
         assert {field: getattr(config, field) for field in shape} == shape
-        assert (config.vocab_size, config.norm_eps, config.max_position_embeddings) == (len(tokenizer), 1e-4, 96)
+        assert (config.vocab_size, config.norm_eps, config.max_position_embeddings) == (VOCABULARY_UNIT, 1e-4, 96)
         assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (0, 1, 2)
-    config = make_config(ModelArguments(), {"max_position_embeddings": 500, "hidden_size": 64}, tokenizer, 96, False)
+    config = make_config(
+        ModelArguments(), {"max_position_embeddings": 500, "hidden_size": 64}, tokenizer, 96, {"is_causal": False}
+    )
     assert (config.max_position_embeddings, config.hidden_size, config.is_causal) == (500, 64, False)
 
 
@@ -365,10 +368,10 @@ def test_the_shape_can_come_from_a_config(tmp_path, tokenizer):
         arguments = ModelArguments(config_name=str(name))
         arguments.check({})
         config = make_config(
-            arguments, {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}, tokenizer, 96, True
+            arguments, {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}, tokenizer, 96, CAUSAL
         )
         assert (config.hidden_size, config.num_hidden_layers, config.norm_eps) == (48, 2, 1e-3)
-        assert config.vocab_size == len(tokenizer)
+        assert config.vocab_size == VOCABULARY_UNIT > len(tokenizer)
 
 
 def test_models_that_contradict_themselves_are_refused(tmp_path):
@@ -399,30 +402,30 @@ def test_models_that_contradict_themselves_are_refused(tmp_path):
     ],
 )
 def test_a_shape_that_is_not_possible_is_refused_in_a_sentence(tokenizer, fields, expected):
-    message = refusal(make_config, ModelArguments(), fields, tokenizer, 64, True)
+    message = refusal(make_config, ModelArguments(), fields, tokenizer, 64, CAUSAL)
     assert message.startswith("no such model: ") and expected in message
 
 
 def test_an_existing_model_must_load_and_have_room_for_the_vocabulary(tmp_path, tokenizer):
     missing = ModelArguments(model_name_or_path=str(tmp_path / "missing"))
-    assert "missing' cannot be loaded" in refusal(make_config, missing, {}, tokenizer, 64, True)
+    assert "missing' cannot be loaded" in refusal(make_config, missing, {}, tokenizer, 64, CAUSAL)
     existing = ModelArguments(model_name_or_path=str(tmp_path))
     WeftConfig(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     train_tokenizer(iter(["another text"]), "char", 50).save_pretrained(tmp_path)
-    message = refusal(make_config, existing, {}, tokenizer, 64, True)
+    message = refusal(make_config, existing, {}, tokenizer, 64, CAUSAL)
     assert "different tokenizers" in message and f"--tokenizer_name {tmp_path}" in message
     tokenizer.save_pretrained(tmp_path)
     WeftConfig(vocab_size=len(tokenizer) - 1).save_pretrained(tmp_path)
-    assert f"{len(tokenizer) - 1} token ids" in refusal(make_config, existing, {}, tokenizer, 64, True)
+    assert f"{len(tokenizer) - 1} token ids" in refusal(make_config, existing, {}, tokenizer, 64, CAUSAL)
     LlamaConfig(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
-    assert "only Weft models" in refusal(make_config, existing, {}, tokenizer, 64, True)
+    assert "only Weft models" in refusal(make_config, existing, {}, tokenizer, 64, CAUSAL)
     WeftConfig(vocab_size=len(tokenizer) + 5).save_pretrained(tmp_path)
-    assert make_config(existing, {"hidden_dropout": 0.25}, tokenizer, 64, True).hidden_dropout == 0.25
-    config = make_config(existing, {}, tokenizer, 64, True)
-    assert "the model cannot be made" in refusal(make_model, existing, config)  # a config without weights
+    assert make_config(existing, {"hidden_dropout": 0.25}, tokenizer, 64, CAUSAL).hidden_dropout == 0.25
+    config = make_config(existing, {}, tokenizer, 64, CAUSAL)  # it has no weights
+    assert "the model cannot be made" in refusal(make_model, existing, config, WeftForCausalLM)
 
 
 def test_an_unknown_attention_backend_is_refused(tokenizer):
     arguments = ModelArguments(attn_implementation="nonsense")
-    config = make_config(arguments, {}, tokenizer, 64, True)
-    assert "nonsense" in refusal(make_model, arguments, config)
+    config = make_config(arguments, {}, tokenizer, 64, CAUSAL)
+    assert "nonsense" in refusal(make_model, arguments, config, WeftForCausalLM)

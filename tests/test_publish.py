@@ -17,11 +17,6 @@ FIELDS = {"max_steps": 10, "save_steps": 5, "eval_steps": 5}
 SHIPPED = {"attention.py", "configuration_weft.py", "layers.py", "losses.py", "modeling_weft.py", "positions.py"}
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return runs.make_corpus(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture
 def hub(tmp_path):
     with FakeHub(tmp_path / "hub") as running:
@@ -43,7 +38,7 @@ def test_a_run_publishes_itself_and_its_checkpoints_and_loads_by_name(corpus, hu
     words = runs.command(
         data=corpus, output_dir=tmp_path / "run", push_to_hub="me/tiny", hub_revisions="true", **FIELDS
     )
-    done = python(hub, tmp_path, str(runs.RECIPE), *words)
+    done = python(hub, tmp_path, str(runs.RECIPES / "pretrain_clm.py"), *words)
     assert done.returncode == 0, done.stderr
     assert "published as" in done.stdout
     assert "hf_secret" not in done.stdout + done.stderr

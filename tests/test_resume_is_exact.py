@@ -15,11 +15,6 @@ FIELDS = {"max_steps": 60, "attention_dropout": 0.1, "hidden_dropout": 0.1, "sav
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return runs.make_corpus(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def never_killed(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     runs.finish(runs.start(data=corpus, output_dir=folder, **FIELDS))
@@ -41,14 +36,12 @@ def wait_for(process: subprocess.Popen, folder, step: int) -> None:
         time.sleep(0.01)
 
 
-def assert_same_run(folder, reference) -> None:
-    for name in ("", "checkpoint-60"):
+def assert_same_run(folder, reference, last="checkpoint-60") -> None:
+    for name in ("", last):
         found, expected = runs.weights(folder / name), runs.weights(reference / name)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], expected[key]) for key in expected)
-    optimizers = [
-        torch.load(path / "checkpoint-60" / "optimizer.pt", weights_only=True) for path in (folder, reference)
-    ]
+    optimizers = [torch.load(path / last / "optimizer.pt", weights_only=True) for path in (folder, reference)]
     for index, state in optimizers[1]["state"].items():
         assert all(torch.equal(optimizers[0]["state"][index][key], value) for key, value in state.items())
     assert optimizers[0]["param_groups"] == optimizers[1]["param_groups"]
@@ -89,3 +82,24 @@ def test_a_run_ends_with_its_launcher(corpus, tmp_path):
     process.kill()
     output, _ = process.communicate(timeout=120)  # returns when the recipe has closed its output too
     assert "run the same command again" in output
+
+
+OBJECTIVES = {
+    "masked": {"masking": "word", "mask_rate": 0.4},
+    "hybrid": {"masking": "span", "causal_share": 0.3, "causal_steps": 12},
+    "next-sentence": {"masking": "token", "mask_rate_end": 0.3},
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_masks_rates_and_pairs_go_on_too_with_and_without_workers(english, tmp_path, objective):
+    """Annealed rates, a switch point of the hybrid and the pairs of an epoch follow from the step, not from a state."""
+    fields = {"data": english, "objective": objective, **FIELDS, **OBJECTIVES[objective], "max_steps": 30}
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    runs.run_here(output_dir=whole, **fields)
+    process = runs.start(output_dir=folder, dataloader_num_workers=2, **fields)
+    wait_for(process, folder, 10)
+    kill_group(process, signal.SIGKILL)
+    assert not (folder / "metrics.json").exists()
+    runs.run_here(output_dir=folder, **fields)
+    assert_same_run(folder, whole, "checkpoint-30")

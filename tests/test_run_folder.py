@@ -19,11 +19,6 @@ FIELDS = {"max_steps": 10, "save_steps": 5, "eval_steps": 5, "learning_rate": 0.
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return runs.make_corpus(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def finished(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "finished"
     runs.run_here(data=corpus, output_dir=folder, sample_prompt="The cat", **FIELDS)
@@ -41,7 +36,7 @@ def test_a_finished_run_loads_with_everything_it_needs(finished):
     tokenizer = AutoTokenizer.from_pretrained(finished)
     assert config.use_cache and config.is_causal
     assert config.max_position_embeddings == tokenizer.model_max_length == 32
-    assert config.vocab_size == len(tokenizer)
+    assert config.vocab_size == 64 >= len(tokenizer)  # a multiple of 64, which multiplies faster
     assert (config.bos_token_id, config.eos_token_id) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
     assert GenerationConfig.from_pretrained(finished).eos_token_id in (tokenizer.eos_token_id, [tokenizer.eos_token_id])
     _, info = AutoModelForCausalLM.from_pretrained(finished, output_loading_info=True)
@@ -133,7 +128,7 @@ def test_plan_prints_what_would_be_done_and_does_nothing(corpus, tmp_path, capsy
     runs.run_here(data=corpus, output_dir=tmp_path / "run", plan="true", per_device_train_batch_size=2, **FIELDS)
     printed = capsys.readouterr().out
     for said in (
-        "19,904 parameters",
+        "20,672 parameters",
         "10 steps, 2,560 tokens",
         "1 processes x 4 micro-batches x 2 rows",
         "sdpa",

@@ -11,11 +11,6 @@ FIELDS = {"max_steps": STEPS, "save_steps": STEPS, "eval_steps": 6, "learning_ra
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return runs.make_corpus(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def one_by_eight(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "1x8"
     runs.run_here(data=corpus, output_dir=folder, per_device_train_batch_size=8, **FIELDS)

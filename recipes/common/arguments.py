@@ -20,7 +20,10 @@ from weft import WeftConfig
 from weft.recipes.common.errors import RecipeError
 
 # Fields of WeftConfig that the recipes set themselves: from the tokenizer, or from what is trained.
-MANAGED_MODEL_FIELDS = ("vocab_size", "is_causal", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id")
+MANAGED_MODEL_FIELDS = (
+    *("vocab_size", "is_causal", "masked_next_token", "type_vocab_size", "use_cache"),
+    *("pad_token_id", "bos_token_id", "eos_token_id"),
+)
 
 # Fields of TrainingArguments that would contradict what the recipes derive, or that nothing here would obey, and what
 # to do instead.

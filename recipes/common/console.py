@@ -6,12 +6,18 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from weft.recipes.common.metric_names import FORMATS, in_order, text_of, words_of
+
+
+def _words(name: str) -> str:
+    return words_of(name).replace("bits per byte", "bits/byte")
+
 
 class Console(TrainerCallback):
     """Progress bar of the first process, and the logged numbers in words that fit one line."""
 
-    def __init__(self, disable_bar: bool) -> None:
-        self.disable_bar = disable_bar
+    def __init__(self, disable_bar: bool, has_epochs: bool = True) -> None:
+        self.disable_bar, self.has_epochs = disable_bar, has_epochs
         self.bar: tqdm | None = None
         self.began = time.perf_counter()
 
@@ -39,19 +45,20 @@ class Console(TrainerCallback):
             return
         parts = [f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"]
         if "loss" in logs:
-            parts += [f"loss {logs['loss']:.4f}", f"lr {logs['learning_rate']:.2e}"]
+            parts.append(f"loss {logs['loss']:.4f}")
+            parts += [f"{_words(name[5:])} {logs[name]:.4f}" for name in sorted(logs) if name.startswith("loss_")]
+            parts.append(f"lr {logs['learning_rate']:.2e}")
             if "grad_norm" in logs:
                 parts.append(f"grad norm {logs['grad_norm']:.2f}")
             if "tokens_per_second" in logs:
                 parts += [f"{logs['tokens_per_second']:,.0f} tokens/s", f"MFU {logs['mfu']:.1%}"]
-            parts.append(f"epoch {logs.get('epoch', 0):.2f}")
+            if self.has_epochs:
+                parts.append(f"epoch {logs.get('epoch', 0):.2f}")
         elif "eval_loss" in logs:
-            parts += [
-                f"validation loss {logs['eval_loss']:.4f}",
-                f"perplexity {logs['eval_perplexity']:,.2f}",
-                f"bits/byte {logs['eval_bits_per_byte']:.4f}",
-                f"after {time.perf_counter() - self.began:,.0f} s",
-            ]
+            parts.append(f"validation loss {logs['eval_loss']:.4f}")
+            shown = in_order(logs, "eval_")
+            parts += [f"{_words(name)} {text_of(name, shown[name])}" for name in shown if name in FORMATS][1:]
+            parts.append(f"after {time.perf_counter() - self.began:,.0f} s")
         else:
             return
         tqdm.write(" | ".join(parts))

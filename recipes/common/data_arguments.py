@@ -10,7 +10,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.filters import FilterArguments
 from weft.recipes.common.near_duplicates import check_near_duplicates
 from weft.recipes.common.sources import assign_sources
-from weft.tokenizer.train import TOKENIZER_TYPES
+from weft.tokenizer.train import SAMPLE_CHARACTERS, TOKENIZER_TYPES
 
 EMBEDDED = "the language reference and the docstrings of Python's standard library"
 
@@ -40,6 +40,20 @@ class TextArguments:
         default="bpe", metadata={"help": f"kind of tokenizer to train: {', '.join(TOKENIZER_TYPES)}"}
     )
     vocab_size: int = field(default=8192, metadata={"help": "tokens of the tokenizer to train, at most"})
+    sample_characters: int = field(
+        default=SAMPLE_CHARACTERS,
+        metadata={
+            "help": "learn from so many characters at most, taken evenly over the text; those of scripts without "
+            "blanks between words count ten times, since trainers need that much more memory for them"
+        },
+    )
+    add_prefix_space: bool = field(
+        default=False,
+        metadata={
+            "help": "for bpe and unigram: take a text's first word as if a blank stood before it; needed to label "
+            "words that are given one by one"
+        },
+    )
 
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
         "documents": ("blank-line", "file"),

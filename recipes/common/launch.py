@@ -12,7 +12,7 @@ import torch
 
 from weft.recipes.common.corpus import DESCRIPTION, Corpus
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.preparation import DataArguments, prepare
+from weft.recipes.common.preparation import DataArguments, Read, documents_of, prepare
 
 PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -28,12 +28,23 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def is_first_of_machine() -> bool:
+    """Whether this is the one process of its machine that prepares what the others wait for."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
 def end_with_launcher() -> None:
     """Have the system send SIGTERM here when the launcher dies, so that no orphan goes on writing (Linux only).
 
     `accelerate launch` does not pass on the signal that ends it; the process it started would train on.
     """
-    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+        end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Have the system send SIGTERM here when the process that started this one dies (Linux only)."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -83,13 +94,13 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def prepare_before_group(arguments: DataArguments, folder: Path) -> Corpus:
+def prepare_before_group(arguments: DataArguments, folder: Path, read: Read = documents_of) -> Corpus:
     """Prepare a corpus under a launcher: the first process of each machine does it, the others wait for the folder.
 
     They look at the disk, so no collective operation can time out; when the first one fails, the launcher ends them.
     """
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        return prepare(arguments, folder, quiet=not is_first_process())
+    if is_first_of_machine():
+        return prepare(arguments, folder, not is_first_process(), read)
     while not (folder / DESCRIPTION).is_file():
         time.sleep(0.2)
     return Corpus.open(folder)

@@ -7,15 +7,9 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from weft import WeftConfig, WeftForCausalLM
+from weft import WeftConfig, WeftPreTrainedModel
 from weft.recipes.common.errors import RecipeError
 
 # Width, depth and heads; everything else is WeftConfig's default.
@@ -26,6 +20,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4},
     "medium": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 8},
 }
+
+VOCABULARY_UNIT = 64  # matrices with a multiple of it are multiplied faster; ids beyond the tokenizer's never occur
 
 # What may be changed on a model that exists: nothing that its weights depend on.
 CHANGEABLE_FIELDS = ("attention_dropout", "hidden_dropout", "max_position_embeddings", "rope_parameters")
@@ -78,32 +74,35 @@ def make_config(
     fields: dict[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     sequence_length: int,
-    is_causal: bool,
+    role: dict[str, Any],
 ) -> WeftConfig:
     """The config of the model to train.
 
     Args:
         fields: WeftConfig fields that were given one by one; they win.
-        tokenizer: gives the vocabulary and the special ids.
+        tokenizer: gives the vocabulary, padded to a multiple of 64, and the special ids.
         sequence_length: the longest input in training, and the model's unless `fields` say otherwise.
+        role: WeftConfig fields that follow from what is trained.
 
     Raises:
         RecipeError: the shape is not possible, or the existing model's vocabulary is smaller than the tokenizer's.
     """
     if arguments.model_name_or_path is not None:
-        return _existing_config(arguments, fields, tokenizer, sequence_length, is_causal)
+        return _existing_config(arguments, fields, tokenizer, sequence_length, role)
     shape = _read_config(arguments.config_name) if arguments.config_name else PRESETS[arguments.preset]
     from_tokenizer = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": -(-len(tokenizer) // VOCABULARY_UNIT) * VOCABULARY_UNIT,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
-        "is_causal": is_causal,
     }
-    return _checked({"max_position_embeddings": sequence_length, **shape, **fields, **from_tokenizer}, sequence_length)
+    shape = {"max_position_embeddings": sequence_length, **shape, **fields}
+    return _checked({**shape, **from_tokenizer, **role}, sequence_length)
 
 
-def make_model(arguments: ModelArguments, config: WeftConfig) -> PreTrainedModel:
+def make_model(
+    arguments: ModelArguments, config: WeftConfig, model_class: type[WeftPreTrainedModel]
+) -> PreTrainedModel:
     """A new model with random weights from torch's global generator, or the existing one; weights are float32.
 
     Raises:
@@ -112,24 +111,30 @@ def make_model(arguments: ModelArguments, config: WeftConfig) -> PreTrainedModel
     backend = {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
     try:
         if arguments.model_name_or_path is None:
-            return WeftForCausalLM._from_config(config, **backend)
-        return AutoModelForCausalLM.from_pretrained(
-            arguments.model_name_or_path, config=config, dtype=torch.float32, **backend
-        )
+            return model_class._from_config(config, **backend)
+        return model_class.from_pretrained(arguments.model_name_or_path, config=config, dtype=torch.float32, **backend)
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(f"the model cannot be made: {' '.join(str(error).split())}") from error
 
 
-def count_parameters(config: WeftConfig) -> tuple[int, int]:
-    """Parameters of a model of this shape: all of them, and those that are multiplied with each token.
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a model: all of them, those that are multiplied with each token outside of the head, and the head's
+    output matrix (which may be shared with the embedding)."""
 
-    A matrix shared by embedding and head counts once in both; an embedding of its own is looked up, not multiplied.
-    """
+    total: int
+    body: int
+    head: int
+
+
+def count_parameters(config: WeftConfig, model_class: type[WeftPreTrainedModel]) -> ParameterCounts:
+    """Parameters of a model of this shape; an embedding is looked up, not multiplied."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = model_class(config)
     total = sum(parameter.numel() for parameter in model.parameters())
-    embedding = model.get_input_embeddings().weight.numel()
-    return total, total if config.tie_word_embeddings else total - embedding
+    embeddings = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding))
+    head = model.get_output_embeddings().weight.numel()
+    return ParameterCounts(total, total - embeddings - (0 if config.tie_word_embeddings else head), head)
 
 
 def _existing_config(
@@ -137,26 +142,37 @@ def _existing_config(
     fields: dict[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     sequence_length: int,
-    is_causal: bool,
+    role: dict[str, Any],
 ) -> WeftConfig:
     name = arguments.model_name_or_path
     try:
         content, _ = PreTrainedConfig.get_config_dict(name)
-        own_vocabulary = AutoTokenizer.from_pretrained(name).get_vocab()
+        own = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise RecipeError(f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     if content.get("model_type") != WeftConfig.model_type:
         raise RecipeError(
             f"model {name!r} is of type {content.get('model_type')!r}: only Weft models can be trained further here."
         )
-    if own_vocabulary != tokenizer.get_vocab():
+    if _without_mask(own) != _without_mask(tokenizer):
         raise RecipeError(
             f"model {name!r} and the corpus have different tokenizers: prepare the corpus with the model's own "
             f"(--tokenizer_name {name})."
         )
     if content["vocab_size"] < len(tokenizer):
-        raise RecipeError(f"model {name!r} has {content['vocab_size']} token ids and its tokenizer {len(tokenizer)}.")
-    return _checked({**content, **fields, "is_causal": is_causal}, sequence_length)
+        raise RecipeError(
+            f"model {name!r} has {content['vocab_size']} token ids and its tokenizer {len(tokenizer)}, the mask token "
+            "included if it needs one: train a new one."
+        )
+    if content.get("type_vocab_size", 0) < role.get("type_vocab_size", 0):
+        raise RecipeError(f"model {name!r} has no token types, which sentence pairs need: train a new one.")
+    role = {**role, "type_vocab_size": content.get("type_vocab_size", 0)}
+    return _checked({**content, **fields, **role}, sequence_length)
+
+
+def _without_mask(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """A vocabulary but for the mask token, which a tokenizer may be given for a masked objective."""
+    return {token: number for token, number in tokenizer.get_vocab().items() if token != tokenizer.mask_token}
 
 
 def _checked(content: dict[str, Any], sequence_length: int) -> WeftConfig:

@@ -6,7 +6,6 @@ from typing import Any
 
 from weft.recipes.common.arguments import parse_count
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.packing import TrainingRows
 
 DEFAULT_EPOCHS = 2
 SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant")
@@ -58,11 +57,14 @@ class RunArguments:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run in numbers. Rows have sequence_length tokens; a step takes rows_per_step of them over all processes."""
+    """A run in numbers. Rows have sequence_length tokens; a step takes rows_per_step of them over all processes.
+
+    `rows_per_epoch` is None for a stream, which ends nowhere.
+    """
 
     sequence_length: int
     rows_per_step: int
-    rows_per_epoch: int
+    rows_per_epoch: int | None
     micro_batch: int
     accumulation: int
     processes: int
@@ -73,16 +75,23 @@ class Plan:
         return self.rows_per_step * self.sequence_length
 
     @property
+    def num_rows(self) -> int:
+        """Rows of the whole run."""
+        return self.max_steps * self.rows_per_step
+
+    @property
     def total_tokens(self) -> int:
         return self.max_steps * self.tokens_per_step
 
     @property
-    def epochs(self) -> float:
+    def epochs(self) -> float | None:
+        if self.rows_per_epoch is None:
+            return None
         return self.max_steps * self.rows_per_step / self.rows_per_epoch
 
 
-def make_plan(arguments: RunArguments, rows_per_epoch: int, processes: int, on_gpu: bool = False) -> Plan:
-    """Derive steps, micro-batch and accumulation.
+def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: int, on_gpu: bool = False) -> Plan:
+    """Derive steps, micro-batch and accumulation; without rows_per_epoch the length must be given in tokens or steps.
 
     Raises:
         RecipeError: lengths that contradict each other, or a batch that does not divide evenly.
@@ -188,10 +197,10 @@ def _steps(given: float, max_steps: int) -> int:
     return round(given * max_steps) if given < 1 else int(given)
 
 
-def describe(plan: Plan, rows: TrainingRows, lines: list[tuple[str, str]]) -> str:
-    """The plan as a table, with what the recipe adds."""
+def describe(plan: Plan, corpus: str, lines: list[tuple[str, str]]) -> str:
+    """The plan as a table, with the corpus and what the recipe adds."""
     table = [
-        ("corpus", f"{rows.corpus.folder} ({rows.num_pairs:,} training tokens in {len(rows.documents):,} documents)"),
+        ("corpus", corpus),
         *lines,
         ("row", f"{plan.sequence_length:,} tokens"),
         (
@@ -199,6 +208,10 @@ def describe(plan: Plan, rows: TrainingRows, lines: list[tuple[str, str]]) -> st
             f"{plan.tokens_per_step:,} tokens = {plan.processes} processes x {plan.accumulation} micro-batches x "
             f"{plan.micro_batch} rows",
         ),
-        ("length", f"{plan.max_steps:,} steps, {plan.total_tokens:,} tokens, {plan.epochs:.2f} epochs"),
+        ("length", f"{plan.max_steps:,} steps, {plan.total_tokens:,} tokens{_epochs(plan)}"),
     ]
     return "\n".join(f"  {name:11} {value}" for name, value in table)
+
+
+def _epochs(plan: Plan) -> str:
+    return "" if plan.epochs is None else f", {plan.epochs:.2f} epochs"

@@ -187,7 +187,13 @@ def get_tokenizer(arguments: DataArguments, quiet: bool, read: Read = documents_
     if arguments.active_filters():
         texts = (text for text in texts if arguments.refused_by(text) is None)
     try:
-        tokenizer = train_tokenizer(texts, arguments.tokenizer_type, arguments.vocab_size)
+        tokenizer = train_tokenizer(
+            texts,
+            arguments.tokenizer_type,
+            arguments.vocab_size,
+            sample_characters=arguments.sample_characters,
+            add_prefix_space=arguments.add_prefix_space,
+        )
     except ValueError as error:
         raise RecipeError(str(error)) from error
     return tokenizer if arguments.document_tokens == "both" else without_boundaries(tokenizer)

@@ -1,34 +1,32 @@
 """A pretraining run from its fields to a published model: what every objective shares."""
 
 import contextlib
-import dataclasses
-import importlib.metadata
-import math
 import os
-import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from weft.recipes.common.arguments import Parsed, parse_arguments
+from weft.recipes.common.checks import check_fields, check_objective
 from weft.recipes.common.console import Console
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import flush_to_disk, only_one_process, write_json
-from weft.recipes.common.hub import check_name, publish
+from weft.recipes.common.files import only_one_process
+from weft.recipes.common.finish import FinishedRun
+from weft.recipes.common.hub import publish
 from weft.recipes.common.launch import (
     check_launcher,
     check_same_checkpoint,
     check_same_corpus,
     end_with_launcher,
+    is_first_of_machine,
     is_first_process,
     keep_freed_memory,
     prepare_before_group,
@@ -36,46 +34,48 @@ from weft.recipes.common.launch import (
     world_size,
 )
 from weft.recipes.common.models import ModelArguments, count_parameters, make_config, make_model
-from weft.recipes.common.packing import TrainingRows
+from weft.recipes.common.objective import Objective
 from weft.recipes.common.plan import Plan, RunArguments, describe, make_plan, schedule_fields
 from weft.recipes.common.preparation import DataArguments, report
-from weft.recipes.common.report import RunReport, plot_curve, write_card
-from weft.recipes.common.run_folder import METRICS, RunState, last_checkpoint, open_run, start_run
+from weft.recipes.common.run_folder import RunState, last_checkpoint, open_run, start_run
 from weft.recipes.common.stop_signal import StopSignal
+from weft.recipes.common.stream_blocks import StreamFolder, open_first_block
+from weft.recipes.common.stream_rows import StreamRows
+from weft.recipes.common.stream_writer import keep_writing
+from weft.recipes.common.streaming import BlockArguments, StreamArguments, parse_bytes
 from weft.recipes.common.throughput import Throughput, measure_matmul_flops, training_flops_per_token
-from weft.recipes.common.trainer import Evaluator, WeftTrainer
+from weft.recipes.common.trainer import WeftTrainer
 
 LENGTHS = ("tokens", "num_train_epochs", "max_steps")
-LOCAL_FIELDS = ("output_dir", "data", "train_files", "validation_files", "plan")  # of this machine, not for the card
-PACKAGES = ("weft-lm", "transformers", "torch")
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What distinguishes one way of pretraining from another."""
-
-    summary: str
-    is_causal: bool
-    auto_class: str
-    pipeline_tag: str
-    make_evaluator: Callable[[Corpus, int], Evaluator]
-    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
-    make_samples: Callable[[PreTrainedModel, PreTrainedTokenizerBase, str], list[str]]
 
 
 def pretrain(
-    objective: Objective, run_class: type[RunArguments], description: str, argv: Sequence[str] | None = None
+    make_objective: Callable[[list[Any]], Objective],
+    groups: Sequence[type],
+    description: str | None,
+    argv: Sequence[str] | None = None,
 ) -> None:
-    """Parse the command line and carry the run out: plan, train or resume, evaluate, report, publish."""
+    """Parse the command line and carry the run out: plan, train or resume, evaluate, report, publish.
+
+    Args:
+        make_objective: makes the objective out of the recipe's groups of fields.
+        groups: dataclasses of fields: a `RunArguments`, then the recipe's own.
+        description: the recipe's docstring.
+        argv: the words after the program's name; None: this process's.
+    """
     end_with_launcher()
     check_launcher()
-    groups = [run_class, DataArguments, ModelArguments]
-    parsed = parse_arguments(description, groups, True, True, argv, alternatives=LENGTHS)
-    run, data, model_arguments = parsed.groups
+    all_groups = [groups[0], DataArguments, ModelArguments, *groups[1:], StreamArguments]
+    parsed = parse_arguments(description, all_groups, True, True, argv, alternatives=LENGTHS)
+    run, data, stream = *parsed.groups[:2], parsed.groups[-1]
     folder = Path(run.output_dir)
-    _check(parsed)
-    settings = {**asdict(run), **asdict(data), **asdict(model_arguments), **parsed.model, **parsed.trainer}
-    settings["processes"] = world_size()
+    check_fields(parsed)
+    objective = make_objective([run, *parsed.groups[3:-1]])
+    check_objective(objective, parsed)
+    if not run.data:
+        objective.require(data)
+    settings = {name: value for group in parsed.groups for name, value in asdict(group).items()}
+    settings |= {**parsed.model, **parsed.trainer, "processes": world_size()}
     lock = contextlib.nullcontext()
     if is_first_process() and not run.plan:
         lock = only_one_process(folder / ".lock", str(folder))
@@ -85,8 +85,13 @@ def pretrain(
                 print(f"{folder} is finished: nothing to do (give another --output_dir for a new run)")
                 _publish(run, folder)
             return
-        corpus = Corpus.open(run.data) if run.data else prepare_before_group(data, folder / "data")
-        finished = _Run(objective, parsed, corpus, folder, settings).carry_out()
+        blocks = None
+        if stream.stream:
+            blocks = BlockArguments(**asdict(data), block_bytes=parse_bytes(stream.block_size))
+            corpus = open_first_block(blocks, StreamFolder(folder))
+        else:
+            corpus = Corpus.open(run.data) if run.data else prepare_before_group(data, folder / "data")
+        finished = _Run(objective, parsed, corpus, blocks, folder, settings).carry_out()
         if finished and is_first_process():  # after the group is gone: uploads may take longer than its time limit
             _publish(run, folder)
 
@@ -95,28 +100,39 @@ class _Run:
     """One run, from its plan to its report."""
 
     def __init__(
-        self, objective: Objective, parsed: Parsed, corpus: Corpus, folder: Path, settings: dict[str, Any]
+        self,
+        objective: Objective,
+        parsed: Parsed,
+        corpus: Corpus,
+        blocks: BlockArguments | None,
+        folder: Path,
+        settings: dict[str, Any],
     ) -> None:
+        """Args:
+        corpus: what to train on and to evaluate with.
+        blocks: of the stream that `corpus` is the first block of, if it is.
+        """
         self.objective, self.corpus, self.folder, self.settings = objective, corpus, folder, settings
-        self.arguments, _, self.model_arguments = parsed.groups
+        self.blocks, self.stream = blocks, StreamFolder(folder)
+        self.arguments, _, self.model_arguments = parsed.groups[:3]
         self.trainer_fields = parsed.trainer
-        self.tokenizer = corpus.tokenizer()
+        self.tokenizer = objective.prepare_tokenizer(corpus.tokenizer())
         length, processes = self.arguments.sequence_length, world_size()
-        rows = TrainingRows(corpus, length, 1, self.arguments.seed)
+        self.layout = objective.lay_out(corpus, length, self.arguments.seed, self.tokenizer)
         self.on_gpu = torch.cuda.is_available() and not parsed.trainer.get("use_cpu", False)
         self.threads = share_cores(self.arguments.cpu_threads)
         if not self.on_gpu:
             keep_freed_memory()
-        self.plan: Plan = make_plan(self.arguments, rows.rows_per_epoch, processes, self.on_gpu)
+        rows_per_epoch = None if blocks else self.layout.rows_per_epoch
+        self.plan: Plan = make_plan(self.arguments, rows_per_epoch, processes, self.on_gpu)
         self.schedule = schedule_fields(self.arguments, self.plan.max_steps)
-        num_rows = self.plan.max_steps * self.plan.rows_per_step
-        self.rows: Dataset = TrainingRows(corpus, length, num_rows, self.arguments.seed)
-        self.evaluator = objective.make_evaluator(corpus, length)
-        self.config = make_config(
-            self.model_arguments, parsed.model, self.tokenizer, length, is_causal=objective.is_causal
-        )
+        self.rows = objective.make_rows(self.layout, self.plan)
+        if blocks:
+            self.rows = StreamRows(self.stream, objective, self.layout, self.plan, self.arguments.seed, self.tokenizer)
+        self.evaluator = objective.make_evaluator(corpus, length, self.tokenizer)
+        self.config = make_config(self.model_arguments, parsed.model, self.tokenizer, length, objective.role())
         self.tokenizer.model_max_length = self.config.max_position_embeddings
-        self.total_parameters, self.multiplied_parameters = count_parameters(self.config)
+        self.parameters = count_parameters(self.config, objective.model_class)
 
     def carry_out(self) -> bool:
         """Train, and finish if training came to its end; returns whether it did."""
@@ -124,7 +140,7 @@ class _Run:
         if is_first_process():
             print(report(self.corpus))
             print(f"plan of {self.folder}")
-            print(describe(self.plan, self.rows, self._plan_lines(bf16)), flush=True)
+            print(describe(self.plan, self._describe_corpus(), self._plan_lines(bf16)), flush=True)
         if self.arguments.plan:
             return False
         if is_first_process():
@@ -137,17 +153,43 @@ class _Run:
         check_same_checkpoint(checkpoint)
         if checkpoint and is_first_process():
             print(f"resuming from {checkpoint}", flush=True)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with self._blocks_written(checkpoint):
+            trainer.train(resume_from_checkpoint=checkpoint)
         finished = trainer.state.global_step >= self.plan.max_steps
         if not finished:
             if is_first_process():
                 print(f"stopped at step {trainer.state.global_step}: run the same command again to go on", flush=True)
         else:
-            self._finish(trainer)
+            self._finished().write(trainer)
         trainer.accelerator.wait_for_everyone()
+        if finished and self.blocks and is_first_of_machine():
+            self.stream.remove()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         return finished
+
+    @contextlib.contextmanager
+    def _blocks_written(self, checkpoint: str | None) -> Iterator[None]:
+        """Have the blocks of a stream prepared where there is one; a failure to do so is raised in its own words."""
+        if self.blocks is None:
+            yield
+            return
+        step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        with keep_writing(self.stream, self.blocks, self.rows.block_of(step * self.plan.rows_per_step)):
+            try:
+                yield
+            except RecipeError:
+                self.stream.check()
+                raise
+
+    def _describe_corpus(self) -> str:
+        training = self.corpus.description["splits"]["train"]["documents"]
+        text = f"{self.corpus.folder} ({self.layout.num_places:,} training tokens in {training:,} documents)"
+        if self.blocks is None:
+            return text
+        files = len(self.blocks.train_files)
+        source = self.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
+        return f"stream of {source} in blocks of {self.blocks.block_bytes:,} bytes, first {text}"
 
     def _choose_bf16(self) -> bool:
         """As asked for, else as the launcher was told, else wherever the hardware computes it."""
@@ -163,9 +205,10 @@ class _Run:
         return [
             (
                 "model",
-                f"{self.total_parameters:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
+                f"{self.parameters.total:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
                 f"vocabulary {config.vocab_size:,}), {f'from {source}' if source else 'new'}",
             ),
+            *self.objective.plan_lines(),
             ("attention", backend),
             ("dtype", "bfloat16 autocast, float32 weights" if bf16 else "float32"),
             ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads per process"),
@@ -220,14 +263,13 @@ class _Run:
             )
         check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
-        model = make_model(self.model_arguments, self.config)
+        model = make_model(self.model_arguments, self.config, self.objective.model_class)
         device = trainer_arguments.device
         throughput = Throughput(
             plan.tokens_per_step,
-            training_flops_per_token(self.config, self.multiplied_parameters, plan.sequence_length),
+            training_flops_per_token(self.config, self.parameters, plan.sequence_length, self.objective.head_share()),
             plan.processes * measure_matmul_flops(device, torch.bfloat16 if bf16 else torch.float32),
         )
-        self.throughput = throughput
         trainer = WeftTrainer(
             model=model,
             args=trainer_arguments,
@@ -236,132 +278,33 @@ class _Run:
             processing_class=tokenizer,
             evaluator=self.evaluator,
             throughput=throughput,
-            steps_per_epoch=plan.rows_per_epoch / plan.rows_per_step,
-            callbacks=[Console(trainer_arguments.disable_tqdm or not sys.stderr.isatty()), StopSignal()],
+            steps_per_epoch=plan.rows_per_epoch / plan.rows_per_step if plan.rows_per_epoch else plan.max_steps,
+            callbacks=[
+                Console(trainer_arguments.disable_tqdm or not sys.stderr.isatty(), self.blocks is None),
+                StopSignal(),
+            ],
         )
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def _finish(self, trainer: WeftTrainer) -> None:
-        """Evaluate, write the finished folder (metrics.json last) and publish it."""
-        history = trainer.state.log_history
-        evaluated = [entry for entry in history if "eval_loss" in entry and entry["step"] == self.plan.max_steps]
-        metrics = evaluated[-1] if evaluated else trainer.evaluate()
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if not is_first_process():
-            return
-        metrics = {name: value for name, value in metrics.items() if name.startswith("eval_")}
-        staging = self.folder / ".finished.partial"
-        shutil.rmtree(staging, ignore_errors=True)
-        model.eval()
-        model.save_pretrained(staging)
-        self.tokenizer.save_pretrained(staging)
-        plot_curve(history, staging / "curve.png")
-        write_card(self._report(model, metrics, history), staging / "README.md")
-        trainer.state.save_to_json(str(staging / "trainer_state.json"))
-        flush_to_disk(staging)
-        for path in staging.iterdir():
-            path.replace(self.folder / path.name)
-        staging.rmdir()
-        write_json(self.folder / METRICS, self._metrics(metrics, history))
-        print(
-            f"finished: {self.folder} loads with AutoModel.from_pretrained; bits per byte "
-            f"{metrics['eval_bits_per_byte']:.4f}"
-            if "eval_bits_per_byte" in metrics
-            else f"finished: {self.folder}"
+    def _finished(self) -> FinishedRun:
+        return FinishedRun(
+            objective=self.objective,
+            arguments=self.arguments,
+            settings=self.settings,
+            corpus=self.corpus,
+            tokenizer=self.tokenizer,
+            plan=self.plan,
+            parameters=self.parameters.total,
+            folder=self.folder,
         )
-
-    def _metrics(self, metrics: dict[str, float], history: list[dict[str, Any]]) -> dict[str, Any]:
-        speeds = sorted(entry["tokens_per_second"] for entry in history if "tokens_per_second" in entry)
-        shares = sorted(entry["mfu"] for entry in history if "mfu" in entry)
-        return {
-            **metrics,
-            "train_loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
-            "steps": self.plan.max_steps,
-            "tokens": self.plan.total_tokens,
-            "epochs": round(self.plan.epochs, 4),
-            "parameters": self.total_parameters,
-            "tokens_per_second": speeds[len(speeds) // 2] if speeds else None,
-            "mfu": shares[len(shares) // 2] if shares else None,
-            "matmul_gflops": round(self.throughput.peak_flops / 1e9, 1),
-        }
-
-    def _report(self, model: PreTrainedModel, metrics: dict[str, float], history: list[dict[str, Any]]) -> RunReport:
-        training, name = self.corpus.description["splits"]["train"], self.arguments.push_to_hub or str(self.folder)
-        return RunReport(
-            title=Path(name).name,
-            summary=self.objective.summary,
-            facts={
-                "data": self.corpus.description["source"],
-                "training text": f"{training['documents']:,} documents, {training['bytes']:,} bytes, "
-                f"{training['tokens']:,} tokens",
-                "seen in training": f"{self.plan.total_tokens:,} tokens ({self.plan.epochs:.2f} epochs) in "
-                f"{self.plan.max_steps:,} steps of {self.plan.tokens_per_step:,}",
-                "parameters": f"{self.total_parameters:,}",
-                "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
-            },
-            metrics=self._metrics(metrics, history),
-            settings={
-                name: value
-                for name, value in self.settings.items()
-                if value not in (None, [], "") and name not in LOCAL_FIELDS
-            },
-            samples=self.objective.make_samples(model, self.tokenizer, self.arguments.sample_prompt),
-            usage=_usage(self.objective.auto_class, name),
-            pipeline_tag=self.objective.pipeline_tag,
-        )
-
-
-def _check(parsed: Parsed) -> None:
-    """Refuse contradictions before any work is done."""
-    run, data, model = parsed.groups
-    if run.push_to_hub is not None:
-        check_name(run.push_to_hub)
-    _refuse_without_effect(parsed)
-    limit = parsed.trainer.get("save_total_limit")
-    if limit is not None and limit < 1:
-        raise RecipeError(f"save_total_limit is {limit}: give at least 1, or leave it out.")
-    if Path(run.output_dir).exists() and not Path(run.output_dir).is_dir():
-        raise RecipeError(f"output_dir {run.output_dir} is a file: give another.")
-    if not run.data:
-        if data.tokenizer_name is None and model.model_name_or_path is not None:
-            data.tokenizer_name = model.model_name_or_path
-        data.check()
-    if run.sequence_length < 2 or not math.isfinite(run.learning_rate):
-        raise RecipeError("sequence_length must be at least 2 and learning_rate a finite number.")
-    model.check(parsed.model)
-
-
-def _refuse_without_effect(parsed: Parsed) -> None:
-    """Refuse fields that another one makes pointless."""
-    data_fields = [field.name for field in dataclasses.fields(DataArguments)]
-    parsed.refuse_together(data_fields, "data", "the folder is prepared already")
-    parsed.refuse_together(("tokenizer_type", "vocab_size"), "tokenizer_name", "that tokenizer is trained already")
-    parsed.refuse_together(
-        ("validation_fraction", "validation_split"), "validation_files", "they are the held-out text"
-    )
-    parsed.refuse_together(("preset",), "config_name", "it gives the shape")
-    parsed.refuse_together(("preset",), "model_name_or_path", "it has its shape")
-    parsed.refuse_without(("dataset_config_name", "dataset_split"), "dataset_name")
-    parsed.refuse_without(("hub_revisions", "hub_private_repo"), "push_to_hub")
-    run = parsed.groups[0]
-    if "decay_steps" in parsed.given and run.lr_scheduler_type != "warmup_stable_decay":
-        raise RecipeError(f"decay_steps has no effect on the schedule {run.lr_scheduler_type}: leave it out.")
 
 
 def _publish(arguments: RunArguments, folder: Path) -> None:
     if arguments.push_to_hub is not None:
         address = publish(folder, arguments.push_to_hub, arguments.hub_revisions, arguments.hub_private_repo)
         print(f"published as {address}", flush=True)
-
-
-def _usage(auto_class: str, name: str) -> str:
-    return (
-        f"from transformers import AutoTokenizer, {auto_class}\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)\n'
-        f'model = {auto_class}.from_pretrained("{name}", trust_remote_code=True)'
-    )
 
 
 transformers.logging.disable_progress_bar()

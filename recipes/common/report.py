@@ -1,6 +1,5 @@
 """What a finished run tells its readers: metrics.json, curve.png and the model card."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+
+from weft.recipes.common.metric_names import in_order, text_of, words_of
 
 
 @dataclass(frozen=True)
@@ -25,26 +26,55 @@ class RunReport:
     pipeline_tag: str
 
 
+# Parts of the loss that are drawn together: the unit, and the keys of training and validation logs.
+PANELS = {
+    "nats per token": {"causal": ("loss_causal", "eval_causal_loss"), "masked": ("loss_masked", "eval_masked_loss")},
+    "nats per pair": {"next sentence": ("loss_next_sentence", "eval_next_sentence_loss")},
+}
+
+
 def plot_curve(history: list[dict[str, Any]], path: Path) -> None:
-    """Training and validation loss over tokens seen, and the learning rate."""
+    """Training and validation loss over tokens seen, each part by itself where it has several, and the learning rate.
+
+    Args:
+        history: the Trainer's log.
+        path: of the PNG.
+    """
     training = [entry for entry in history if "loss" in entry]
     validation = [entry for entry in history if "eval_loss" in entry]
     tokens_of_step = {entry["step"]: entry["tokens_seen"] for entry in training}
     per_step = training[-1]["tokens_seen"] / training[-1]["step"] if training else 1
-    figure, (top, bottom) = pyplot.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=(3, 1))
-    top.plot([e["tokens_seen"] for e in training], [e["loss"] for e in training], label="training", linewidth=1)
-    tokens = [tokens_of_step.get(e["step"], e["step"] * per_step) for e in validation]
-    top.plot(tokens, [e["eval_loss"] for e in validation], "o-", label="validation", markersize=4)
-    top.set_ylabel("loss (nats per token)")
-    top.legend()
-    top.grid(alpha=0.3)
-    bottom.plot([e["tokens_seen"] for e in training], [e["learning_rate"] for e in training], color="gray")
-    bottom.set_ylabel("learning rate")
-    bottom.set_xlabel("tokens seen")
-    bottom.grid(alpha=0.3)
+    panels = _panels(training)
+    figure, axes = pyplot.subplots(
+        len(panels) + 1, 1, figsize=(8, 4.5 + 1.5 * len(panels)), sharex=True, height_ratios=(3, *[1] * len(panels))
+    )
+    for axis, (unit, parts) in zip(axes, panels.items()):
+        for colour, (name, (trained, validated)) in enumerate(parts.items()):
+            seen = [(e["tokens_seen"], e[trained]) for e in training if trained in e]
+            axis.plot(*zip(*seen), color=f"C{2 * colour}", label=f"{name} training".strip(), linewidth=1)
+            steps = [e for e in validation if validated in e]
+            tokens = [tokens_of_step.get(e["step"], e["step"] * per_step) for e in steps]
+            values = [e[validated] for e in steps]
+            style = {"color": f"C{2 * colour + 1}", "label": f"{name} validation".strip(), "markersize": 4}
+            axis.plot(tokens, values, "o-", **style)
+        axis.set_ylabel(f"loss ({unit})")
+        axis.legend()
+        axis.grid(alpha=0.3)
+    rates = axes[-1]
+    rates.plot([e["tokens_seen"] for e in training], [e["learning_rate"] for e in training], color="gray")
+    rates.set_ylabel("learning rate")
+    rates.set_xlabel("tokens seen")
+    rates.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _panels(training: list[dict[str, Any]]) -> dict[str, dict[str, tuple[str, str]]]:
+    """What to draw: the parts of the loss that were logged, or, where it has none, the loss."""
+    logged = {key for entry in training for key in entry}
+    panels = {unit: {name: keys for name, keys in parts.items() if keys[0] in logged} for unit, parts in PANELS.items()}
+    return {unit: parts for unit, parts in panels.items() if parts} or {"nats per token": {"": ("loss", "eval_loss")}}
 
 
 def write_card(report: RunReport, path: Path) -> None:
@@ -76,7 +106,11 @@ tags:
 
 ## Metrics on the held-out text
 
-{_table({name: _number(value) for name, value in report.metrics.items()})}
+{_metrics_table(in_order(report.metrics, "eval_"))}
+
+## The run
+
+{_metrics_table(in_order({name: value for name, value in report.metrics.items() if not name.startswith("eval_")}))}
 
 ## Samples
 
@@ -95,5 +129,5 @@ def _table(rows: dict[str, Any]) -> str:
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in cells)])
 
 
-def _number(value: Any) -> str:
-    return f"{value:,.4f}" if isinstance(value, float) else json.dumps(value)
+def _metrics_table(metrics: dict[str, Any]) -> str:
+    return _table({words_of(name): text_of(name, value) for name, value in metrics.items()})

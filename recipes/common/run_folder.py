@@ -44,7 +44,7 @@ def open_run(folder: Path, settings: dict[str, Any]) -> RunState:
     """
     if not (folder / SETTINGS).is_file():
         foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-        if set(foreign) - {"data"}:
+        if set(foreign) - {"data", "stream"}:
             raise RecipeError(
                 f"{folder} holds files that are no run of this recipe ({', '.join(sorted(foreign)[:3])} ...): give "
                 "another --output_dir."

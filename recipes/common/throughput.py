@@ -5,6 +5,7 @@ import time
 import torch
 
 from weft import WeftConfig
+from weft.recipes.common.models import ParameterCounts
 
 
 def measure_matmul_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
@@ -25,13 +26,20 @@ def measure_matmul_flops(device: torch.device, dtype: torch.dtype, seconds: floa
     return 2 * size**3 * count / min(run(count) for _ in range(3))
 
 
-def training_flops_per_token(config: WeftConfig, multiplied_parameters: int, sequence_length: int) -> float:
+def training_flops_per_token(
+    config: WeftConfig, parameters: ParameterCounts, sequence_length: int, head_share: float = 1.0
+) -> float:
     """Operations of forward and backward for one token (PaLM, https://huggingface.co/papers/2204.02311, appendix B):
     6 for each parameter it is multiplied with, and 12 x layers x heads x head_dim x tokens seen for the scores, where
-    a causal token sees half the row on average."""
+    a causal token sees half the row on average.
+
+    Args:
+        head_share: share of the tokens that the head is computed for.
+    """
     width = config.num_attention_heads * config.head_dim
     seen = sequence_length / 2 if config.is_causal else sequence_length
-    return 6 * multiplied_parameters + 12 * config.num_hidden_layers * width * seen
+    multiplied = parameters.body + head_share * parameters.head
+    return 6 * multiplied + 12 * config.num_hidden_layers * width * seen
 
 
 class Throughput:

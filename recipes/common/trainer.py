@@ -13,6 +13,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import move_folder, remove_folder
+from weft.recipes.common.loss_parts import LossParts
+from weft.recipes.common.packing import IGNORE_INDEX
 from weft.recipes.common.throughput import Throughput
 
 UNFINISHED_PREFIX = ".unfinished-"
@@ -41,13 +43,38 @@ class WeftTrainer(Trainer):
         self.evaluator = evaluator
         self.throughput = throughput
         self.steps_per_epoch = steps_per_epoch
+        self.parts = LossParts()
+        self._other_counts: dict[str, torch.Tensor] = {}
         self.idle_seconds = 0.0  # spent on evaluating and saving; throughput leaves it out
         self.add_callback(StopAtNonFinite())
         self.add_callback(Cadence())
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
         """The config allows the cache, so that every checkpoint does; training has no use for it."""
-        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+        inputs = {**inputs, **self._other_counts, "use_cache": False}
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        self.parts.add(inputs, outputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
+        """What the losses of a step divide by: the targets, or their weights, and the sentence pairs."""
+        if not batch_samples or "predict_from" not in batch_samples[0]:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        labels = [batch["next_sentence_label"] for batch in batch_samples if "next_sentence_label" in batch]
+        counts = torch.zeros(2, device=device)
+        counts[0] = sum(_weight_of_targets(batch) for batch in batch_samples)
+        counts[1] = sum((label != IGNORE_INDEX).sum() for label in labels)
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts, "sum")
+        counts = counts.clamp(min=1)
+        self._other_counts = {"num_pairs_in_batch": counts[1]} if labels else {}
+        return counts[0]
 
     def get_decay_parameter_names(self, model: PreTrainedModel) -> list[str]:
         """Decay the matrices of linear maps, not norms, biases and embeddings (nor a head that is tied to one)."""
@@ -67,6 +94,7 @@ class WeftTrainer(Trainer):
         """Add rates to training logs, and count epochs of the text."""
         self.state.epoch = self.state.global_step / self.steps_per_epoch
         if "loss" in logs:
+            logs.update(self.parts.take(self.accelerator))
             logs.update(self.throughput.rates(self.state.global_step, self.idle_seconds))
         super().log(logs, *args, **kwargs)
 
@@ -111,6 +139,12 @@ class WeftTrainer(Trainer):
         if limit:
             for checkpoint in sort_checkpoints(output_dir=str(run))[:-limit]:
                 remove_folder(Path(checkpoint))
+
+
+def _weight_of_targets(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    if "loss_weights" in batch:
+        return batch["loss_weights"].sum()
+    return (batch["labels"] != IGNORE_INDEX).sum().float()
 
 
 def remove_unfinished(run: Path) -> None:

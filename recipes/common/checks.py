@@ -1,0 +1,66 @@
+"""Contradictions between the fields of a pretraining run, refused before any work is done."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+from weft.recipes.common.arguments import Parsed
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.hub import check_name
+from weft.recipes.common.objective import Objective
+from weft.recipes.common.preparation import DataArguments
+
+
+def check_fields(parsed: Parsed) -> None:
+    """Raises RecipeError where fields contradict each other, or one makes another pointless."""
+    run, data, model = parsed.groups[:3]
+    if run.push_to_hub is not None:
+        check_name(run.push_to_hub)
+    _refuse_without_effect(parsed)
+    limit = parsed.trainer.get("save_total_limit")
+    if limit is not None and limit < 1:
+        raise RecipeError(f"save_total_limit is {limit}: give at least 1, or leave it out.")
+    if Path(run.output_dir).exists() and not Path(run.output_dir).is_dir():
+        raise RecipeError(f"output_dir {run.output_dir} is a file: give another.")
+    if not run.data:
+        if data.tokenizer_name is None and model.model_name_or_path is not None:
+            data.tokenizer_name = model.model_name_or_path
+        data.check()
+    stream = parsed.groups[-1]
+    if stream.stream:
+        stream.check(data, has_length=run.tokens is not None or run.max_steps is not None)
+    if run.sequence_length < 2 or not math.isfinite(run.learning_rate):
+        raise RecipeError("sequence_length must be at least 2 and learning_rate a finite number.")
+    model.check(parsed.model)
+
+
+def check_objective(objective: Objective, parsed: Parsed) -> None:
+    """Raises RecipeError where the objective's fields make no sense, or one is given that has no effect on it."""
+    for name, needed in objective.idle_fields.items():
+        if name in parsed.given:
+            raise RecipeError(f"{name} has no effect without {needed}: give that too, or leave {name} out.")
+    objective.check()
+    if parsed.groups[-1].stream and not objective.can_stream:
+        raise RecipeError(
+            "stream cannot be given with an objective of sentence pairs, which draws them from the whole text: choose "
+            "masked or hybrid, or leave stream out."
+        )
+
+
+def _refuse_without_effect(parsed: Parsed) -> None:
+    """Refuse fields that another one makes pointless."""
+    data_fields = [field.name for field in dataclasses.fields(DataArguments)]
+    parsed.refuse_together([*data_fields, "stream"], "data", "the folder is prepared already")
+    parsed.refuse_without(("block_size",), "stream")
+    training = ("tokenizer_type", "vocab_size", "sample_characters", "add_prefix_space")
+    parsed.refuse_together(training, "tokenizer_name", "that tokenizer is trained already")
+    parsed.refuse_together(
+        ("validation_fraction", "validation_split"), "validation_files", "they are the held-out text"
+    )
+    parsed.refuse_together(("preset",), "config_name", "it gives the shape")
+    parsed.refuse_together(("preset",), "model_name_or_path", "it has its shape")
+    parsed.refuse_without(("dataset_config_name", "dataset_split"), "dataset_name")
+    parsed.refuse_without(("hub_revisions", "hub_private_repo"), "push_to_hub")
+    run = parsed.groups[0]
+    if "decay_steps" in parsed.given and run.lr_scheduler_type != "warmup_stable_decay":
+        raise RecipeError(f"decay_steps has no effect on the schedule {run.lr_scheduler_type}: leave it out.")
