@@ -45,6 +45,7 @@ def masked_lm_loss(
     num_items_in_batch: torch.Tensor | int | None = None,
     ignore_index: int = IGNORE_INDEX,
     loss_weights: torch.Tensor | None = None,
+    nats: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
     """Cross-entropy in nats per target, of logits that stand where their labels do.
@@ -55,14 +56,15 @@ def masked_lm_loss(
         num_items_in_batch: what the sum is divided by: the targets (or the weights) of the whole step. None: those of
             this call.
         loss_weights: [...], what each target counts; None: 1.
+        nats: [...], `target_nats` of logits and labels, where that was computed before.
 
     Returns:
         A scalar in float32 (float64 for float64 logits).
     """
+    if nats is None:
+        nats = target_nats(logits.reshape(-1, vocab_size), labels.reshape(-1), ignore_index)
     weights = None if loss_weights is None else loss_weights.reshape(-1)
-    return token_cross_entropy(
-        logits.reshape(-1, vocab_size), labels.reshape(-1), num_items_in_batch, ignore_index, weights
-    )
+    return _mean(nats.reshape(-1), labels.reshape(-1), num_items_in_batch, ignore_index, weights)
 
 
 def token_cross_entropy(
@@ -70,21 +72,28 @@ def token_cross_entropy(
     targets: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
     ignore_index: int = IGNORE_INDEX,
+) -> torch.Tensor:
+    """Cross-entropy of logits [n, classes] against targets [n]: the sum divided by `num_items_in_batch`, or by the
+    number of the targets that are not `ignore_index`. Without any target it is 0."""
+    return _mean(target_nats(logits, targets, ignore_index), targets, num_items_in_batch, ignore_index)
+
+
+def _mean(
+    nats: torch.Tensor,
+    targets: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None,
+    ignore_index: int,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cross-entropy of logits [n, classes] against targets [n]: the sum, weighted by `weights` [n] where they are
-    given, divided by `num_items_in_batch`, or by the number (or weight) of the targets that are not `ignore_index`.
-    Without any target it is 0."""
-    nats = target_nats(logits, targets, ignore_index)
-    targets = targets.to(logits.device)
+    """The sum of nats [n], weighted by `weights` [n] where they are given, over the number (or weight) of targets."""
     if weights is not None:
         weights = weights.to(nats)
         nats = nats * weights
     if num_items_in_batch is None:
-        is_target = targets != ignore_index
+        is_target = targets.to(nats.device) != ignore_index
         num_items_in_batch = is_target.sum() if weights is None else (weights * is_target).sum()
     if torch.is_tensor(num_items_in_batch):
-        num_items_in_batch = num_items_in_batch.to(logits.device)
+        num_items_in_batch = num_items_in_batch.to(nats.device)
         return nats.sum() / torch.where(num_items_in_batch == 0, 1, num_items_in_batch)
     return nats.sum() / (num_items_in_batch or 1)
 

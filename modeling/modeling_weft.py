@@ -190,6 +190,30 @@ class WeftLanguageModel(WeftPreTrainedModel):
             hidden_states = hidden_states.gather(1, previous[..., None].expand_as(hidden_states))
         return self.get_logits(hidden_states)
 
+    def forward_masked(
+        self,
+        attention_mask: Any,
+        position_ids: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        predict_from: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[BaseModelOutputWithPast, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """What the masked heads have in common: the stack without cache, bidirectional unless `is_causal` says
+        otherwise, logits and loss.
+
+        Returns:
+            The stack's outputs, the logits, and where labels were given the loss and, with `predict_from`, the
+            cross-entropy of each target.
+        """
+        kwargs = {"is_causal": False, **kwargs, "use_cache": False}
+        outputs = self.model(attention_mask=attention_mask, position_ids=position_ids, **kwargs)
+        logits = self.get_masked_logits(outputs.last_hidden_state, attention_mask, position_ids, predict_from)
+        if labels is None:
+            return outputs, logits, None, None
+        nats = target_nats(logits.flatten(0, -2), labels.flatten())
+        loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, nats=nats, **kwargs)
+        return outputs, logits, loss, None if predict_from is None else nats.detach()
+
 
 class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
     """The stack with a next-token head; causal whatever the config's `is_causal` says."""
@@ -318,21 +342,16 @@ class WeftForMaskedLM(WeftLanguageModel):
         Returns:
             loss (a scalar, where labels were given) and logits [batch, tokens, vocab_size] or [n, vocab_size].
         """
-        kwargs.setdefault("is_causal", False)
-        kwargs["use_cache"] = False
-        outputs = self.model(
+        outputs, logits, loss, nats = self.forward_masked(
+            attention_mask,
+            position_ids,
+            labels,
+            predict_from,
             input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
             token_type_ids=token_type_ids,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        logits = self.get_masked_logits(outputs.last_hidden_state, attention_mask, position_ids, predict_from)
-        loss = nats = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
-            nats = None if predict_from is None else target_nats(logits.detach(), labels)
         return WeftMaskedLMOutput(
             loss=loss,
             logits=logits,
@@ -382,25 +401,21 @@ class WeftForPreTraining(WeftLanguageModel):
         Raises:
             ValueError: as many next-sentence labels as there are documents are needed.
         """
-        kwargs.setdefault("is_causal", False)
-        kwargs["use_cache"] = False
-        outputs = self.model(
+        outputs, logits, loss, nats = self.forward_masked(
+            attention_mask,
+            position_ids,
+            labels,
+            predict_from,
             input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
             token_type_ids=token_type_ids,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        logits = self.get_masked_logits(hidden_states, attention_mask, position_ids, predict_from)
         if pool_from is None:
             pool_from = first_tokens(hidden_states, attention_mask, position_ids)
         order_logits = self.seq_relationship(self.pooler(hidden_states.flatten(0, 1)[pool_from]))
-        loss = nats = order_nats = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
-            nats = None if predict_from is None else target_nats(logits.detach(), labels)
+        order_nats = None
         if next_sentence_label is not None:
             label = next_sentence_label.reshape(-1)
             if len(label) != len(order_logits):

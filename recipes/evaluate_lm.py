@@ -141,6 +141,8 @@ def _check(arguments: EvaluateArguments, parsed: Parsed) -> None:
     for name, tasks in arguments.ONLY_FOR.items():
         if name in parsed.given and arguments.task not in tasks:
             raise RecipeError(f"{name} has no effect on {arguments.task}: it is for {' and '.join(tasks)}.")
+    if "segmenter" in parsed.given and arguments.scoring != "within-word":
+        raise RecipeError("segmenter has no effect without scoring within-word: give that too, or leave it out.")
     for name in ("max_tokens", "limit", "window", "stride", "tokens_per_batch"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

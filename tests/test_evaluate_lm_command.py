@@ -140,6 +140,7 @@ def test_limit_takes_the_first_examples(run, files, tmp_path):
         ),
         ("gpt2", ["--files", "missing.txt"], "missing.txt is missing"),
         ("gpt2", ["--files", "FILE", "--tasks", "blimp"], "tasks has no effect on perplexity: it is for harness"),
+        ("gpt2", ["--files", "FILE", "--segmenter", "jieba"], "segmenter has no effect without scoring within-word"),
         ("gpt2", ["--files", "FILE", "--delimiter", ""], "delimiter has no effect on perplexity"),
         ("gpt2", ["--files", "FILE", "--limit", "0"], "limit is 0: give at least 1"),
         ("gpt2", ["--files", "FILE", "--window", "8", "--stride", "9"], "stride is 9"),

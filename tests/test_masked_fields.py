@@ -56,8 +56,10 @@ def without_mask(tmp_path_factory):
     [
         ("masked", {"masking": "word"}, ["masking     word, 30% to 15% of the tokens"]),
         ("masked", {"mask_rate": 0.15}, ["masking     token, 15% of the tokens"]),
+        ("masked", {"mask_rate": 0.1, "mask_rate_end": 0.4}, ["masking     token, 10% to 40% of the tokens"]),
+        ("masked", {"mask_rate_end": 0.2}, ["masking     token, 30% to 20% of the tokens"]),
         ("hybrid", {"causal_share": 0.0625}, ["masking     token, 30% to 15%", "causal rows 6.25%"]),
-        ("hybrid", {"causal_steps": 2}, ["all of the first 2 (steps, or share of them), then 50.00%"]),
+        ("hybrid", {"causal_steps": 2}, ["causal rows all in the first 2 steps, then 50.00%"]),
         ("next-sentence", {}, ["pairs       half of them segments of other documents"]),
         ("sentence-order", {}, ["pairs       half of them swapped segments"]),
     ],
@@ -89,6 +91,9 @@ def test_the_plan_tells_the_objective(english, tmp_path, capsys, objective, fiel
         ({"objective": "masked", "mask_rat": 0.2}, "did you mean mask_rate?"),
         ({"objective": "masked", "type_vocab_size": 2}, "type_vocab_size"),
         ({"objective": "next-sentence", "sequence_length": 4, "tokens_per_step": 32}, "at least 8 tokens"),
+        ({"objective": "next-sentence", "target_share": 0.5}, "target_share cannot fix the shapes of sentence pairs"),
+        ({"objective": "hybrid", "attn_implementation": "flash_attention_2"}, "hybrid rows in both"),
+        ({"objective": "hybrid", "causal_steps": 1000}, "as long as the whole run"),
     ],
     ids=str,
 )
@@ -122,6 +127,21 @@ def test_raw_text_for_words_keeps_their_boundaries(tmp_path):
     runs.run_here(output_dir=tmp_path / "run", objective="masked", masking="word", **fields)
     description = json.loads((tmp_path / "run" / "data" / "corpus.json").read_text())
     assert description["made_from"]["settings"]["segmenter"] == "characters"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"objective": "masked", "masking": "word", "segmenter": "none"}, "segmenter none keeps no boundaries"),
+        ({"objective": "sentence-order", "segmenter": "none"}, "segmenter none keeps no boundaries"),
+        ({"objective": "next-sentence", "document_tokens": "none"}, "leave document_tokens at both"),
+    ],
+    ids=str,
+)
+def test_text_is_not_prepared_in_a_way_the_objective_cannot_use(tmp_path, fields, said):
+    text = runs.write_sentences(tmp_path / "text.txt")
+    assert said in runs.run_error(train_files=[text], output_dir=tmp_path / "run", **{**FIELDS, **fields})
+    assert not (tmp_path / "run" / "data").exists()
 
 
 def test_help_names_the_new_fields(capsys):

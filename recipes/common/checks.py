@@ -40,6 +40,17 @@ def check_objective(objective: Objective, parsed: Parsed) -> None:
         if name in parsed.given:
             raise RecipeError(f"{name} has no effect without {needed}: give that too, or leave {name} out.")
     objective.check()
+    backend = parsed.groups[2].attn_implementation or ""
+    if objective.both_directions and "flash" in backend:
+        raise RecipeError(
+            f"attn_implementation {backend} attends in one direction per batch, and hybrid rows in both: choose sdpa "
+            "or flex_attention."
+        )
+    if objective.needs_boundaries and parsed.groups[1].segmenter == "none" and "segmenter" in parsed.given:
+        raise RecipeError(
+            "segmenter none keeps no boundaries, which sentence pairs and masking by words need: give characters, "
+            "jieba or module:function, or leave it out."
+        )
     if parsed.groups[-1].stream and not objective.can_stream:
         raise RecipeError(
             "stream cannot be given with an objective of sentence pairs, which draws them from the whole text: choose "

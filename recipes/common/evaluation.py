@@ -107,11 +107,11 @@ class MaskedEvaluator(RowEvaluator):
     def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         outputs, labels = model(**batch), batch["labels"]
         logits = outputs.logits if "logits" in outputs else outputs.prediction_logits
-        numbers = [outputs.target_nats.double().sum(), (logits.argmax(-1) == labels).sum(), len(labels)]
+        numbers = [outputs.target_nats.cpu().double().sum(), (logits.argmax(-1) == labels).sum(), len(labels)]
         if "next_sentence_label" in batch:
             label = batch["next_sentence_label"]
             right = (outputs.seq_relationship_logits.argmax(-1) == label).sum()
-            numbers += [outputs.next_sentence_nats.double().sum(), right, (label != IGNORE_INDEX).sum()]
+            numbers += [outputs.next_sentence_nats.cpu().double().sum(), right, (label != IGNORE_INDEX).sum()]
         else:
             numbers += [0, 0, 0]
         return torch.tensor([float(number) for number in numbers], dtype=torch.float64)

@@ -96,7 +96,8 @@ def last_word(scorer: Scorer, passages: Sequence[tuple[str, str]]) -> dict[str, 
 
     A word is right when each of its tokens is the most likely one given all that stands before it: what greedy decoding
     gives, whatever it would write next. A masked model predicts them from left to right too, each with those behind it
-    masked; the passage breaks off there, without an end token, which would ask for a full stop instead.
+    masked; the passage breaks off there, without an end token, which would ask for a full stop instead. The masks tell
+    it how many tokens the word has, which a causal model does not know: compare it with masked models only.
 
     Returns:
         accuracy, perplexity (of the word: the exponential of the mean of its nats), and the number of examples.

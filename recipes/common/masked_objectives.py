@@ -61,8 +61,12 @@ class MaskedObjective(Objective):
     def check(self) -> None:
         self.masking.check()
 
+    @property
+    def needs_boundaries(self) -> bool:
+        return self.masking.needs_words
+
     def require(self, data: DataArguments) -> None:
-        if self.masking.needs_words and data.segmenter == "none":
+        if self.needs_boundaries and data.segmenter == "none":
             data.segmenter = "characters"
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -85,7 +89,7 @@ class MaskedObjective(Objective):
 
     def _check_room(self, causal_rows: int, rows: int) -> None:
         """Refuse a target_share that the targets of a batch, so many of whose rows are causal, will not fit."""
-        rate = max(self.masking.mask_rate, self.masking.final_rate)
+        rate = max(self.masking.first_rate, self.masking.final_rate)
         needed = (causal_rows + (rows - causal_rows) * rate) / rows
         if self.target_share is not None and self.target_share < needed:
             raise RecipeError(
@@ -104,13 +108,13 @@ class MaskedObjective(Objective):
         return sample_fills(model, tokenizer, prompt, corpus)
 
     def plan_lines(self) -> list[tuple[str, str]]:
-        rates = f"{self.masking.mask_rate:.0%}"
-        if self.masking.final_rate != self.masking.mask_rate:
+        rates = f"{self.masking.first_rate:.0%}"
+        if self.masking.final_rate != self.masking.first_rate:
             rates += f" to {self.masking.final_rate:.0%}"
         return [("masking", f"{self.masking.masking}, {rates} of the tokens")]
 
     def head_share(self) -> float:
-        return (self.masking.mask_rate + self.masking.final_rate) / 2
+        return (self.masking.first_rate + self.masking.final_rate) / 2
 
 
 class HybridObjective(MaskedObjective):
@@ -124,6 +128,7 @@ class HybridObjective(MaskedObjective):
     )
     other_auto_classes = ("AutoModelForCausalLM",)
     headline = ("masked_loss", "masked_accuracy", "causal_loss", "bits_per_byte")
+    both_directions = True
     overlap = 1
 
     def __init__(self, masking: MaskingArguments, target_share: float | None, hybrid: HybridArguments) -> None:
@@ -143,6 +148,11 @@ class HybridObjective(MaskedObjective):
         return {"is_causal": False, "masked_next_token": True}
 
     def make_rows(self, layout: TrainingRows, plan: Plan) -> Dataset:
+        if self.hybrid.causal_steps >= plan.max_steps:
+            raise RecipeError(
+                f"causal_steps is {self.hybrid.causal_steps:g}, as long as the whole run of {plan.max_steps} steps: "
+                "give fewer, or train with pretrain_clm.py."
+            )
         share = 1 if self.hybrid.causal_steps else self.hybrid.causal_share
         self._check_room(math.ceil(share * plan.micro_batch), plan.micro_batch)
         layout.num_rows = plan.num_rows
@@ -163,9 +173,9 @@ class HybridObjective(MaskedObjective):
 
     def plan_lines(self) -> list[tuple[str, str]]:
         hybrid, lines = self.hybrid, super().plan_lines()
-        first = (
-            f"all of the first {hybrid.causal_steps:g} (steps, or share of them), then " if hybrid.causal_steps else ""
-        )
+        steps = hybrid.causal_steps
+        until = f"{steps:.0%} of the steps" if steps < 1 else f"{int(steps):,} steps"
+        first = f"all in the first {until}, then " if steps else ""
         return [*lines, ("causal rows", f"{first}{hybrid.causal_share:.2%}")]
 
     def head_share(self) -> float:
@@ -190,9 +200,22 @@ class SentencePairObjective(MaskedObjective):
         super().__init__(masking, target_share)
         self.swap = swap
 
+    @property
+    def needs_boundaries(self) -> bool:
+        return True
+
+    def check(self) -> None:
+        super().check()
+        if self.target_share is not None:
+            raise RecipeError(
+                "target_share cannot fix the shapes of sentence pairs, whose number differs from batch to batch: leave "
+                "it out, or choose the objective masked or hybrid."
+            )
+
     def require(self, data: DataArguments) -> None:
-        if data.segmenter == "none":
-            data.segmenter = "characters"
+        if data.document_tokens == "none":
+            raise RecipeError("sentence pairs need start and end tokens: leave document_tokens at both.")
+        super().require(data)
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         add_mask_token(tokenizer)

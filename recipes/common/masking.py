@@ -20,6 +20,7 @@ from weft.recipes.common.packing import Piece
 
 SCHEMES = ("token", "word", "span", "ngram")
 BEGINS, LENGTH, REPLACEMENT, RANDOM_TOKEN = range(4)  # streams of random numbers
+FIRST_RATE, LAST_RATE = 0.3, 0.15  # as GPT-BERT anneals it
 LOOK_BACK = 64  # tokens in which the words before a piece are first looked for
 
 
@@ -34,9 +35,15 @@ class MaskingArguments:
             "ngram: up to max_ngram words, short ones more often (ALBERT)"
         },
     )
-    mask_rate: float = field(default=0.3, metadata={"help": "share of the tokens that are masked"})
+    mask_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": f"share of the tokens that are masked; without it, from {FIRST_RATE} at the beginning of the run "
+            f"to {LAST_RATE} at its end, falling linearly"
+        },
+    )
     mask_rate_end: float | None = field(
-        default=0.15, metadata={"help": "the share at the end of the run, reached linearly; as mask_rate: constant"}
+        default=None, metadata={"help": "the share at the end of the run, reached linearly; without it mask_rate stays"}
     )
     mask_token_share: float = field(default=0.8, metadata={"help": "of the masked tokens: replaced by the mask token"})
     random_token_share: float = field(
@@ -71,15 +78,22 @@ class MaskingArguments:
             raise RecipeError("span_success must be above 0 and at most 1, and max_span and max_ngram at least 1.")
 
     @property
+    def first_rate(self) -> float:
+        """The share at the beginning of a run."""
+        return FIRST_RATE if self.mask_rate is None else self.mask_rate
+
+    @property
     def final_rate(self) -> float:
         """The share at the end of a run, with which models are evaluated."""
-        return self.mask_rate if self.mask_rate_end is None else self.mask_rate_end
+        if self.mask_rate_end is not None:
+            return self.mask_rate_end
+        return LAST_RATE if self.mask_rate is None else self.mask_rate
 
     def rate_at(self, step: int, steps: int) -> float:
         """The share that is masked at a step of a run of so many."""
         if steps < 2:
-            return self.mask_rate
-        return self.mask_rate + (self.final_rate - self.mask_rate) * min(step, steps - 1) / (steps - 1)
+            return self.first_rate
+        return self.first_rate + (self.final_rate - self.first_rate) * min(step, steps - 1) / (steps - 1)
 
     def length_shares(self) -> np.ndarray:
         """How often a span has 1, 2, ... units [longest].

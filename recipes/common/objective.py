@@ -37,11 +37,18 @@ class Objective(ABC):
     headline: ClassVar[tuple[str, ...]] = ()
     # Whether its rows are those of `TrainingRows`, which can go over one block of a stream after another.
     can_stream: ClassVar[bool] = True
+    # Whether a batch holds causal and bidirectional rows.
+    both_directions: ClassVar[bool] = False
     # Fields of the recipe that have no effect here, and what they need to have one.
     idle_fields: dict[str, str]
 
     def __init__(self) -> None:
         self.idle_fields = {}
+
+    @property
+    def needs_boundaries(self) -> bool:
+        """Whether the corpus must know where words and sentences begin."""
+        return False
 
     def check(self) -> None:  # noqa: B027
         """Refuse fields that make no sense, before any work is done; raises RecipeError."""

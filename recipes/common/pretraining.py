@@ -46,6 +46,7 @@ from weft.recipes.common.streaming import BlockArguments, StreamArguments, parse
 from weft.recipes.common.throughput import Throughput, measure_matmul_flops, training_flops_per_token
 from weft.recipes.common.trainer import WeftTrainer
 
+GPU_WORKERS = 4  # processes that make rows while the GPU computes; on a CPU they would take its cores
 LENGTHS = ("tokens", "num_train_epochs", "max_steps")
 
 
@@ -235,6 +236,7 @@ class _Run:
                 "report_to": "none",
                 "ddp_find_unused_parameters": False,
                 "dataloader_pin_memory": torch.cuda.is_available(),
+                "dataloader_num_workers": GPU_WORKERS if self.on_gpu else 0,
                 "bf16": bf16,
                 **given,
             },
