@@ -1,6 +1,8 @@
 """What every test runs under: no network, one thread (tiny tensors gain nothing from more) and a fixed seed."""
 
 import os
+import sys
+from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -40,3 +42,12 @@ def chinese(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from helpers import runs
 
     return runs.make_corpus_of_sentences(tmp_path_factory.mktemp("chinese"), chinese=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_compiler() -> Iterator[None]:
+    """Forget what a file's tests compiled: PyTorch stops compiling a function after a few shapes, and flex attention
+    that is not compiled computes other numbers."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()

@@ -144,7 +144,7 @@ def test_limit_takes_the_first_examples(run, files, tmp_path):
         ("gpt2", ["--files", "FILE", "--delimiter", ""], "delimiter has no effect on perplexity"),
         ("gpt2", ["--files", "FILE", "--limit", "0"], "limit is 0: give at least 1"),
         ("gpt2", ["--files", "FILE", "--window", "8", "--stride", "9"], "stride is 9"),
-        ("gpt2", ["--files", "FILE", "--segmenter", "nobody"], "nobody"),
+        ("bert", ["--files", "FILE", "--scoring", "within-word", "--segmenter", "nobody"], "nobody"),
         ("gpt2", ["--files", "FILE", "--output_file", "FILE"], "exists: name another output_file"),
         ("gpt2", ["--files", "FILE", "--output_file", "FILE/out.json"], "output_file cannot be written into"),
         ("gpt2", ["--files", "FILE", "--device", "nonsense"], "device 'nonsense' cannot be used"),
