@@ -85,7 +85,7 @@ def test_a_run_ends_with_its_launcher(corpus, tmp_path):
 
 
 OBJECTIVES = {
-    "masked": {"masking": "word", "mask_rate": 0.4},
+    "masked": {"masking": "word", "mask_rate": 0.4, "mask_rate_end": 0.15},
     "hybrid": {"masking": "span", "causal_share": 0.3, "causal_steps": 12},
     "next-sentence": {"masking": "token", "mask_rate_end": 0.3},
 }

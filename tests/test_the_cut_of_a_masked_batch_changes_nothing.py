@@ -15,8 +15,8 @@ STEPS = 6
 FIELDS = {"max_steps": STEPS, "save_steps": STEPS, "eval_steps": STEPS, "learning_rate": 0.01}
 # Rates that change with every step; rows of all kinds: an uneven share of causal ones, and none in between.
 OBJECTIVES = {
-    "masked": {"masking": "word", "mask_rate": 0.4},
-    "hybrid": {"masking": "token", "mask_rate": 0.4, "causal_share": 0.3, "causal_steps": 2},
+    "masked": {"masking": "word", "mask_rate": 0.4, "mask_rate_end": 0.15},
+    "hybrid": {"mask_rate": 0.4, "mask_rate_end": 0.15, "causal_share": 0.3, "causal_steps": 2},
     "next-sentence": {"masking": "token"},
 }
 PARTS = {
@@ -62,7 +62,8 @@ def test_accumulation_with_and_without_a_fixed_number_of_targets(
     english, objective, whole, tmp_path, micro_batch, target_share
 ):
     fields = {**FIELDS, **OBJECTIVES[objective], "per_device_train_batch_size": micro_batch}
-    fields["target_share"] = target_share
+    if objective != "next-sentence":  # the shapes of sentence pairs cannot be fixed
+        fields["target_share"] = target_share
     runs.run_here(data=english, output_dir=tmp_path / "run", objective=objective, **fields)
     assert_equal_runs(tmp_path / "run", whole, objective)
 
