@@ -3,8 +3,10 @@
 
 PYTHON ?= python3
 PROCESSES ?= 1
-MODEL ?= runs/pretrain_clm
+MODEL ?=
 PROMPT ?=
+TASK ?= pydoc
+DATA ?=
 ARGS ?=
 
 BIN := .venv/bin
@@ -13,7 +15,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain pretrain-mlm tokenizer data generate test test-upstream lint clean
+.PHONY: help setup pretrain pretrain-mlm finetune tokenizer data generate test test-upstream lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -33,6 +35,10 @@ pretrain: $(INSTALLED)  ## train a small causal model on the text Python carries
 pretrain-mlm: $(INSTALLED)  ## train a small encoder on the same text, into runs/pretrain_mlm
 	$(LAUNCH) recipes/pretrain_mlm.py $(ARGS)
 
+finetune: $(INSTALLED)  ## fine-tune a model: make finetune [TASK=sst2] [MODEL=folder-or-id] [DATA=folder], into runs/TASK
+	$(LAUNCH) recipes/finetune.py --task $(TASK) $(if $(MODEL),--model_name_or_path $(MODEL)) \
+		$(if $(DATA),--data $(DATA)) $(ARGS)
+
 tokenizer: $(INSTALLED)  ## train a tokenizer, into runs/tokenizer
 	$(BIN)/python tokenizer/train.py $(ARGS)
 
@@ -41,7 +47,7 @@ data: $(INSTALLED)  ## prepare a corpus, into data/corpus
 
 generate: export WEFT_PROMPT = $(PROMPT)
 generate: $(INSTALLED)  ## continue a text: make generate PROMPT="..." [MODEL=folder]
-	@$(BIN)/python recipes/generate.py --model $(MODEL) --prompt "$$WEFT_PROMPT" $(ARGS)
+	@$(BIN)/python recipes/generate.py --model $(or $(MODEL),runs/pretrain_clm) --prompt "$$WEFT_PROMPT" $(ARGS)
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest -q $(ARGS)

@@ -7,14 +7,28 @@ import transformers
 
 from . import modeling_weft
 from .configuration_weft import AUTO_MAP, WeftConfig
-from .modeling_weft import WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining, WeftModel, WeftPreTrainedModel
+from .modeling_weft import (
+    WeftForCausalLM,
+    WeftForMaskedLM,
+    WeftForMultipleChoice,
+    WeftForPreTraining,
+    WeftForQuestionAnswering,
+    WeftForSequenceClassification,
+    WeftForTokenClassification,
+    WeftModel,
+    WeftPreTrainedModel,
+)
 
 __version__ = "0.1.0"
 __all__ = [
     "WeftConfig",
     "WeftForCausalLM",
     "WeftForMaskedLM",
+    "WeftForMultipleChoice",
     "WeftForPreTraining",
+    "WeftForQuestionAnswering",
+    "WeftForSequenceClassification",
+    "WeftForTokenClassification",
     "WeftModel",
     "WeftPreTrainedModel",
 ]

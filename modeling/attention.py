@@ -34,6 +34,14 @@ def is_ready_made(attention_mask: Any) -> bool:
     return attention_mask is not None and not (torch.is_tensor(attention_mask) and attention_mask.ndim == 2)
 
 
+def token_mask(attention_mask: Any, tokens: int) -> torch.Tensor | None:
+    """Which of the last `tokens` places of each row are not padding: bool [batch, tokens], or None where no 2-D mask
+    says so."""
+    if attention_mask is None or is_ready_made(attention_mask):
+        return None
+    return attention_mask[:, -tokens:].bool()
+
+
 def _last_tokens(is_token: torch.Tensor) -> torch.Tensor:
     """For each place of bool [batch, tokens] the index of the last token before it, padding passed over, or -1."""
     index = torch.arange(is_token.shape[-1], device=is_token.device)
@@ -62,8 +70,8 @@ def find_documents(
     if nothing_to_tell or _holds_tokens(past_key_values):
         return None
     begins = nn.functional.pad(position_ids.diff(dim=-1) != 1, (1, 0))
-    if attention_mask is not None:
-        is_token = attention_mask[:, -position_ids.shape[-1] :].bool()
+    is_token = token_mask(attention_mask, position_ids.shape[-1])
+    if is_token is not None:
         position_ids, begins = position_ids.expand_as(is_token), begins.expand_as(is_token)
         last_token = _last_tokens(is_token)
         goes_on = position_ids == position_ids.gather(-1, last_token.clamp(min=0)) + 1
@@ -71,7 +79,40 @@ def find_documents(
     if not is_tracing(position_ids) and not begins.any():
         return None
     documents = begins.cumsum(-1)
-    return documents if attention_mask is None else torch.where(is_token, documents, -1)
+    return documents if is_token is None else torch.where(is_token, documents, -1)
+
+
+def document_places(hidden_states: torch.Tensor, attention_mask: Any, documents: torch.Tensor | None) -> torch.Tensor:
+    """Where the tokens of each document are, padding left out: of packed rows all documents in order, else every row
+    is one. A row of padding only holds none among packed rows, and is else a document of all its places, so that labels
+    and rows stay together.
+
+    Args:
+        hidden_states: [batch, tokens, hidden_size].
+        attention_mask: as in `find_documents`.
+        documents: what that returned.
+
+    Returns:
+        Indices [documents, longest document, or tokens where rows are not packed] into the batch's tokens, row after
+        row; -1 behind a document's last token.
+    """
+    batch_size, tokens = hidden_states.shape[:2]
+    if documents is None:
+        total = batch_size
+        numbers = torch.arange(batch_size, device=hidden_states.device)[:, None].expand(-1, tokens)
+        is_token = token_mask(attention_mask, tokens)
+        if is_token is not None:
+            numbers = numbers.where(is_token | ~is_token.any(dim=-1, keepdim=True), total)
+    else:
+        documents = documents.expand(batch_size, -1)
+        in_row = documents.amax(dim=-1) + 1
+        total = int(in_row.sum())
+        numbers = (documents + (in_row.cumsum(0) - in_row)[:, None]).where(documents >= 0, total)
+    sorted_numbers, order = numbers.flatten().sort(stable=True)
+    bounds = torch.searchsorted(sorted_numbers, torch.arange(total + 1, device=order.device))
+    lengths = bounds.diff()[:, None]
+    steps = torch.arange(tokens if documents is None else int(lengths.max()), device=order.device)
+    return order[(bounds[:-1, None] + steps).clamp(max=order.shape[0] - 1)].where(steps < lengths, -1)
 
 
 def first_tokens(hidden_states: torch.Tensor, attention_mask: Any, position_ids: torch.Tensor | None) -> torch.Tensor:
@@ -84,16 +125,8 @@ def first_tokens(hidden_states: torch.Tensor, attention_mask: Any, position_ids:
     Returns:
         Indices [documents] into the batch's tokens, row after row.
     """
-    batch_size, tokens = hidden_states.shape[:2]
     documents = find_documents(position_ids, attention_mask, None)
-    if documents is not None:
-        documents = documents.expand(batch_size, -1)
-        before = nn.functional.pad(documents.cummax(dim=-1).values[:, :-1], (1, 0), value=-1)
-        return (documents > before).flatten().nonzero().flatten()
-    rows = torch.arange(batch_size, device=hidden_states.device) * tokens
-    if attention_mask is None or is_ready_made(attention_mask):
-        return rows
-    return rows + attention_mask.to(torch.int).argmax(dim=-1)
+    return document_places(hidden_states, attention_mask, documents)[:, 0]
 
 
 def previous_tokens(

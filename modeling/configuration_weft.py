@@ -15,10 +15,15 @@ AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_weft.WeftForCausalLM",
     "AutoModelForMaskedLM": "modeling_weft.WeftForMaskedLM",
     "AutoModelForPreTraining": "modeling_weft.WeftForPreTraining",
+    "AutoModelForSequenceClassification": "modeling_weft.WeftForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_weft.WeftForTokenClassification",
+    "AutoModelForQuestionAnswering": "modeling_weft.WeftForQuestionAnswering",
+    "AutoModelForMultipleChoice": "modeling_weft.WeftForMultipleChoice",
 }
 
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 LAYER_TYPES = ("full_attention", "sliding_attention")
+POOLINGS = ("cls", "mean", "last")
 
 
 @strict
@@ -47,9 +52,9 @@ class WeftConfig(PreTrainedConfig):
         mlp_bias: biases in the feed-forward projections.
         attention_dropout: share of attention weights dropped in training.
         hidden_dropout: share of activations dropped in training after the embedding and before each residual sum.
-        is_causal: direction of attention of this checkpoint, which the base model follows: True (each token
-            sees itself and what came before) or False (all tokens). WeftForCausalLM is causal, WeftForMaskedLM and
-            WeftForPreTraining are not, whatever it says.
+        is_causal: direction of attention of this checkpoint, which the base model and the fine-tuning heads follow:
+            True (each token sees itself and what came before) or False (all tokens). WeftForCausalLM is causal,
+            WeftForMaskedLM and WeftForPreTraining are not, whatever it says.
         masked_next_token: a masked token is predicted from the position before it, as a causal model predicts, so that
             one head serves both (GPT-BERT, https://huggingface.co/papers/2410.24159). WeftForMaskedLM then shifts its
             logits itself: those at i always predict token i.
@@ -63,6 +68,10 @@ class WeftConfig(PreTrainedConfig):
             no token_type_ids are given, all tokens are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
         lm_head_bias: biases in the head: in its output matrix and in the dense map.
+        classifier_dropout: share of activations dropped in training before the output matrix of a fine-tuning head.
+        classifier_pooling: which hidden state stands for a document in sequence classification and multiple choice:
+            "cls" (its first token's, as in BERT; not with is_causal), "mean" (the mean over its tokens) or "last" (its
+            last token's, as in GPT-2 and Llama). None: "last" with is_causal, else "mean".
         tie_word_embeddings: one matrix for the embedding and the head.
         use_cache: return keys and values, so that generation does not compute them again.
         pad_token_id: id of padding.
@@ -114,6 +123,8 @@ class WeftConfig(PreTrainedConfig):
     type_vocab_size: int = 0
     lm_head_transform: bool = False
     lm_head_bias: bool = False
+    classifier_dropout: float | int = 0.0
+    classifier_pooling: str | None = None
     tie_word_embeddings: bool = True
     use_cache: bool = True
     pad_token_id: int | None = None
@@ -169,7 +180,7 @@ class WeftConfig(PreTrainedConfig):
         for name in ("norm_eps", "initializer_range"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be above 0.")
-        for name in ("attention_dropout", "hidden_dropout"):
+        for name in ("attention_dropout", "hidden_dropout", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be in [0, 1).")
 
@@ -177,8 +188,9 @@ class WeftConfig(PreTrainedConfig):
         """Refuse names that nothing implements.
 
         Raises:
-            ValueError: an unknown activation, rope_type or layer type, rotary parameters for each layer type or for
-                more than the whole head, or a sliding layer without a window.
+            ValueError: an unknown activation, rope_type, layer type or pooling, rotary parameters for each layer type
+                or for more than the whole head, a sliding layer without a window, or a first token that stands for a
+                document of which it has seen nothing.
         """
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act={self.hidden_act!r} is unknown: choose one of {', '.join(sorted(ACT2FN))}.")
@@ -202,4 +214,14 @@ class WeftConfig(PreTrainedConfig):
             raise ValueError(
                 f"layer_types has sliding_attention but sliding_window={self.sliding_window}: give the window's "
                 "length in tokens, at least 1, or make every layer full_attention."
+            )
+        if self.classifier_pooling is not None and self.classifier_pooling not in POOLINGS:
+            raise ValueError(
+                f"classifier_pooling={self.classifier_pooling!r} is unknown: choose one of {', '.join(POOLINGS)}, or "
+                "None for the one that fits is_causal."
+            )
+        if self.classifier_pooling == "cls" and self.is_causal:
+            raise ValueError(
+                "classifier_pooling='cls' cannot work with is_causal=True, where the first token has seen no other: "
+                "choose 'last' or 'mean'."
             )

@@ -57,7 +57,7 @@ class WeftLayer(GradientCheckpointingLayer):
         self.mlp = WeftMLP(config)
         self.input_layernorm = WeftRMSNorm(config.hidden_size, config.norm_eps)
         self.post_attention_layernorm = WeftRMSNorm(config.hidden_size, config.norm_eps)
-        self.dropout = dropout(config)
+        self.dropout = dropout(config.hidden_dropout)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Args:
@@ -93,9 +93,9 @@ class WeftPooler(nn.Module):
         return torch.tanh(self.dense(hidden_states))
 
 
-def dropout(config: PreTrainedConfig) -> nn.Module:
-    """Dropout of activations, an Identity where it is off."""
-    return nn.Dropout(config.hidden_dropout) if config.hidden_dropout else nn.Identity()
+def dropout(share: float) -> nn.Module:
+    """Dropout of that share of activations, an Identity where it is 0."""
+    return nn.Dropout(share) if share else nn.Identity()
 
 
 @torch.no_grad()

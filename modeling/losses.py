@@ -1,4 +1,7 @@
-"""Losses that divide by the number of targets they are told of, so that how a batch is cut changes nothing."""
+"""Losses that divide by the number of targets they are told of, so that how a batch is cut changes nothing.
+
+Those of classification take plain logits and serve models of any family.
+"""
 
 from typing import Any
 
@@ -92,15 +95,189 @@ def _mean(
     if num_items_in_batch is None:
         is_target = targets.to(nats.device) != ignore_index
         num_items_in_batch = is_target.sum() if weights is None else (weights * is_target).sum()
-    if torch.is_tensor(num_items_in_batch):
-        num_items_in_batch = num_items_in_batch.to(nats.device)
-        return nats.sum() / torch.where(num_items_in_batch == 0, 1, num_items_in_batch)
-    return nats.sum() / (num_items_in_batch or 1)
+    return _divide(nats.sum(), num_items_in_batch)
 
 
-def target_nats(logits: torch.Tensor, targets: torch.Tensor, ignore_index: int = IGNORE_INDEX) -> torch.Tensor:
+def _divide(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:
+    """total / count in the dtype of total, and total where count is 0."""
+    if torch.is_tensor(count):
+        count = count.to(total.device, total.dtype if count.is_floating_point() else None)
+        return total / torch.where(count == 0, 1, count)
+    return total / (count or 1)
+
+
+def _lift(logits: torch.Tensor) -> torch.Tensor:
+    """Half precision in float32."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def target_nats(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    ignore_index: int = IGNORE_INDEX,
+    class_weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
     """Cross-entropy of each row of logits [n, classes] against its target [n]: [n], 0 at `ignore_index`; half
-    precision is computed in float32."""
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    return nn.functional.cross_entropy(logits, targets.to(logits.device), ignore_index=ignore_index, reduction="none")
+    precision is computed in float32. `class_weights` [classes] and `label_smoothing` as in PyTorch's cross_entropy."""
+    logits = _lift(logits)
+    return nn.functional.cross_entropy(
+        logits,
+        targets.to(logits.device),
+        weight=None if class_weights is None else class_weights.to(logits),
+        ignore_index=ignore_index,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+
+
+def find_problem_type(problem_type: str | None, num_labels: int, labels: torch.Tensor) -> str:
+    """The config's problem_type, or where it is None the one that transformers takes: regression with one label, else
+    what the labels are: class numbers (int32, int64), or anything else for several labels at once."""
+    if problem_type is not None:
+        return problem_type
+    if num_labels == 1:
+        return "regression"
+    is_class = labels.dtype in (torch.int32, torch.int64)
+    return "single_label_classification" if is_class else "multi_label_classification"
+
+
+def count_targets(
+    labels: torch.Tensor, problem_type: str | None = None, class_weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What the loss of these labels is divided by; it adds up over parts of a batch, to be given as
+    `num_items_in_batch`.
+
+    Args:
+        labels: as the loss takes them: of sequences, tokens, choices, or the first tokens of answers.
+        problem_type: as in `find_problem_type`; None: class numbers.
+        class_weights: [classes], as the loss takes them.
+
+    Returns:
+        A scalar: the number of labels (of several labels at once and of regression: of their entries) that are
+        targets, or of class numbers with class_weights the sum of their weights.
+    """
+    if problem_type == "regression":
+        return (~labels.isnan()).sum()
+    is_target = labels != IGNORE_INDEX
+    if class_weights is None or problem_type == "multi_label_classification":
+        return is_target.sum()
+    return (class_weights.to(labels.device)[labels.where(is_target, 0).long()] * is_target).sum()
+
+
+def sequence_classification_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    problem_type: str | None = None,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    class_weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+    **_: Any,
+) -> torch.Tensor:
+    """Cross-entropy, binary cross-entropy or squared error per target.
+
+    Args:
+        logits: [documents, num_labels].
+        labels: by problem_type "single_label_classification": class numbers [documents], -100 where there is no target;
+            "multi_label_classification": [documents, num_labels] from 0 to 1, -100 where an entry is no target;
+            "regression": [documents, num_labels], or with one label [documents], NaN where an entry is no target.
+        problem_type: None: as in `find_problem_type`.
+        num_items_in_batch: what the sum is divided by: `count_targets` of the labels of the whole step. None: of
+            these.
+        class_weights: [num_labels], what each class counts; of several labels at once what a label counts where it is
+            1 (`pos_weight` of PyTorch's binary_cross_entropy_with_logits).
+        label_smoothing: share of each target that is spread over all classes; of several labels at once, over 0 and 1.
+
+    Returns:
+        A scalar in float32 (float64 for float64 logits), 0 without any target.
+
+    Raises:
+        ValueError: labels that are no class numbers where such are needed, or class_weights or label_smoothing for
+            a regression.
+    """
+    problem_type = find_problem_type(problem_type, logits.shape[-1], labels)
+    if problem_type == "single_label_classification":
+        return token_classification_loss(logits, labels, num_items_in_batch, class_weights, label_smoothing)
+    logits, labels = _lift(logits), labels.to(logits.device).reshape(logits.shape)
+    if problem_type == "multi_label_classification":
+        is_target = labels != IGNORE_INDEX
+        targets = labels.where(is_target, 0).to(logits) * (1 - label_smoothing) + label_smoothing / 2
+        weight = None if class_weights is None else class_weights.to(logits)
+        losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none")
+    else:
+        if class_weights is not None or label_smoothing:
+            raise ValueError(
+                "A regression has no classes: class_weights and label_smoothing must be left out, or problem_type be "
+                "one of the two classifications."
+            )
+        is_target = ~labels.isnan()
+        losses = (logits - labels.where(is_target, 0).to(logits)).square()
+    if num_items_in_batch is None:
+        num_items_in_batch = count_targets(labels, problem_type)
+    return _divide(losses.where(is_target, 0).sum(), num_items_in_batch)
+
+
+def token_classification_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    class_weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+    **_: Any,
+) -> torch.Tensor:
+    """Cross-entropy in nats per target: torch.nn.functional.cross_entropy where all targets are given at once.
+
+    Args:
+        logits: [..., classes].
+        labels: class numbers [...], -100 where there is no target.
+        num_items_in_batch, class_weights, label_smoothing: as in `sequence_classification_loss`. Smoothing gives every
+            class a share: it has no meaning where logits of choices that do not exist are the dtype's minimum.
+
+    Returns:
+        A scalar in float32 (float64 for float64 logits), 0 without any target.
+
+    Raises:
+        ValueError: labels that are no class numbers.
+    """
+    if labels.is_floating_point():
+        raise ValueError(
+            f"The labels must be class numbers (torch.int64), but they are {labels.dtype}: give such, or set "
+            "problem_type='multi_label_classification' or 'regression' in the config."
+        )
+    labels = labels.reshape(-1).long()
+    nats = target_nats(
+        logits.reshape(-1, logits.shape[-1]), labels, class_weights=class_weights, label_smoothing=label_smoothing
+    )
+    if num_items_in_batch is None:
+        num_items_in_batch = count_targets(labels, class_weights=class_weights)
+    return _divide(nats.sum(), num_items_in_batch)
+
+
+def question_answering_loss(
+    start_logits: torch.Tensor,
+    end_logits: torch.Tensor,
+    start_positions: torch.Tensor,
+    end_positions: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    **_: Any,
+) -> torch.Tensor:
+    """Cross-entropy in nats per answer of its first and of its last token, the mean of both.
+
+    Args:
+        start_logits, end_logits: [documents, tokens]; the dtype's minimum where there is no token.
+        start_positions, end_positions: [documents], the answer's first and last token. -100, and anything else that
+            is outside of the tokens, is no target.
+        num_items_in_batch: the number of answers of the whole step, which both sums are divided by. None: each by the
+            number of its own targets.
+
+    Returns:
+        A scalar in float32 (float64 for float64 logits), 0 without any target.
+    """
+    losses = []
+    for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
+        positions = positions.to(logits.device).reshape(-1)
+        is_inside = (positions >= 0) & (positions < logits.shape[-1])
+        chosen = logits.gather(-1, positions.where(is_inside, 0)[:, None])[:, 0]
+        is_inside = is_inside & (chosen > torch.finfo(logits.dtype).min)
+        losses.append(token_cross_entropy(logits, positions.where(is_inside, IGNORE_INDEX), num_items_in_batch))
+    return (losses[0] + losses[1]) / 2

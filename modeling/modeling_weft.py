@@ -8,9 +8,17 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, MaskedLMOutput
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, is_tracing
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -19,30 +27,51 @@ from .attention import (
     check_backend,
     create_masks,
     document_lengths,
+    document_places,
     find_documents,
     first_tokens,
     previous_tokens,
+    token_mask,
 )
 from .configuration_weft import AUTO_MAP, WeftConfig
 from .layers import WeftHeadTransform, WeftLayer, WeftPooler, WeftRMSNorm, dropout, init_weights
-from .losses import causal_lm_loss, masked_lm_loss, target_nats, token_cross_entropy
+from .losses import (
+    IGNORE_INDEX,
+    causal_lm_loss,
+    find_problem_type,
+    masked_lm_loss,
+    question_answering_loss,
+    sequence_classification_loss,
+    target_nats,
+    token_classification_loss,
+    token_cross_entropy,
+)
 from .positions import WeftRotaryEmbedding, count_positions
+
+# Weights of heads; a class that has no such head passes over them without a warning.
+TASK_HEADS = [r"^score\.", r"^classifier\.", r"^qa_outputs\.", r"^choice_score\."]
+LANGUAGE_MODEL_HEADS = [r"^lm_head\.", r"^head_transform\.", r"^pooler\.", r"^seq_relationship\."]
 
 
 class WeftPreTrainedModel(PreTrainedModel):
-    """What every Weft model shares: loading, initial weights, backends."""
+    """What every Weft model shares: loading, initial weights, backends.
+
+    `lora_target_modules` names the linear maps that low-rank adapters usually go to: all of the layers.
+    """
 
     config_class = WeftConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["WeftLayer"]
     _skip_keys_device_placement = ["past_key_values"]
+    _keys_to_ignore_on_load_unexpected = TASK_HEADS
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": WeftLayer, "attentions": WeftAttention}
+    lora_target_modules = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
     def __init__(self, config: WeftConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
@@ -69,7 +98,7 @@ class WeftModel(WeftPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
         if config.type_vocab_size:
             self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.dropout = dropout(config)
+        self.dropout = dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(WeftLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.norm = WeftRMSNorm(config.hidden_size, config.norm_eps)
         self.rotary_emb = WeftRotaryEmbedding(config)
@@ -435,6 +464,358 @@ class WeftForPreTraining(WeftLanguageModel):
             target_nats=nats,
             next_sentence_nats=order_nats,
         )
+
+
+def check_count(name: str, found: int, number: int, what: str, each: int = 1) -> None:
+    """Refuse anything but `each` labels for every one of `number` documents (or tokens, or examples)."""
+    if found != number * each:
+        raise ValueError(
+            f"{name} has {found} values for {number} {what}s: give {'one' if each == 1 else each} for each {what} of "
+            "the batch."
+        )
+
+
+class WeftTaskModel(WeftPreTrainedModel):
+    """The stack, in the direction that the config's `is_causal` says, and what the fine-tuning heads share. Any of them
+    loads what any other class saved: only its own output matrix is new."""
+
+    _keys_to_ignore_on_load_unexpected = TASK_HEADS + LANGUAGE_MODEL_HEADS
+
+    def __init__(self, config: WeftConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = WeftModel(config)
+        self.dropout = dropout(config.classifier_dropout)
+
+    def run_stack(
+        self, attention_mask: Any, position_ids: torch.Tensor | None, **kwargs: Any
+    ) -> tuple[BaseModelOutputWithPast, torch.Tensor | None]:
+        """The stack without a cache of its own.
+
+        Returns:
+            Its outputs, and what `find_documents` says of the input.
+        """
+        documents = find_documents(position_ids, attention_mask, kwargs.get("past_key_values"))
+        kwargs["use_cache"] = False
+        return self.model(attention_mask=attention_mask, position_ids=position_ids, **kwargs), documents
+
+    def pool_documents(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: Any,
+        documents: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """What stands for each document, by the config's `classifier_pooling`.
+
+        Args:
+            hidden_states: [batch, tokens, hidden_size].
+            attention_mask, documents: as in `document_places`.
+            input_ids: [batch, tokens]. Where no 2-D mask says what padding is, the last token is the last one that is
+                not pad_token_id, as in transformers' decoders.
+
+        Returns:
+            [documents, hidden_size], of packed rows all documents in order, else one of each row.
+        """
+        places = document_places(hidden_states, attention_mask, documents)
+        hidden_states = hidden_states.flatten(0, 1)
+        is_token = places >= 0
+        pooling = self.config.classifier_pooling or ("last" if self.config.is_causal else "mean")
+        if pooling == "cls":
+            return hidden_states[places[:, 0]]
+        if pooling == "mean":
+            states = hidden_states[places.clamp(min=0)] * is_token[..., None]
+            return states.sum(dim=1) / is_token.sum(dim=1, keepdim=True)
+        pad_token_id = self.config.pad_token_id
+        is_unmasked = token_mask(attention_mask, 1) is None
+        if is_unmasked and input_ids is not None and pad_token_id is not None:
+            is_token = is_token & (input_ids.flatten()[places.clamp(min=0)] != pad_token_id)
+        last = (is_token * torch.arange(places.shape[1], device=places.device)).amax(dim=1, keepdim=True)
+        return hidden_states[places.gather(1, last)[:, 0]]
+
+
+class WeftForSequenceClassification(WeftTaskModel):
+    """The stack with a linear map of each document's pooled hidden state: classes, several labels at once, or
+    regression, by the config's `problem_type`."""
+
+    def __init__(self, config: WeftConfig) -> None:
+        super().__init__(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels)
+        self.loss_function = sequence_classification_loss
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutput:
+        """Args:
+            labels: one for each document of the batch (see `sequence_classification_loss`).
+            kwargs: `num_items_in_batch`, `class_weights` and `label_smoothing` for the loss; the rest as in
+                `WeftModel.forward`.
+
+        Returns:
+            loss (a scalar, where labels were given) and logits [documents, num_labels]: one document in each row, or
+            of packed rows all documents in order.
+
+        Raises:
+            ValueError: labels that are not one (or num_labels) for each document.
+        """
+        outputs, documents = self.run_stack(
+            attention_mask,
+            position_ids,
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        pooled = self.pool_documents(outputs.last_hidden_state, attention_mask, documents, input_ids)
+        logits = self.score(self.dropout(pooled))
+        loss = None
+        if labels is not None:
+            problem_type = find_problem_type(self.config.problem_type, self.num_labels, labels)
+            is_class = problem_type == "single_label_classification"
+            check_count("labels", labels.numel(), len(logits), "document", 1 if is_class else self.num_labels)
+            loss = self.loss_function(logits, labels, problem_type, **kwargs)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class WeftForTokenClassification(WeftTaskModel):
+    """The stack with a linear map of each token's hidden state to classes."""
+
+    def __init__(self, config: WeftConfig) -> None:
+        super().__init__(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.loss_function = token_classification_loss
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> TokenClassifierOutput:
+        """Args:
+            labels: class numbers [batch, tokens], those at i belong to token i; -100 where there is no target.
+            kwargs: `num_items_in_batch`, `class_weights` and `label_smoothing` for the loss; the rest as in
+                `WeftModel.forward`.
+
+        Returns:
+            loss (a scalar, where labels were given) and logits [batch, tokens, num_labels].
+
+        Raises:
+            ValueError: labels that are not one for each token.
+        """
+        outputs, _ = self.run_stack(
+            attention_mask,
+            position_ids,
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            check_count("labels", labels.numel(), logits.shape[:-1].numel(), "token")
+            loss = self.loss_function(logits, labels, **kwargs)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class WeftForQuestionAnswering(WeftTaskModel):
+    """The stack with a linear map of each token's hidden state to two logits: of being an answer's first token, and its
+    last."""
+
+    def __init__(self, config: WeftConfig) -> None:
+        super().__init__(config)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.loss_function = question_answering_loss
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        start_positions: torch.LongTensor | None = None,
+        end_positions: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> QuestionAnsweringModelOutput:
+        """Args:
+            start_positions, end_positions: [documents], where the answer's first and last token are: counted over the
+                row, padding included, or in packed rows from the document's first token. -100, and what is outside of
+                the row or document, is no target.
+            kwargs: `num_items_in_batch` for the loss (see `question_answering_loss`); the rest as in
+                `WeftModel.forward`.
+
+        Returns:
+            loss (a scalar, where both positions were given), start_logits and end_logits: [batch, tokens], or of packed
+            rows [documents, tokens of the longest], all documents in order. They are the dtype's minimum at padding
+            and behind a document's last token.
+
+        Raises:
+            ValueError: positions that are not one for each document.
+        """
+        outputs, documents = self.run_stack(
+            attention_mask,
+            position_ids,
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        logits = self.qa_outputs(self.dropout(hidden_states))
+        is_token = token_mask(attention_mask, logits.shape[1])
+        if documents is not None:
+            places = document_places(hidden_states, attention_mask, documents)
+            logits, is_token = logits.flatten(0, 1)[places.clamp(min=0)], places >= 0
+        if is_token is not None:
+            logits = logits.masked_fill(~is_token[..., None], torch.finfo(logits.dtype).min)
+        start_logits, end_logits = (each.contiguous() for each in logits.unbind(-1))
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            check_count("start_positions", start_positions.numel(), len(logits), "document")
+            check_count("end_positions", end_positions.numel(), len(logits), "document")
+            loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class WeftForMultipleChoice(WeftTaskModel):
+    """The stack with a linear map of each choice's pooled hidden state to one logit; an example's choices compete."""
+
+    def __init__(self, config: WeftConfig) -> None:
+        super().__init__(config)
+        self.choice_score = nn.Linear(config.hidden_size, 1)
+        self.loss_function = token_classification_loss
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        choice_counts: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MultipleChoiceModelOutput:
+        """Args:
+            input_ids: [examples, choices, tokens], and so what stands beside them (inputs_embeds: [examples, choices,
+                tokens, hidden_size]). A choice whose attention_mask is all 0 does not exist. Or, with choice_counts,
+                [rows, tokens] as in `WeftModel.forward`.
+            choice_counts: [examples], how many choices each example has: the batch's documents, of packed rows or one
+                in each row, are the choices of the first example, then of the second, and so on.
+            labels: [examples], the number of the right choice, -100 where there is no target.
+            kwargs: `num_items_in_batch` for the loss; the rest as in `WeftModel.forward`.
+
+        Returns:
+            loss (a scalar, where labels were given) and logits [examples, most choices], the dtype's minimum for a
+            choice that does not exist.
+
+        Raises:
+            ValueError: choices that are not as many as announced, or labels that are not one for each example or name
+                a choice that does not exist.
+        """
+        shape = None
+        if choice_counts is None:
+            rows = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+            if rows is None or rows.ndim != 3:
+                raise ValueError(
+                    "Give input_ids [examples, choices, tokens] (or inputs_embeds, with hidden_size behind), or rows "
+                    "of documents [rows, tokens] and with choice_counts how many of them belong to each example."
+                )
+            shape = (rows.shape[0], rows.shape[1])
+            input_ids, attention_mask, position_ids, token_type_ids = (
+                value.flatten(0, 1) if torch.is_tensor(value) and value.ndim == 3 else value
+                for value in (input_ids, attention_mask, position_ids, token_type_ids)
+            )
+            inputs_embeds = None if inputs_embeds is None else inputs_embeds.flatten(0, 1)
+        outputs, documents = self.run_stack(
+            attention_mask,
+            position_ids,
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        pooled = self.pool_documents(hidden_states, attention_mask, documents, input_ids)
+        scores = self.choice_score(self.dropout(pooled))[:, 0]
+        if shape is not None and scores.shape[0] != shape[0] * shape[1]:
+            raise ValueError(
+                f"position_ids divide {shape[0] * shape[1]} choices into {len(scores)} documents: give each choice "
+                "one, or pack them in rows [rows, tokens] with choice_counts."
+            )
+        if shape is None:
+            scores, exists = self.lay_out(scores, choice_counts.to(scores.device).reshape(-1))
+        else:
+            is_token = token_mask(attention_mask, hidden_states.shape[1])
+            exists = scores.new_ones(scores.shape).bool() if is_token is None else is_token.any(dim=-1)
+            scores, exists = scores.view(shape), exists.view(shape)
+        logits = scores.masked_fill(~exists, torch.finfo(scores.dtype).min)
+        loss = None
+        if labels is not None:
+            check_count("labels", labels.numel(), len(logits), "example")
+            self.check_choices(labels.to(logits.device).reshape(-1), exists)
+            loss = self.loss_function(logits, labels, **kwargs)
+        return MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    @staticmethod
+    def lay_out(scores: torch.Tensor, choice_counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores [documents] of all examples' choices, one after another, as [examples, most choices], and which of
+        these exist."""
+        if choice_counts.sum() != len(scores):
+            raise ValueError(
+                f"choice_counts announces {int(choice_counts.sum())} choices for {len(scores)} documents: every "
+                "document of the batch is one choice of one example, in order."
+            )
+        steps = torch.arange(int(choice_counts.max()), device=scores.device)
+        first = (choice_counts.cumsum(0) - choice_counts)[:, None]
+        return scores[(first + steps).clamp(max=scores.shape[0] - 1)], steps < choice_counts[:, None]
+
+    @staticmethod
+    def check_choices(labels: torch.Tensor, exists: torch.Tensor) -> None:
+        """Refuse labels [examples] of choices that do not exist [examples, choices] (not looked at while tracing)."""
+        if is_tracing(labels):
+            return
+        is_inside = (labels >= 0) & (labels < exists.shape[1])
+        chosen = exists.gather(1, labels.where(is_inside, 0)[:, None])[:, 0] & is_inside
+        wrong = (~chosen & (labels != IGNORE_INDEX)).nonzero().flatten()
+        if len(wrong):
+            example = int(wrong[0])
+            raise ValueError(
+                f"The label of example {example} is {int(labels[example])}, a choice that it does not have: give the "
+                "number of one of its choices, from 0, or -100 where there is no target."
+            )
 
 
 for _auto_class, _reference in AUTO_MAP.items():

@@ -1,10 +1,14 @@
 """Measure Weft beside what people use today, in one go: interleaved rounds, medians, ratios, and the machine.
 
     python recipes/benchmark.py --subject prepare_data --train_files text.txt --tokenizer_name runs/tokenizer
+    python recipes/benchmark.py --subject finetune --train_files SST-2/train.tsv --tokenizer_name runs/tokenizer
 
 Subject prepare_data: processor time (all cores) of prepare_data.py against the way of transformers' run_clm.py, which
 maps the tokenizer over the lines of the file with `datasets` and then groups them into blocks. Both run in fresh
 processes with empty caches; loading the libraries is counted, and measured alone as well.
+
+Subject finetune: time of training steps of a classifier whose batches are packed, padded to 128 tokens as transformers'
+run_glue.py does, padded to their longest example, or made of examples of like length; same shape, same examples.
 """
 
 import importlib.metadata
@@ -22,8 +26,10 @@ from pathlib import Path
 from weft.recipes.common.arguments import parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.files import write_json
+from weft.recipes.common.launch import keep_freed_memory, share_cores
 
 RECIPES = Path(__file__).resolve().parent
+IMPORTS = ", imports"  # ends the names of sides that only load libraries
 PACKAGES = ("weft-lm", "torch", "transformers", "tokenizers", "datasets")
 
 # What run_clm.py imports and does to text, with its default block size; the model is left out.
@@ -49,8 +55,14 @@ print(len(tokens.map(group, batched=True)))
 class BenchmarkArguments:
     """What to measure."""
 
-    subject: str = field(default="prepare_data", metadata={"help": "prepare_data"})
-    train_files: list[str] = field(default_factory=list, metadata={"help": "a .txt file"})
+    subject: str = field(default="prepare_data", metadata={"help": "prepare_data or finetune"})
+    train_files: list[str] = field(
+        default_factory=list, metadata={"help": "a .txt file; for finetune a table of examples"}
+    )
+    text_column: str = field(default="sentence", metadata={"help": "finetune: the column with the text"})
+    preset: str = field(default="tiny", metadata={"help": "finetune: shape of the model"})
+    steps: int = field(default=50, metadata={"help": "finetune: training steps of a round"})
+    cpu_threads: int | None = field(default=None, metadata={"help": "finetune: threads to compute with"})
     tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of the tokenizer"})
     rounds: int = field(default=5, metadata={"help": "times that each side is measured"})
     output_file: str | None = field(default=None, metadata={"help": "write all measurements as JSON here"})
@@ -82,13 +94,24 @@ def prepare_data_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str,
     return {
         "weft": lambda: processor_seconds([*recipe, str(folder / f"corpus-{next(runs)}")]),
         "run_clm": lambda: processor_seconds(["-c", MAP_AND_GROUP, path, tokenizer]),
-        "weft, imports": lambda: processor_seconds([str(RECIPES / "prepare_data.py"), "--help"]),
-        "run_clm, imports": lambda: processor_seconds(["-c", MAP_AND_GROUP.split("path,")[0]]),
+        f"weft{IMPORTS}": lambda: processor_seconds([str(RECIPES / "prepare_data.py"), "--help"]),
+        f"run_clm{IMPORTS}": lambda: processor_seconds(["-c", MAP_AND_GROUP.split("path,")[0]]),
     }
 
 
-SIDES = ("weft", "run_clm")
-SUBJECTS = {"prepare_data": prepare_data_sides}
+def finetune_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
+    """The ways of making batches of short examples."""
+    from weft.recipes.common.finetuning.step_rates import batching_sides  # torch, whose loading the other subject times
+
+    if len(arguments.train_files) != 1 or arguments.tokenizer_name is None:
+        raise RecipeError("subject finetune needs one --train_files and a --tokenizer_name.")
+    share_cores(arguments.cpu_threads)
+    keep_freed_memory()
+    path = Path(arguments.train_files[0])
+    return batching_sides(path, arguments.text_column, arguments.tokenizer_name, arguments.preset, arguments.steps)
+
+
+SUBJECTS = {"prepare_data": prepare_data_sides, "finetune": finetune_sides}
 
 
 def main() -> None:
@@ -102,23 +125,32 @@ def main() -> None:
             for name, measure in sides.items():
                 seconds[name].append(measure())
             print(f"round {number + 1}: " + ", ".join(f"{name} {found[-1]:.2f} s" for name, found in seconds.items()))
-    ratios = sorted(theirs / ours for ours, theirs in zip(seconds["weft"], seconds["run_clm"]))
-    work = {name: statistics.median(seconds[name]) - statistics.median(seconds[f"{name}, imports"]) for name in SIDES}
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
     result = {
         "subject": arguments.subject,
-        "processor_seconds": seconds,
-        "medians": {name: statistics.median(found) for name, found in seconds.items()},
-        "ratio_without_imports": work["run_clm"] / work["weft"],
-        "ratio": {"median": statistics.median(ratios), "lowest": ratios[0], "highest": ratios[-1]},
+        "seconds": seconds,
+        "medians": medians,
+        "ratios": {name: _ratio(found, seconds["weft"]) for name, found in seconds.items() if name != "weft"},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    for name, median in result["medians"].items():
-        print(f"{name:20} {median:8.2f} s of processor time (median of {arguments.rounds})")
-    print(f"run_clm / weft = {result['ratio']['median']:.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
-    print(f"without loading libraries: {result['ratio_without_imports']:.2f}")
+    for name, median in medians.items():
+        print(f"{name:20} {median:8.2f} s (median of {arguments.rounds})")
+    for name, ratio in result["ratios"].items():
+        if not name.endswith(IMPORTS):
+            print(f"{name} / weft = {ratio['median']:.2f} (from {ratio['lowest']:.2f} to {ratio['highest']:.2f})")
+    if f"weft{IMPORTS}" in medians:
+        work = {name: medians[name] - medians[f"{name}{IMPORTS}"] for name in medians if not name.endswith(IMPORTS)}
+        result["ratio_without_imports"] = work["run_clm"] / work["weft"]
+        print(f"without loading libraries: {result['ratio_without_imports']:.2f}")
     if arguments.output_file is not None:
         write_json(Path(arguments.output_file), result)
+
+
+def _ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
+    """Of each round, theirs over ours."""
+    ratios = sorted(their / our for their, our in zip(theirs, ours))
+    return {"median": statistics.median(ratios), "lowest": ratios[0], "highest": ratios[-1]}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import weft
-from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining
+from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining, WeftForSequenceClassification
 from weft.configuration_weft import AUTO_MAP
 
 
@@ -35,6 +35,9 @@ from weft.configuration_weft import AUTO_MAP
         ({"attention_dropout": -0.1}, r"attention_dropout=-0\.1 is not allowed"),
         ({"hidden_dropout": 1}, "hidden_dropout=1 is not allowed"),
         ({"hidden_dropout": float("nan")}, "hidden_dropout=nan is not allowed"),
+        ({"classifier_dropout": 1.0}, r"classifier_dropout=1\.0 is not allowed: it must be in \[0, 1\)"),
+        ({"classifier_pooling": "max"}, "classifier_pooling='max' is unknown: choose one of cls, mean, last, or None"),
+        ({"classifier_pooling": "cls"}, "classifier_pooling='cls' cannot work with is_causal=True, where the first"),
         ({"hidden_size": "32"}, "hidden_size.*expected int, got str"),
         ({"qk_norm": "yes"}, "qk_norm.*expected bool, got str"),
         ({"sliding_window": 4.0}, "sliding_window"),
@@ -95,6 +98,7 @@ def test_the_default_shape() -> None:
     assert not config.attention_bias and not config.mlp_bias
     assert not config.type_vocab_size and not config.masked_next_token
     assert not config.lm_head_transform and not config.lm_head_bias
+    assert not config.classifier_dropout and config.classifier_pooling is None
 
 
 @pytest.mark.parametrize(
@@ -178,6 +182,8 @@ FAR_FROM_DEFAULT = {
     "type_vocab_size": 3,
     "lm_head_transform": True,
     "lm_head_bias": True,
+    "classifier_dropout": 0.25,
+    "classifier_pooling": "last",
     "tie_word_embeddings": False,
     "use_cache": False,
     "pad_token_id": 3,
@@ -208,23 +214,25 @@ def test_every_field_reaches_the_model(name: str) -> None:
         "max_position_embeddings": 16,
         "sliding_window": 4,
         "layer_types": [FULL] * 3 if name == "layer_types" else [SLIDING] * 3,
+        "is_causal": name != "classifier_pooling",
         "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 50.0},
     }
     change = {name: FAR_FROM_DEFAULT[name]}
     if name == "num_hidden_layers":
         base |= {name: 2, "layer_types": [SLIDING] * 2}
         change["layer_types"] = [SLIDING] * 3
+    model_class = WeftForSequenceClassification if name.startswith("classifier") else WeftForMaskedLM
     results = []
     for fields in (base, {**base, **change}):
         torch.manual_seed(0)
-        model = WeftForMaskedLM(WeftConfig(**fields)).train()
+        model = model_class(WeftConfig(**fields)).train()
         weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.3 * torch.randn(parameter.shape))
             hidden = model.model(random_ids(1, 30)).last_hidden_state
             logits = model(random_ids(1, 30)).logits
-        tied = model.lm_head.weight is model.model.embed_tokens.weight
+        tied = model.get_output_embeddings() is not None and model.config.tie_word_embeddings
         results.append((weights, (hidden, logits), tied, model.model.embed_tokens.padding_idx))
     (weights, computed, *rest), (other_weights, other_computed, *other_rest) = results
     same_weights = weights.keys() == other_weights.keys() and all(

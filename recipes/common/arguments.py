@@ -101,6 +101,8 @@ def parse_arguments(
     with_trainer: bool = False,
     argv: Sequence[str] | None = None,
     alternatives: Sequence[str] = (),
+    managed: dict[str, str] = MANAGED_TRAINER_FIELDS,
+    model_fields: Sequence[str] | None = None,
 ) -> Parsed:
     """Parse `[CONFIG.yaml] [--field value ...]`; the command line wins over the file.
 
@@ -111,6 +113,8 @@ def parse_arguments(
         with_trainer: also take the fields of TrainingArguments.
         argv: the words after the program's name; None: this process's.
         alternatives: fields of which one replaces the others: given on the command line, it beats all in the file.
+        managed: fields of TrainingArguments that are refused, and what to do instead.
+        model_fields: the fields of WeftConfig to take; None: all that the recipes do not set themselves.
 
     Raises:
         RecipeError: a missing or wrong file, an unknown name (the nearest known one is suggested), a wrong value.
@@ -128,11 +132,12 @@ def parse_arguments(
     for action in parser._actions:  # only what is given is passed on: transformers' defaults are its own
         if action.dest in trainer_fields:
             action.default = argparse.SUPPRESS
-            if action.dest in MANAGED_TRAINER_FIELDS:  # refused whatever the value
+            if action.dest in managed:  # refused whatever the value
                 action.type, action.choices, action.nargs = None, None, "*"
-    if with_model:
-        _add_model_fields(parser)
-    _arrange_help(parser, trainer_fields)
+    shape = [name for name in model_fields or _model_fields() if name not in own] if with_model else []
+    _add_model_fields(parser, shape)
+    managed = {name: reason for name, reason in managed.items() if name in trainer_fields}
+    _arrange_help(parser, managed)
     parser.add_argument("config", nargs="?", help="a YAML file of fields; what is given on the command line wins")
 
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -145,10 +150,10 @@ def parse_arguments(
         words = _read_yaml(Path(given.config), names, replaced)
         from_file, named = parser.parse_args(words), named | _names_given(parser, words)
     values = vars(parser.parse_args(argv, from_file))
-    _refuse_managed(values)
+    _refuse_managed(values, managed)
     return Parsed(
         groups=[group(**{field.name: values[field.name] for field in dataclasses.fields(group)}) for group in groups],
-        model={name: values[name] for name in _model_fields() if with_model and name in values},
+        model={name: values[name] for name in shape if name in values},
         trainer={name: values[name] for name in sorted(trainer_fields) if name in values},
         given=frozenset(named),
     )
@@ -169,10 +174,12 @@ def _model_fields() -> list[str]:
     return [name for name in WeftConfig.__annotations__ if name not in MANAGED_MODEL_FIELDS]
 
 
-def _add_model_fields(parser: argparse.ArgumentParser) -> None:
+def _add_model_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    if not names:
+        return
     group = parser.add_argument_group("shape of a new model (WeftConfig)")
     hints, documentation = WeftConfig.__annotations__, WeftConfig.__doc__ or ""
-    for name in _model_fields():
+    for name in names:
         text = re.search(rf"^ +{name}: (.*?)(?=^ +\w+: |\Z)", documentation, re.MULTILINE | re.DOTALL)
         group.add_argument(
             f"--{name}",
@@ -200,11 +207,11 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _arrange_help(parser: argparse.ArgumentParser, trainer_fields: set[str]) -> None:
+def _arrange_help(parser: argparse.ArgumentParser, managed: dict[str, str]) -> None:
     """The recipe's own fields first; transformers' last, without those that the recipes derive."""
     parser._action_groups.sort(key=lambda group: group.title == TrainerArguments._argument_group_name)
     for action in parser._actions:
-        if action.dest in trainer_fields and action.dest in MANAGED_TRAINER_FIELDS:
+        if action.dest in managed:
             action.help = argparse.SUPPRESS
 
 
@@ -244,8 +251,8 @@ def _refuse_unknown(parser: argparse.ArgumentParser, unknown: list[str]) -> None
         raise RecipeError(f"{unknown[0]!r} belongs to no field: fields are given as --name value (see --help).")
 
 
-def _refuse_managed(values: dict[str, Any]) -> None:
-    for name, reason in MANAGED_TRAINER_FIELDS.items():
+def _refuse_managed(values: dict[str, Any], managed: dict[str, str]) -> None:
+    for name, reason in managed.items():
         if name in values:
             raise RecipeError(f"--{name} cannot be given: {reason}.")
 

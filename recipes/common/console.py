@@ -1,6 +1,7 @@
 """What a run shows on the terminal: a progress bar and one line for each log."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -16,8 +17,11 @@ def _words(name: str) -> str:
 class Console(TrainerCallback):
     """Progress bar of the first process, and the logged numbers in words that fit one line."""
 
-    def __init__(self, disable_bar: bool, has_epochs: bool = True) -> None:
-        self.disable_bar, self.has_epochs = disable_bar, has_epochs
+    def __init__(self, disable_bar: bool, has_epochs: bool = True, headline: Sequence[str] = ()) -> None:
+        """Args:
+        headline: names of metrics to show at each validation, besides those that all recipes show.
+        """
+        self.disable_bar, self.has_epochs, self.headline = disable_bar, has_epochs, headline
         self.bar: tqdm | None = None
         self.began = time.perf_counter()
 
@@ -52,12 +56,15 @@ class Console(TrainerCallback):
                 parts.append(f"grad norm {logs['grad_norm']:.2f}")
             if "tokens_per_second" in logs:
                 parts += [f"{logs['tokens_per_second']:,.0f} tokens/s", f"MFU {logs['mfu']:.1%}"]
+            if "examples_per_second" in logs:
+                parts.append(f"{logs['examples_per_second']:,.0f} examples/s")
             if self.has_epochs:
                 parts.append(f"epoch {logs.get('epoch', 0):.2f}")
         elif "eval_loss" in logs:
             parts.append(f"validation loss {logs['eval_loss']:.4f}")
             shown = in_order(logs, "eval_")
-            parts += [f"{_words(name)} {text_of(name, shown[name])}" for name in shown if name in FORMATS][1:]
+            names = [name for name in shown if name in FORMATS or name in self.headline]
+            parts += [f"{_words(name)} {text_of(name, shown[name])}" for name in names if name != "loss"]
             parts.append(f"after {time.perf_counter() - self.began:,.0f} s")
         else:
             return

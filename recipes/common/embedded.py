@@ -17,18 +17,30 @@ def embedded_documents() -> tuple[str, ...]:
     return tuple(_find_documents())
 
 
+@functools.cache
+def embedded_docstrings() -> tuple[tuple[str, str], ...]:
+    """The docstrings of the standard library, each after the dotted name of the module that it stands in."""
+    return tuple(_find_docstrings())
+
+
 def _find_documents() -> Iterator[str]:
     yield from (topics[name] for name in sorted(topics))
+    yield from (docstring for _, docstring in embedded_docstrings())
+
+
+def _find_docstrings() -> Iterator[tuple[str, str]]:
     library = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(library.rglob("*.py")):
-        if {"site-packages", "dist-packages", "test", "tests"} & set(path.relative_to(library).parts):
+        parts = path.relative_to(library).parts
+        if {"site-packages", "dist-packages", "test", "tests"} & set(parts):
             continue
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):
             continue  # templates and deliberately broken samples
+        module = ".".join(parts).removesuffix(".py").removesuffix(".__init__")
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 docstring = ast.get_docstring(node)
                 if docstring:
-                    yield docstring
+                    yield module, docstring

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import torch
+from transformers import TrainingArguments
 
 from weft.recipes.common.corpus import DESCRIPTION, Corpus
 from weft.recipes.common.errors import RecipeError
@@ -80,6 +81,37 @@ def share_cores(threads: int | None) -> int:
     if threads is not None:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def choose_bf16(asked: bool | None, on_gpu: bool) -> bool:
+    """Whether to compute in bfloat16: as asked for, else as the launcher was told, else wherever the hardware can.
+
+    Raises:
+        RecipeError: the launcher asks for another precision.
+    """
+    from_launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if from_launcher not in ("no", "bf16"):
+        raise RecipeError(f"the launcher asks for mixed precision {from_launcher}: choose bf16 or no.")
+    able = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return (from_launcher == "bf16" or able) if asked is None else asked
+
+
+def check_processes(arguments: TrainingArguments, processes: int) -> None:
+    """Refuse processes that do not work together, and one that would share its work between GPUs by itself.
+
+    Raises:
+        RecipeError: says how to launch.
+    """
+    if arguments.world_size != processes:
+        raise RecipeError(
+            f"the launcher started {processes} processes but {arguments.world_size} work together: on a CPU start them "
+            "with `accelerate launch --multi_gpu --num_processes N ... --use_cpu`."
+        )
+    if arguments.n_gpu > 1:
+        raise RecipeError(
+            f"one process sees {arguments.n_gpu} GPUs: launch one each (`accelerate launch --multi_gpu "
+            f"--num_processes {arguments.n_gpu} ...`), or set CUDA_VISIBLE_DEVICES=0."
+        )
 
 
 def keep_freed_memory() -> None:

@@ -174,12 +174,12 @@ def _default_micro_batch(rows_per_process: int, sequence_length: int, on_gpu: bo
 
 def schedule_fields(arguments: RunArguments, max_steps: int) -> dict[str, Any]:
     """The schedule as TrainingArguments fields; it counts optimizer steps, whatever the number of processes."""
-    warmup = _steps(arguments.warmup_steps, max_steps)
+    warmup = steps_of(arguments.warmup_steps, max_steps)
     if warmup > max_steps:
         raise RecipeError(f"warmup_steps={warmup} is longer than the whole run of {max_steps} steps: give fewer.")
     fields: dict[str, Any] = {"warmup_steps": warmup, "learning_rate": arguments.learning_rate}
     if arguments.lr_scheduler_type == "warmup_stable_decay":
-        decay = min(_steps(arguments.decay_steps, max_steps), max_steps - warmup)
+        decay = min(steps_of(arguments.decay_steps, max_steps), max_steps - warmup)
         options: dict[str, Any] = {
             "num_decay_steps": decay,
             "decay_type": "linear",
@@ -193,7 +193,7 @@ def schedule_fields(arguments: RunArguments, max_steps: int) -> dict[str, Any]:
     return {**fields, "lr_scheduler_type": kind}
 
 
-def _steps(given: float, max_steps: int) -> int:
+def steps_of(given: float, max_steps: int) -> int:
     return round(given * max_steps) if given < 1 else int(given)
 
 

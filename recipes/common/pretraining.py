@@ -1,7 +1,6 @@
 """A pretraining run from its fields to a published model: what every objective shares."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -23,8 +22,10 @@ from weft.recipes.common.finish import FinishedRun
 from weft.recipes.common.hub import publish
 from weft.recipes.common.launch import (
     check_launcher,
+    check_processes,
     check_same_checkpoint,
     check_same_corpus,
+    choose_bf16,
     end_with_launcher,
     is_first_of_machine,
     is_first_process,
@@ -137,7 +138,7 @@ class _Run:
 
     def carry_out(self) -> bool:
         """Train, and finish if training came to its end; returns whether it did."""
-        bf16 = self._choose_bf16()
+        bf16 = choose_bf16(self.trainer_fields.get("bf16"), self.on_gpu)
         if is_first_process():
             print(report(self.corpus))
             print(f"plan of {self.folder}")
@@ -192,14 +193,6 @@ class _Run:
         source = self.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
         return f"stream of {source} in blocks of {self.blocks.block_bytes:,} bytes, first {text}"
 
-    def _choose_bf16(self) -> bool:
-        """As asked for, else as the launcher was told, else wherever the hardware computes it."""
-        from_launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if from_launcher not in ("no", "bf16"):
-            raise RecipeError(f"the launcher asks for mixed precision {from_launcher}: choose bf16 or no.")
-        able = self.on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        return self.trainer_fields.get("bf16", from_launcher == "bf16" or able)
-
     def _plan_lines(self, bf16: bool) -> list[tuple[str, str]]:
         config, source = self.config, self.model_arguments.model_name_or_path
         backend = self.model_arguments.attn_implementation or "sdpa"
@@ -253,16 +246,7 @@ class _Run:
             use_cache=True,
             logging_nan_inf_filter=False,
         )
-        if trainer_arguments.world_size != plan.processes:
-            raise RecipeError(
-                f"the launcher started {plan.processes} processes but {trainer_arguments.world_size} work together: on "
-                "a CPU start them with `accelerate launch --multi_gpu --num_processes N ... --use_cpu`."
-            )
-        if trainer_arguments.n_gpu > 1:
-            raise RecipeError(
-                f"one process sees {trainer_arguments.n_gpu} GPUs: launch one each (`accelerate launch --multi_gpu "
-                f"--num_processes {trainer_arguments.n_gpu} ...`), or set CUDA_VISIBLE_DEVICES=0."
-            )
+        check_processes(trainer_arguments, plan.processes)
         check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
         model = make_model(self.model_arguments, self.config, self.objective.model_class)

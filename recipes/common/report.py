@@ -100,7 +100,7 @@ tags:
 
 ## Data and training
 
-{_table(report.facts)}
+{table(report.facts)}
 
 ![loss over tokens](curve.png)
 
@@ -118,16 +118,17 @@ tags:
 
 ## Settings
 
-{_table(report.settings)}
+{table(report.settings)}
 """,
         encoding="utf-8",
     )
 
 
-def _table(rows: dict[str, Any]) -> str:
+def table(rows: dict[str, Any]) -> str:
+    """Names and values as a Markdown table."""
     cells = [(name, str(value).replace("|", "\\|").replace("\n", " ")) for name, value in rows.items()]
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in cells)])
 
 
 def _metrics_table(metrics: dict[str, Any]) -> str:
-    return _table({words_of(name): text_of(name, value) for name, value in metrics.items()})
+    return table({words_of(name): text_of(name, value) for name, value in metrics.items()})

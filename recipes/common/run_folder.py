@@ -5,6 +5,7 @@ checkpoint-N/   a `from_pretrained` folder with what resuming needs
 metrics.json    written last: its presence means that the run is finished
 """
 
+from collections.abc import Set
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,14 @@ class RunState(Enum):
     FINISHED = "finished"
 
 
-def open_run(folder: Path, settings: dict[str, Any]) -> RunState:
+def open_run(
+    folder: Path, settings: dict[str, Any], free: Set[str] | None = None, has_begun: bool | None = None
+) -> RunState:
     """Look at a run's folder and compare the settings it was started with.
+
+    Args:
+        free: names of settings that may change; None: those of pretraining.
+        has_begun: whether anything was trained; None: whether there is a checkpoint.
 
     Raises:
         RecipeError: the folder holds a run with other settings, or something that is no run.
@@ -50,11 +57,13 @@ def open_run(folder: Path, settings: dict[str, Any]) -> RunState:
                 "another --output_dir."
             )
         return RunState.NEW
-    if not (folder / METRICS).is_file() and last_checkpoint(folder) is None:
+    has_begun = last_checkpoint(folder) is not None if has_begun is None else has_begun
+    if not (folder / METRICS).is_file() and not has_begun:
         return RunState.NEW  # nothing was trained yet: the command may be corrected
     before = read_json(folder / SETTINGS)
     dropout = any(settings.get(name) for name in ("attention_dropout", "hidden_dropout"))
-    free = FREE_FIELDS - CUT_FIELDS if dropout else FREE_FIELDS
+    if free is None:
+        free = FREE_FIELDS - CUT_FIELDS if dropout else FREE_FIELDS
     changed = sorted(
         name for name in before.keys() | settings.keys() if name not in free and before.get(name) != settings.get(name)
     )
@@ -67,11 +76,11 @@ def open_run(folder: Path, settings: dict[str, Any]) -> RunState:
     return RunState.FINISHED if (folder / METRICS).is_file() else RunState.STARTED
 
 
-def start_run(folder: Path, settings: dict[str, Any]) -> None:
-    """Note the settings of a new run, or clean up what a killed one left half-written."""
+def start_run(folder: Path, settings: dict[str, Any], has_begun: bool | None = None) -> None:
+    """Note the settings of a new run, or clean up what a killed one left half-written (has_begun: as in `open_run`)."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
-    if last_checkpoint(folder) is None:
+    if not (last_checkpoint(folder) is not None if has_begun is None else has_begun):
         write_json(folder / SETTINGS, settings)
 
 

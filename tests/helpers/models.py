@@ -6,7 +6,17 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining, WeftModel
+from weft import (
+    WeftConfig,
+    WeftForCausalLM,
+    WeftForMaskedLM,
+    WeftForMultipleChoice,
+    WeftForPreTraining,
+    WeftForQuestionAnswering,
+    WeftForSequenceClassification,
+    WeftForTokenClassification,
+    WeftModel,
+)
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
@@ -24,6 +34,14 @@ ROLES: dict[str, tuple[type[PreTrainedModel], dict[str, Any]]] = {
     ),
 }
 ENCODERS = [role for role in ROLES if role != "causal head"]
+
+# The fine-tuning heads, which follow `is_causal` of their config.
+TASKS: dict[str, type[PreTrainedModel]] = {
+    "sequence": WeftForSequenceClassification,
+    "token": WeftForTokenClassification,
+    "question": WeftForQuestionAnswering,
+    "choice": WeftForMultipleChoice,
+}
 
 
 def tiny_config(**changes: Any) -> WeftConfig:
@@ -68,6 +86,11 @@ def make_role(role: str, backend: str = "sdpa", seed: int = 0, **changes: Any) -
     """A tiny model in one of the roles above."""
     model_class, fields = ROLES[role]
     return make_model(tiny_config(**{**fields, **changes}), backend, model_class, seed)
+
+
+def make_task(task: str, backend: str = "sdpa", seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """A tiny model with a fine-tuning head, of three labels unless `changes` say otherwise, in float64."""
+    return make_model(tiny_config(**{"num_labels": 3, **changes}), backend, TASKS[task], seed).double()
 
 
 def random_ids(*shape: int, vocab_size: int = 61, seed: int = 0) -> torch.Tensor:

@@ -50,6 +50,7 @@ class CausalTester:
 
     batch_size = 13
     seq_length = 7
+    num_choices = 4
     is_training = True
 
     def __init__(

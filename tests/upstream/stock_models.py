@@ -7,26 +7,34 @@ from causal_tests import CausalTester, CausalTests, one_sliding_layer
 from encoder_tests import EncoderTester, EncoderTests
 
 
+def classes_of(family: str, *tasks: str) -> dict[str, type[transformers.PreTrainedModel]]:
+    """A family's base class and its heads, by their Auto class."""
+    heads = {f"AutoModelFor{task}": getattr(transformers, f"{family}For{task}") for task in tasks}
+    return {"AutoModel": getattr(transformers, f"{family}Model"), **heads}
+
+
+DECODER_TASKS = ("CausalLM", "SequenceClassification", "TokenClassification", "QuestionAnswering")
+ENCODER_TASKS = ("MaskedLM", "SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
+
+
 class LlamaModelTest(CausalTests, unittest.TestCase):
     def make_tester(self) -> CausalTester:
-        classes = {"AutoModel": transformers.LlamaModel, "AutoModelForCausalLM": transformers.LlamaForCausalLM}
-        return CausalTester(classes, transformers.LlamaConfig)
+        return CausalTester(classes_of("Llama", *DECODER_TASKS), transformers.LlamaConfig)
 
 
 class Qwen3SlidingWindowModelTest(CausalTests, unittest.TestCase):
     """Llama has no sliding window; Qwen3 is the stock class for that."""
 
     def make_tester(self) -> CausalTester:
-        classes = {"AutoModel": transformers.Qwen3Model, "AutoModelForCausalLM": transformers.Qwen3ForCausalLM}
         arguments = {"head_dim": 8, "use_sliding_window": True, **one_sliding_layer(self._testMethodName)}
-        return CausalTester(classes, transformers.Qwen3Config, **arguments)
+        return CausalTester(classes_of("Qwen3", *DECODER_TASKS), transformers.Qwen3Config, **arguments)
 
 
 class EuroBertModelTest(EncoderTests, unittest.TestCase):
     """The encoder that computes what Weft's does."""
 
     def make_tester(self) -> EncoderTester:
-        classes = {"AutoModel": transformers.EuroBertModel, "AutoModelForMaskedLM": transformers.EuroBertForMaskedLM}
+        classes = classes_of("EuroBert", "MaskedLM", "SequenceClassification", "TokenClassification")
         return EncoderTester(classes, transformers.EuroBertConfig, mask_token_id=3)
 
 
@@ -34,10 +42,7 @@ class ModernBertModelTest(EncoderTests, unittest.TestCase):
     """The encoder with sliding windows."""
 
     def make_tester(self) -> EncoderTester:
-        classes = {
-            "AutoModel": transformers.ModernBertModel,
-            "AutoModelForMaskedLM": transformers.ModernBertForMaskedLM,
-        }
+        classes = classes_of("ModernBert", *ENCODER_TASKS)
         arguments = {"hidden_activation": "gelu", "cls_token_id": 1, "sep_token_id": 2, "local_attention": 8}
         return EncoderTester(classes, transformers.ModernBertConfig, tie_word_embeddings=True, **arguments)
 
@@ -46,9 +51,5 @@ class BertModelTest(EncoderTests, unittest.TestCase):
     """The encoder with token types and next-sentence prediction."""
 
     def make_tester(self) -> EncoderTester:
-        classes = {
-            "AutoModel": transformers.BertModel,
-            "AutoModelForMaskedLM": transformers.BertForMaskedLM,
-            "AutoModelForPreTraining": transformers.BertForPreTraining,
-        }
+        classes = classes_of("Bert", "PreTraining", *ENCODER_TASKS)
         return EncoderTester(classes, transformers.BertConfig, type_vocab_size=2, tie_word_embeddings=True)

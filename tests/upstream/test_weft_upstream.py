@@ -8,17 +8,22 @@ from encoder_tests import EncoderTester, EncoderTests
 import weft
 from weft.configuration_weft import AUTO_MAP
 
-ENCODER_HEADS = ("AutoModel", "AutoModelForMaskedLM", "AutoModelForPreTraining")
-ENCODER_CLASSES = {head: getattr(weft, AUTO_MAP[head].split(".")[-1]) for head in ENCODER_HEADS}
-# Heads whose inputs and labels are those of a decoder.
-HEADS = (
-    "AutoModel",
-    "AutoModelForCausalLM",
+TASK_HEADS = (
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "AutoModelForQuestionAnswering",
 )
-WEFT_CLASSES = {head: getattr(weft, AUTO_MAP[head].split(".")[-1]) for head in HEADS if head in AUTO_MAP}
+ENCODER_HEADS = (
+    "AutoModel",
+    "AutoModelForMaskedLM",
+    "AutoModelForPreTraining",
+    *TASK_HEADS,
+    "AutoModelForMultipleChoice",
+)
+ENCODER_CLASSES = {head: getattr(weft, AUTO_MAP[head].split(".")[-1]) for head in ENCODER_HEADS}
+# The heads that stock decoders have.
+HEADS = ("AutoModel", "AutoModelForCausalLM", *TASK_HEADS)
+WEFT_CLASSES = {head: getattr(weft, AUTO_MAP[head].split(".")[-1]) for head in HEADS}
 
 
 class WeftModelTest(CausalTests, unittest.TestCase):

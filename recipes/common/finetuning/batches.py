@@ -1,0 +1,166 @@
+"""From encoded examples to batches: packed without padding, padded to the longest, or padded to a fixed length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from weft.recipes.common.errors import RecipeError
+
+SHORTEST_ROW = 64  # packed rows are at least so long: shorter ones have too few documents to fill them well
+
+
+@dataclass(frozen=True)
+class Item:
+    """What the model is given at once of an example: one sequence, or one for each choice.
+
+    Attributes:
+        sequences: token ids of each sequence.
+        example: number of the example in its split.
+        target: what is to be learnt, in the form that the kind of fine-tuning gives it; None without labels.
+        token_types: token types of each sequence, where the tokenizer has such.
+        info: what the kind needs to read the model's answer (offsets of tokens, for one); not given to the model.
+    """
+
+    sequences: list[list[int]]
+    example: int
+    target: Any = None
+    token_types: list[list[int]] | None = None
+    info: Any = None
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.sequences))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each sequence of a batch stands.
+
+    Attributes:
+        items: the batch's items in the order of their documents, row after row (packing changes the order).
+        rows, starts, lengths: for each sequence of each item, in order, its row, its first token and its tokens.
+        shape: rows and tokens of the batch.
+        packed: whether rows hold several documents.
+    """
+
+    items: list[Item]
+    rows: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    shape: tuple[int, int] = (0, 0)
+    packed: bool = False
+
+
+class Batcher:
+    """Lays items out and makes the tensors that a model takes."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        packed: bool,
+        choices: bool = False,
+        pad_to: int | None = None,
+        with_types: bool | None = None,
+    ) -> None:
+        """Args:
+        packed: put several documents into a row, told apart by position_ids (for Weft models, which isolate them).
+        choices: the items are choices among several sequences.
+        pad_to: pad to so many tokens instead of the longest of the batch.
+        with_types: give token_type_ids; None: as the tokenizer's model_input_names say.
+        """
+        if tokenizer.pad_token_id is None:
+            raise RecipeError("the tokenizer has no padding token: set its pad_token.")
+        self.pad = tokenizer.pad_token_id
+        self.packed, self.choices, self.pad_to = packed, choices, pad_to
+        self.with_types = "token_type_ids" in tokenizer.model_input_names if with_types is None else with_types
+
+    def lay_out(self, items: Sequence[Item]) -> tuple[dict[str, torch.Tensor], Layout]:
+        """A model's batch: input_ids and attention_mask [rows, tokens] (with token_type_ids); packed also position_ids,
+        which restart with each document, and for choices choice_counts [items]; choices that are padded have
+        [items, choices, tokens]."""
+        return self._pack(items) if self.packed else self._pad(items)
+
+    def _pad(self, items: Sequence[Item]) -> tuple[dict[str, torch.Tensor], Layout]:
+        most = max(len(item.sequences) for item in items)
+        longest = max(self.pad_to or 1, *(len(ids) for item in items for ids in item.sequences))
+        layout = Layout(list(items), shape=(len(items) * most, longest))
+        for number, item in enumerate(items):
+            for choice, ids in enumerate(item.sequences):
+                layout.rows.append(number * most + choice)
+                layout.starts.append(0)
+                layout.lengths.append(len(ids))
+        batch = self._fill(layout)
+        if self.choices:
+            batch = {name: tensor.view(len(items), most, longest) for name, tensor in batch.items()}
+        return batch, layout
+
+    def _pack(self, items: Sequence[Item]) -> tuple[dict[str, torch.Tensor], Layout]:
+        """Best fit, longest first: each item goes whole into the fullest row that has room for it."""
+        capacity = max(SHORTEST_ROW, *(item.tokens for item in items))
+        rows: list[list[int]] = []
+        room: list[int] = []
+        for index in sorted(range(len(items)), key=lambda index: -items[index].tokens):
+            tokens = items[index].tokens
+            best = min(
+                (row for row in range(len(rows)) if room[row] >= tokens), key=lambda row: room[row], default=None
+            )
+            if best is None:
+                best = len(rows)
+                rows.append([])
+                room.append(capacity)
+            rows[best].append(index)
+            room[best] -= tokens
+        layout = Layout(
+            [items[index] for row in rows for index in row], shape=(len(rows), capacity - min(room)), packed=True
+        )
+        for row, members in enumerate(rows):
+            start = 0
+            for ids in (ids for index in members for ids in items[index].sequences):
+                layout.rows.append(row)
+                layout.starts.append(start)
+                layout.lengths.append(len(ids))
+                start += len(ids)
+        batch = self._fill(layout)
+        position_ids = torch.zeros(layout.shape, dtype=torch.long)
+        for row, start, length in zip(layout.rows, layout.starts, layout.lengths):
+            position_ids[row, start : start + length] = torch.arange(length)
+        batch["position_ids"] = position_ids
+        if self.choices:
+            batch["choice_counts"] = torch.tensor([len(item.sequences) for item in layout.items])
+        return batch, layout
+
+    def _fill(self, layout: Layout) -> dict[str, torch.Tensor]:
+        input_ids = torch.full(layout.shape, self.pad, dtype=torch.long)
+        attention_mask = torch.zeros(layout.shape, dtype=torch.long)
+        types = torch.zeros(layout.shape, dtype=torch.long)
+        sequences = [ids for item in layout.items for ids in item.sequences]
+        for row, start, ids in zip(layout.rows, layout.starts, sequences):
+            input_ids[row, start : start + len(ids)] = torch.tensor(ids)
+            attention_mask[row, start : start + len(ids)] = 1
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.with_types:
+            given = [
+                kinds for item in layout.items for kinds in item.token_types or [[0] * len(i) for i in item.sequences]
+            ]
+            for row, start, kinds in zip(layout.rows, layout.starts, given):
+                types[row, start : start + len(kinds)] = torch.tensor(kinds)
+            batch["token_type_ids"] = types
+        return batch
+
+
+def in_place(layout: Layout, values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Values of each token (one list for each sequence) where the tokens stand: [rows, tokens], `fill` elsewhere."""
+    tensor = torch.full(layout.shape, fill, dtype=torch.long)
+    for row, start, of_tokens in zip(layout.rows, layout.starts, values):
+        tensor[row, start : start + len(of_tokens)] = torch.tensor(of_tokens, dtype=torch.long)
+    return tensor
+
+
+def cut_out(layout: Layout, tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The opposite: of a tensor [rows, tokens, ...] the part of each sequence, in order."""
+    return [
+        tensor[row, start : start + length] for row, start, length in zip(layout.rows, layout.starts, layout.lengths)
+    ]

@@ -1,0 +1,232 @@
+"""The end of a fine-tuning run: the best seed's model in a folder that loads anywhere, with all that is known of it."""
+
+import importlib.metadata
+import shutil
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import flush_to_disk, remove_folder, write_json
+from weft.recipes.common.finetuning.adaptation import merge_adapters
+from weft.recipes.common.finetuning.arguments import FineTuningArguments
+from weft.recipes.common.finetuning.batches import Batcher, Item
+from weft.recipes.common.finetuning.card import Card, plot_seeds, write_card
+from weft.recipes.common.finetuning.kind import Kind
+from weft.recipes.common.finetuning.models import Start, is_weft_model
+from weft.recipes.common.finetuning.seed_run import SeedRun
+from weft.recipes.common.finetuning.training import WEIGHTS, SeedResult, load_weights, predict
+from weft.recipes.common.launch import is_first_process
+from weft.recipes.common.metric_names import text_of, words_of
+from weft.recipes.common.run_folder import METRICS
+
+PACKAGES = ("weft-lm", "transformers", "torch")
+LOCAL_FIELDS = ("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file")
+
+
+@dataclass(frozen=True)
+class FinishedSeeds:
+    """What the seeds have come to.
+
+    Attributes:
+        settings: for the card.
+        items: of every split.
+    """
+
+    seed_run: SeedRun
+    settings: dict[str, Any]
+    items: dict[str, list[Item]]
+    folder: Path
+    results: list[SeedResult]
+
+    @property
+    def kind(self) -> Kind:
+        return self.seed_run.kind
+
+    @property
+    def start(self) -> Start:
+        return self.seed_run.start
+
+    @property
+    def arguments(self) -> FineTuningArguments:
+        return self.seed_run.arguments
+
+    def write(self) -> None:
+        """Write the finished folder (metrics.json last) with the model of the best seed."""
+        best = self._best()
+        model = self.seed_run.make_model(best.seed)
+        load_weights(model, self.folder / f"seed-{best.seed}" / WEIGHTS)
+        if not is_first_process():
+            return
+        staging = self.folder / ".finished.partial"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        if self.start.arguments.lora_rank is not None:
+            model = merge_adapters(model, staging / "adapter")
+        model.to("cuda" if torch.cuda.is_available() and not self.settings.get("use_cpu") else "cpu").eval()
+        model.save_pretrained(staging)
+        self.start.tokenizer.save_pretrained(staging)
+        metrics, sections = self._score(model, staging, best)
+        plot_seeds(self.results, self.kind, staging / "curve.png")
+        write_card(self._card(metrics, sections, best), staging / "README.md")
+        flush_to_disk(staging)
+        for path in staging.iterdir():
+            if path.is_dir():
+                shutil.rmtree(self.folder / path.name, ignore_errors=True)
+            path.replace(self.folder / path.name)
+        staging.rmdir()
+        for split in self._unlabelled(model):
+            print(f"predictions for {split}")
+        write_json(self.folder / METRICS, metrics)
+        for result in self.results:
+            (self.folder / f"seed-{result.seed}" / WEIGHTS).unlink(missing_ok=True)
+        for trial in self.folder.glob("search/trial-*"):
+            remove_folder(trial)
+        print(self._last_line(metrics))
+
+    def _best(self) -> SeedResult:
+        """The seed with the best validation score, the first of equals."""
+        goal, best = self.kind.goal, self.results[0]
+        for result in self.results[1:]:
+            if goal.is_better(result.metrics[goal.metric], best.metrics[goal.metric]):
+                best = result
+        return best
+
+    def _score(self, model: PreTrainedModel, folder: Path, best: SeedResult) -> tuple[dict[str, Any], dict[str, str]]:
+        """Metrics of the model on each labelled split but the training one, and what the kind reports of them."""
+        metrics: dict[str, Any] = {}
+        sections: dict[str, str] = {}
+        for split in [split for split in self.items if split != "train"]:
+            results = self._predict(model, self.items[split])
+            prefix = "eval_" if split == "validation" else f"{split}_"
+            scores = self.kind.score(split, self.items[split], results)
+            metrics |= {f"{prefix}{name}": value for name, value in scores.items()}
+            reports = folder if split == "validation" else folder / split
+            reports.mkdir(exist_ok=True)
+            sections[split] = self.kind.write_report(reports, split, self.items[split], results)
+        metrics |= {
+            "seed": best.seed,
+            "steps": best.steps,
+            "best_step": best.step,
+            "epochs": round(self.seed_run.plan.epochs, 4),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "train_examples": self.kind.splits["train"],
+            "examples_per_second": best.examples_per_second,
+            "seconds": best.seconds,
+            "seeds": [{"seed": r.seed, "best_step": r.step, "seconds": r.seconds, **r.metrics} for r in self.results],
+            "over_seeds": over_seeds(self.results),
+        }
+        return metrics, sections
+
+    def _predict(self, model: PreTrainedModel, items: list[Item]) -> list[Any]:
+        return predict(self.kind, model, items, self.seed_run.batcher, self.arguments.per_device_eval_batch_size)
+
+    def _unlabelled(self, model: PreTrainedModel) -> list[Path]:
+        return predict_unlabelled(
+            self.kind,
+            self.arguments,
+            model,
+            self.start.tokenizer,
+            self.start.max_length,
+            self.seed_run.batcher,
+            self.folder,
+        )
+
+    def _card(self, metrics: dict[str, Any], sections: dict[str, str], best: SeedResult) -> Card:
+        name, per_step = self.arguments.push_to_hub or str(self.folder), self.seed_run.plan.items_per_step
+        return Card(
+            title=Path(name).name,
+            summary=self.kind.summary,
+            pipeline_tag=self.kind.pipeline_tag,
+            usage=self.kind.usage(name),
+            facts={
+                "task": self.settings.get("task") or self.settings.get("dataset_name") or "examples of its own",
+                "examples": ", ".join(f"{split} {number:,}" for split, number in self.kind.splits.items()),
+                **dict(self.kind.describe()),
+                "start": self.start.source,
+                "training": f"{best.steps:,} steps of {per_step} inputs; the weights of step {best.step:,} are kept",
+                "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
+            },
+            metrics=metrics,
+            headline=self.kind.headline,
+            goal=self.kind.goal.metric,
+            sections=sections,
+            settings={
+                name: value
+                for name, value in self.settings.items()
+                if name not in LOCAL_FIELDS and value not in (None, [], "")
+            },
+        )
+
+    def _last_line(self, metrics: dict[str, Any]) -> str:
+        figures = "; ".join(
+            f"{words_of(name)} {text_of(name, metrics[f'eval_{name}'])}"
+            for name in self.kind.headline
+            if f"eval_{name}" in metrics
+        )
+        spread = metrics["over_seeds"].get(self.kind.goal.metric)
+        if spread and len(self.results) > 1:
+            figures += (
+                f"; {len(self.results)} seeds: {words_of(self.kind.goal.metric)} {spread['mean']:.4f} "
+                f"(standard deviation {spread['deviation']:.4f})"
+            )
+        return f"finished: {self.folder} loads with {self.kind.auto_class}.from_pretrained; {figures}"
+
+
+def over_seeds(results: list[SeedResult]) -> dict[str, dict[str, float]]:
+    """Mean and (sample) standard deviation of each metric that is a number in every seed."""
+    table = {}
+    for name in results[0].metrics:
+        values = [result.metrics.get(name) for result in results]
+        if all(isinstance(value, int | float) for value in values):
+            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+            table[name] = {"mean": statistics.fmean(values), "deviation": deviation}
+    return table
+
+
+def predict_unlabelled(
+    kind: Kind,
+    arguments: FineTuningArguments,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    max_length: int,
+    batcher: Batcher,
+    folder: Path,
+) -> list[Path]:
+    """Predict for every set of examples without labels that was asked for; returns the files written."""
+    if arguments.predict_file is not None:
+        kind.read_unlabelled(Path(arguments.predict_file))
+    written = []
+    for split, file in kind.unlabelled(folder).items():
+        items = kind.encode(split, tokenizer, max_length)
+        results = predict(kind, model, items, batcher, arguments.per_device_eval_batch_size)
+        kind.write_predictions(file, split, items, results)
+        written.append(file)
+    return written
+
+
+def predict_with_finished(kind: Kind, arguments: FineTuningArguments, folder: Path) -> None:
+    """Predict with the model of a finished folder, where that is asked for.
+
+    Raises:
+        RecipeError: the model's labels are not those of the data.
+    """
+    if arguments.predict_file is not None:
+        kind.read_unlabelled(Path(arguments.predict_file))
+    if not kind.unlabelled(folder):
+        return
+    if not kind.adopt(AutoConfig.from_pretrained(folder)):
+        raise RecipeError(f"the labels of {folder} are not those of the data: give the data it was trained on.")
+    tokenizer = kind.prepare_tokenizer(AutoTokenizer.from_pretrained(folder))
+    model = getattr(transformers, kind.auto_class).from_pretrained(folder, dtype=torch.float32).eval()
+    packed = is_weft_model(model) and arguments.batching in ("auto", "packed")
+    batcher = Batcher(tokenizer, packed, kind.has_choices)
+    arguments.predict_file = None  # read above
+    max_length = arguments.max_length or min(512, model.config.max_position_embeddings)
+    for file in predict_unlabelled(kind, arguments, model, tokenizer, max_length, batcher, folder):
+        print(f"predictions in {file}")

@@ -1,0 +1,228 @@
+"""A fine-tuning run from its fields to a published model: what every kind of task shares."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from weft.recipes.common.arguments import MANAGED_TRAINER_FIELDS, Parsed, parse_arguments
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import only_one_process
+from weft.recipes.common.finetuning.arguments import FileArguments, FineTuningArguments, StartArguments
+from weft.recipes.common.finetuning.batches import Batcher, Item
+from weft.recipes.common.finetuning.finish import FinishedSeeds, predict_with_finished
+from weft.recipes.common.finetuning.kind import Kind
+from weft.recipes.common.finetuning.models import Start, prepare_start
+from weft.recipes.common.finetuning.plan import make_plan
+from weft.recipes.common.finetuning.search import SearchArguments, search
+from weft.recipes.common.finetuning.seed_run import SeedRun
+from weft.recipes.common.hub import check_name, publish
+from weft.recipes.common.launch import (
+    check_launcher,
+    choose_bf16,
+    end_with_launcher,
+    is_first_process,
+    keep_freed_memory,
+    share_cores,
+    world_size,
+)
+from weft.recipes.common.run_folder import FREE_FIELDS, RunState, open_run, start_run
+
+MANAGED = {
+    **MANAGED_TRAINER_FIELDS,
+    **dict.fromkeys(
+        ("auto_find_batch_size", "accelerator_config", "dataloader_drop_last"),
+        "give per_device_train_batch_size and gradient_accumulation_steps",
+    ),
+    **dict.fromkeys(
+        ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+        "the weights with the best validation score, by the task's own metric, are kept",
+    ),
+    **dict.fromkeys(("eval_strategy", "logging_strategy"), "give evaluations, eval_steps or logging_steps"),
+    "seed": "give seeds",
+    "lr_scheduler_kwargs": "the schedules take none",
+    "label_smoothing_factor": "this kind of task has no label smoothing",
+}
+FREE = FREE_FIELDS - {"per_device_train_batch_size", "processes"} | {"predict_file", "glue_submission"}
+# Fields of WeftConfig that a new model may be given; an existing one takes fewer.
+MODEL_FIELDS = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("max_position_embeddings", "rope_parameters", "sliding_window", "layer_types"),
+    *("hidden_dropout", "attention_dropout", "classifier_dropout", "classifier_pooling"),
+)
+
+MakeKind = Callable[[Any, FineTuningArguments], Kind]
+
+
+def finetune(
+    make_kind: MakeKind, files_class: type[FileArguments], description: str | None, argv: Sequence[str] | None = None
+) -> None:
+    """Parse the command line and carry the run out: plan, train each seed, choose, evaluate, report, publish.
+
+    Args:
+        make_kind: makes the kind of task, which reads and checks its data, out of its own fields and the run's.
+        files_class: the kind's own fields.
+        description: the recipe's docstring.
+        argv: the words after the program's name; None: this process's.
+    """
+    end_with_launcher()
+    check_launcher()
+    groups = [FineTuningArguments, files_class, StartArguments, SearchArguments]
+    parsed = parse_arguments(
+        description, groups, True, True, argv, ("num_train_epochs", "max_steps"), MANAGED, MODEL_FIELDS
+    )
+    run, files, start_arguments, search_arguments = parsed.groups
+    run.check()
+    files.check_files()
+    search_arguments.check(parsed)
+    if run.push_to_hub is not None:
+        check_name(run.push_to_hub)
+    parsed.refuse_together(("num_train_epochs",), "max_steps", "it is the length")
+    parsed.refuse_without(("hub_private_repo",), "push_to_hub")
+    parsed.refuse_without(("lora_alpha", "lora_dropout"), "lora_rank")
+    kind = make_kind(files, run)
+    folder = Path(run.output_dir or f"runs/{files.task or Path(files.train_file or files.dataset_name or 'task').stem}")
+    run.output_dir = str(folder)
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"output_dir {folder} is a file: give another.")
+    settings = {name: value for group in parsed.groups for name, value in asdict(group).items()}
+    settings |= {**parsed.model, **parsed.trainer, "processes": world_size(), "files": _fingerprint(files)}
+    lock = contextlib.nullcontext()
+    if is_first_process() and not run.plan:
+        lock = only_one_process(folder / ".lock", str(folder))
+    with lock:
+        if not run.plan and open_run(folder, settings, FREE, _has_begun(folder)) is RunState.FINISHED:
+            if is_first_process():
+                print(f"{folder} is finished: nothing to train (give another --output_dir for a new run)")
+                predict_with_finished(kind, run, folder)
+                _publish(run, folder)
+            return
+        start = prepare_start(kind, start_arguments, parsed.model, run.max_length)
+        finished = _Run(kind, parsed, start, folder, settings).carry_out()
+        if finished and is_first_process():
+            _publish(run, folder)
+
+
+class _Run:
+    """One run, from its plan to its report."""
+
+    def __init__(self, kind: Kind, parsed: Parsed, start: Start, folder: Path, settings: dict[str, Any]) -> None:
+        self.kind, self.start, self.folder, self.settings = kind, start, folder, settings
+        self.arguments: FineTuningArguments = parsed.groups[0]
+        self.search_arguments: SearchArguments = parsed.groups[-1]
+        self.on_gpu = torch.cuda.is_available() and not parsed.trainer.get("use_cpu", False)
+        self.threads = share_cores(self.arguments.cpu_threads)
+        if not self.on_gpu:
+            keep_freed_memory()
+        self.items: dict[str, list[Item]] = {
+            split: kind.encode(split, start.tokenizer, start.max_length) for split in kind.splits
+        }
+        start.fit_length(max(len(ids) for items in self.items.values() for item in items for ids in item.sequences))
+        batching = self.arguments.batching
+        packed = batching == "packed" or (batching == "auto" and start.is_weft)
+        if packed and not start.is_weft:
+            raise RecipeError("batching packed is for Weft models, which keep documents apart: give grouped or padded.")
+        trainable = [item for item in self.items["train"] if item.target is not None]
+        self.seeds = self.arguments.seeds_for(kind.splits["train"])
+        self.seed_run = SeedRun(
+            kind=kind,
+            start=start,
+            arguments=self.arguments,
+            plan=make_plan(self.arguments, len(trainable), world_size()),
+            trainer_fields=parsed.trainer,
+            trainable=trainable,
+            validation=self.items["validation"],
+            batcher=Batcher(start.tokenizer, packed, kind.has_choices),
+            grouped=batching == "grouped" or (batching == "auto" and not packed),
+            bf16=choose_bf16(parsed.trainer.get("bf16"), self.on_gpu),
+        )
+
+    def carry_out(self) -> bool:
+        """Train every seed and write the finished folder; returns whether that came to its end."""
+        model = self.seed_run.make_model(self.seeds[0])  # what cannot be made is refused before the plan
+        if is_first_process():
+            print(f"plan of {self.folder}")
+            print("\n".join(f"  {name:11} {value}" for name, value in self._plan_lines(model)), flush=True)
+        if self.arguments.plan:
+            return False
+        if is_first_process():
+            start_run(self.folder, self.settings, _has_begun(self.folder))
+        del model
+        finished = self._train_all()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        return finished
+
+    def _train_all(self) -> bool:
+        seed_run, settings = self.seed_run, self.settings
+        if self.search_arguments.search_trials:
+            chosen = search(self.search_arguments, self.folder, self.kind.goal, self._run_trial)
+            if chosen is None:
+                return False
+            seed_run, settings = seed_run.changed(chosen), {**settings, **chosen}
+        results = []
+        for seed in self.seeds:
+            result = seed_run.train(self.folder / f"seed-{seed}", seed)
+            if result is None:
+                return False
+            results.append(result)
+        FinishedSeeds(seed_run, settings, self.items, self.folder, results).write()
+        return True
+
+    def _run_trial(self, number: int, chosen: dict[str, Any]) -> float | None:
+        """The best score of a training with other settings; None where it was stopped."""
+        result = self.seed_run.changed(chosen).train(self.folder / "search" / f"trial-{number}", self.seeds[0])
+        return None if result is None else result.metrics[self.kind.goal.metric]
+
+    def _plan_lines(self, model: torch.nn.Module) -> list[tuple[str, str]]:
+        run, arguments = self.seed_run, self.arguments
+        total = sum(parameter.numel() for parameter in model.parameters())
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        tokens = sum(item.tokens for item in run.trainable) / len(run.trainable)
+        batching = "packed" if run.batcher.packed else "padded, like lengths together" if run.grouped else "padded"
+        return [
+            ("examples", ", ".join(f"{split} {number:,}" for split, number in self.kind.splits.items())),
+            *self.kind.describe(),
+            (
+                "model",
+                f"{total:,} parameters, {self.start.source}" + (f", {trained:,} trained" if trained < total else ""),
+            ),
+            ("input", f"{tokens:.1f} tokens on average, at most {self.start.max_length}; {batching}"),
+            ("dtype", "bfloat16 autocast, float32 weights" if run.bf16 else "float32"),
+            ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads per process"),
+            (
+                "schedule",
+                f"{arguments.lr_scheduler_type}, learning rate {arguments.learning_rate:g}, weight decay "
+                f"{arguments.weight_decay:g}",
+            ),
+            ("length", run.plan.line()),
+            ("seeds", ", ".join(map(str, self.seeds))),
+            ("kept", f"the weights with the best {self.kind.goal.metric}"),
+        ]
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether anything was trained in a run's folder."""
+    return any(folder.glob("seed-*/*")) or any(folder.glob("search/*/*"))
+
+
+def _fingerprint(files: FileArguments) -> dict[str, list[int]]:
+    """Size and time of every local file with examples, so that a run is not resumed on others."""
+    names = [files.train_file, files.validation_file, files.test_file]
+    paths = [Path(name) for name in names if name is not None]
+    if files.data is not None:
+        paths += sorted(path for path in Path(files.data).rglob("*") if path.is_file())
+    return {str(path.resolve()): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+
+
+def _publish(arguments: FineTuningArguments, folder: Path) -> None:
+    if arguments.push_to_hub is not None:
+        address = publish(folder, arguments.push_to_hub, False, arguments.hub_private_repo)
+        print(f"published as {address}", flush=True)
+
+
+transformers.logging.disable_progress_bar()

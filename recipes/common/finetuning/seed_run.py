@@ -1,0 +1,188 @@
+"""The training of one seed, from a fresh model to its best weights and scores."""
+
+import copy
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from weft.recipes.common.console import Console
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import read_json, remove_folder
+from weft.recipes.common.finetuning.adaptation import add_adapters, freeze
+from weft.recipes.common.finetuning.arguments import FineTuningArguments
+from weft.recipes.common.finetuning.batches import Batcher, Item
+from weft.recipes.common.finetuning.kind import Kind
+from weft.recipes.common.finetuning.models import Start
+from weft.recipes.common.finetuning.plan import FineTuningPlan, make_plan, schedule_fields
+from weft.recipes.common.finetuning.training import (
+    RESULT,
+    WEIGHTS,
+    BestWeights,
+    ExampleRate,
+    FineTuningTrainer,
+    KindEvaluator,
+    SeedResult,
+    TrainingItems,
+    best_of,
+    evaluations_of,
+    save_weights,
+)
+from weft.recipes.common.launch import check_processes, check_same_checkpoint, is_first_process
+from weft.recipes.common.run_folder import last_checkpoint
+from weft.recipes.common.stop_signal import StopSignal
+from weft.recipes.common.trainer import remove_unfinished
+
+
+@dataclass
+class SeedRun:
+    """What the trainings of all seeds share.
+
+    Attributes:
+        trainer_fields: fields of TrainingArguments that were given.
+        trainable: the training items that have a target.
+        validation: the items that choose the weights.
+        grouped: whether a batch's examples are of like length.
+    """
+
+    kind: Kind
+    start: Start
+    arguments: FineTuningArguments
+    plan: FineTuningPlan
+    trainer_fields: dict[str, Any]
+    trainable: list[Item]
+    validation: list[Item]
+    batcher: Batcher
+    grouped: bool
+    bf16: bool
+
+    def make_model(self, seed: int) -> nn.Module:
+        """The model that a seed begins with, frozen or with adapters as the fields say."""
+        model = self.start.make_model(seed)
+        freeze(model, self.start.arguments)
+        return model if self.start.arguments.lora_rank is None else add_adapters(model, self.start.arguments)
+
+    def changed(self, chosen: dict[str, Any]) -> "SeedRun":
+        """The same with other settings: fields of `FineTuningArguments` or of the model's config."""
+        own = {name: value for name, value in chosen.items() if hasattr(self.arguments, name)}
+        config = copy.deepcopy(self.start.config)
+        for name, value in chosen.items():
+            if name not in own:
+                setattr(config, name, value)
+        arguments = replace(self.arguments, **own)
+        plan = make_plan(arguments, len(self.trainable), self.plan.processes)
+        return replace(self, arguments=arguments, plan=plan, start=replace(self.start, config=config))
+
+    def train(self, folder: Path, seed: int) -> SeedResult | None:
+        """Train, or read what was trained before; None where it was stopped on the way."""
+        if (folder / RESULT).is_file():
+            return SeedResult(**read_json(folder / RESULT))
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
+        if is_first_process():
+            print(f"seed {seed} in {folder}", flush=True)
+        best = BestWeights(self.kind.goal, folder / WEIGHTS, self.arguments.patience)
+        try:
+            trainer = self._make_trainer(folder, seed, best)
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise RecipeError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
+        checkpoint = last_checkpoint(folder)
+        check_same_checkpoint(checkpoint)
+        if checkpoint and is_first_process():
+            print(f"resuming from {checkpoint}", flush=True)
+        began = time.perf_counter()
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.state.global_step < self.plan.max_steps and not best.stopped_early:
+            if is_first_process():
+                step = trainer.state.global_step
+                print(f"stopped at step {step}: run the same command again to go on", flush=True)
+            return None
+        history = trainer.state.log_history
+        if not any(entry["step"] == trainer.state.global_step for entry in history if "eval_loss" in entry):
+            trainer.evaluate()
+        result = self._result(seed, trainer, time.perf_counter() - began)
+        if is_first_process():
+            if not best.file.is_file():  # no score was a number: the last weights are as good as any
+                save_weights(trainer.model, best.file)
+            result.write(folder)
+            for name in folder.glob("checkpoint-*"):
+                remove_folder(name)
+        trainer.accelerator.wait_for_everyone()
+        return result
+
+    def _result(self, seed: int, trainer: FineTuningTrainer, seconds: float) -> SeedResult:
+        history = trainer.state.log_history
+        best = best_of(evaluations_of(history, self.kind.goal), self.kind.goal)
+        step = trainer.state.global_step if best is None else best[0]
+        scores = next(entry for entry in history if "eval_loss" in entry and entry["step"] == step)
+        metrics = {name[5:]: value for name, value in scores.items() if name.startswith("eval_")}
+        speeds = sorted(entry["examples_per_second"] for entry in history if "examples_per_second" in entry)
+        speed = speeds[len(speeds) // 2] if speeds else None
+        return SeedResult(seed, metrics, step, trainer.state.global_step, round(seconds, 1), speed, history)
+
+    def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> FineTuningTrainer:
+        plan = self.plan
+        every = max(1, round(plan.max_steps / self.arguments.evaluations))
+        arguments = TrainingArguments(
+            **{
+                "logging_steps": max(1, min(50, plan.max_steps // 20)),
+                "eval_strategy": "steps",
+                "eval_steps": every,
+                "save_steps": every,
+                "save_total_limit": 1,
+                "report_to": "none",
+                "ddp_find_unused_parameters": False,
+                "dataloader_pin_memory": torch.cuda.is_available(),
+                "bf16": self.bf16,
+                **self.trainer_fields,
+            },
+            **schedule_fields(self.arguments, plan.max_steps),
+            output_dir=str(folder),
+            max_steps=plan.max_steps,
+            per_device_train_batch_size=plan.batch_size,
+            gradient_accumulation_steps=plan.accumulation,
+            per_device_eval_batch_size=self.arguments.per_device_eval_batch_size,
+            seed=seed,
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,
+            use_cache=True,
+            logging_nan_inf_filter=False,
+        )
+        check_processes(arguments, plan.processes)
+        model = self.make_model(seed)
+        set_seed(seed)
+        group = plan.batch_size if self.grouped else 0
+        examples = len({item.example for item in self.trainable})
+        trainer = FineTuningTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=TrainingItems(self.trainable, seed, plan.max_steps * plan.items_per_step, group),
+            data_collator=self._collate,
+            processing_class=self.start.tokenizer,
+            evaluator=KindEvaluator(
+                *(self.kind, "validation", self.validation, self.batcher),
+                self.arguments.per_device_eval_batch_size,
+            ),
+            throughput=ExampleRate(plan.items_per_step, examples / plan.items),
+            steps_per_epoch=plan.items / plan.items_per_step,
+            kind=self.kind,
+            layer_decay=self.start.arguments.layer_decay,
+            callbacks=[
+                Console(arguments.disable_tqdm or not sys.stderr.isatty(), headline=self.kind.headline),
+                StopSignal(),
+                best,
+            ],
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
+        batch, layout = self.batcher.lay_out(items)
+        return {**batch, **self.kind.targets(layout)}

@@ -1,0 +1,62 @@
+"""Fine-tune a model to answer questions with a part of a given text (extractive question answering).
+
+    accelerate launch recipes/finetune_qa.py [CONFIG.yaml] [--field value ...]
+
+Known tasks (--task): squad, squad_v2, cmrc2018, drcd, from the Hub or, with --data FOLDER, from their official files:
+    accelerate launch recipes/finetune_qa.py --task squad_v2 --model_name_or_path runs/pretrain_mlm --max_length 384
+On your own questions, in SQuAD's JSON or one in a row (question, context, answers) as .jsonl, .json or .parquet:
+    accelerate launch recipes/finetune_qa.py --train_file train.json --validation_file dev.json
+
+Texts that are longer than max_length become several windows that overlap. Where some questions have no answer
+(SQuAD 2), that is learnt too, and the threshold that decides on it is chosen on the validation questions. Answers are
+scored as the official scripts of SQuAD and, in Chinese, of CMRC 2018 score them.
+"""
+
+from collections.abc import Sequence
+
+from weft.recipes.common.errors import run_command
+from weft.recipes.common.finetuning.answers import AnswerKind, QuestionFileArguments
+from weft.recipes.common.finetuning.arguments import FineTuningArguments
+from weft.recipes.common.finetuning.run import finetune
+from weft.recipes.common.finetuning.task_files import TaskFiles
+
+QUESTION_TASKS = {
+    "squad": TaskFiles(
+        {"train": ("train-v1.1.json", "train.json"), "validation": ("dev-v1.1.json", "dev.json", "validation.json")},
+        hub="rajpurkar/squad",
+    ),
+    "squad_v2": TaskFiles(
+        {"train": ("train-v2.0.json", "train.json"), "validation": ("dev-v2.0.json", "dev.json", "validation.json")},
+        hub="rajpurkar/squad_v2",
+    ),
+    # the labelled trial set is what the Hub calls test
+    "cmrc2018": TaskFiles(
+        {
+            "train": ("cmrc2018_train.json", "train.json"),
+            "validation": ("cmrc2018_dev.json", "dev.json"),
+            "test": ("cmrc2018_trial.json", "trial.json"),
+        },
+        hub="hfl/cmrc2018",
+        hub_splits={"train": "train", "validation": "validation", "test": "test"},
+    ),
+    "drcd": TaskFiles(
+        {
+            "train": ("DRCD_training.json", "train.json"),
+            "validation": ("DRCD_dev.json", "dev.json"),
+            "test": ("DRCD_test.json", "test.json"),
+        }
+    ),
+}
+
+
+def make_kind(files: QuestionFileArguments, _: FineTuningArguments) -> AnswerKind:
+    """Read and check the questions; raises RecipeError."""
+    return AnswerKind(files, QUESTION_TASKS)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    finetune(make_kind, QuestionFileArguments, __doc__, argv)
+
+
+if __name__ == "__main__":
+    run_command(main)

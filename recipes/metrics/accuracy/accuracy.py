@@ -1,0 +1,34 @@
+"""Accuracy: the share of predictions that equal their references."""
+
+import datasets
+import evaluate
+
+_DESCRIPTION = "Accuracy: the share of predicted classes that equal the reference."
+_INPUTS = """
+Args:
+    predictions (list of int): the predicted class of each example.
+    references (list of int): its right class.
+
+Returns:
+    accuracy (float): between 0 and 1. Without examples 0.0, and `undefined` says so.
+"""
+
+
+class Accuracy(evaluate.Metric):
+    """Equal to scikit-learn's accuracy_score."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")},
+            ),
+        )
+
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float | list[str]]:
+        if not references:
+            return {"accuracy": 0.0, "undefined": ["accuracy: no examples were given"]}
+        right = sum(predicted == true for predicted, true in zip(predictions, references))
+        return {"accuracy": right / len(references)}

@@ -1,0 +1,116 @@
+"""Small fine-tuning runs for the tests: sentences that the test makes up, a model of a few thousand weights."""
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from weft.recipes import finetune_classification
+from weft.recipes.common.errors import RecipeError
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+GOOD, BAD = ("lovely", "splendid", "happy"), ("awful", "gloomy", "broken")
+OTHERS = ("the", "house", "river", "sees", "old", "and", "tree", "bird", "while", "they", "quiet", "stone")
+
+SMALL_RUN = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 300,
+    "max_steps": 12,
+    "evaluations": 2,
+    "per_device_train_batch_size": 16,
+    "learning_rate": 3e-3,
+    "seeds": [1],
+    "use_cpu": "true",
+    "cpu_threads": 1,
+}
+
+
+def sentences(number: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Sentences of three to thirteen words with their label: whether a good or a bad word is among them."""
+    draw = random.Random(seed)
+    examples = []
+    for _ in range(number):
+        label = draw.choice(("good", "bad"))
+        words = draw.choices(OTHERS, k=draw.randint(2, 12))
+        words.insert(draw.randint(0, len(words)), draw.choice(GOOD if label == "good" else BAD))
+        examples.append((" ".join(words), label))
+    return examples
+
+
+def write_examples(path: Path, number: int, seed: int = 0) -> Path:
+    """A CSV file of such sentences."""
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle).writerows([("text", "label"), *sentences(number, seed)])
+    return path
+
+
+def write_files(folder: Path, train: int = 200, validation: int = 60) -> dict[str, Path]:
+    """Training and validation files, as fields of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "train_file": write_examples(folder / "train.csv", train, seed=1),
+        "validation_file": write_examples(folder / "validation.csv", validation, seed=2),
+    }
+
+
+def command(**fields: object) -> list[str]:
+    """Words of a command line for a small run; `fields` override the small run's (None: not given)."""
+    words = []
+    chosen = dict(SMALL_RUN)
+    if fields.get("model_name_or_path") is not None:  # which has its own shape and tokenizer
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+            del chosen[name]
+    for name, value in {**chosen, **fields}.items():
+        if value is None:
+            continue
+        words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return words
+
+
+def run_here(main=finetune_classification.main, **fields: object) -> None:
+    """Carry a run out in this process."""
+    main(command(**fields))
+
+
+def run_error(main=finetune_classification.main, **fields: object) -> str:
+    """The sentence with which a run is refused."""
+    try:
+        run_here(main, **fields)
+    except RecipeError as error:
+        return str(error)
+    raise AssertionError("the run was not refused")
+
+
+def start(processes: int = 1, recipe: str = "finetune_classification", **fields: object) -> subprocess.Popen:
+    """Start a run in processes of its own, as a user would."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
+    launcher += ["--dynamo_backend", "no", "--num_processes", str(processes)]
+    launcher += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+    return subprocess.Popen(
+        [*launcher, str(RECIPES / f"{recipe}.py"), *command(**fields)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def metrics(folder: Path) -> dict:
+    """What a finished run measured."""
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def seed_result(folder: Path, seed: int = 1) -> dict:
+    """What a seed of a run came to, with its log."""
+    return json.loads((folder / f"seed-{seed}" / "result.json").read_text())
+
+
+def losses(folder: Path, seed: int = 1) -> list[float]:
+    """Training losses that a seed logged."""
+    return [entry["loss"] for entry in seed_result(folder, seed)["history"] if "loss" in entry]
