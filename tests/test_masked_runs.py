@@ -80,7 +80,7 @@ def test_every_objective_learns(finished, language, objective):
 def test_a_finished_run_loads_in_every_role_without_the_package(elsewhere, language, objective):
     found = elsewhere[f"{language}-{objective}"]
     names = ["AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForPreTraining"]
-    assert found["auto_map"] == ["AutoConfig", *names]
+    assert {"AutoConfig", *names} <= set(found["auto_map"])
     has_pairs = objective in ("next-sentence", "sentence-order")
     for name in names[:3]:
         assert found["classes"][name] == [[], POOLER if has_pairs else []]
