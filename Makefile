@@ -49,8 +49,8 @@ generate: export WEFT_PROMPT = $(PROMPT)
 generate: $(INSTALLED)  ## continue a text: make generate PROMPT="..." [MODEL=folder]
 	@$(BIN)/python recipes/generate.py --model $(or $(MODEL),runs/pretrain_clm) --prompt "$$WEFT_PROMPT" $(ARGS)
 
-test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(INSTALLED)  ## run the tests, as many files at a time as there are cores
+	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 test-upstream: $(INSTALLED)  ## run the model tests of the installed transformers' source distribution against Weft
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[upstream]'

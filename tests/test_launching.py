@@ -81,5 +81,29 @@ def test_parallel_plans_name_modules_that_exist():
 def test_make_alone_lists_every_target_that_the_readme_names():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = {line.split()[0] for line in listed.splitlines()}
-    assert {"setup", "pretrain", "tokenizer", "data", "generate", "test", "test-upstream", "lint"} <= targets
+    assert {
+        "setup",
+        "pretrain",
+        "finetune",
+        "tokenizer",
+        "data",
+        "generate",
+        "test",
+        "test-upstream",
+        "lint",
+    } <= targets
     assert set(re.findall(r"`?make ([a-z][a-z-]+)", (ROOT / "README.md").read_text())) <= targets
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_finetune_passes_task_model_and_data_on_and_generate_keeps_its_own_model():
+    def shown(*words):
+        return subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    plain = shown("finetune")
+    assert "recipes/finetune.py --task pydoc" in plain and "--model_name_or_path" not in plain
+    full = " ".join(
+        shown("finetune", "TASK=rte", "MODEL=runs/m", "DATA=d", "ARGS=--seeds 1 2").replace("\\", " ").split()
+    )
+    assert "finetune.py --task rte --model_name_or_path runs/m --data d --seeds 1 2" in full
+    assert "--model runs/pretrain_clm" in shown("generate")

@@ -9,9 +9,11 @@ from huggingface_hub.utils import validate_repo_id
 
 from weft.recipes.common.errors import RecipeError
 
-# What a reader of the published model needs; optimizer states, logs and pickles stay at home.
-PUBLISHED = ("*.safetensors", "*.json", "*.py", "README.md", "curve.png", "*.model", "*.txt", "*.jinja")
-PRIVATE = ("run.json", "trainer_state.json")
+# What a reader of the published model needs; optimizer states, logs, pickles and texts of the data stay at home.
+PUBLISHED = ("*.safetensors", "*.json", "*.py", "README.md", "*.png", "*.model", "*.txt", "*.jinja")
+PRIVATE = ("run.json", "trainer_state.json", "predictions.json", "nbest.json", "na_prob.json", "predicted.json")
+# Folders beside the model that its card speaks of: plots of other splits, and an adapter by itself.
+PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter")
 
 
 def check_name(name: str) -> None:
@@ -66,11 +68,14 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _upload(api: HfApi, folder: Path, repo_id: str, revision: str | None, message: str) -> None:
-    files = [path.name for path in folder.iterdir() if path.is_file() and path.name not in PRIVATE]
+    places = [folder / name for name in PUBLISHED_FOLDERS if (folder / name).is_dir()]
+    files = [path for place in places for path in place.iterdir() if path.is_file() and path.name not in PRIVATE]
     api.upload_folder(
         folder_path=folder,
         repo_id=repo_id,
         revision=revision,
         commit_message=message,
-        allow_patterns=[name for name in files if any(fnmatch(name, pattern) for pattern in PUBLISHED)],
+        allow_patterns=[
+            str(path.relative_to(folder)) for path in files if any(fnmatch(path.name, pattern) for pattern in PUBLISHED)
+        ],
     )
