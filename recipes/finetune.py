@@ -15,6 +15,9 @@ Each of them takes data of your own too; see its --help, or that of a task: --ta
 import difflib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
 
 from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
 from weft.recipes.common.errors import RecipeError, run_command
@@ -33,12 +36,19 @@ RECIPES: dict[str, Main] = {
 
 
 def task_of(words: Sequence[str]) -> str | None:
-    """The task that a command line names."""
+    """The task that a command line names, or else its YAML file."""
     for number, word in enumerate(words):
         if word.startswith("--task="):
             return word.removeprefix("--task=")
         if word == "--task" and number + 1 < len(words):
             return words[number + 1]
+    file = Path(words[0]) if words and not words[0].startswith("-") else None
+    if file is not None and file.is_file():
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
+        return content.get("task") if isinstance(content, dict) else None
     return None
 
 

@@ -15,7 +15,6 @@ files to submit); imdb, ag_news, trec, go_emotions; in Chinese chnsenticorp, tne
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from weft.recipes.common.errors import run_command
 from weft.recipes.common.finetuning.arguments import FineTuningArguments
@@ -24,12 +23,9 @@ from weft.recipes.common.finetuning.classification_arguments import Classificati
 from weft.recipes.common.finetuning.run import finetune
 
 
-def make_kind(files: ClassificationArguments, training: FineTuningArguments) -> ClassificationKind:
+def make_kind(files: ClassificationArguments, _: FineTuningArguments) -> ClassificationKind:
     """The kind of fine-tuning, with its data read and checked."""
-    kind = ClassificationKind(files)
-    if training.predict_file is not None:
-        kind.read_unlabelled(Path(training.predict_file))  # what is wrong with it is said before training
-    return kind
+    return ClassificationKind(files)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -38,7 +38,7 @@ def f1_by_hand(labels, predicted):
 def test_scores_of_one_label(classes):
     labels = DRAW.integers(0, classes, 200)
     logits = (DRAW.normal(size=(200, classes)) + 1.5 * np.eye(classes)[labels]).astype(np.float32)
-    scores, predicted = score_single(logits, labels, with_f1=classes == 2), logits.argmax(1)
+    scores, predicted = score_single(logits, labels, positive=1 if classes == 2 else None), logits.argmax(1)
     assert scores["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     assert scores["f1_macro"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     assert scores["matthews_correlation"] == pytest.approx(matthews_corrcoef(labels, predicted))

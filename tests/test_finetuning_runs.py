@@ -7,10 +7,14 @@ import pytest
 import torch
 from helpers import finetuning as ft
 from helpers.elsewhere import succeed
-from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
 from weft.recipes import finetune
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.finetuning.seed_run import SeedRun
+from weft.tokenizer.roles import for_role
+from weft.tokenizer.train import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +159,7 @@ def test_make_finetune_finds_the_recipe_of_every_known_task(capsys):
         with pytest.raises(SystemExit):
             finetune.main(["--task", task, "--help"])
     assert "stride" in capsys.readouterr().out
-    with pytest.raises(Exception, match="did you mean sst2"):
+    with pytest.raises(RecipeError, match="did you mean sst2"):
         finetune.main(["--task", "sst-3"])
 
 
@@ -171,6 +175,9 @@ def test_wrong_fields_are_refused_before_any_work(files, tmp_path):
         ({"search_trials": 2, "search_space": "colour=1,2"}, "'colour' cannot be searched"),
         ({"lora_alpha": 4}, "lora_alpha has no effect without lora_rank"),
         ({"seed": 3}, "give seeds"),
+        ({"tokenizer_type": "unigram"}, "tokenizer_type is 'unigram'"),
+        ({"attn_implementation": "flex_attention"}, "no backward pass on a CPU"),
+        ({"max_steps": 5, "warmup_steps": 9}, "longer than the whole run"),
         ({"model_name_or_path": str(tmp_path / "nowhere")}, "cannot be loaded"),
         ({"metric_for_best_model": "f1"}, "best validation score"),
     ):
@@ -194,3 +201,45 @@ def _first_head(model, folder, seed):
         learning_rate=1e-9,
     )
     return load_file(folder / "run" / "model.safetensors")["score.weight"]
+
+
+def test_the_task_may_stand_in_the_yaml_file(tmp_path):
+    (tmp_path / "run.yaml").write_text("task: rte\n", encoding="utf-8")
+    assert finetune.task_of([str(tmp_path / "run.yaml"), "--seeds", "1"]) == "rte"
+    assert finetune.task_of([str(tmp_path / "run.yaml"), "--task", "mrpc"]) == "mrpc"
+
+
+def test_sigterm_that_comes_too_late_for_one_seed_stops_before_the_next(files, tmp_path, monkeypatch, capsys):
+    result = SeedRun._result
+
+    def interrupted(self, *args):
+        self.stop.received = True
+        return result(self, *args)
+
+    monkeypatch.setattr(SeedRun, "_result", interrupted)
+    ft.run_here(**files, output_dir=tmp_path / "run", seeds=[1, 2], max_steps=2, evaluations=1)
+    assert "stopped after seed 1" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    monkeypatch.undo()
+    ft.run_here(**files, output_dir=tmp_path / "run", seeds=[1, 2], max_steps=2, evaluations=1)
+    assert len(ft.metrics(tmp_path / "run")["seeds"]) == 2
+
+
+def test_a_search_goes_on_behind_a_trial_that_diverges(files, tmp_path):
+    fields = {**files, "search_trials": 2, "search_space": "learning_rate=1e-2,1e30", "max_steps": 8}
+    ft.run_here(**fields, output_dir=tmp_path / "run")
+    trials = json.loads((tmp_path / "run" / "search" / "trials.json").read_text())
+    assert len(trials) == 2 and ft.metrics(tmp_path / "run")["eval_accuracy"] > 0
+
+
+def test_a_model_without_the_weights_of_its_body_is_refused_and_new_weights_are_named(files, tmp_path, capsys):
+    tokenizer = for_role(train_tokenizer(["a b c"], "wordpiece", 300), "encoder")
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertModel(BertConfig(vocab_size=300, max_position_embeddings=64, **shape), add_pooling_layer=False)
+    model.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    common = {**files, "output_dir": tmp_path / "run", "model_name_or_path": tmp_path / "bert", "plan": "true"}
+    ft.run_here(**common)
+    assert "bert.pooler.dense.weight" in capsys.readouterr().out
+    save_file({"other": torch.zeros(2)}, tmp_path / "bert" / "model.safetensors", metadata={"format": "pt"})
+    assert "has no weights for bert.embeddings" in ft.run_error(**common)

@@ -1,12 +1,14 @@
 """A run is pushed to a hub and loaded from there by name in a process that has never heard of Weft."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import runs
+from helpers import finetuning, runs
+from helpers.elsewhere import BLOCK_THE_PACKAGE
 from helpers.fake_hub import FakeHub
 
 from weft.recipes.common.errors import RecipeError
@@ -88,3 +90,28 @@ def test_wrong_names_and_folders_are_refused_before_anything_is_sent(tmp_path):
         publish(tmp_path, "me/tiny")
     message = runs.run_error(data=tmp_path, output_dir=tmp_path / "run", push_to_hub="not a name")
     assert "'not a name' is not the name" in message
+
+
+def test_a_classifier_publishes_its_plots_and_its_adapter_but_no_text_and_works_by_name(hub, tmp_path):
+    files = finetuning.write_files(tmp_path / "data", train=60, validation=30)
+    files["test_file"] = finetuning.write_examples(tmp_path / "data" / "test.csv", 30, seed=3)
+    words = finetuning.command(
+        **files, output_dir=tmp_path / "run", lora_rank=2, push_to_hub="me/classifier", max_steps=2, evaluations=1
+    )
+    done = python(hub, tmp_path, str(runs.RECIPES / "finetune_classification.py"), *words)
+    assert done.returncode == 0, done.stderr
+    pushed = set(hub.repositories.files("me/classifier", "main"))
+    wanted = {"model.safetensors", "README.md", "metrics.json", "adapter/adapter_model.safetensors"} | SHIPPED
+    assert {*wanted, "curve.png", "confusion_matrix.png", "calibration.png", "test/confusion_matrix.png"} <= pushed
+    assert not [path for path in pushed if path.endswith(".csv") or "seed-" in path or path.endswith("run.json")]
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert all(link in pushed for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", card))
+
+    code = """
+from transformers import pipeline
+answer = pipeline("text-classification", model="me/classifier", trust_remote_code=True)("the lovely house")
+print("ANSWER", answer[0]["label"])
+"""
+    used = python(hub, tmp_path, "-I", "-c", BLOCK_THE_PACKAGE + code, token=None)
+    assert used.returncode == 0, used.stderr
+    assert "ANSWER good" in used.stdout or "ANSWER bad" in used.stdout

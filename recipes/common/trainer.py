@@ -165,6 +165,10 @@ class Cadence(TrainerCallback):
         control.should_log = control.should_log or state.global_step >= state.max_steps
 
 
+class NotFiniteError(RecipeError):
+    """A loss or gradient is infinite or not a number."""
+
+
 class StopAtNonFinite(TrainerCallback):
     """Stops a run whose gradients are not finite before the optimizer spoils the weights with them.
 
@@ -174,10 +178,10 @@ class StopAtNonFinite(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: Any, control: Any, model: nn.Module | None = None, **_: Any
     ) -> None:
-        """Raises RecipeError where the norm of all gradients is not finite."""
+        """Raises NotFiniteError where the norm of all gradients is not finite."""
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
-            raise RecipeError(
+            raise NotFiniteError(
                 f"the loss or its gradient is not finite at step {state.global_step + 1}: training stopped, and the "
                 f"last checkpoint in {args.output_dir} is kept. Look at the text of that step, or lower learning_rate "
                 "in a run with another --output_dir."

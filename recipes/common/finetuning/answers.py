@@ -141,7 +141,7 @@ class AnswerKind(Kind):
 
     @property
     def splits(self) -> dict[str, int]:
-        return {split: len(questions) for split, questions in self.questions.items()}
+        return {split: len(questions) for split, questions in self.questions.items() if split != "predict"}
 
     def texts(self) -> Iterator[str]:
         yield from dict.fromkeys(question.context for question in self.questions["train"])

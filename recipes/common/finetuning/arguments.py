@@ -9,6 +9,9 @@ from weft.recipes.common.tables import FORMATS, check_table
 from weft.tokenizer.train import TOKENIZER_TYPES
 
 FEW_EXAMPLES, SEEDS_OF_FEW = 10_000, 5
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
+# Those that come out the same every time, in every process and when a run is resumed; unigram does not.
+NEW_TOKENIZERS = tuple(kind for kind in TOKENIZER_TYPES if kind != "unigram")
 SCHEDULES = ("linear", "cosine", "constant")
 BATCHINGS = ("packed", "grouped", "padded")
 
@@ -53,6 +56,8 @@ class FileArguments:
             raise RecipeError("validation_file or test_file is given without train_file: give that too.")
         if self.dataset_config_name is not None and self.dataset_name is None:
             raise RecipeError("dataset_config_name is given without dataset_name: give that too.")
+        if not 0 <= self.split_seed <= LARGEST_SEED:
+            raise RecipeError(f"split_seed is {self.split_seed}: give a number from 0 to {LARGEST_SEED}.")
         if not 0 < self.validation_fraction < 1:
             raise RecipeError(f"validation_fraction is {self.validation_fraction}: give a share between 0 and 1.")
         if self.max_train_examples is not None and self.max_train_examples < 1:
@@ -134,17 +139,20 @@ class FineTuningArguments:
                 "per_device_eval_batch_size",
                 "evaluations",
             ),
-            *("max_steps", "max_length", "patience"),
+            *("max_steps", "max_length", "patience", "cpu_threads"),
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RecipeError(f"{name} is {value}: give at least 1, or leave it out.")
-        if not self.num_train_epochs > 0:
-            raise RecipeError(f"num_train_epochs is {self.num_train_epochs}: give a number above 0.")
+        if not 0 < self.num_train_epochs < float("inf"):
+            raise RecipeError(f"num_train_epochs is {self.num_train_epochs}: give a finite number above 0.")
         if not self.learning_rate > 0 or self.learning_rate == float("inf"):
             raise RecipeError(f"learning_rate is {self.learning_rate}: give a finite number above 0.")
-        if self.weight_decay < 0 or self.warmup_steps < 0:
-            raise RecipeError("weight_decay and warmup_steps cannot be below 0.")
+        if not 0 <= self.weight_decay < float("inf") or not 0 <= self.warmup_steps < float("inf"):
+            raise RecipeError("weight_decay and warmup_steps must be finite and cannot be below 0.")
+        outside = [seed for seed in self.seeds if not 0 <= seed <= LARGEST_SEED]
+        if outside:
+            raise RecipeError(f"seeds has {outside[0]}: give numbers from 0 to {LARGEST_SEED}.")
         repeated = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
         if repeated:
             raise RecipeError(f"seeds names {repeated[0]} more than once: a seed gives the same result every time.")
@@ -176,7 +184,7 @@ class StartArguments:
     tokenizer_type: str | None = field(
         default=None,
         metadata={
-            "help": f"its kind: {', '.join(TOKENIZER_TYPES)}; the default is bpe, or wordpiece (each Han character a "
+            "help": f"its kind: {', '.join(NEW_TOKENIZERS)}; the default is bpe, or wordpiece (each Han character a "
             "token) where parts of a Chinese text are to be found"
         },
     )
@@ -206,8 +214,11 @@ class StartArguments:
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""
-        if self.tokenizer_type is not None and self.tokenizer_type not in TOKENIZER_TYPES:
-            raise RecipeError(f"tokenizer_type is {self.tokenizer_type!r}: choose one of {', '.join(TOKENIZER_TYPES)}.")
+        if self.tokenizer_type is not None and self.tokenizer_type not in NEW_TOKENIZERS:
+            raise RecipeError(
+                f"tokenizer_type is {self.tokenizer_type!r}: choose one of {', '.join(NEW_TOKENIZERS)}, or train one "
+                "first with tokenizer/train.py and give it with tokenizer_name."
+            )
         if self.lora_rank is not None and self.lora_rank < 1:
             raise RecipeError(f"lora_rank is {self.lora_rank}: give at least 1, or leave it out.")
         if not 0 < self.layer_decay <= 1:

@@ -46,7 +46,7 @@ class ChoiceKind(Kind):
 
     @property
     def splits(self) -> dict[str, int]:
-        return {split: len(examples) for split, examples in self.examples.items()}
+        return {split: len(examples) for split, examples in self.examples.items() if split != "predict"}
 
     def texts(self) -> Iterator[str]:
         for example in self.examples["train"]:

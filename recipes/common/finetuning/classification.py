@@ -63,6 +63,8 @@ class ClassificationKind(Kind):
         metric = arguments.metric or (task.metric if task is not None else None)
         self.goal = choose_goal(self.problem_type, len(self.names), metric, arguments.greater_is_better)
         self.with_f1 = self.goal.metric in BINARY_SCORES or (task is not None and "f1" in task.extra_metrics)
+        # by name, since a model may bring another order of the labels along
+        self.positive = self.names.names[1] if self.with_f1 else None
         extra = BINARY_SCORES if self.with_f1 else ()
         self.headline = tuple(dict.fromkeys((self.goal.metric, *extra, *SCORES[self.problem_type])))
         self.thresholds = np.full(len(self.names), 0.5)
@@ -241,7 +243,8 @@ class ClassificationKind(Kind):
         target = torch.tensor(labels, dtype=torch.long if self.problem_type == SINGLE else torch.float64)
         loss = sequence_classification_loss(torch.tensor(logits).double(), target, self.problem_type).item()
         if self.problem_type == SINGLE:
-            return {**score_single(logits, labels, self.with_f1), "loss": loss}
+            positive = None if self.positive is None else self.names.names.index(self.positive)
+            return {**score_single(logits, labels, positive), "loss": loss}
         if self.problem_type == REGRESSION:
             return {**score_regression(logits[:, 0], labels), "loss": loss}
         if split == "validation":

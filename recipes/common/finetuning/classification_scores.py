@@ -32,13 +32,13 @@ def choose_goal(problem_type: str, labels: int, metric: str | None, greater_is_b
     return Goal(metric, metric not in LOWER_IS_BETTER if greater_is_better is None else greater_is_better)
 
 
-def score_single(logits: np.ndarray, labels: np.ndarray, with_f1: bool) -> dict[str, float]:
+def score_single(logits: np.ndarray, labels: np.ndarray, positive: int | None) -> dict[str, float]:
     """Scores of class numbers.
 
     Args:
         logits: [examples, classes].
         labels: [examples].
-        with_f1: also F1 of class 1, and its mean with accuracy, as GLUE scores MRPC and QQP.
+        positive: also F1 of this class, and its mean with accuracy, as GLUE scores MRPC and QQP; None: not.
     """
     predicted = logits.argmax(-1)
     pair = {"predictions": predicted.tolist(), "references": labels.tolist()}
@@ -46,8 +46,8 @@ def score_single(logits: np.ndarray, labels: np.ndarray, with_f1: bool) -> dict[
     # a class that the split has no example of counts where it is predicted
     scores["f1_macro"] = load_metric("f1").compute(**pair, average="macro")["f1"]
     scores |= load_metric("matthews").compute(**pair)
-    if with_f1:
-        scores["f1"] = load_metric("f1").compute(**pair, average="binary", pos_label=1)["f1"]
+    if positive is not None:
+        scores["f1"] = load_metric("f1").compute(**pair, average="binary", pos_label=positive)["f1"]
         scores["f1_and_accuracy"] = (scores["f1"] + scores["accuracy"]) / 2
     probabilities = softmax(logits)
     scores["ece"] = load_metric("calibration").compute(predictions=probabilities.tolist(), references=labels.tolist())[

@@ -26,8 +26,8 @@ HELD_OUT, SEED = 0.15, 0
 def docstring_records() -> dict[str, list[Record]]:
     """Records with the columns "text" and "label" of the splits train, validation and test.
 
-    Texts are first paragraphs. One that stands in several places is taken once; one that stands in several areas is left out. Which ones
-    are held out depends on nothing but the library itself.
+    Texts are first paragraphs. One that stands in several places is taken once; one that stands in several areas is
+    left out. Which ones are held out depends on nothing but the library itself.
     """
     area_of = {module: area for area, modules in AREAS.items() for module in modules}
     places: dict[str, tuple[str, str]] = {}

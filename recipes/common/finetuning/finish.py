@@ -18,7 +18,7 @@ from weft.recipes.common.finetuning.arguments import FineTuningArguments
 from weft.recipes.common.finetuning.batches import Batcher, Item
 from weft.recipes.common.finetuning.card import Card, plot_seeds, write_card
 from weft.recipes.common.finetuning.kind import Kind
-from weft.recipes.common.finetuning.models import Start, is_weft_model
+from weft.recipes.common.finetuning.models import Start, default_length, is_weft_model
 from weft.recipes.common.finetuning.seed_run import SeedRun
 from weft.recipes.common.finetuning.training import WEIGHTS, SeedResult, load_weights, predict
 from weft.recipes.common.launch import is_first_process
@@ -80,8 +80,8 @@ class FinishedSeeds:
                 shutil.rmtree(self.folder / path.name, ignore_errors=True)
             path.replace(self.folder / path.name)
         staging.rmdir()
-        for split in self._unlabelled(model):
-            print(f"predictions for {split}")
+        for file in self._unlabelled(model):
+            print(f"predictions in {file}")
         write_json(self.folder / METRICS, metrics)
         for result in self.results:
             (self.folder / f"seed-{result.seed}" / WEIGHTS).unlink(missing_ok=True)
@@ -99,9 +99,10 @@ class FinishedSeeds:
 
     def _score(self, model: PreTrainedModel, folder: Path, best: SeedResult) -> tuple[dict[str, Any], dict[str, str]]:
         """Metrics of the model on each labelled split but the training one, and what the kind reports of them."""
-        metrics: dict[str, Any] = {}
+        plan, metrics = self.seed_run.plan, {}
         sections: dict[str, str] = {}
-        for split in [split for split in self.items if split != "train"]:
+        # validation first: it tunes the thresholds that the other splits are scored with
+        for split in sorted(self.items.keys() - {"train"}, key=lambda split: (split != "validation", split)):
             results = self._predict(model, self.items[split])
             prefix = "eval_" if split == "validation" else f"{split}_"
             scores = self.kind.score(split, self.items[split], results)
@@ -113,7 +114,7 @@ class FinishedSeeds:
             "seed": best.seed,
             "steps": best.steps,
             "best_step": best.step,
-            "epochs": round(self.seed_run.plan.epochs, 4),
+            "epochs": round(best.steps * plan.items_per_step / plan.items, 4),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "train_examples": self.kind.splits["train"],
             "examples_per_second": best.examples_per_second,
@@ -199,8 +200,6 @@ def predict_unlabelled(
     folder: Path,
 ) -> list[Path]:
     """Predict for every set of examples without labels that was asked for; returns the files written."""
-    if arguments.predict_file is not None:
-        kind.read_unlabelled(Path(arguments.predict_file))
     written = []
     for split, file in kind.unlabelled(folder).items():
         items = kind.encode(split, tokenizer, max_length)
@@ -216,8 +215,6 @@ def predict_with_finished(kind: Kind, arguments: FineTuningArguments, folder: Pa
     Raises:
         RecipeError: the model's labels are not those of the data.
     """
-    if arguments.predict_file is not None:
-        kind.read_unlabelled(Path(arguments.predict_file))
     if not kind.unlabelled(folder):
         return
     if not kind.adopt(AutoConfig.from_pretrained(folder)):
@@ -226,7 +223,6 @@ def predict_with_finished(kind: Kind, arguments: FineTuningArguments, folder: Pa
     model = getattr(transformers, kind.auto_class).from_pretrained(folder, dtype=torch.float32).eval()
     packed = is_weft_model(model) and arguments.batching in ("auto", "packed")
     batcher = Batcher(tokenizer, packed, kind.has_choices)
-    arguments.predict_file = None  # read above
-    max_length = arguments.max_length or min(512, model.config.max_position_embeddings)
+    max_length = arguments.max_length or default_length(model.config, tokenizer)
     for file in predict_unlabelled(kind, arguments, model, tokenizer, max_length, batcher, folder):
         print(f"predictions in {file}")

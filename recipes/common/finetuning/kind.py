@@ -20,10 +20,10 @@ class Goal:
     greater_is_better: bool = True
 
     def is_better(self, value: float, than: float | None) -> bool:
-        """Whether `value` is an improvement; a value that is not a number never is."""
+        """Whether `value` is an improvement; a value that is not a number never is, and any number is one over it."""
         if value != value:
             return False
-        return than is None or (value > than if self.greater_is_better else value < than)
+        return than is None or than != than or (value > than if self.greater_is_better else value < than)
 
 
 class Kind(ABC):

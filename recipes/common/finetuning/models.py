@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import regex
@@ -34,6 +34,7 @@ class Start:
     Attributes:
         config: of the model to make, with what follows from the data.
         keep_head: whether the head of the existing model fits the data's labels.
+        new_weights: parameters of the existing model that start anew, known once `make_model` was called.
     """
 
     kind: Kind
@@ -43,6 +44,7 @@ class Start:
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     keep_head: bool
+    new_weights: list[str] = field(default_factory=list)
 
     @property
     def is_weft(self) -> bool:
@@ -66,7 +68,7 @@ class Start:
         """The model a seed begins with; what is new in it depends on the seed, weights are float32.
 
         Raises:
-            RefusedError: it cannot be loaded, or lacks more than a head.
+            RecipeError: it cannot be loaded, a Weft model lacks more than a head, or another one most of its weights.
         """
         set_seed(seed)
         auto_class = getattr(transformers, self.kind.auto_class)
@@ -90,13 +92,17 @@ class Start:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RecipeError(f"model {name or 'of this shape'!r} cannot be made: {reason}") from error
         new = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
-        body = sorted(key for key in new if key.startswith(f"{model.base_model_prefix}."))
-        if body and self.is_weft:
+        prefix = f"{model.base_model_prefix}."
+        body = sorted(key for key in new if key.startswith(prefix))
+        # a pooler may be missing in other families, but not most of the model
+        if body and (self.is_weft or 2 * len(body) > sum(key.startswith(prefix) for key in model.state_dict())):
             raise RecipeError(
                 f"model {name!r} has no weights for {body[0]}{_and_others(body)}: it is not whole, give another."
             )
         if not self.keep_head:
             _start_head_anew(model)
+            new |= {f"{head}.{key}" for head, module in head_modules(model) for key in module.state_dict()}
+        self.new_weights = sorted(new)
         return model
 
 
@@ -148,7 +154,7 @@ def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any],
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
     _set(config, kind.config_fields())
-    return Start(kind, arguments, fields, config, tokenizer, max_length or min(DEFAULT_LENGTH, limit), keep_head)
+    return Start(kind, arguments, fields, config, tokenizer, max_length or default_length(config, tokenizer), keep_head)
 
 
 def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_length: int) -> Start:
@@ -167,7 +173,8 @@ def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_leng
             raise RecipeError(f"{', '.join(fields)} can only be given for Weft models, not {arguments.config_name}.")
         kind.adopt(existing)
         tokenizer = kind.prepare_tokenizer(tokenizer)
-        _set(existing, {"pad_token_id": tokenizer.pad_token_id, **kind.config_fields()})
+        vocabulary = max(existing.vocab_size, len(tokenizer))
+        _set(existing, {"vocab_size": vocabulary, "pad_token_id": tokenizer.pad_token_id, **kind.config_fields()})
         length = min(max_length, _limit(existing, tokenizer))
         return Start(kind, arguments, fields, existing, tokenizer, length, keep_head=True)
     role: dict[str, Any] = {"is_causal": arguments.causal, **kind.config_fields()}
@@ -234,6 +241,11 @@ def _load_tokenizer(arguments: StartArguments, name: str) -> PreTrainedTokenizer
     if not tokenizer.is_fast:
         raise RecipeError(f"the tokenizer of {name!r} has no fast version (tokenizer.json): convert it.")
     return tokenizer
+
+
+def default_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of a sequence at most where max_length is not given."""
+    return min(DEFAULT_LENGTH, _limit(config, tokenizer))
 
 
 def _limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,6 +1,7 @@
 """A fine-tuning run from its fields to a published model: what every kind of task shares."""
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from weft.recipes.common.finetuning.batches import Batcher, Item
 from weft.recipes.common.finetuning.finish import FinishedSeeds, predict_with_finished
 from weft.recipes.common.finetuning.kind import Kind
 from weft.recipes.common.finetuning.models import Start, prepare_start
-from weft.recipes.common.finetuning.plan import make_plan
+from weft.recipes.common.finetuning.plan import make_plan, schedule_fields
 from weft.recipes.common.finetuning.search import SearchArguments, search
 from weft.recipes.common.finetuning.seed_run import SeedRun
 from weft.recipes.common.hub import check_name, publish
@@ -30,7 +31,8 @@ from weft.recipes.common.launch import (
     share_cores,
     world_size,
 )
-from weft.recipes.common.run_folder import FREE_FIELDS, RunState, open_run, start_run
+from weft.recipes.common.run_folder import FREE_FIELDS, METRICS, RunState, open_run, start_run
+from weft.recipes.common.trainer import NotFiniteError
 
 MANAGED = {
     **MANAGED_TRAINER_FIELDS,
@@ -47,7 +49,9 @@ MANAGED = {
     "lr_scheduler_kwargs": "the schedules take none",
     "label_smoothing_factor": "this kind of task has no label smoothing",
 }
-FREE = FREE_FIELDS - {"per_device_train_batch_size", "processes"} | {"predict_file", "glue_submission"}
+# Here eval_steps decides which weights are kept.
+FREE = FREE_FIELDS - {"per_device_train_batch_size", "processes", "eval_steps"} | {"predict_file", "glue_submission"}
+FREE_WHEN_FINISHED = FREE | {"processes", "cpu_threads", "per_device_train_batch_size", "gradient_accumulation_steps"}
 # Fields of WeftConfig that a new model may be given; an existing one takes fewer.
 MODEL_FIELDS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
@@ -85,6 +89,8 @@ def finetune(
     parsed.refuse_without(("hub_private_repo",), "push_to_hub")
     parsed.refuse_without(("lora_alpha", "lora_dropout"), "lora_rank")
     kind = make_kind(files, run)
+    if run.predict_file is not None:
+        kind.read_unlabelled(Path(run.predict_file))  # what is wrong with it is said before training
     folder = Path(run.output_dir or f"runs/{files.task or Path(files.train_file or files.dataset_name or 'task').stem}")
     run.output_dir = str(folder)
     if folder.exists() and not folder.is_dir():
@@ -95,7 +101,8 @@ def finetune(
     if is_first_process() and not run.plan:
         lock = only_one_process(folder / ".lock", str(folder))
     with lock:
-        if not run.plan and open_run(folder, settings, FREE, _has_begun(folder)) is RunState.FINISHED:
+        free = FREE_WHEN_FINISHED if (folder / METRICS).is_file() else FREE
+        if not run.plan and open_run(folder, settings, free, _has_begun(folder)) is RunState.FINISHED:
             if is_first_process():
                 print(f"{folder} is finished: nothing to train (give another --output_dir for a new run)")
                 predict_with_finished(kind, run, folder)
@@ -126,13 +133,17 @@ class _Run:
         packed = batching == "packed" or (batching == "auto" and start.is_weft)
         if packed and not start.is_weft:
             raise RecipeError("batching packed is for Weft models, which keep documents apart: give grouped or padded.")
+        if self.start.arguments.attn_implementation == "flex_attention" and not self.on_gpu:
+            raise RecipeError("flex_attention has no backward pass on a CPU: give attn_implementation sdpa or eager.")
         trainable = [item for item in self.items["train"] if item.target is not None]
         self.seeds = self.arguments.seeds_for(kind.splits["train"])
+        plan = make_plan(self.arguments, len(trainable), world_size())
+        schedule_fields(self.arguments, plan.max_steps)  # refuses a schedule that does not fit
         self.seed_run = SeedRun(
             kind=kind,
             start=start,
             arguments=self.arguments,
-            plan=make_plan(self.arguments, len(trainable), world_size()),
+            plan=plan,
             trainer_fields=parsed.trainer,
             trainable=trainable,
             validation=self.items["validation"],
@@ -170,12 +181,18 @@ class _Run:
             if result is None:
                 return False
             results.append(result)
+            if seed_run.stop_asked and seed != self.seeds[-1]:
+                print(f"stopped after seed {seed}: run the same command again to go on", flush=True)
+                return False
         FinishedSeeds(seed_run, settings, self.items, self.folder, results).write()
         return True
 
     def _run_trial(self, number: int, chosen: dict[str, Any]) -> float | None:
-        """The best score of a training with other settings; None where it was stopped."""
-        result = self.seed_run.changed(chosen).train(self.folder / "search" / f"trial-{number}", self.seeds[0])
+        """The best score of a training with other settings, NaN where it diverged; None where it was stopped."""
+        try:
+            result = self.seed_run.changed(chosen).train(self.folder / "search" / f"trial-{number}", self.seeds[0])
+        except NotFiniteError:
+            return math.nan
         return None if result is None else result.metrics[self.kind.goal.metric]
 
     def _plan_lines(self, model: torch.nn.Module) -> list[tuple[str, str]]:
@@ -184,6 +201,7 @@ class _Run:
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         tokens = sum(item.tokens for item in run.trainable) / len(run.trainable)
         batching = "packed" if run.batcher.packed else "padded, like lengths together" if run.grouped else "padded"
+        new = self.start.new_weights
         return [
             ("examples", ", ".join(f"{split} {number:,}" for split, number in self.kind.splits.items())),
             *self.kind.describe(),
@@ -191,6 +209,7 @@ class _Run:
                 "model",
                 f"{total:,} parameters, {self.start.source}" + (f", {trained:,} trained" if trained < total else ""),
             ),
+            *([("new weights", ", ".join(new[:4]) + (" ..." if len(new) > 4 else ""))] if new else []),
             ("input", f"{tokens:.1f} tokens on average, at most {self.start.max_length}; {batching}"),
             ("dtype", "bfloat16 autocast, float32 weights" if run.bf16 else "float32"),
             ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads per process"),

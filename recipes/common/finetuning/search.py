@@ -1,6 +1,7 @@
 """Search for the settings with the best validation score (Optuna)."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +44,15 @@ class SearchArguments:
         _import_optuna()
         if world_size() > 1:
             raise RecipeError("search_trials is for one process: search first, then train on many with what was found.")
-        for text in self.search_space:
-            parse_range(text)
+        run: FineTuningArguments = parsed.groups[0]
+        for name, values in map(parse_range, self.search_space):
+            if name == "num_train_epochs" and run.max_steps is not None:
+                raise RecipeError("search_space has num_train_epochs, but max_steps is given, which is the length.")
+            for value in values:
+                if hasattr(run, name):
+                    dataclasses.replace(run, **{name: value}).check()
+                elif not 0 <= value < 1:
+                    raise RecipeError(f"search_space has {name}={value:g}: give numbers of at least 0 and below 1.")
 
 
 def parse_range(text: str) -> tuple[str, tuple[float, float] | list[float]]:
@@ -94,7 +102,7 @@ def search(
         trial = study.ask(distributions)  # also for those done before, so that the sampler's random numbers go on alike
         chosen = trial.params
         if number < len(done):
-            study.tell(trial, done[number]["score"])
+            _tell(study, trial, done[number]["score"])
             continue
         if is_first_process():
             print(f"trial {number + 1} of {arguments.search_trials}: {_words(chosen)}", flush=True)
@@ -103,10 +111,20 @@ def search(
             return None
         done.append({"settings": chosen, "score": score})
         write_json(file, done)
-        study.tell(trial, score)
+        _tell(study, trial, score)
+    if all(trial["score"] != trial["score"] for trial in done):
+        raise RecipeError(f"no trial has a {goal.metric} that is a number: choose another search_space or metric.")
     best = done[study.best_trial.number]
     print(f"best of {len(done)} trials: {goal.metric} {best['score']:.4f} with {_words(best['settings'])}", flush=True)
     return best["settings"]
+
+
+def _tell(study: Any, trial: Any, score: float) -> None:
+    """A training that diverged has failed."""
+    if math.isnan(score):
+        study.tell(trial, state=_import_optuna().trial.TrialState.FAIL)
+    else:
+        study.tell(trial, score)
 
 
 def _distribution(optuna: Any, name: str, values: tuple[float, float] | list[float]) -> Any:

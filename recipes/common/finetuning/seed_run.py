@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainingArguments, set_seed
+from transformers import TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from weft.recipes.common.console import Console
@@ -49,6 +50,7 @@ class SeedRun:
         trainable: the training items that have a target.
         validation: the items that choose the weights.
         grouped: whether a batch's examples are of like length.
+        stop: tells of SIGTERM in the last training.
     """
 
     kind: Kind
@@ -61,6 +63,7 @@ class SeedRun:
     batcher: Batcher
     grouped: bool
     bf16: bool
+    stop: StopSignal | None = None
 
     def make_model(self, seed: int) -> nn.Module:
         """The model that a seed begins with, frozen or with adapters as the fields say."""
@@ -68,8 +71,15 @@ class SeedRun:
         freeze(model, self.start.arguments)
         return model if self.start.arguments.lora_rank is None else add_adapters(model, self.start.arguments)
 
+    @property
+    def stop_asked(self) -> bool:
+        """Whether SIGTERM came too late to be obeyed in the last training."""
+        return self.stop is not None and self.stop.received
+
     def changed(self, chosen: dict[str, Any]) -> "SeedRun":
         """The same with other settings: fields of `FineTuningArguments` or of the model's config."""
+        if not self.start.is_weft and not all(hasattr(self.arguments, name) for name in chosen):
+            raise RecipeError("search_space has dropouts, which are fields of Weft models only: leave them out.")
         own = {name: value for name, value in chosen.items() if hasattr(self.arguments, name)}
         config = copy.deepcopy(self.start.config)
         for name, value in chosen.items():
@@ -97,7 +107,11 @@ class SeedRun:
         if checkpoint and is_first_process():
             print(f"resuming from {checkpoint}", flush=True)
         began = time.perf_counter()
-        trainer.train(resume_from_checkpoint=checkpoint)
+        if checkpoint and best.was_stopped(state := TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")):
+            trainer.state = state  # killed between the step at which it stopped early and its result
+            trainer.callback_handler.on_train_end(trainer.args, state, trainer.control)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
         if trainer.state.global_step < self.plan.max_steps and not best.stopped_early:
             if is_first_process():
                 step = trainer.state.global_step
@@ -137,7 +151,7 @@ class SeedRun:
                 "save_steps": every,
                 "save_total_limit": 1,
                 "report_to": "none",
-                "ddp_find_unused_parameters": False,
+                "ddp_find_unused_parameters": not self.start.is_weft,  # some families have parts that a head leaves out
                 "dataloader_pin_memory": torch.cuda.is_available(),
                 "bf16": self.bf16,
                 **self.trainer_fields,
@@ -157,6 +171,7 @@ class SeedRun:
         check_processes(arguments, plan.processes)
         model = self.make_model(seed)
         set_seed(seed)
+        self.stop = StopSignal()
         group = plan.batch_size if self.grouped else 0
         examples = len({item.example for item in self.trainable})
         trainer = FineTuningTrainer(
@@ -175,7 +190,7 @@ class SeedRun:
             layer_decay=self.start.arguments.layer_decay,
             callbacks=[
                 Console(arguments.disable_tqdm or not sys.stderr.isatty(), headline=self.kind.headline),
-                StopSignal(),
+                self.stop,
                 best,
             ],
         )

@@ -208,16 +208,21 @@ class BestWeights(TrainerCallback):
         **_: Any,
     ) -> None:
         """Write the weights down if they are the best."""
-        evaluations = evaluations_of(state.log_history, self.goal)
-        best = best_of(evaluations, self.goal)
+        best = best_of(evaluations_of(state.log_history, self.goal), self.goal)
         if best is None:
             return
         if state.is_world_process_zero and best[0] == state.global_step:
             save_weights(model, self.file)
-        since = sum(step > best[0] for step, _ in evaluations)
-        if self.patience is not None and since >= self.patience and state.global_step < state.max_steps:
-            self.stopped_early = True
+        if self.was_stopped(state):
             control.should_training_stop = True
+
+    def was_stopped(self, state: TrainerState) -> bool:
+        """Whether a run whose log is `state`'s stops early where it stands."""
+        evaluations = evaluations_of(state.log_history, self.goal)
+        best = best_of(evaluations, self.goal)
+        if best is not None and self.patience is not None and state.global_step < state.max_steps:
+            self.stopped_early = sum(best[0] < step <= state.global_step for step, _ in evaluations) >= self.patience
+        return self.stopped_early
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
