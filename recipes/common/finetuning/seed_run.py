@@ -93,9 +93,9 @@ class SeedRun:
         """Train, or read what was trained before; None where it was stopped on the way."""
         if (folder / RESULT).is_file():
             return SeedResult(**read_json(folder / RESULT))
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(folder)
-        if is_first_process():
+        if is_first_process():  # alone, since a folder made before the run is noted down would look like another's
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(folder)
             print(f"seed {seed} in {folder}", flush=True)
         best = BestWeights(self.kind.goal, folder / WEIGHTS, self.arguments.patience)
         try:
