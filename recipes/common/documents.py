@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -53,19 +53,23 @@ def read_documents(path: Path, text_column: str, documents: str) -> Iterator[str
         ) from error
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, formats: Sequence[str] = FORMATS, kind: str = "text", content: str = "text") -> None:
     """Refuse what cannot be read, before any work is done.
+
+    Args:
+        formats: the endings that can be read.
+        kind, content: what such a file is called, and what it holds, for messages.
 
     Raises:
         RecipeError: no such file, a folder, an empty file, or a format that is not known.
     """
     if not path.is_file():
-        raise RecipeError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: give the path of a text file.")
+        raise RecipeError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: give the path of a {kind} file.")
     if path.stat().st_size == 0:
-        raise RecipeError(f"{path} is empty: give a file with text, or leave it out.")
-    if file_format(path) not in FORMATS:
+        raise RecipeError(f"{path} is empty: give a file with {content}, or leave it out.")
+    if file_format(path) not in formats:
         raise RecipeError(
-            f"{path} ends in {path.suffix!r}: files must end in {', '.join(FORMATS)}, where all but .parquet may be "
+            f"{path} ends in {path.suffix!r}: files must end in {', '.join(formats)}, where all but .parquet may be "
             f"compressed ({' or '.join(COMPRESSIONS)})."
         )
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow
 import pyarrow.parquet
 
-from weft.recipes.common.documents import BROKEN_COMPRESSION, COMPRESSIONS, file_format, read_lines
+from weft.recipes.common.documents import BROKEN_COMPRESSION, check_file, file_format, read_lines
 from weft.recipes.common.errors import RecipeError
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
@@ -60,15 +60,7 @@ def check_table(path: Path, formats: Sequence[str] = FORMATS) -> None:
     Raises:
         RecipeError: no such file, a folder, an empty file, or a format that is not known.
     """
-    if not path.is_file():
-        raise RecipeError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: give the path of a data file.")
-    if path.stat().st_size == 0:
-        raise RecipeError(f"{path} is empty: give a file with examples, or leave it out.")
-    if file_format(path) not in formats:
-        raise RecipeError(
-            f"{path} ends in {path.suffix!r}: files must end in {', '.join(formats)}, where all but .parquet may be "
-            f"compressed ({' or '.join(COMPRESSIONS)})."
-        )
+    check_file(path, formats, "data", "examples")
 
 
 def read_hub_records(name: str, config_name: str | None, split: str) -> list[Record]:
