@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.tables import FORMATS, check_table
@@ -229,8 +228,3 @@ class StartArguments:
             raise RecipeError(
                 "lora_rank trains adapters only: leave freeze_embeddings, freeze_layers and layer_decay out."
             )
-
-
-def settings_of(groups: list[Any]) -> dict[str, Any]:
-    """All fields of the groups in one table."""
-    return {name: value for group in groups for name, value in vars(group).items()}
