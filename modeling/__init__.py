@@ -9,6 +9,7 @@ from . import modeling_weft
 from .configuration_weft import AUTO_MAP, WeftConfig
 from .modeling_weft import (
     WeftForCausalLM,
+    WeftForConditionalGeneration,
     WeftForMaskedLM,
     WeftForMultipleChoice,
     WeftForPreTraining,
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "WeftConfig",
     "WeftForCausalLM",
+    "WeftForConditionalGeneration",
     "WeftForMaskedLM",
     "WeftForMultipleChoice",
     "WeftForPreTraining",

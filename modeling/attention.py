@@ -1,13 +1,14 @@
 """Who may look at whom, and how strongly: documents, masks, backends and the one attention module."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.integrations.flex_attention import compile_friendly_flex_attention
 from transformers.masking_utils import (
     and_masks,
     create_bidirectional_mask,
@@ -18,7 +19,7 @@ from transformers.masking_utils import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_tracing
 
-from .positions import rotate
+from .positions import Distances, ScoreBias, WeftRelativeBuckets, rotate
 
 # (layer type, causal?) -> who may look at whom
 MASK_FUNCTIONS: dict[tuple[str, bool], Callable[..., Any]] = {
@@ -165,6 +166,7 @@ def create_masks(
     past_key_values: Cache | None,
     documents: torch.Tensor | None,
     causal_rows: torch.Tensor | None = None,
+    prefix_mask: torch.Tensor | None = None,
 ) -> dict[str, Any]:
     """Masks in the form that the chosen backend wants, one for each layer type of the model.
 
@@ -177,60 +179,65 @@ def create_masks(
         documents: ids [batch, tokens] of `find_documents`, which stand in for a 2-D attention_mask too.
         causal_rows: bool [batch]; the rows of a bidirectional batch in which each token sees only itself and what came
             before, as it would if `is_causal` were set.
+        prefix_mask: bool [batch, tokens]; tokens that see each other in both directions in a causal model (prefix
+            language model, https://huggingface.co/papers/1910.10683). Passed over once the cache holds tokens.
 
     Raises:
-        ValueError: causal_rows on flash attention, which has one direction for a whole batch, or beside a mask that
-            is ready-made.
+        ValueError: causal_rows or prefix_mask on flash attention, which has one direction for a whole batch, or beside
+            a mask that is ready-made.
     """
-    if causal_rows is not None and is_ready_made(attention_mask):
-        raise ValueError(
-            "causal_rows cannot change a ready-made attention_mask, which says by itself who sees whom: write the "
-            "direction of each row into that mask, or give a 2-D attention_mask or none."
-        )
-    if causal_rows is not None and "flash" in config._attn_implementation:
-        raise ValueError(
-            f"{config._attn_implementation} attends in one direction per batch, but causal_rows asks for both: use "
-            "attn_implementation='sdpa' or 'flex_attention'."
-        )
+    prefix_mask = None if _holds_tokens(past_key_values) else prefix_mask
+    for name, value in (("causal_rows", causal_rows), ("prefix_mask", prefix_mask)):
+        if value is not None and is_ready_made(attention_mask):
+            raise ValueError(
+                f"{name} cannot change a ready-made attention_mask, which says by itself who sees whom: write the "
+                "direction of each row into that mask, or give a 2-D attention_mask or none."
+            )
+        if value is not None and "flash" in config._attn_implementation:
+            raise ValueError(
+                f"{config._attn_implementation} attends in one direction per batch, but {name} asks for both: use "
+                "attn_implementation='sdpa' or 'flex_attention'."
+            )
     if isinstance(attention_mask, dict):
         return attention_mask
-    edits = []
+    new, edits = inputs_embeds.shape[1], []
+    longest = new
+    if past_key_values is not None and (documents is not None or prefix_mask is not None):
+        longest = max(past_key_values.get_mask_sizes(new, index)[0] for index in range(config.num_hidden_layers))
     if documents is not None:
         attention_mask = None
-        documents = documents.expand(inputs_embeds.shape[0], -1)
-        if past_key_values is not None:
-            new = documents.shape[1]
-            longest = max(past_key_values.get_mask_sizes(new, index)[0] for index in range(config.num_hidden_layers))
-            documents = nn.functional.pad(documents, (0, longest - new), value=-1)
+        documents = nn.functional.pad(documents.expand(inputs_embeds.shape[0], -1), (0, longest - new), value=-1)
 
         def see_own_document(batch: Any, head: Any, query: Any, key: Any) -> Any:
             return documents[batch, query] == documents[batch, key]
 
         edits.append(see_own_document)
-
-        if config._attn_implementation == "sdpa" and past_key_values is None and causal_rows is None:
+        plain = past_key_values is None and causal_rows is None and prefix_mask is None
+        if config._attn_implementation == "sdpa" and plain:
             return {
                 layer_type: _document_mask(documents, config, layer_type)
                 for layer_type in dict.fromkeys(config.layer_types)
             }
-
     is_causal = None if causal_rows is None else causal_rows.bool()
+    prefix = None if prefix_mask is None else nn.functional.pad(prefix_mask.bool(), (0, longest - new))
 
     def edits_of(layer_type: str) -> Callable[..., Any] | None:
         window = config.sliding_window if layer_type == "sliding_attention" else None
 
         def see_what_came_before(batch: Any, head: Any, query: Any, key: Any) -> Any:
             is_seen = key <= query
+            if prefix is not None:
+                is_seen = is_seen | (prefix[batch, query] & prefix[batch, key])
             if window is not None:
-                is_seen = is_seen & (key > query - window)
-            return ~is_causal[batch] | is_seen
+                is_seen = is_seen & (key > query - window) & (key < query + window)
+            return is_seen if is_causal is None else ~is_causal[batch] | is_seen
 
-        functions = edits if is_causal is None else [*edits, see_what_came_before]
+        functions = edits if is_causal is None and prefix is None else [*edits, see_what_came_before]
         return and_masks(*functions) if functions else None
 
     return {
-        layer_type: MASK_FUNCTIONS[layer_type, config.is_causal](
-            config=config,
+        layer_type: MASK_FUNCTIONS[layer_type, config.is_causal and prefix is None](
+            config=config if prefix is None else _bidirectional(config),
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
@@ -238,6 +245,66 @@ def create_masks(
         )
         for layer_type in dict.fromkeys(config.layer_types)
     }
+
+
+def _bidirectional(config: PreTrainedConfig) -> PreTrainedConfig:
+    config = copy.copy(config)
+    config.is_causal = False
+    return config
+
+
+def create_cross_mask(
+    config: PreTrainedConfig,
+    inputs_embeds: torch.Tensor,
+    encoder_hidden_states: torch.Tensor,
+    encoder_attention_mask: Any,
+    documents: torch.Tensor | None,
+    encoder_documents: torch.Tensor | None,
+) -> Any:
+    """What a decoder's tokens see of the encoder's: all that is no padding, in packed rows those of the document with
+    the same number.
+
+    Args:
+        inputs_embeds: the decoder's [batch, tokens, anything].
+        encoder_hidden_states: [batch, encoder tokens, anything].
+        encoder_attention_mask: as in `create_masks`.
+        documents, encoder_documents: ids of `find_documents` of both sides.
+
+    Raises:
+        ValueError: only one side is packed, or both are on flash attention.
+    """
+    see_same_document = None
+    if documents is not None or encoder_documents is not None:
+        if documents is None or encoder_documents is None or "flash" in config._attn_implementation:
+            raise ValueError(
+                "Packed rows of an encoder-decoder need position_ids and decoder_position_ids that both restart with "
+                "each document, and attn_implementation 'sdpa', 'eager' or 'flex_attention'."
+            )
+        encoder_attention_mask = None
+
+        def see_same_document(batch: Any, head: Any, query: Any, key: Any) -> Any:
+            return documents[batch, query] == encoder_documents[batch, key]
+
+        documents = documents.expand(inputs_embeds.shape[0], -1)
+        encoder_documents = encoder_documents.expand(inputs_embeds.shape[0], -1)
+    return create_bidirectional_mask(
+        config=config,
+        inputs_embeds=inputs_embeds,
+        attention_mask=encoder_attention_mask,
+        encoder_hidden_states=encoder_hidden_states,
+        and_mask_function=see_same_document,
+    )
+
+
+def find_distances(
+    config: PreTrainedConfig, tokens: int, past_key_values: Cache | None, layer_type: str, device: torch.device
+) -> Distances:
+    """How far apart the new tokens and all tokens that layers of this type see are."""
+    if past_key_values is None:
+        return Distances(tokens, tokens, 0, device)
+    layer = config.layer_types.index(layer_type)
+    keys, offset = past_key_values.get_mask_sizes(tokens, layer)
+    return Distances(tokens, keys, offset - past_key_values.get_seq_length(layer), device)
 
 
 def _document_mask(documents: torch.Tensor, config: PreTrainedConfig, layer_type: str) -> torch.Tensor:
@@ -278,7 +345,9 @@ def eager_attention(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **_: Any,
+    softcap: float | None = None,
+    score_bias: ScoreBias | None = None,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Softmax attention written out ("Attention Is All You Need", https://huggingface.co/papers/1706.03762): the
     reference of every other backend, and the only one that returns the weights.
@@ -287,6 +356,8 @@ def eager_attention(
         query: [batch, heads, tokens, head_dim].
         key, value: [batch, key-value heads, cached + new tokens, head_dim].
         attention_mask: added to the scores, [batch, 1 or heads, tokens, cached + new tokens], or None.
+        softcap: scores are squashed to lie between -softcap and softcap.
+        score_bias: added to the scores (after that).
 
     Returns:
         The mixture [batch, tokens, heads, head_dim] and the weights [batch, heads, tokens, cached + new tokens].
@@ -294,6 +365,9 @@ def eager_attention(
     key = key.repeat_interleave(module.num_key_value_groups, dim=1)
     value = value.repeat_interleave(module.num_key_value_groups, dim=1)
     scores = query @ key.transpose(-1, -2) * scaling
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    attention_mask = fold_bias(attention_mask, score_bias, kwargs.get("is_causal", module.is_causal))
     if attention_mask is not None:
         scores = scores + attention_mask
     softmax_dtype = torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else scores.dtype
@@ -302,10 +376,46 @@ def eager_attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-def flex_attention(
+def sdpa_attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **kwargs: Any
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """transformers' flex attention, refused where PyTorch's CPU kernel has no backward or computes wrong numbers."""
+) -> tuple[torch.Tensor, None]:
+    """transformers' sdpa attention with the score bias written into the mask."""
+    is_causal = kwargs.get("is_causal", module.is_causal)
+    attention_mask = fold_bias(attention_mask, kwargs.pop("score_bias", None), is_causal)
+    return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
+
+
+def fold_bias(mask: torch.Tensor | None, score_bias: ScoreBias | None, is_causal: bool) -> torch.Tensor | None:
+    """A mask, bool or added to scores, with the score bias in it: [1 or batch, heads, queries, keys]. Where there is no
+    mask, because the direction of attention says all, that is written down too."""
+    if score_bias is None:
+        return mask
+    bias, distances = score_bias.dense(), score_bias.distances
+    if mask is None and is_causal:
+        mask = distances.spread(distances.line) <= 0
+    if mask is None:
+        return bias
+    mask = mask[..., : bias.shape[-1]]
+    return bias.masked_fill(~mask, torch.finfo(bias.dtype).min) if mask.dtype == torch.bool else bias + mask
+
+
+def flex_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float,
+    softcap: float | None = None,
+    score_bias: ScoreBias | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """PyTorch's flex attention (https://arxiv.org/abs/2412.05496), which edits scores one at a time: a bias is never
+    written out. Refused where the CPU kernel has no backward or computes wrong numbers.
+
+    Args: as in `eager_attention`, but attention_mask: a BlockMask, or a tensor that is added to the scores or says
+        which to keep.
+    """
     if query.device.type == "cpu":
         if torch.is_grad_enabled() and query.requires_grad:
             raise ValueError(
@@ -317,43 +427,106 @@ def flex_attention(
                 f"flex_attention on a CPU computes a sliding window wrongly at {query.shape[2]} tokens: pad the input "
                 "to a multiple of 16, or use attn_implementation='sdpa'."
             )
-    return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    mask = attention_mask if torch.is_tensor(attention_mask) else None
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+    heads_of_mask = 1 if mask is None else mask.shape[1]
+
+    def edit(score: Any, batch: Any, head: Any, query_index: Any, key_index: Any) -> Any:
+        if softcap is not None:
+            score = softcap * torch.tanh(score / softcap)
+        if score_bias is not None:
+            score = score_bias.edit(score, batch, head, query_index, key_index)
+        if mask is not None:
+            score = score + mask[batch, head if heads_of_mask > 1 else 0, query_index, key_index]
+        return score
+
+    is_edited = softcap is not None or score_bias is not None or mask is not None
+    grouped = query.shape[1] != key.shape[1]
+    if grouped and query.shape[1] & (query.shape[1] - 1):  # the kernel groups a power of two of heads only
+        key, value = (each.repeat_interleave(module.num_key_value_groups, dim=1) for each in (key, value))
+        grouped = False
+    mixed = compile_friendly_flex_attention(
+        query,
+        key,
+        value,
+        score_mod=edit if is_edited else None,
+        block_mask=None if torch.is_tensor(attention_mask) else attention_mask,
+        enable_gqa=grouped,
+        scale=scaling,
+        kernel_options=kwargs.get("kernel_options"),
+        training=module.training,
+    )
+    return mixed.transpose(1, 2).contiguous(), None
 
 
 # Backends for which this file stands in; all others are transformers' own.
-BACKENDS: dict[str, Callable[..., Any]] = {"eager": eager_attention, "flex_attention": flex_attention}
+BACKENDS: dict[str, Callable[..., Any]] = {
+    "eager": eager_attention,
+    "sdpa": sdpa_attention,
+    "flex_attention": flex_attention,
+}
+BIASES = ("alibi", "t5", "disentangled")
+
+
+def default_backend(config: PreTrainedConfig) -> str:
+    """The fastest backend that computes the config on every device."""
+    return "eager" if refusal(config, "sdpa") else "sdpa"
 
 
 def check_backend(config: PreTrainedConfig, implementation: str | dict[str, str] | None) -> None:
     """Refuse a backend that would ignore or fail on something the config asks for.
 
     Raises:
-        ValueError: flex_attention with attention dropout.
+        ValueError: it names what, and a backend that can.
     """
     if isinstance(implementation, dict):
         implementation = implementation.get("")
+    reason = None if implementation is None else refusal(config, implementation)
+    if reason:
+        raise ValueError(reason)
+
+
+def refusal(config: PreTrainedConfig, implementation: str) -> str | None:
+    """Why a backend cannot compute a config; None where it can."""
     if implementation == "flex_attention" and config.attention_dropout > 0:
-        raise ValueError(
+        return (
             f"flex_attention cannot drop attention weights, and attention_dropout is {config.attention_dropout}: set "
             "it to 0, or use attn_implementation='sdpa' or 'eager'."
         )
+    if implementation == "sdpa" and config.attn_logit_softcapping is not None:
+        return (
+            f"sdpa cannot cap scores, and attn_logit_softcapping is {config.attn_logit_softcapping}: use "
+            "attn_implementation='eager', or on a GPU 'flex_attention' or 'flash_attention_2'."
+        )
+    if "flash" in implementation and config.position_embedding_type in BIASES:
+        return (
+            f"{implementation} cannot add to scores, as position_embedding_type={config.position_embedding_type!r} "
+            "asks: use attn_implementation='sdpa', 'eager' or 'flex_attention'."
+        )
+    return None
 
 
 class WeftAttention(nn.Module):
-    """Multi-head attention with grouped queries, rotary positions and, where the config asks, QK-norm."""
+    """Multi-head attention with grouped queries and, where the config asks, rotary positions, QK-norm, a cap and a bias
+    of scores; to the tokens themselves, or to an encoder's."""
 
-    def __init__(self, config: PreTrainedConfig, layer_idx: int, head_norm: Callable[[], nn.Module]) -> None:
+    def __init__(
+        self, config: PreTrainedConfig, layer_idx: int, qk_norm: Callable[[int], nn.Module], is_cross: bool = False
+    ) -> None:
         """Args:
-        head_norm: makes the norm of one query or key head (an Identity where there is none).
+        qk_norm: makes the norm of so many query or key heads (an Identity where there is none).
+        is_cross: whether keys and values come from an encoder.
         """
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
-        self.is_causal = config.is_causal
+        self.is_cross = is_cross
+        self.is_causal = config.is_causal and not is_cross
         self.head_dim = config.head_dim
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
-        self.scaling = config.head_dim**-0.5
-        is_sliding = config.layer_types[layer_idx] == "sliding_attention"
+        self.scaling = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+        is_sliding = config.layer_types[layer_idx] == "sliding_attention" and not is_cross
         self.sliding_window = config.sliding_window if is_sliding else None
 
         query_width = config.num_attention_heads * config.head_dim
@@ -363,39 +536,60 @@ class WeftAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
         self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_bias)
         self.o_proj.writes_to_residual = True
-        self.q_norm, self.k_norm = head_norm(), head_norm()
+        self.q_norm, self.k_norm = qk_norm(config.num_attention_heads), qk_norm(config.num_key_value_heads)
+        self.normed_shape = (-1, self.head_dim) if config.qk_norm_over == "head" else (-1,)
+        if not is_cross and config.position_embedding_type == "t5" and config.relative_attention_per_layer:
+            self.position_bias = WeftRelativeBuckets(config)
+        if not is_cross and config.position_embedding_type == "disentangled":
+            self.kinds_of_terms = config.pos_att_type
+            self.scaling = (config.head_dim * (1 + len(config.pos_att_type))) ** -0.5
+            self.table_dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
         self,
         hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        encoder_hidden_states: torch.Tensor | None = None,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        relative: Any = None,
         attention_mask: Any = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Args:
             hidden_states: [batch, tokens, hidden_size].
-            position_embeddings: cos and sin, each [batch, tokens, rotated_dim].
+            encoder_hidden_states: [batch, encoder tokens, hidden_size], of attention to an encoder.
+            position_embeddings: cos and sin, each [batch, tokens, rotated_dim]; None: nothing is turned.
+            relative: what the score bias is made of (see `_score_bias`); None: there is none.
             attention_mask: in the form the backend wants (see `create_masks`).
 
         Returns:
             [batch, tokens, hidden_size], and the attention weights where the backend has them.
         """
-        head_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query = self.q_norm(self.q_proj(hidden_states).view(head_shape)).transpose(1, 2)
-        key = self.k_norm(self.k_proj(hidden_states).view(head_shape)).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
-
-        cos, sin = (table.unsqueeze(1) for table in position_embeddings)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        query = self._heads(self.q_norm, self.q_proj(hidden_states))
+        if position_embeddings is not None:
+            cos, sin = (table.unsqueeze(1) for table in position_embeddings)
+            query = rotate(query, cos, sin, self.config.position_interleaved)
+        if self.is_cross:
+            key, value = self._encoder_keys(encoder_hidden_states, past_key_values)
+        else:
+            key = self._heads(self.k_norm, self.k_proj(hidden_states))
+            value = self._heads(nn.Identity(), self.v_proj(hidden_states))
+            if position_embeddings is not None:
+                key = rotate(key, cos, sin, self.config.position_interleaved)
+            if isinstance(past_key_values, EncoderDecoderCache):
+                past_key_values = past_key_values.self_attention_cache
+            if past_key_values is not None:
+                key, value = past_key_values.update(key, value, self.layer_idx)
 
         window = self.sliding_window
         if window is not None and not kwargs.get("is_causal", self.is_causal):
             window += 1  # read by flash attention only, which looks window - 1 to each side where the masks look window
         implementation = self.config._attn_implementation
         attend = BACKENDS.get(implementation) or ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        if relative is not None:
+            kwargs["score_bias"] = self._score_bias(relative, query, key)
+        if self.config.attn_logit_softcapping is not None:
+            kwargs["softcap"] = self.config.attn_logit_softcapping
         mixed, weights = attend(
             self,
             query,
@@ -408,3 +602,47 @@ class WeftAttention(nn.Module):
             **kwargs,
         )
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights
+
+    def _heads(self, norm: nn.Module, projected: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens, heads x head_dim] to [batch, heads, tokens, head_dim], normalised per head or over all."""
+        normed = norm(projected.view(*projected.shape[:2], *self.normed_shape))
+        return normed.view(*projected.shape[:2], -1, self.head_dim).transpose(1, 2)
+
+    def _encoder_keys(
+        self, encoder_hidden_states: torch.Tensor, past_key_values: Cache | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the encoder's tokens, computed once and then read from the cache."""
+        cached = isinstance(past_key_values, EncoderDecoderCache)
+        if cached and past_key_values.is_updated.get(self.layer_idx):
+            layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
+            return layer.keys, layer.values
+        key = self._heads(self.k_norm, self.k_proj(encoder_hidden_states))
+        value = self._heads(nn.Identity(), self.v_proj(encoder_hidden_states))
+        if cached:
+            key, value = past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
+            past_key_values.is_updated[self.layer_idx] = True
+        return key, value
+
+    def _score_bias(self, relative: Any, query: torch.Tensor, key: torch.Tensor) -> ScoreBias:
+        """The bias of this layer's scores.
+
+        Args:
+            relative: a bias that all layers share, as it is; distances, of which this layer has numbers of its own; or,
+                disentangled, distances, the vectors of the buckets [buckets, hidden_size] and the bucket of each
+                distance. The vectors are compared with the queries (what the content says of a position, c2p) and with
+                the keys (p2c) through this layer's own maps.
+            query, key: [batch, heads, tokens, head_dim].
+        """
+        if isinstance(relative, ScoreBias):
+            return relative
+        if isinstance(relative, Distances):
+            is_causal = self.config.is_causal
+            return ScoreBias(relative, self.position_bias(relative, query.dtype, is_causal))
+        distances, table, buckets = relative
+        table = self.table_dropout(table)[None]
+        query_terms = key_terms = None
+        if "c2p" in self.kinds_of_terms:
+            query_terms = query @ self._heads(self.k_norm, self.k_proj(table)).transpose(-1, -2) * self.scaling
+        if "p2c" in self.kinds_of_terms:
+            key_terms = key @ self._heads(self.q_norm, self.q_proj(table)).transpose(-1, -2) * self.scaling
+        return ScoreBias(distances, None, query_terms, key_terms, buckets)

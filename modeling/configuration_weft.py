@@ -1,5 +1,6 @@
 """WeftConfig: every architectural choice of a Weft model in one typed, validated table."""
 
+import copy
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -19,11 +20,20 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "modeling_weft.WeftForTokenClassification",
     "AutoModelForQuestionAnswering": "modeling_weft.WeftForQuestionAnswering",
     "AutoModelForMultipleChoice": "modeling_weft.WeftForMultipleChoice",
+    "AutoModelForSeq2SeqLM": "modeling_weft.WeftForConditionalGeneration",
 }
 
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 LAYER_TYPES = ("full_attention", "sliding_attention")
-POOLINGS = ("cls", "mean", "last")
+POSITIONS = ("rope", "learned", "sinusoidal", "alibi", "t5", "disentangled", "none")
+# field -> what it may be
+CHOICES = {
+    "position_embedding_type": POSITIONS,
+    "norm_type": ("rmsnorm", "layernorm"),
+    "norm_position": ("pre", "post", "sandwich", "output"),
+    "qk_norm_over": ("head", "width"),
+    "classifier_pooling": ("cls", "mean", "last", None),
+}
 
 
 @strict
@@ -45,9 +55,22 @@ class WeftConfig(PreTrainedConfig):
         max_position_embeddings: longest input, in tokens, that the model is meant for.
         initializer_range: standard deviation of the initial weights; the two projections that write to the
             residual stream get initializer_range / sqrt(2 * num_hidden_layers), as in GPT-2.
-        norm_eps: added to the mean square inside every RMSNorm.
-        qk_norm: normalise each query and key head before the rotation
-            (https://huggingface.co/papers/2302.05442).
+        norm_type: "rmsnorm", or "layernorm" (with `norm_bias`, or without).
+        norm_affine: whether norms scale (and shift) what they have normalised.
+        norm_offset: added to the scale of RMSNorm, whose weights then start at 1 - norm_offset (1.0 in Gemma).
+        norm_eps: added to the mean square inside every norm.
+        norm_position: what is normalised: "pre", each sublayer's input (GPT-2, Llama); "post", the sum after it (BERT);
+            "sandwich", input and output (Gemma 2); "output", its output only (OLMo 2).
+        first_norm: whether the first layer's attention has a norm of its input (not in ModernBERT).
+        embedding_norm: normalise what the layers are given (BERT, BLOOM).
+        embedding_scale: factor of the token embeddings.
+        parallel_residual: attention and feed-forward read the same input and are added together (GPT-NeoX).
+        mlp_gated: three matrices, of which one gates (SwiGLU, GeGLU), or two.
+        qk_norm: normalise queries and keys before the rotation (https://huggingface.co/papers/2302.05442).
+        qk_norm_over: "head", each head by itself (Qwen3), or "width", all heads together (OLMo 2).
+        attention_scale: factor of the scores; None: 1 / sqrt(head_dim). 1.0 in T5.
+        attn_logit_softcapping: scores are squashed to lie between this and its negative (Gemma 2); not on sdpa.
+        final_logit_softcapping: the same of the head's logits.
         attention_bias: biases in the four attention projections.
         mlp_bias: biases in the feed-forward projections.
         attention_dropout: share of attention weights dropped in training.
@@ -58,8 +81,23 @@ class WeftConfig(PreTrainedConfig):
         masked_next_token: a masked token is predicted from the position before it, as a causal model predicts, so that
             one head serves both (GPT-BERT, https://huggingface.co/papers/2410.24159). WeftForMaskedLM then shifts its
             logits itself: those at i always predict token i.
+        position_embedding_type: "rope" (rotary, RoFormer), "learned" (BERT, GPT-2), "sinusoidal" ("Attention Is All You
+            Need"), "alibi" (https://huggingface.co/papers/2108.12409), "t5" (relative buckets,
+            https://huggingface.co/papers/1910.10683), "disentangled" (DeBERTa, https://huggingface.co/papers/2006.03654)
+            or "none".
+        layers_without_positions: numbers of layers that have no rotary positions or bias (SmolLM3).
         rope_parameters: rotary positions as transformers writes them: {"rope_type": ..., "rope_theta": ...,
-            "factor": ..., "partial_rotary_factor": ...}.
+            "factor": ..., "partial_rotary_factor": ...}; or one such dict for each layer type.
+        position_interleaved: rotary pairs are (2i, 2i + 1) (RoFormer, GPT-J) instead of (i, i + half); sines and
+            cosines alternate (the original) instead of all sines first (Marian).
+        position_offset: rows of the learned table before that of the first position (2 in OPT and BART).
+        relative_attention_num_buckets, relative_attention_max_distance: of "t5": how many numbers for each head, and
+            the distance from which on all share one.
+        relative_attention_per_layer: of "t5": each layer has numbers of its own.
+        position_buckets: of "disentangled": distances beyond half as many share logarithmic buckets; 0: none do.
+        max_relative_positions: of "disentangled": the largest distance; the default is max_position_embeddings.
+        pos_att_type: of "disentangled": "c2p" and "p2c", what is compared with the vectors of distances: queries, keys.
+        norm_rel_ebd: of "disentangled": normalise these vectors.
         layer_types: for each layer "full_attention" or "sliding_attention"; the default is full_attention,
             or sliding_attention where a sliding_window is given.
         sliding_window: number of tokens, itself included, that a sliding_attention layer sees; without is_causal,
@@ -67,11 +105,21 @@ class WeftConfig(PreTrainedConfig):
         type_vocab_size: number of token types (segments) with an embedding of their own; 0: none. Where it is not 0 and
             no token_type_ids are given, all tokens are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
-        lm_head_bias: biases in the head: in its output matrix and in the dense map.
+        lm_head_transform_bias: a bias in that dense map; the default is lm_head_bias.
+        lm_head_bias: a bias in the head's output matrix.
+        lm_head_scale: factor of what the head is given (1 / sqrt(hidden_size) in T5 v1.0).
         classifier_dropout: share of activations dropped in training before the output matrix of a fine-tuning head.
         classifier_pooling: which hidden state stands for a document in sequence classification and multiple choice:
             "cls" (its first token's, as in BERT; not with is_causal), "mean" (the mean over its tokens) or "last" (its
             last token's, as in GPT-2 and Llama). None: "last" with is_causal, else "mean".
+        classifier_transform: activation of a dense map before the output matrix of the heads that read one state for
+            each document (BERT's pooler: "tanh"); None: no such map.
+        classifier_transform_norm, classifier_transform_bias: a norm behind that map, a bias in it.
+        classifier_transform_tokens: the same map also before the heads that read every token (ModernBERT).
+        classifier_bias: a bias in the output matrix of sequence and token classification.
+        is_encoder_decoder: an encoder of num_hidden_layers and a causal decoder that attends to it.
+        num_decoder_layers: layers of that decoder; the default is num_hidden_layers.
+        decoder_start_token_id: what the decoder begins with.
         tie_word_embeddings: one matrix for the embedding and the head.
         use_cache: return keys and values, so that generation does not compute them again.
         pad_token_id: id of padding.
@@ -109,22 +157,57 @@ class WeftConfig(PreTrainedConfig):
     hidden_act: str = "silu"
     max_position_embeddings: int = 2048
     initializer_range: float = 0.02
+    norm_type: str = "rmsnorm"
+    norm_affine: bool = True
+    norm_bias: bool = True
+    norm_offset: float | int = 0.0
     norm_eps: float = 1e-6
+    norm_position: str = "pre"
+    first_norm: bool = True
+    embedding_norm: bool = False
+    embedding_scale: float | int = 1.0
+    parallel_residual: bool = False
+    mlp_gated: bool = True
     qk_norm: bool = True
+    qk_norm_over: str = "head"
+    attention_scale: float | int | None = None
+    attn_logit_softcapping: float | int | None = None
+    final_logit_softcapping: float | int | None = None
     attention_bias: bool = False
     mlp_bias: bool = False
     attention_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0
     is_causal: bool = True
     masked_next_token: bool = False
+    position_embedding_type: str = "rope"
+    layers_without_positions: list[int] | tuple[int, ...] = ()
     rope_parameters: dict | None = None
+    position_interleaved: bool = False
+    position_offset: int = 0
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    relative_attention_per_layer: bool = False
+    position_buckets: int = 0
+    max_relative_positions: int | None = None
+    pos_att_type: list[str] | tuple[str, ...] = ("c2p", "p2c")
+    norm_rel_ebd: bool = True
     layer_types: list[str] | None = None
     sliding_window: int | None = None
     type_vocab_size: int = 0
     lm_head_transform: bool = False
+    lm_head_transform_bias: bool | None = None
     lm_head_bias: bool = False
+    lm_head_scale: float | int = 1.0
     classifier_dropout: float | int = 0.0
     classifier_pooling: str | None = None
+    classifier_transform: str | None = None
+    classifier_transform_norm: bool = False
+    classifier_transform_bias: bool = True
+    classifier_transform_tokens: bool = False
+    classifier_bias: bool = True
+    is_encoder_decoder: bool = False
+    num_decoder_layers: int | None = None
+    decoder_start_token_id: int | None = None
     tie_word_embeddings: bool = True
     use_cache: bool = True
     pad_token_id: int | None = None
@@ -146,39 +229,67 @@ class WeftConfig(PreTrainedConfig):
         if self.layer_types is None:
             layer_type = "full_attention" if self.sliding_window is None else "sliding_attention"
             self.layer_types = [layer_type] * self.num_hidden_layers
+        if self.max_relative_positions is None:
+            self.max_relative_positions = self.max_position_embeddings
+        if self.lm_head_transform_bias is None:
+            self.lm_head_transform_bias = self.lm_head_bias
+        if self.is_encoder_decoder and self.num_decoder_layers is None:
+            self.num_decoder_layers = self.num_hidden_layers
+        self.layers_without_positions, self.pos_att_type = list(self.layers_without_positions), list(self.pos_att_type)
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
+
+    def of_stack(self, is_decoder: bool) -> "WeftConfig":
+        """The config of one of the two stacks of an encoder-decoder."""
+        config = copy.copy(self)
+        config.is_encoder_decoder, config.is_causal = False, is_decoder
+        if is_decoder and self.num_decoder_layers != self.num_hidden_layers:
+            # in the order in which the length is checked against the types
+            config.layer_types, config.num_hidden_layers = (
+                self.layer_types[:1] * self.num_decoder_layers,
+                (self.num_decoder_layers),
+            )
+        return config
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "WeftConfig":
+        """What caches are made for: the decoder, where there are two stacks."""
+        return self.of_stack(is_decoder=True) if decoder and not encoder and self.is_encoder_decoder else self
+
+    def rope_parameters_by_layer_type(self) -> dict[str, dict[str, Any]]:
+        """Each set of rotary parameters by the layer type that it is for; "all" where there is one set."""
+        by_type = {name: one for name, one in self.rope_parameters.items() if isinstance(one, dict)}
+        return by_type or {"all": self.rope_parameters}
 
     def validate_shape(self) -> None:
         """Refuse sizes that do not fit together.
 
         Raises:
             ValueError: a size below 1, a key-value head count that does not divide the query heads, an odd
-                head_dim, a norm_eps or initializer_range that is not positive, or a dropout outside [0, 1).
+                head_dim under rotation, a scale, norm_eps or initializer_range that is not positive, or a dropout
+                outside [0, 1).
         """
         for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "max_position_embeddings",
+            *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+            *("num_key_value_heads", "head_dim", "max_position_embeddings", "num_decoder_layers"),
+            *("relative_attention_num_buckets", "relative_attention_max_distance", "max_relative_positions"),
         ):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be at least 1.")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_key_value_heads={self.num_key_value_heads} must divide num_attention_heads="
                 f"{self.num_attention_heads}: each key-value head serves the same number of query heads."
             )
-        if self.head_dim % 2:
+        if self.head_dim % 2 and self.position_embedding_type == "rope":
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, give an even one.")
-        if self.type_vocab_size < 0:
-            raise ValueError(f"type_vocab_size={self.type_vocab_size} is not allowed: it must be at least 0.")
-        for name in ("norm_eps", "initializer_range"):
-            if not getattr(self, name) > 0:
+        for name in ("type_vocab_size", "position_offset", "position_buckets"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be at least 0.")
+        for name in (
+            *("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale"),
+            *("attn_logit_softcapping", "final_logit_softcapping"),
+        ):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be above 0.")
         for name in ("attention_dropout", "hidden_dropout", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
@@ -188,25 +299,31 @@ class WeftConfig(PreTrainedConfig):
         """Refuse names that nothing implements.
 
         Raises:
-            ValueError: an unknown activation, rope_type, layer type or pooling, rotary parameters for each layer type
-                or for more than the whole head, a sliding layer without a window, or a first token that stands for a
-                document of which it has seen nothing.
+            ValueError: an unknown activation, rope_type, layer type or other name, or a sliding layer without a window.
         """
-        if self.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act={self.hidden_act!r} is unknown: choose one of {', '.join(sorted(ACT2FN))}.")
-        if any(isinstance(value, dict) for value in self.rope_parameters.values()):
-            raise ValueError(
-                f"rope_parameters has a dict for each of {', '.join(self.rope_parameters)}: give one dict for "
-                "all layers."
-            )
-        rope_type = self.rope_parameters.get("rope_type", "default")
-        if rope_type not in ROPE_TYPES:
-            raise ValueError(
-                f"rope_parameters has rope_type {rope_type!r}, which is unknown: choose one of {', '.join(ROPE_TYPES)}."
-            )
-        share = self.rope_parameters.get("partial_rotary_factor", 1.0)
-        if not 0 < share <= 1:
-            raise ValueError(f"rope_parameters has partial_rotary_factor {share}: it must be above 0 and at most 1.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                allowed = ", ".join(map(str, choices))
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {allowed}.")
+        for name in ("hidden_act", "classifier_transform"):
+            if getattr(self, name) is not None and getattr(self, name) not in ACT2FN:
+                known = ", ".join(sorted(ACT2FN))
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {known}.")
+        for name, parameters in self.rope_parameters_by_layer_type().items():
+            place = "rope_parameters" if name == "all" else f"rope_parameters[{name!r}]"
+            rope_type = parameters.get("rope_type", "default")
+            if rope_type not in ROPE_TYPES:
+                known = ", ".join(ROPE_TYPES)
+                raise ValueError(f"{place} has rope_type {rope_type!r}, which is unknown: choose one of {known}.")
+            share = parameters.get("partial_rotary_factor", 1.0)
+            if not 0 < share <= 1:
+                raise ValueError(f"{place} has partial_rotary_factor {share}: it must be above 0 and at most 1.")
+            untold = sorted(set(self.layer_types) - set(self.rope_parameters))
+            if name != "all" and untold:
+                raise ValueError(
+                    f"rope_parameters has a dict for each of {', '.join(self.rope_parameters)}, but layer_types names "
+                    f"{', '.join(untold)}: give one for each, or one dict for all layers."
+                )
         unknown = sorted(set(self.layer_types) - set(LAYER_TYPES))
         if unknown:
             raise ValueError(f"layer_types names {', '.join(unknown)}: choose among {' and '.join(LAYER_TYPES)}.")
@@ -215,13 +332,44 @@ class WeftConfig(PreTrainedConfig):
                 f"layer_types has sliding_attention but sliding_window={self.sliding_window}: give the window's "
                 "length in tokens, at least 1, or make every layer full_attention."
             )
-        if self.classifier_pooling is not None and self.classifier_pooling not in POOLINGS:
+        if set(self.pos_att_type) - {"c2p", "p2c"} or len(set(self.pos_att_type)) < len(self.pos_att_type):
+            raise ValueError(f"pos_att_type={self.pos_att_type}: choose among c2p and p2c, each once.")
+        outside = [layer for layer in self.layers_without_positions if not 0 <= layer < self.num_hidden_layers]
+        if outside:
             raise ValueError(
-                f"classifier_pooling={self.classifier_pooling!r} is unknown: choose one of {', '.join(POOLINGS)}, or "
-                "None for the one that fits is_causal."
+                f"layers_without_positions names layer {outside[0]}, but there are layers 0 to "
+                f"{self.num_hidden_layers - 1}."
             )
+
+    def validate_combinations(self) -> None:
+        """Refuse choices that contradict each other.
+
+        Raises:
+            ValueError: a first token that stands for a document of which it has seen nothing, an encoder-decoder that
+                is not causal or has mixed layers, shared heads under disentangled positions, or parallel sublayers
+                that are normalised after their sum.
+        """
         if self.classifier_pooling == "cls" and self.is_causal:
             raise ValueError(
                 "classifier_pooling='cls' cannot work with is_causal=True, where the first token has seen no other: "
                 "choose 'last' or 'mean'."
+            )
+        if self.is_encoder_decoder and not self.is_causal:
+            raise ValueError(
+                "is_encoder_decoder=True with is_causal=False: the decoder is causal, leave is_causal True."
+            )
+        mixed = len(set(self.layer_types)) > 1 or bool(self.layers_without_positions)
+        if self.is_encoder_decoder and mixed and self.num_decoder_layers != self.num_hidden_layers:
+            raise ValueError(
+                f"layer_types and layers_without_positions are for both stacks of an encoder-decoder, but they have "
+                f"{self.num_hidden_layers} and {self.num_decoder_layers} layers: make all layers alike, or as many."
+            )
+        if self.position_embedding_type == "disentangled" and self.num_key_value_heads != self.num_attention_heads:
+            raise ValueError(
+                "position_embedding_type='disentangled' compares each key head with the positions, so it needs "
+                f"num_key_value_heads={self.num_attention_heads}, as many as num_attention_heads."
+            )
+        if self.parallel_residual and self.norm_position == "post":
+            raise ValueError(
+                "parallel_residual has no sum between attention and feed-forward: give norm_position 'pre'."
             )

@@ -11,61 +11,119 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import WeftAttention
+from .positions import WeftSinusoidalEmbedding
 
 
 class WeftRMSNorm(nn.Module):
     """Divide by the root mean square, then scale (https://huggingface.co/papers/1910.07467)."""
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, affine: bool = True, offset: float = 0.0) -> None:
+        """Args:
+        affine: whether there is a scale.
+        offset: added to the weight: with 1.0 (Gemma) weights around 0 scale by 1.
+        """
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.width, self.eps, self.offset = width, eps, offset
+        self.register_parameter("weight", nn.Parameter(torch.full((width,), 1.0 - offset)) if affine else None)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Normalises the last dimension; the mean square of half-precision input is taken in float32."""
-        return nn.functional.rms_norm(hidden_states, self.weight.shape, self.weight, self.eps)
+        weight = self.weight + self.offset if self.offset and self.weight is not None else self.weight
+        return nn.functional.rms_norm(hidden_states, (self.width,), weight, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, eps={self.eps}"
+        return f"{self.width}, eps={self.eps}"
+
+
+def make_norm(config: PreTrainedConfig, width: int) -> nn.Module:
+    """The norm that the config names, of the last dimension (LayerNorm: https://huggingface.co/papers/1607.06450)."""
+    if config.norm_type == "layernorm":
+        return nn.LayerNorm(width, config.norm_eps, config.norm_affine, config.norm_affine and config.norm_bias)
+    return WeftRMSNorm(width, config.norm_eps, config.norm_affine, config.norm_offset)
 
 
 class WeftMLP(nn.Module):
-    """Gated feed-forward (SwiGLU with hidden_act "silu", https://huggingface.co/papers/2002.05202)."""
+    """Feed-forward: plain, or gated (SwiGLU with hidden_act "silu", https://huggingface.co/papers/2002.05202)."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        if config.mlp_gated:
+            self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.down_proj.writes_to_residual = True
         self.act_fn = ACT2FN[config.hidden_act]
+        self.is_gated = config.mlp_gated
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+        inner = self.up_proj(hidden_states)
+        inner = self.act_fn(self.gate_proj(hidden_states)) * inner if self.is_gated else self.act_fn(inner)
+        return self.down_proj(inner)
+
+
+# Where a sublayer is normalised: its input, its output, and the sum of both.
+NORM_PLACES = {
+    "pre": (True, False, False),  # GPT-2, Llama (https://huggingface.co/papers/2002.04745)
+    "post": (False, False, True),  # "Attention Is All You Need", BERT
+    "sandwich": (True, True, False),  # Gemma 2 (https://huggingface.co/papers/2105.13290)
+    "output": (False, True, False),  # OLMo 2 (https://huggingface.co/papers/2501.00656)
+}
 
 
 class WeftLayer(GradientCheckpointingLayer):
-    """Attention, then the feed-forward, each on a normalised copy and added to the residual stream (pre-norm)."""
+    """Attention, in a decoder of an encoder-decoder attention to the encoder's states, then the feed-forward: each
+    added to the residual stream. With `parallel_residual` attention and feed-forward read the same input (GPT-NeoX,
+    https://huggingface.co/papers/2204.06745)."""
 
-    def __init__(self, config: PreTrainedConfig, layer_idx: int) -> None:
+    def __init__(self, config: PreTrainedConfig, layer_idx: int, is_cross: bool = False) -> None:
         super().__init__()
+        before, behind, around = NORM_PLACES[config.norm_position]
 
-        def head_norm() -> nn.Module:
-            return WeftRMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        def norm(is_there: bool) -> nn.Module:
+            return make_norm(config, config.hidden_size) if is_there else nn.Identity()
 
-        self.self_attn = WeftAttention(config, layer_idx, head_norm)
-        self.mlp = WeftMLP(config)
-        self.input_layernorm = WeftRMSNorm(config.hidden_size, config.norm_eps)
-        self.post_attention_layernorm = WeftRMSNorm(config.hidden_size, config.norm_eps)
+        def qk_norm(heads: int) -> nn.Module:
+            if not config.qk_norm:
+                return nn.Identity()
+            return make_norm(config, config.head_dim * (heads if config.qk_norm_over == "width" else 1))
+
+        self.is_parallel, self.is_cross = config.parallel_residual, is_cross
         self.dropout = dropout(config.hidden_dropout)
+        self.self_attn = WeftAttention(config, layer_idx, qk_norm)
+        self.input_layernorm = norm(before and (layer_idx > 0 or config.first_norm))
+        self.attention_output_norm, self.attention_residual_norm = norm(behind), norm(around)
+        if is_cross:
+            self.cross_attn = WeftAttention(config, layer_idx, qk_norm, is_cross=True)
+            self.cross_input_norm = norm(before)
+            self.cross_output_norm, self.cross_residual_norm = norm(behind), norm(around)
+        self.mlp = WeftMLP(config)
+        self.post_attention_layernorm = norm(before)
+        self.mlp_output_norm, self.mlp_residual_norm = norm(behind), norm(around)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        cross_mask: Any = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         """Args:
         hidden_states: [batch, tokens, hidden_size]; the rest goes to the attention.
+        encoder_hidden_states, cross_mask: what attention to the encoder sees.
         """
         mixed, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
-        hidden_states = hidden_states + self.dropout(mixed)
-        return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
+        mixed = self.dropout(self.attention_output_norm(mixed))
+        if self.is_parallel:
+            inner = self.mlp_output_norm(self.mlp(self.post_attention_layernorm(hidden_states)))
+            return hidden_states + mixed + self.dropout(inner)
+        hidden_states = self.attention_residual_norm(hidden_states + mixed)
+        if self.is_cross:
+            kwargs |= {"attention_mask": cross_mask, "position_embeddings": None, "relative": None, "is_causal": False}
+            mixed, _ = self.cross_attn(self.cross_input_norm(hidden_states), encoder_hidden_states, **kwargs)
+            mixed = self.dropout(self.cross_output_norm(mixed))
+            hidden_states = self.cross_residual_norm(hidden_states + mixed)
+        inner = self.mlp_output_norm(self.mlp(self.post_attention_layernorm(hidden_states)))
+        return self.mlp_residual_norm(hidden_states + self.dropout(inner))
 
 
 class WeftHeadTransform(nn.Module):
@@ -74,9 +132,9 @@ class WeftHeadTransform(nn.Module):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.lm_head_bias)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.lm_head_transform_bias)
         self.act_fn = ACT2FN[config.hidden_act]
-        self.norm = WeftRMSNorm(config.hidden_size, config.norm_eps)
+        self.norm = make_norm(config, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.norm(self.act_fn(self.dense(hidden_states)))
@@ -91,6 +149,33 @@ class WeftPooler(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.dense(hidden_states))
+
+
+class WeftClassifierTransform(nn.Module):
+    """What may stand before the output matrix of a classification head: dense map, activation and, as in ModernBERT, a
+    norm (BERT's pooler and RoBERTa's dense layer are this with "tanh")."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.classifier_transform_bias)
+        self.act_fn = ACT2FN[config.classifier_transform]
+        self.norm = make_norm(config, config.hidden_size) if config.classifier_transform_norm else nn.Identity()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.act_fn(self.dense(hidden_states)))
+
+
+class WeftTokenEmbedding(nn.Embedding):
+    """A vector for each token id, times `embedding_scale` (the square root of hidden_size in "Attention Is All You
+    Need" and Gemma)."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.scale = config.embedding_scale
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        vectors = super().forward(input_ids)
+        return vectors if self.scale == 1 else vectors * self.scale
 
 
 def dropout(share: float) -> nn.Module:
@@ -109,3 +194,7 @@ def init_weights(module: nn.Module, config: PreTrainedConfig) -> None:
     std = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
     if getattr(module, "writes_to_residual", False):
         init.normal_(module.weight, mean=0.0, std=std)
+    if isinstance(module, WeftRMSNorm) and module.weight is not None:
+        init.constant_(module.weight, 1.0 - module.offset)
+    if isinstance(module, WeftSinusoidalEmbedding):  # transformers gives buffers no value back after loading
+        init.copy_(module.table, module.compute())

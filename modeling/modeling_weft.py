@@ -6,35 +6,52 @@ from typing import Any, Unpack
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import (
+    BaseModelOutput,
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
     MaskedLMOutput,
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
+    Seq2SeqLMOutput,
+    Seq2SeqModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, is_tracing
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, is_tracing, logging
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import (
     WeftAttention,
     check_backend,
+    create_cross_mask,
     create_masks,
+    default_backend,
     document_lengths,
     document_places,
+    find_distances,
     find_documents,
     first_tokens,
+    fold_bias,
     previous_tokens,
     token_mask,
 )
 from .configuration_weft import AUTO_MAP, WeftConfig
-from .layers import WeftHeadTransform, WeftLayer, WeftPooler, WeftRMSNorm, dropout, init_weights
+from .layers import (
+    NORM_PLACES,
+    WeftClassifierTransform,
+    WeftHeadTransform,
+    WeftLayer,
+    WeftPooler,
+    WeftTokenEmbedding,
+    dropout,
+    init_weights,
+    make_norm,
+)
 from .losses import (
     IGNORE_INDEX,
     causal_lm_loss,
@@ -46,11 +63,28 @@ from .losses import (
     token_classification_loss,
     token_cross_entropy,
 )
-from .positions import WeftRotaryEmbedding, count_positions
+from .positions import (
+    ScoreBias,
+    WeftAlibi,
+    WeftDisentangled,
+    WeftPositionEmbedding,
+    WeftRelativeBuckets,
+    WeftRotaryEmbedding,
+    WeftSinusoidalEmbedding,
+    count_positions,
+)
+
+logger = logging.get_logger(__name__)
 
 # Weights of heads; a class that has no such head passes over them without a warning.
-TASK_HEADS = [r"^score\.", r"^classifier\.", r"^qa_outputs\.", r"^choice_score\."]
+TASK_HEADS = [r"^score\.", r"^classifier\.", r"^qa_outputs\.", r"^choice_score\.", r"^classifier_transform\."]
 LANGUAGE_MODEL_HEADS = [r"^lm_head\.", r"^head_transform\.", r"^pooler\.", r"^seq_relationship\."]
+
+
+def captured(outputs: ModelOutput) -> dict[str, Any]:
+    """The hidden states and attention weights of a stack's outputs (of the decoder, where there are two)."""
+    prefix = "decoder_" if isinstance(outputs, Seq2SeqModelOutput) else ""
+    return {name: outputs.get(prefix + name) for name in ("hidden_states", "attentions")}
 
 
 class WeftPreTrainedModel(PreTrainedModel):
@@ -74,6 +108,8 @@ class WeftPreTrainedModel(PreTrainedModel):
     lora_target_modules = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
     def __init__(self, config: WeftConfig, *args: Any, **kwargs: Any) -> None:
+        if config._attn_implementation is None:
+            config._attn_implementation = default_backend(config)
         super().__init__(config, *args, **kwargs)
         check_backend(self.config, self.config._attn_implementation)
 
@@ -89,21 +125,91 @@ class WeftPreTrainedModel(PreTrainedModel):
 
 
 class WeftModel(WeftPreTrainedModel):
-    """The stack without a head; its direction of attention is the config's `is_causal`."""
+    """The stack without a head; its direction of attention is the config's `is_causal`. With `is_encoder_decoder` the
+    class makes a `WeftEncoderDecoderModel`."""
+
+    def __new__(cls, config: WeftConfig, *args: Any, **kwargs: Any) -> "WeftModel":
+        # AutoModel knows one class for each kind of config
+        return super().__new__(WeftEncoderDecoderModel if cls is WeftModel and config.is_encoder_decoder else cls)
 
     def __init__(self, config: WeftConfig) -> None:
         super().__init__(config)
-        self.padding_idx = config.pad_token_id
-        self.vocab_size = config.vocab_size
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
+        self.build(config)
+        self.post_init()
+
+    def build(self, config: WeftConfig, has_embeddings: bool = True, is_cross: bool = False) -> None:
+        """Make the parts.
+
+        Args:
+            has_embeddings: whether there are token embeddings (a decoder beside an encoder uses the encoder's).
+            is_cross: whether each layer also attends to an encoder.
+        """
+        if has_embeddings:
+            self.embed_tokens = WeftTokenEmbedding(config)
         if config.type_vocab_size:
             self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        kind = config.position_embedding_type
+        makers = {"learned": WeftPositionEmbedding, "sinusoidal": WeftSinusoidalEmbedding}
+        self.position_embeddings = makers[kind](config) if kind in makers else None
+        self.embedding_norm = make_norm(config, config.hidden_size) if config.embedding_norm else nn.Identity()
         self.dropout = dropout(config.hidden_dropout)
-        self.layers = nn.ModuleList(WeftLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
-        self.norm = WeftRMSNorm(config.hidden_size, config.norm_eps)
-        self.rotary_emb = WeftRotaryEmbedding(config)
+        self.layers = nn.ModuleList(WeftLayer(config, index, is_cross) for index in range(config.num_hidden_layers))
+        ends_normalised = NORM_PLACES[config.norm_position][2]
+        self.norm = nn.Identity() if ends_normalised else make_norm(config, config.hidden_size)
+        if kind == "rope":
+            sets = config.rope_parameters_by_layer_type()
+            self.rotary_emb = nn.ModuleDict({name: WeftRotaryEmbedding(config, one) for name, one in sets.items()})
+        if kind == "alibi" or (kind == "t5" and not config.relative_attention_per_layer):
+            self.position_bias = WeftAlibi(config) if kind == "alibi" else WeftRelativeBuckets(config)
+        if kind == "disentangled":
+            norm = make_norm(config, config.hidden_size) if config.norm_rel_ebd else nn.Identity()
+            self.relative_embeddings = WeftDisentangled(config, norm)
+        if kind == "none" and not config.is_causal:
+            logger.warning_once(
+                "position_embedding_type='none' with is_causal=False: nothing tells this model the order of its tokens."
+            )
         self.gradient_checkpointing = False
-        self.post_init()
+
+    def embed(
+        self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor, token_type_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Embedded tokens [batch, tokens, hidden_size] with all that is added to them, normalised where the config
+        says."""
+        hidden_states = inputs_embeds
+        if self.config.type_vocab_size:
+            types = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
+            hidden_states = hidden_states + self.token_type_embeddings(types)
+        if self.position_embeddings is not None:
+            hidden_states = hidden_states + self.position_embeddings(position_ids)
+        return self.dropout(self.embedding_norm(hidden_states))
+
+    def place(
+        self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor, cache: Cache | None, masks: dict[str, Any]
+    ) -> dict[str, dict[str, Any]]:
+        """What attention needs to know of positions, for each layer type: `position_embeddings` (cos and sin),
+        `relative` (what scores are edited with) and `attention_mask`, which a bias that all layers share is written
+        into, but for flex attention."""
+        config, kind = self.config, self.config.position_embedding_type
+        tokens, dtype, device = inputs_embeds.shape[1], inputs_embeds.dtype, inputs_embeds.device
+        placed: dict[str, dict[str, Any]] = {layer_type: {"attention_mask": mask} for layer_type, mask in masks.items()}
+        if kind == "rope":
+            turns = {name: turn(inputs_embeds, position_ids) for name, turn in self.rotary_emb.items()}
+            for layer_type, given in placed.items():
+                given["position_embeddings"] = turns.get(layer_type, turns.get("all"))
+        elif kind in ("alibi", "t5", "disentangled"):
+            for layer_type, given in placed.items():
+                distances = find_distances(config, tokens, cache, layer_type, device)
+                if kind == "disentangled":
+                    given["relative"] = (distances, *self.relative_embeddings(distances))
+                elif kind == "t5" and config.relative_attention_per_layer:
+                    given["relative"] = distances
+                else:
+                    bias = ScoreBias(distances, self.position_bias(distances, dtype, config.is_causal))
+                    if config._attn_implementation == "flex_attention":
+                        given["relative"] = bias
+                    else:
+                        given["attention_mask"] = fold_bias(given["attention_mask"], bias, config.is_causal)
+        return placed
 
     @merge_with_config_defaults
     @capture_outputs
@@ -117,6 +223,10 @@ class WeftModel(WeftPreTrainedModel):
         use_cache: bool | None = None,
         token_type_ids: torch.LongTensor | None = None,
         causal_rows: torch.BoolTensor | None = None,
+        prefix_mask: torch.BoolTensor | None = None,
+        encoder_hidden_states: torch.FloatTensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        encoder_documents: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Args:
@@ -130,6 +240,9 @@ class WeftModel(WeftPreTrainedModel):
                 to change). `is_causal` (bool) overrides the config's.
             token_type_ids: [batch, tokens], read where the config has type_vocab_size; None: all 0.
             causal_rows: bool [batch], the rows of a bidirectional batch that are to be causal.
+            prefix_mask: bool [batch, tokens], the tokens of a causal batch that see each other in both directions.
+            encoder_hidden_states, encoder_attention_mask, encoder_documents: what a decoder beside an encoder attends
+                to (see `create_cross_mask`).
 
         Returns:
             last_hidden_state [batch, tokens, hidden_size], after the final norm.
@@ -140,26 +253,33 @@ class WeftModel(WeftPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         use_cache = use_cache and self.config.is_causal
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+            past_key_values = self.new_cache()
+        cache = past_key_values
+        if isinstance(cache, EncoderDecoderCache):
+            cache = cache.self_attention_cache
 
-        documents = find_documents(position_ids, attention_mask, past_key_values)
+        documents = find_documents(position_ids, attention_mask, cache)
         if position_ids is None:
-            position_ids = count_positions(inputs_embeds, attention_mask, past_key_values)
-        masks = create_masks(self.config, inputs_embeds, attention_mask, past_key_values, documents, causal_rows)
+            position_ids = count_positions(inputs_embeds, attention_mask, cache)
+        masks = create_masks(self.config, inputs_embeds, attention_mask, cache, documents, causal_rows, prefix_mask)
         if documents is not None:
             kwargs = {**document_lengths(self.config, documents, inputs_embeds.shape[0]), **kwargs}
+        if encoder_hidden_states is not None:
+            kwargs["cross_mask"] = create_cross_mask(
+                *(self.config, inputs_embeds, encoder_hidden_states, encoder_attention_mask),
+                *(documents, encoder_documents),
+            )
 
-        position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
-        hidden_states = inputs_embeds
-        if self.config.type_vocab_size:
-            types = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
-            hidden_states = hidden_states + self.token_type_embeddings(types)
-        hidden_states = self.dropout(hidden_states)
-        for layer, layer_type in zip(self.layers[: self.config.num_hidden_layers], self.config.layer_types):
+        placed = self.place(inputs_embeds, position_ids, cache, masks)
+        unplaced = {layer_type: {"attention_mask": mask} for layer_type, mask in masks.items()}
+        without = self.config.layers_without_positions
+        hidden_states = self.embed(inputs_embeds, position_ids, token_type_ids)
+        layer_types = self.config.layer_types
+        for index, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
             hidden_states = layer(
                 hidden_states,
-                attention_mask=masks[layer_type],
-                position_embeddings=position_embeddings,
+                encoder_hidden_states,
+                **(unplaced if index in without else placed)[layer_types[index]],
                 position_ids=position_ids,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
@@ -169,6 +289,128 @@ class WeftModel(WeftPreTrainedModel):
             last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values if use_cache else None
         )
 
+    def new_cache(self) -> Cache:
+        """An empty cache of the kind that the stack fills."""
+        return DynamicCache(config=self.config)
+
+
+class WeftDecoder(WeftModel):
+    """The causal stack beside an encoder, which each of its layers attends to; it is given embedded tokens."""
+
+    _can_record_outputs = {
+        "hidden_states": WeftLayer,
+        "attentions": OutputRecorder(WeftAttention, index=1, layer_name="self_attn"),
+        "cross_attentions": OutputRecorder(WeftAttention, index=1, layer_name="cross_attn"),
+    }
+
+    def build(self, config: WeftConfig) -> None:
+        super().build(config, has_embeddings=False, is_cross=True)
+
+    def new_cache(self) -> Cache:
+        return EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
+
+
+class WeftEncoderDecoderModel(WeftModel):
+    """An encoder and a decoder that attends to it, with the same token embeddings ("Attention Is All You Need",
+    https://huggingface.co/papers/1706.03762)."""
+
+    def build(self, config: WeftConfig) -> None:
+        self.encoder = WeftModel(config.of_stack(is_decoder=False))
+        self.decoder = WeftDecoder(config.of_stack(is_decoder=True))
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.encoder.embed_tokens = value
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        return self.encoder
+
+    def get_decoder(self) -> nn.Module:
+        return self.decoder
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        decoder_position_ids: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> Seq2SeqModelOutput:
+        """Args:
+            input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds: of the encoder, as in
+                `WeftModel.forward`.
+            decoder_...: the same of the decoder. Without decoder_input_ids it reads the encoder's input behind
+                `decoder_start_token_id`, as in BART. Packed rows need position_ids on both sides, and as many documents
+                in each row.
+            encoder_outputs: what the encoder returned before, instead of its input.
+
+        Returns:
+            last_hidden_state of the decoder [batch, tokens, hidden_size], and the encoder's.
+        """
+        for name in ("is_causal", "causal_rows", "prefix_mask"):
+            kwargs.pop(name, None)
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("Give decoder_input_ids or decoder_inputs_embeds, or input_ids to make them of.")
+            decoder_input_ids = self.shift_right(input_ids, attention_mask, position_ids)
+            decoder_attention_mask, decoder_position_ids = attention_mask, position_ids
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                *(input_ids, attention_mask, position_ids),
+                inputs_embeds=inputs_embeds,
+                token_type_ids=token_type_ids,
+                **kwargs,
+            )
+        elif not isinstance(encoder_outputs, BaseModelOutput | ModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        if decoder_inputs_embeds is None:
+            decoder_inputs_embeds = self.encoder.embed_tokens(decoder_input_ids)
+        outputs = self.decoder(
+            attention_mask=decoder_attention_mask,
+            position_ids=decoder_position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            encoder_hidden_states=encoder_outputs[0],
+            encoder_attention_mask=attention_mask,
+            encoder_documents=find_documents(position_ids, attention_mask, None),
+            **kwargs,
+        )
+        return Seq2SeqModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.hidden_states,
+            decoder_attentions=outputs.attentions,
+            cross_attentions=outputs.get("cross_attentions"),
+            encoder_last_hidden_state=encoder_outputs[0],
+            encoder_hidden_states=encoder_outputs.get("hidden_states"),
+            encoder_attentions=encoder_outputs.get("attentions"),
+        )
+
+    def shift_right(
+        self, ids: torch.Tensor, attention_mask: Any = None, position_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What the decoder reads to predict `ids` [batch, tokens]: the start token, then each token but the last; in
+        packed rows so for each document. Labels of -100 are read as padding."""
+        start, pad = self.config.decoder_start_token_id, self.config.pad_token_id
+        if start is None:
+            raise ValueError("decoder_start_token_id is not set: give the id of the token that a decoder begins with.")
+        previous = previous_tokens(ids[..., None], attention_mask, position_ids)
+        index = torch.arange(ids.shape[1], device=ids.device)
+        shifted = ids.gather(1, previous).masked_fill(previous == index, start)
+        return shifted.masked_fill(shifted == IGNORE_INDEX, start if pad is None else pad)
+
 
 class WeftLanguageModel(WeftPreTrainedModel):
     """The stack with the language-model head, which the causal, the masked and the pretraining classes share: any of
@@ -176,14 +418,12 @@ class WeftLanguageModel(WeftPreTrainedModel):
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
-    _pp_plan = {
-        "head_transform": (["hidden_states"], ["hidden_states"]),
-        "lm_head": (["hidden_states"], ["logits"]),
-    }
+    _pp_plan = {"head_transform": (["hidden_states"], ["hidden_states"]), "lm_head": (["hidden_states"], ["logits"])}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
 
     def __init__(self, config: WeftConfig) -> None:
         super().__init__(config)
+        self.check_role(config)
         self.model = WeftModel(config)
         self.vocab_size = config.vocab_size
         self.head_transform = WeftHeadTransform(config) if config.lm_head_transform else nn.Identity()
@@ -191,7 +431,17 @@ class WeftLanguageModel(WeftPreTrainedModel):
 
     def get_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., hidden_size] to logits [..., vocab_size]."""
-        return self.lm_head(self.head_transform(hidden_states))
+        logits = self.lm_head(self.head_transform(hidden_states) * self.config.lm_head_scale)
+        cap = self.config.final_logit_softcapping
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def check_role(self, config: WeftConfig) -> None:
+        """Refuse a config of another role; raises ValueError."""
+        if config.is_encoder_decoder:
+            raise ValueError(
+                f"{type(self).__name__} is one stack, but the config has is_encoder_decoder=True: use "
+                "WeftForConditionalGeneration, or a config of its own for one stack."
+            )
 
     def get_masked_logits(
         self,
@@ -294,11 +544,7 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            loss=loss, logits=logits, past_key_values=outputs.past_key_values, **captured(outputs)
         )
 
     @staticmethod
@@ -315,6 +561,74 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         config.is_causal = True
         documents = find_documents(position_ids, attention_mask, past_key_values)
         return create_masks(config, inputs_embeds, attention_mask, past_key_values, documents)
+
+
+class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
+    """Encoder and decoder with a next-token head: text in, text out."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
+
+    def __init__(self, config: WeftConfig) -> None:
+        super().__init__(config)
+        self.loss_function = masked_lm_loss  # labels stand where their logits do
+        self.post_init()
+
+    def check_role(self, config: WeftConfig) -> None:
+        """Refuse a config of another role; raises ValueError."""
+        if not config.is_encoder_decoder:
+            raise ValueError(
+                "WeftForConditionalGeneration is an encoder-decoder, but the config has is_encoder_decoder=False: set "
+                "it, or use WeftForCausalLM."
+            )
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        return self.model.encoder
+
+    def get_decoder(self) -> nn.Module:
+        return self.model.decoder
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """What the decoder reads to predict labels [batch, tokens]."""
+        return self.model.shift_right(labels)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        decoder_position_ids: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> Seq2SeqLMOutput:
+        """Args:
+            labels: [batch, tokens], what the decoder is to say; those at i belong to its logits at i, -100 where there
+                is no target. Without decoder_input_ids the decoder reads them shifted to the right.
+            kwargs: `num_items_in_batch` for the loss (see `masked_lm_loss`); the rest as in
+                `WeftEncoderDecoderModel.forward`.
+
+        Returns:
+            loss (a scalar, where labels were given) and logits [batch, tokens, vocab_size].
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = self.model.shift_right(labels, decoder_attention_mask, decoder_position_ids)
+        outputs = self.model(
+            *(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs, past_key_values),
+            *(inputs_embeds, decoder_inputs_embeds, use_cache and labels is None),
+            decoder_position_ids=decoder_position_ids,
+            **kwargs,
+        )
+        logits, loss = self.get_logits(outputs.last_hidden_state), None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
+        fields = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        return Seq2SeqLMOutput(loss=loss, logits=logits, **fields)
 
 
 @dataclass
@@ -381,13 +695,7 @@ class WeftForMaskedLM(WeftLanguageModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        return WeftMaskedLMOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            target_nats=nats,
-        )
+        return WeftMaskedLMOutput(loss=loss, logits=logits, **captured(outputs), target_nats=nats)
 
 
 class WeftForPreTraining(WeftLanguageModel):
@@ -459,8 +767,7 @@ class WeftForPreTraining(WeftLanguageModel):
             loss=loss,
             prediction_logits=logits,
             seq_relationship_logits=order_logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            **captured(outputs),
             target_nats=nats,
             next_sentence_nats=order_nats,
         )
@@ -480,12 +787,19 @@ class WeftTaskModel(WeftPreTrainedModel):
     loads what any other class saved: only its own output matrix is new."""
 
     _keys_to_ignore_on_load_unexpected = TASK_HEADS + LANGUAGE_MODEL_HEADS
+    is_of_document = False  # whether the head is given one hidden state for each document
 
     def __init__(self, config: WeftConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
         self.model = WeftModel(config)
         self.dropout = dropout(config.classifier_dropout)
+        has_transform = config.classifier_transform and (self.is_of_document or config.classifier_transform_tokens)
+        self.classifier_transform = WeftClassifierTransform(config) if has_transform else nn.Identity()
+
+    def read(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """What an output matrix is given of hidden states [..., hidden_size]."""
+        return self.dropout(self.classifier_transform(hidden_states))
 
     def run_stack(
         self, attention_mask: Any, position_ids: torch.Tensor | None, **kwargs: Any
@@ -538,9 +852,11 @@ class WeftForSequenceClassification(WeftTaskModel):
     """The stack with a linear map of each document's pooled hidden state: classes, several labels at once, or
     regression, by the config's `problem_type`."""
 
+    is_of_document = True
+
     def __init__(self, config: WeftConfig) -> None:
         super().__init__(config)
-        self.score = nn.Linear(config.hidden_size, config.num_labels)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
         self.loss_function = sequence_classification_loss
         self.post_init()
 
@@ -576,16 +892,14 @@ class WeftForSequenceClassification(WeftTaskModel):
             **kwargs,
         )
         pooled = self.pool_documents(outputs.last_hidden_state, attention_mask, documents, input_ids)
-        logits = self.score(self.dropout(pooled))
+        logits = self.score(self.read(pooled))
         loss = None
         if labels is not None:
             problem_type = find_problem_type(self.config.problem_type, self.num_labels, labels)
             is_class = problem_type == "single_label_classification"
             check_count("labels", labels.numel(), len(logits), "document", 1 if is_class else self.num_labels)
             loss = self.loss_function(logits, labels, problem_type, **kwargs)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+        return SequenceClassifierOutput(loss=loss, logits=logits, **captured(outputs))
 
 
 class WeftForTokenClassification(WeftTaskModel):
@@ -593,7 +907,7 @@ class WeftForTokenClassification(WeftTaskModel):
 
     def __init__(self, config: WeftConfig) -> None:
         super().__init__(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
         self.loss_function = token_classification_loss
         self.post_init()
 
@@ -627,14 +941,12 @@ class WeftForTokenClassification(WeftTaskModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        logits = self.classifier(self.read(outputs.last_hidden_state))
         loss = None
         if labels is not None:
             check_count("labels", labels.numel(), logits.shape[:-1].numel(), "token")
             loss = self.loss_function(logits, labels, **kwargs)
-        return TokenClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+        return TokenClassifierOutput(loss=loss, logits=logits, **captured(outputs))
 
 
 class WeftForQuestionAnswering(WeftTaskModel):
@@ -683,7 +995,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        logits = self.qa_outputs(self.dropout(hidden_states))
+        logits = self.qa_outputs(self.read(hidden_states))
         is_token = token_mask(attention_mask, logits.shape[1])
         if documents is not None:
             places = document_places(hidden_states, attention_mask, documents)
@@ -697,16 +1009,14 @@ class WeftForQuestionAnswering(WeftTaskModel):
             check_count("end_positions", end_positions.numel(), len(logits), "document")
             loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
         return QuestionAnsweringModelOutput(
-            loss=loss,
-            start_logits=start_logits,
-            end_logits=end_logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            loss=loss, start_logits=start_logits, end_logits=end_logits, **captured(outputs)
         )
 
 
 class WeftForMultipleChoice(WeftTaskModel):
     """The stack with a linear map of each choice's pooled hidden state to one logit; an example's choices compete."""
+
+    is_of_document = True
 
     def __init__(self, config: WeftConfig) -> None:
         super().__init__(config)
@@ -767,7 +1077,7 @@ class WeftForMultipleChoice(WeftTaskModel):
         )
         hidden_states = outputs.last_hidden_state
         pooled = self.pool_documents(hidden_states, attention_mask, documents, input_ids)
-        scores = self.choice_score(self.dropout(pooled))[:, 0]
+        scores = self.choice_score(self.read(pooled))[:, 0]
         if shape is not None and scores.shape[0] != shape[0] * shape[1]:
             raise ValueError(
                 f"position_ids divide {shape[0] * shape[1]} choices into {len(scores)} documents: give each choice "
@@ -785,9 +1095,7 @@ class WeftForMultipleChoice(WeftTaskModel):
             check_count("labels", labels.numel(), len(logits), "example")
             self.check_choices(labels.to(logits.device).reshape(-1), exists)
             loss = self.loss_function(logits, labels, **kwargs)
-        return MultipleChoiceModelOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+        return MultipleChoiceModelOutput(loss=loss, logits=logits, **captured(outputs))
 
     @staticmethod
     def lay_out(scores: torch.Tensor, choice_counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

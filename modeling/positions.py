@@ -1,5 +1,8 @@
-"""Where a token stands: rotary positions (RoFormer, https://huggingface.co/papers/2104.09864)."""
+"""Where a token stands: what is added to its embedding, how queries and keys are turned, and how far apart they are."""
 
+import copy
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,8 +33,62 @@ def count_positions(inputs_embeds: torch.Tensor, attention_mask: Any, past_key_v
     return index.unsqueeze(0)
 
 
+class WeftPositionEmbedding(nn.Embedding):
+    """A learned vector for each position, added to the token's embedding (BERT, GPT-2); the first `position_offset`
+    rows are no position (RoBERTa, OPT and BART begin behind them)."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config.max_position_embeddings + config.position_offset, config.hidden_size)
+        self.offset = config.position_offset
+
+    def forward(self, position_ids: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens] to [batch, tokens, hidden_size]; ValueError for a position that has no vector."""
+        return super().forward(check_positions(position_ids, self.num_embeddings - self.offset) + self.offset)
+
+
+class WeftSinusoidalEmbedding(nn.Module):
+    """Fixed sines and cosines, added to the token's embedding ("Attention Is All You Need",
+    https://huggingface.co/papers/1706.03762, where they alternate; Marian has all sines first)."""
+
+    table: torch.Tensor
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.shape = (config.max_position_embeddings, config.hidden_size)
+        self.interleaved = config.position_interleaved
+        self.register_buffer("table", self.compute(), persistent=False)
+
+    def compute(self) -> torch.Tensor:
+        """[positions, hidden_size], computed in float64 (at position 1,000 a float32 angle is wrong by 1e-4)."""
+        positions, width = self.shape
+        velocities = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
+        angles = torch.arange(positions, dtype=torch.float64, device="cpu")[:, None] * velocities
+        waves = (angles.sin(), angles.cos()[:, : width // 2])
+        if not self.interleaved:
+            return torch.cat(waves, dim=-1).float()
+        return torch.stack((waves[0], angles.cos()), dim=-1).flatten(1)[:, :width].float()
+
+    def forward(self, position_ids: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens] to [batch, tokens, hidden_size]; ValueError for a position beyond the table."""
+        return nn.functional.embedding(check_positions(position_ids, self.shape[0]), self.table)
+
+
+def check_positions(position_ids: torch.Tensor, limit: int) -> torch.Tensor:
+    """Refuse positions that a table has no row for. Looked at where it costs nothing: on a CPU, or where the row is
+    longer than the table."""
+    if not is_tracing(position_ids) and (position_ids.device.type == "cpu" or position_ids.shape[-1] > limit):
+        last = int(position_ids.max()) if position_ids.numel() else 0
+        if last >= limit:
+            raise ValueError(
+                f"The input has {last + 1} positions, but max_position_embeddings is {limit}: give shorter inputs, or "
+                "train a model with more positions."
+            )
+    return position_ids
+
+
 class WeftRotaryEmbedding(nn.Module):
-    """Cosines and sines of the rotation at each position, under any scaling that transformers knows.
+    """Cosines and sines of the rotation at each position (RoFormer, https://huggingface.co/papers/2104.09864), under
+    any scaling that transformers knows.
 
     transformers recognises such a module by its name and attributes and restores the two buffers after
     `from_pretrained`; `dynamic_rope_update` rewrites them for scalings that depend on the input's length.
@@ -40,14 +97,19 @@ class WeftRotaryEmbedding(nn.Module):
     inv_freq: torch.Tensor
     original_inv_freq: torch.Tensor
 
-    def __init__(self, config: PreTrainedConfig) -> None:
+    def __init__(self, config: PreTrainedConfig, parameters: dict[str, Any]) -> None:
+        """Args:
+        parameters: the one set of `rope_parameters` that this module computes.
+        """
         super().__init__()
-        self.config = config
+        self.config = copy.copy(config)
+        self.config.rope_parameters = parameters
         self.max_seq_len_cached = config.max_position_embeddings
         self.original_max_seq_len = config.max_position_embeddings
-        self.rope_type = config.rope_parameters["rope_type"]
+        self.rope_type = parameters["rope_type"]
+        self.interleaved = config.position_interleaved
         compute = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
-        inv_freq, self.attention_scaling = compute(config)
+        inv_freq, self.attention_scaling = compute(self.config)
         self.register_buffer("inv_freq", inv_freq, persistent=False)
         self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
 
@@ -71,11 +133,16 @@ class WeftRotaryEmbedding(nn.Module):
         """
         angles = position_ids[..., None].float() * self.inv_freq.to(device=x.device, dtype=torch.float32)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
-        return torch.cat((cos, cos), -1).to(x.dtype), torch.cat((sin, sin), -1).to(x.dtype)
+        if self.interleaved:
+            cos, sin = cos.repeat_interleave(2, dim=-1), sin.repeat_interleave(2, dim=-1)
+        else:
+            cos, sin = torch.cat((cos, cos), -1), torch.cat((sin, sin), -1)
+        return cos.to(x.dtype), sin.to(x.dtype)
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn the pairs (i, i + rotated_dim / 2) of each head; what lies beyond rotated_dim passes unchanged.
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool = False) -> torch.Tensor:
+    """Turn the pairs (i, i + rotated_dim / 2) of each head, or (2i, 2i + 1) of it; what lies beyond rotated_dim passes
+    unchanged.
 
     Args:
         x: queries or keys [batch, heads, tokens, head_dim].
@@ -83,6 +150,149 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     """
     rotated_dim = cos.shape[-1]
     turned, rest = x[..., :rotated_dim], x[..., rotated_dim:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+    if interleaved:
+        partner = torch.stack((-turned[..., 1::2], turned[..., ::2]), dim=-1).flatten(-2)
+    else:
+        first, second = turned.chunk(2, dim=-1)
+        partner = torch.cat((-second, first), dim=-1)
+    turned = turned * cos + partner * sin
     return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far each key stands from each query, as one line: every edit of scores by position depends on nothing else.
+
+    Attributes:
+        queries, keys: how many there are.
+        shift: index of the first key minus index of the first query (not 0 where a cache holds earlier tokens).
+        device: where tensors are made.
+    """
+
+    queries: int
+    keys: int
+    shift: int | torch.Tensor
+    device: torch.device
+
+    @property
+    def line(self) -> torch.Tensor:
+        """Index of key minus index of query, ascending: [queries + keys - 1]."""
+        return torch.arange(1 - self.queries, self.keys, device=self.device) + self.shift
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Values along the line [..., queries + keys - 1] to those of each query and key [..., queries, keys]."""
+        return values.unfold(-1, self.keys, 1).flip(-2)
+
+
+@dataclass(frozen=True)
+class ScoreBias:
+    """What is added to attention scores, kept as small as it is: by distance (ALiBi, T5), or by distance and content.
+
+    Attributes:
+        by_distance: [heads, queries + keys - 1], along `distances.line`; or None.
+        query_terms, key_terms: [batch, heads, queries or keys, buckets], what each query or key adds for each bucket of
+            distances; or None.
+        buckets: [queries + keys - 1], the bucket of each distance.
+    """
+
+    distances: Distances
+    by_distance: torch.Tensor | None = None
+    query_terms: torch.Tensor | None = None
+    key_terms: torch.Tensor | None = None
+    buckets: torch.Tensor | None = None
+
+    def dense(self) -> torch.Tensor:
+        """Written out: [1 or batch, heads, queries, keys]."""
+        if self.by_distance is not None:
+            return self.distances.spread(self.by_distance)[None]
+        index = self.distances.spread(self.buckets)
+        terms = []
+        if self.query_terms is not None:
+            terms.append(self.query_terms.gather(-1, index.expand(*self.query_terms.shape[:2], -1, -1)))
+        if self.key_terms is not None:
+            index = index.transpose(0, 1)
+            terms.append(self.key_terms.gather(-1, index.expand(*self.key_terms.shape[:2], -1, -1)).transpose(-1, -2))
+        return sum(terms[1:], terms[0])
+
+    def edit(self, score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
+        """The same for one score at a time, as flex attention asks: nothing is written out."""
+        place = key - query + self.distances.queries - 1
+        if self.by_distance is not None:
+            return score + self.by_distance[head, place]
+        if self.query_terms is not None:
+            score = score + self.query_terms[batch, head, query, self.buckets[place]]
+        if self.key_terms is not None:
+            score = score + self.key_terms[batch, head, key, self.buckets[place]]
+        return score
+
+
+class WeftAlibi(nn.Module):
+    """ALiBi (https://huggingface.co/papers/2108.12409): a score falls with distance, at a rate of its own for each
+    head; without a direction of attention, to both sides alike."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+
+    def forward(self, distances: Distances, dtype: torch.dtype, is_causal: bool) -> torch.Tensor:
+        """What each head adds at each distance: [heads, queries + keys - 1]."""
+        powers = 2 ** math.ceil(math.log2(self.num_heads))
+        wide = torch.promote_types(dtype, torch.float32)
+        steps = torch.arange(1, powers + 1, device=distances.device, dtype=wide)
+        slopes = torch.exp2(-8 * steps / powers)
+        if powers != self.num_heads:  # the heads of half as many, then every second of the rates in between
+            slopes = torch.cat((slopes[1::2], slopes[::2]))[: self.num_heads]
+        return (-slopes[:, None] * distances.line.abs()).to(dtype)
+
+
+class WeftRelativeBuckets(nn.Module):
+    """T5's relative positions (https://huggingface.co/papers/1910.10683): a learned number for each head and bucket of
+    distances, near ones each in a bucket of their own, far ones in ever wider buckets."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.num_buckets = config.relative_attention_num_buckets
+        self.max_distance = config.relative_attention_max_distance
+        self.table = nn.Embedding(self.num_buckets, config.num_attention_heads)
+
+    def forward(self, distances: Distances, dtype: torch.dtype, is_causal: bool) -> torch.Tensor:
+        """What each head adds at each distance: [heads, queries + keys - 1]. Without a direction of attention, half of
+        the buckets are for keys behind the query."""
+        line, number = distances.line, self.num_buckets
+        if is_causal:
+            first, line = torch.zeros_like(line), (-line).clamp(min=0)
+        else:
+            number //= 2
+            first, line = (line > 0) * number, line.abs()
+        exact = number // 2
+        wide = torch.promote_types(dtype, torch.float32)
+        far = torch.log(line.clamp(min=1).to(wide) / exact) / math.log(self.max_distance / exact) * (number - exact)
+        buckets = first + torch.where(line < exact, line, (exact + far.long()).clamp(max=number - 1))
+        return self.table(buckets).transpose(0, 1).to(dtype)
+
+
+class WeftDisentangled(nn.Module):
+    """DeBERTa's relative positions (https://huggingface.co/papers/2006.03654; log buckets: version 2): a vector for
+    each bucket of distances, which queries and keys are compared with."""
+
+    def __init__(self, config: PreTrainedConfig, norm: nn.Module) -> None:
+        """Args:
+        norm: of the vectors (an Identity where there is none).
+        """
+        super().__init__()
+        self.position_buckets = config.position_buckets
+        self.max_distance = config.max_relative_positions
+        self.span = config.position_buckets or config.max_relative_positions
+        self.table = nn.Embedding(2 * self.span, config.hidden_size)
+        self.norm = norm
+
+    def forward(self, distances: Distances) -> tuple[torch.Tensor, torch.Tensor]:
+        """The vectors [2 span, hidden_size], and the number of that of each distance [queries + keys - 1]."""
+        steps = -distances.line
+        if self.position_buckets:
+            middle = self.position_buckets // 2
+            reach = torch.full((), (self.max_distance - 1) / middle, device=steps.device)
+            far = torch.log(steps.abs().clamp(min=middle).float() / middle) / torch.log(reach)
+            far = torch.ceil(far * (middle - 1)) + middle
+            steps = torch.where(steps.abs() <= middle, steps, far.long() * steps.sign())
+        return self.norm(self.table.weight), (steps + self.span).clamp(0, 2 * self.span - 1)

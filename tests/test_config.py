@@ -36,7 +36,7 @@ from weft.configuration_weft import AUTO_MAP
         ({"hidden_dropout": 1}, "hidden_dropout=1 is not allowed"),
         ({"hidden_dropout": float("nan")}, "hidden_dropout=nan is not allowed"),
         ({"classifier_dropout": 1.0}, r"classifier_dropout=1\.0 is not allowed: it must be in \[0, 1\)"),
-        ({"classifier_pooling": "max"}, "classifier_pooling='max' is unknown: choose one of cls, mean, last, or None"),
+        ({"classifier_pooling": "max"}, "classifier_pooling='max' is unknown: choose one of cls, mean, last, None"),
         ({"classifier_pooling": "cls"}, "classifier_pooling='cls' cannot work with is_causal=True, where the first"),
         ({"hidden_size": "32"}, "hidden_size.*expected int, got str"),
         ({"qk_norm": "yes"}, "qk_norm.*expected bool, got str"),

@@ -204,8 +204,8 @@ def test_positions_stay_exact_in_half_precision(dtype: torch.dtype, tmp_path: Pa
     model, _ = make_folder(tmp_path)
     loaded = WeftForCausalLM.from_pretrained(tmp_path, dtype=dtype)
     assert loaded.dtype == dtype
-    assert loaded.model.rotary_emb.inv_freq.dtype == torch.float32
-    assert torch.equal(loaded.model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
+    assert loaded.model.rotary_emb["all"].inv_freq.dtype == torch.float32
+    assert torch.equal(loaded.model.rotary_emb["all"].inv_freq, model.model.rotary_emb["all"].inv_freq)
 
 
 def test_a_checkpoint_saved_in_several_files_loads(tmp_path: Path) -> None:
