@@ -57,6 +57,7 @@ ONLY_IF: dict[str, Callable[[WeftConfig], bool]] = {
         ("position_buckets", "max_relative_positions", "pos_att_type", "norm_rel_ebd"),
         lambda c: c.position_embedding_type == "disentangled",
     ),
+    "max_position_embeddings": lambda c: c.position_embedding_type not in ("t5", "alibi", "none"),
     "attention_scale": lambda c: c.position_embedding_type != "disentangled",
     "qk_norm_over": lambda c: c.qk_norm,
     "norm_bias": lambda c: c.norm_type == "layernorm" and c.norm_affine,

@@ -1,0 +1,47 @@
+"""BLOOM (https://huggingface.co/papers/2211.05100)."""
+
+from weft.interop.family import Family, Head
+from weft.interop.weights import HEADS, module, modules
+
+FAMILY = Family(
+    model_type="bloom",
+    same=(
+        "vocab_size",
+        "hidden_size",
+        "tie_word_embeddings",
+        "initializer_range",
+        "hidden_dropout",
+        "attention_dropout",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+    ),
+    fields={"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "norm_eps": "layer_norm_epsilon"},
+    config={
+        **{"position_embedding_type": "alibi", "norm_type": "layernorm", "qk_norm": False, "embedding_norm": True},
+        **{"mlp_gated": False, "hidden_act": "gelu_pytorch_tanh", "attention_bias": True, "mlp_bias": True},
+    },
+    requires={"apply_residual_connection_post_layernorm": False, "pretraining_tp": 1, "slow_but_exact": False},
+    to_weft=lambda c: {"intermediate_size": 4 * c.hidden_size},
+    body="transformer.",
+    weights=[
+        *module("word_embeddings", "embed_tokens"),
+        *module("word_embeddings_layernorm", "embedding_norm"),
+        *module("h.{i}.input_layernorm", "layers.{i}.input_layernorm"),
+        *module(
+            "h.{i}.self_attention.query_key_value", [f"layers.{{i}}.self_attn.{name}_proj" for name in "qkv"], HEADS
+        ),
+        *module("h.{i}.self_attention.dense", "layers.{i}.self_attn.o_proj"),
+        *module("h.{i}.post_attention_layernorm", "layers.{i}.post_attention_layernorm"),
+        *module("h.{i}.mlp.dense_h_to_4h", "layers.{i}.mlp.up_proj"),
+        *module("h.{i}.mlp.dense_4h_to_h", "layers.{i}.mlp.down_proj"),
+        *module("ln_f", "norm"),
+    ],
+    heads={
+        "base": Head(),
+        "causal": Head(modules("lm_head")),
+        "sequence": Head(modules("score"), {"classifier_bias": False, "classifier_pooling": "last"}),
+        "tokens": Head(modules("classifier")),
+        "question": Head(modules("qa_outputs")),
+    },
+)

@@ -1,0 +1,16 @@
+"""Gemma 3 for text (https://huggingface.co/papers/2503.19786): Gemma 2 with QK-norm and rotary positions of two kinds."""
+
+import dataclasses
+
+from weft.interop import gemma2
+from weft.interop.family import Head
+from weft.interop.qwen3 import HEAD_NORMS
+from weft.interop.weights import modules
+
+FAMILY = dataclasses.replace(
+    gemma2.FAMILY,
+    model_type="gemma3_text",
+    config={**gemma2.FAMILY.config, "qk_norm": True},
+    weights=[*gemma2.FAMILY.weights, *HEAD_NORMS],
+    heads={"base": Head(), "causal": Head(modules("lm_head")), "sequence": gemma2.SCORE},
+)

@@ -1,0 +1,32 @@
+"""GPT-NeoX and Pythia (https://huggingface.co/papers/2204.06745)."""
+
+from weft.interop.family import COMMON, Family, Head
+from weft.interop.weights import HEADS, module, modules
+
+FAMILY = Family(
+    model_type="gpt_neox",
+    same=(*COMMON, "hidden_act", "attention_bias", "hidden_dropout", "attention_dropout", "rope_parameters"),
+    fields={"norm_eps": "layer_norm_eps", "parallel_residual": "use_parallel_residual"},
+    config={"norm_type": "layernorm", "qk_norm": False, "mlp_gated": False, "mlp_bias": True},
+    body="gpt_neox.",
+    weights=[
+        *module("embed_in", "embed_tokens"),
+        *module("layers.{i}.input_layernorm"),
+        *module("layers.{i}.post_attention_layernorm"),
+        *module(
+            "layers.{i}.attention.query_key_value", [f"layers.{{i}}.self_attn.{name}_proj" for name in "qkv"], HEADS
+        ),
+        *module("layers.{i}.attention.dense", "layers.{i}.self_attn.o_proj"),
+        *module("layers.{i}.mlp.dense_h_to_4h", "layers.{i}.mlp.up_proj"),
+        *module("layers.{i}.mlp.dense_4h_to_h", "layers.{i}.mlp.down_proj"),
+        *module("final_layer_norm", "norm"),
+    ],
+    heads={
+        "base": Head(),
+        "causal": Head([*modules("lm_head"), *module("embed_out", "lm_head")]),
+        "sequence": Head(modules("score"), {"classifier_bias": False, "classifier_pooling": "last"}),
+        "tokens": Head(modules("classifier")),
+        "question": Head(modules("qa_outputs")),
+    },
+    ignored=[r"\.attention\.(bias|masked_bias)$", r"inv_freq$"],
+)

@@ -1,0 +1,21 @@
+"""OLMo 2 (https://huggingface.co/papers/2501.00656): norms of outputs only, QK-norm over all heads."""
+
+from weft.interop.family import Family, Head
+from weft.interop.llama import FIELDS, GATED_LAYER, OUTSIDE, SAME
+from weft.interop.qwen3 import HEAD_NORMS
+from weft.interop.weights import module, modules
+
+FAMILY = Family(
+    model_type="olmo2",
+    same=(*(name for name in SAME if name != "head_dim"), "rope_parameters"),
+    fields=FIELDS,
+    config={"qk_norm": True, "qk_norm_over": "width", "norm_position": "output"},
+    weights=[
+        *OUTSIDE,
+        *GATED_LAYER,
+        *HEAD_NORMS,
+        *module("layers.{i}.post_attention_layernorm", "layers.{i}.attention_output_norm"),
+        *module("layers.{i}.post_feedforward_layernorm", "layers.{i}.mlp_output_norm"),
+    ],
+    heads={"base": Head(), "causal": Head(modules("lm_head"))},
+)
