@@ -18,10 +18,7 @@ class WeftRMSNorm(nn.Module):
     """Divide by the root mean square, then scale (https://huggingface.co/papers/1910.07467)."""
 
     def __init__(self, width: int, eps: float, affine: bool = True, offset: float = 0.0) -> None:
-        """Args:
-        affine: whether there is a scale.
-        offset: added to the weight: with 1.0 (Gemma) weights around 0 scale by 1.
-        """
+        """`affine`: whether there is a scale; `offset`: added to it, with 1.0 (Gemma) weights around 0 scale by 1."""
         super().__init__()
         self.width, self.eps, self.offset = width, eps, offset
         self.register_parameter("weight", nn.Parameter(torch.full((width,), 1.0 - offset)) if affine else None)
@@ -72,8 +69,8 @@ NORM_PLACES = {
 
 class WeftLayer(GradientCheckpointingLayer):
     """Attention, in a decoder of an encoder-decoder attention to the encoder's states, then the feed-forward: each
-    added to the residual stream. With `parallel_residual` attention and feed-forward read the same input (GPT-NeoX,
-    https://huggingface.co/papers/2204.06745)."""
+    added to the residual stream. With `parallel_residual` the feed-forward reads what the (first) attention reads
+    (GPT-NeoX, https://huggingface.co/papers/2204.06745)."""
 
     def __init__(self, config: PreTrainedConfig, layer_idx: int, is_cross: bool = False) -> None:
         super().__init__()
@@ -107,59 +104,31 @@ class WeftLayer(GradientCheckpointingLayer):
         cross_mask: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Args:
-        hidden_states: [batch, tokens, hidden_size]; the rest goes to the attention.
-        encoder_hidden_states, cross_mask: what attention to the encoder sees.
-        """
+        """[batch, tokens, hidden_size] to the same; attention to the encoder sees `encoder_hidden_states` under
+        `cross_mask`, and `kwargs` go to both attentions."""
         mixed, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
         mixed = self.dropout(self.attention_output_norm(mixed))
-        if self.is_parallel:
-            inner = self.mlp_output_norm(self.mlp(self.post_attention_layernorm(hidden_states)))
-            return hidden_states + mixed + self.dropout(inner)
-        hidden_states = self.attention_residual_norm(hidden_states + mixed)
+        read_by_mlp, hidden_states = hidden_states, self.attention_residual_norm(hidden_states + mixed)
         if self.is_cross:
             kwargs |= {"attention_mask": cross_mask, "position_embeddings": None, "relative": None, "is_causal": False}
             mixed, _ = self.cross_attn(self.cross_input_norm(hidden_states), encoder_hidden_states, **kwargs)
             mixed = self.dropout(self.cross_output_norm(mixed))
             hidden_states = self.cross_residual_norm(hidden_states + mixed)
-        inner = self.mlp_output_norm(self.mlp(self.post_attention_layernorm(hidden_states)))
+        read_by_mlp = read_by_mlp if self.is_parallel else hidden_states
+        inner = self.mlp_output_norm(self.mlp(self.post_attention_layernorm(read_by_mlp)))
         return self.mlp_residual_norm(hidden_states + self.dropout(inner))
 
 
-class WeftHeadTransform(nn.Module):
-    """What may stand before the language-model head's output matrix: dense map, activation, norm
-    (BERT, https://huggingface.co/papers/1810.04805)."""
+class WeftTransform(nn.Module):
+    """What may stand before an output matrix: dense map, activation, norm. Language-model heads have it in BERT
+    (https://huggingface.co/papers/1810.04805), classification heads in ModernBERT; BERT's pooler and RoBERTa's dense
+    layer are it with "tanh" and no norm."""
 
-    def __init__(self, config: PreTrainedConfig) -> None:
+    def __init__(self, config: PreTrainedConfig, activation: str, bias: bool, has_norm: bool) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.lm_head_transform_bias)
-        self.act_fn = ACT2FN[config.hidden_act]
-        self.norm = make_norm(config, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.act_fn(self.dense(hidden_states)))
-
-
-class WeftPooler(nn.Module):
-    """Dense map and tanh of one hidden state for each document, as in BERT."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.dense(hidden_states))
-
-
-class WeftClassifierTransform(nn.Module):
-    """What may stand before the output matrix of a classification head: dense map, activation and, as in ModernBERT, a
-    norm (BERT's pooler and RoBERTa's dense layer are this with "tanh")."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.classifier_transform_bias)
-        self.act_fn = ACT2FN[config.classifier_transform]
-        self.norm = make_norm(config, config.hidden_size) if config.classifier_transform_norm else nn.Identity()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.act_fn = ACT2FN[activation]
+        self.norm = make_norm(config, config.hidden_size) if has_norm else nn.Identity()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.norm(self.act_fn(self.dense(hidden_states)))
@@ -187,10 +156,9 @@ def dropout(share: float) -> nn.Module:
 def init_weights(module: nn.Module, config: PreTrainedConfig) -> None:
     """Initial weights that differ from transformers' defaults (normal with initializer_range, norms at 1).
 
-    The projections that write to the residual stream start smaller, so that its variance does not grow with the
-    number of layers (GPT-2). They are marked, and not reached through the module that holds them, because
-    transformers passes over modules without parameters of their own.
-    """
+    The projections that write to the residual stream start smaller, so that its variance does not grow with the number
+    of layers (GPT-2). They are marked, and not reached through the module that holds them, because transformers passes
+    over modules without parameters of their own."""
     std = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
     if getattr(module, "writes_to_residual", False):
         init.normal_(module.weight, mean=0.0, std=std)

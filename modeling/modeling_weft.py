@@ -43,11 +43,9 @@ from .attention import (
 from .configuration_weft import AUTO_MAP, WeftConfig
 from .layers import (
     NORM_PLACES,
-    WeftClassifierTransform,
-    WeftHeadTransform,
     WeftLayer,
-    WeftPooler,
     WeftTokenEmbedding,
+    WeftTransform,
     dropout,
     init_weights,
     make_norm,
@@ -128,9 +126,10 @@ class WeftModel(WeftPreTrainedModel):
     """The stack without a head; its direction of attention is the config's `is_causal`. With `is_encoder_decoder` the
     class makes a `WeftEncoderDecoderModel`."""
 
-    def __new__(cls, config: WeftConfig, *args: Any, **kwargs: Any) -> "WeftModel":
-        # AutoModel knows one class for each kind of config
-        return super().__new__(WeftEncoderDecoderModel if cls is WeftModel and config.is_encoder_decoder else cls)
+    def __new__(cls, config: WeftConfig | None = None, *args: Any, **kwargs: Any) -> "WeftModel":
+        # AutoModel knows one class for each kind of config; copying and pickling give none
+        two_stacks = cls is WeftModel and config is not None and config.is_encoder_decoder
+        return super().__new__(WeftEncoderDecoderModel if two_stacks else cls)
 
     def __init__(self, config: WeftConfig) -> None:
         super().__init__(config)
@@ -426,7 +425,8 @@ class WeftLanguageModel(WeftPreTrainedModel):
         self.check_role(config)
         self.model = WeftModel(config)
         self.vocab_size = config.vocab_size
-        self.head_transform = WeftHeadTransform(config) if config.lm_head_transform else nn.Identity()
+        transform = (config.hidden_act, config.lm_head_transform_bias, True)
+        self.head_transform = WeftTransform(config, *transform) if config.lm_head_transform else nn.Identity()
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
 
     def get_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -704,7 +704,7 @@ class WeftForPreTraining(WeftLanguageModel):
 
     def __init__(self, config: WeftConfig) -> None:
         super().__init__(config)
-        self.pooler = WeftPooler(config)
+        self.pooler = WeftTransform(config, "tanh", bias=True, has_norm=False)
         self.seq_relationship = nn.Linear(config.hidden_size, 2)
         self.loss_function = masked_lm_loss
         self.post_init()
@@ -795,7 +795,8 @@ class WeftTaskModel(WeftPreTrainedModel):
         self.model = WeftModel(config)
         self.dropout = dropout(config.classifier_dropout)
         has_transform = config.classifier_transform and (self.is_of_document or config.classifier_transform_tokens)
-        self.classifier_transform = WeftClassifierTransform(config) if has_transform else nn.Identity()
+        transform = (config.classifier_transform, config.classifier_transform_bias, config.classifier_transform_norm)
+        self.classifier_transform = WeftTransform(config, *transform) if has_transform else nn.Identity()
 
     def read(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """What an output matrix is given of hidden states [..., hidden_size]."""
