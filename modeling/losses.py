@@ -1,6 +1,7 @@
 """Losses that divide by the number of targets they are told of, so that how a batch is cut changes nothing.
 
-Those of classification take plain logits and serve models of any family.
+Those of classification take plain logits and serve models of any family. All return a scalar in float32 (float64 for
+float64 logits), 0 without any target.
 """
 
 from typing import Any
@@ -26,19 +27,15 @@ def causal_lm_loss(
         logits: [batch, tokens, vocab_size].
         labels: [batch, tokens], aligned with the input: logits at i are compared with labels at i + 1.
         vocab_size: size of the last dimension of `logits`.
-        num_items_in_batch: number of targets of the whole step, over all micro-batches and processes; the sum
-            is divided by it. None: the mean over this call's targets.
+        num_items_in_batch: number of targets of the whole step, over all micro-batches and processes; the sum is
+            divided by it. None: the mean over this call's targets.
         ignore_index: label of what is not a target.
         shift_labels: [batch, tokens], targets already aligned with the logits; used instead of `labels`.
-
-    Returns:
-        A scalar in float32 (float64 for float64 logits).
     """
     if shift_labels is None:
         shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-    return token_cross_entropy(
-        logits.reshape(-1, vocab_size), shift_labels.reshape(-1), num_items_in_batch, ignore_index
-    )
+    logits, targets = logits.reshape(-1, vocab_size), shift_labels.reshape(-1)
+    return token_cross_entropy(logits, targets, num_items_in_batch, ignore_index)
 
 
 def masked_lm_loss(
@@ -60,14 +57,15 @@ def masked_lm_loss(
             this call.
         loss_weights: [...], what each target counts; None: 1.
         nats: [...], `target_nats` of logits and labels, where that was computed before.
-
-    Returns:
-        A scalar in float32 (float64 for float64 logits).
     """
+    labels = labels.reshape(-1)
     if nats is None:
-        nats = target_nats(logits.reshape(-1, vocab_size), labels.reshape(-1), ignore_index)
-    weights = None if loss_weights is None else loss_weights.reshape(-1)
-    return _mean(nats.reshape(-1), labels.reshape(-1), num_items_in_batch, ignore_index, weights)
+        nats = target_nats(logits.reshape(-1, vocab_size), labels, ignore_index)
+    nats, counts = nats.reshape(-1), labels.to(nats.device) != ignore_index
+    if loss_weights is not None:
+        weights = loss_weights.reshape(-1).to(nats)
+        nats, counts = nats * weights, weights * counts
+    return _mean(nats, counts, num_items_in_batch)
 
 
 def token_cross_entropy(
@@ -77,29 +75,14 @@ def token_cross_entropy(
     ignore_index: int = IGNORE_INDEX,
 ) -> torch.Tensor:
     """Cross-entropy of logits [n, classes] against targets [n]: the sum divided by `num_items_in_batch`, or by the
-    number of the targets that are not `ignore_index`. Without any target it is 0."""
-    return _mean(target_nats(logits, targets, ignore_index), targets, num_items_in_batch, ignore_index)
+    number of the targets that are not `ignore_index`."""
+    return _mean(target_nats(logits, targets, ignore_index), targets != ignore_index, num_items_in_batch)
 
 
-def _mean(
-    nats: torch.Tensor,
-    targets: torch.Tensor,
-    num_items_in_batch: torch.Tensor | int | None,
-    ignore_index: int,
-    weights: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The sum of nats [n], weighted by `weights` [n] where they are given, over the number (or weight) of targets."""
-    if weights is not None:
-        weights = weights.to(nats)
-        nats = nats * weights
-    if num_items_in_batch is None:
-        is_target = targets.to(nats.device) != ignore_index
-        num_items_in_batch = is_target.sum() if weights is None else (weights * is_target).sum()
-    return _divide(nats.sum(), num_items_in_batch)
-
-
-def _divide(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:
-    """total / count in the dtype of total, and total where count is 0."""
+def _mean(losses: torch.Tensor, counts: torch.Tensor, num_items_in_batch: torch.Tensor | float | None) -> torch.Tensor:
+    """The sum of losses over `num_items_in_batch`, or where that is None over the sum of `counts`, what each of them
+    counts; the sum alone where that is 0."""
+    total, count = losses.sum(), counts.sum() if num_items_in_batch is None else num_items_in_batch
     if torch.is_tensor(count):
         count = count.to(total.device, total.dtype if count.is_floating_point() else None)
         return total / torch.where(count == 0, 1, count)
@@ -120,15 +103,10 @@ def target_nats(
 ) -> torch.Tensor:
     """Cross-entropy of each row of logits [n, classes] against its target [n]: [n], 0 at `ignore_index`; half
     precision is computed in float32. `class_weights` [classes] and `label_smoothing` as in PyTorch's cross_entropy."""
-    logits = _lift(logits)
-    return nn.functional.cross_entropy(
-        logits,
-        targets.to(logits.device),
-        weight=None if class_weights is None else class_weights.to(logits),
-        ignore_index=ignore_index,
-        reduction="none",
-        label_smoothing=label_smoothing,
-    )
+    logits, targets = _lift(logits), targets.to(logits.device)
+    weight = None if class_weights is None else class_weights.to(logits)
+    options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+    return nn.functional.cross_entropy(logits, targets, weight, reduction="none", **options)
 
 
 def find_problem_type(problem_type: str | None, num_labels: int, labels: torch.Tensor) -> str:
@@ -152,9 +130,7 @@ def count_targets(
         labels: as the loss takes them: of sequences, tokens, choices, or the first tokens of answers.
         problem_type: as in `find_problem_type`; None: class numbers.
         class_weights: [classes], as the loss takes them.
-
-    Returns:
-        A scalar: the number of labels (of several labels at once and of regression: of their entries) that are
+    Returns: a scalar, the number of labels (of several labels at once and of regression: of their entries) that are
         targets, or of class numbers with class_weights the sum of their weights.
     """
     if problem_type == "regression":
@@ -182,18 +158,12 @@ def sequence_classification_loss(
             "multi_label_classification": [documents, num_labels] from 0 to 1, -100 where an entry is no target;
             "regression": [documents, num_labels], or with one label [documents], NaN where an entry is no target.
         problem_type: None: as in `find_problem_type`.
-        num_items_in_batch: what the sum is divided by: `count_targets` of the labels of the whole step. None: of
-            these.
+        num_items_in_batch: what the sum is divided by: `count_targets` of the labels of the whole step. None: of these.
         class_weights: [num_labels], what each class counts; of several labels at once what a label counts where it is
             1 (`pos_weight` of PyTorch's binary_cross_entropy_with_logits).
         label_smoothing: share of each target that is spread over all classes; of several labels at once, over 0 and 1.
-
-    Returns:
-        A scalar in float32 (float64 for float64 logits), 0 without any target.
-
-    Raises:
-        ValueError: labels that are no class numbers where such are needed, or class_weights or label_smoothing for
-            a regression.
+    Raises: ValueError for labels that are no class numbers where such are needed, and for class_weights or
+        label_smoothing of a regression.
     """
     problem_type = find_problem_type(problem_type, logits.shape[-1], labels)
     if problem_type == "single_label_classification":
@@ -212,9 +182,7 @@ def sequence_classification_loss(
             )
         is_target = ~labels.isnan()
         losses = (logits - labels.where(is_target, 0).to(logits)).square()
-    if num_items_in_batch is None:
-        num_items_in_batch = count_targets(labels, problem_type)
-    return _divide(losses.where(is_target, 0).sum(), num_items_in_batch)
+    return _mean(losses.where(is_target, 0), is_target, num_items_in_batch)
 
 
 def token_classification_loss(
@@ -229,28 +197,18 @@ def token_classification_loss(
 
     Args:
         logits: [..., classes].
-        labels: class numbers [...], -100 where there is no target.
+        labels: class numbers [...], -100 where there is no target; others are refused with a ValueError.
         num_items_in_batch, class_weights, label_smoothing: as in `sequence_classification_loss`. Smoothing gives every
             class a share: it has no meaning where logits of choices that do not exist are the dtype's minimum.
-
-    Returns:
-        A scalar in float32 (float64 for float64 logits), 0 without any target.
-
-    Raises:
-        ValueError: labels that are no class numbers.
     """
     if labels.is_floating_point():
         raise ValueError(
             f"The labels must be class numbers (torch.int64), but they are {labels.dtype}: give such, or set "
             "problem_type='multi_label_classification' or 'regression' in the config."
         )
-    labels = labels.reshape(-1).long()
-    nats = target_nats(
-        logits.reshape(-1, logits.shape[-1]), labels, class_weights=class_weights, label_smoothing=label_smoothing
-    )
-    if num_items_in_batch is None:
-        num_items_in_batch = count_targets(labels, class_weights=class_weights)
-    return _divide(nats.sum(), num_items_in_batch)
+    logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1).long()
+    nats = target_nats(logits, labels, class_weights=class_weights, label_smoothing=label_smoothing)
+    return _mean(nats, count_targets(labels, class_weights=class_weights), num_items_in_batch)
 
 
 def question_answering_loss(
@@ -269,9 +227,6 @@ def question_answering_loss(
             is outside of the tokens, is no target.
         num_items_in_batch: the number of answers of the whole step, which both sums are divided by. None: each by the
             number of its own targets.
-
-    Returns:
-        A scalar in float32 (float64 for float64 logits), 0 without any target.
     """
     losses = []
     for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
