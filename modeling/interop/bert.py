@@ -1,7 +1,7 @@
 """BERT (https://huggingface.co/papers/1810.04805)."""
 
 from weft.interop.family import COMMON, Family, Head
-from weft.interop.weights import Weight, module, modules
+from weft.interop.weights import module, modules
 
 EMBEDDINGS = [
     *module("embeddings.word_embeddings", "embed_tokens"),
@@ -23,7 +23,6 @@ PREDICTIONS = [
     *module("cls.predictions.transform.dense", "head_transform.dense"),
     *module("cls.predictions.transform.LayerNorm", "head_transform.norm"),
     *module("cls.predictions.decoder", "lm_head"),
-    Weight("cls.predictions.bias", ("lm_head.bias",)),
 ]
 CONFIG = {
     **{"position_embedding_type": "learned", "is_causal": False, "qk_norm": False, "mlp_gated": False},
@@ -35,6 +34,8 @@ FIELDS = {
     "hidden_dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
 }
+# The output bias once more, which transformers reads only to tie it to the one above
+BIAS_COPY = r"^cls\.predictions\.bias$"
 POOLER = r"(^|\.)pooler\."
 
 
@@ -78,5 +79,5 @@ FAMILY = Family(
         "tokens": Head(modules("classifier")),
         "question": Head(modules("qa_outputs")),
     },
-    ignored=[r"position_ids$", r"token_type_ids$"],
+    ignored=[r"position_ids$", r"token_type_ids$", BIAS_COPY],
 )

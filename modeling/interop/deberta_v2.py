@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from weft.interop.bert import CONFIG, FIELDS, LAYER, PREDICTIONS
+from weft.interop.bert import BIAS_COPY, CONFIG, FIELDS, LAYER, PREDICTIONS
 from weft.interop.family import COMMON, Family, Head
 from weft.interop.weights import Weight, module, modules
 
@@ -66,5 +66,5 @@ FAMILY = Family(
         "tokens": Head(modules("classifier")),
         "question": Head(modules("qa_outputs")),
     },
-    ignored=[r"position_ids$"],
+    ignored=[r"position_ids$", BIAS_COPY],
 )

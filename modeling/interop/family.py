@@ -251,11 +251,14 @@ def weft_class(head: str) -> type[PreTrainedModel]:
 
 def find_head(architecture: str, model_type: str) -> str:
     """The head of a class of transformers or Weft, by its name; raises InteropError for one that is not known."""
+    if architecture == "WeftEncoderDecoderModel":  # what AutoModel makes of a config with is_encoder_decoder
+        return "base"
     for head, (own, names) in HEADS.items():
         theirs = names.get(model_type)
         if architecture in (theirs if isinstance(theirs, tuple | list) else (theirs, own)):
             return head
-    raise InteropError(f"the class {architecture} is not converted: choose one of {', '.join(HEADS)}.")
+    known = ", ".join(own for own, _ in HEADS.values())
+    raise InteropError(f"a checkpoint of the class {architecture} is not converted: there is {known}.")
 
 
 def relevant_fields(config: WeftConfig, head: str) -> list[str]:

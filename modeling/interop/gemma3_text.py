@@ -1,4 +1,4 @@
-"""Gemma 3 for text (https://huggingface.co/papers/2503.19786): Gemma 2 with QK-norm and rotary positions of two kinds."""
+"""Gemma 3 for text (https://huggingface.co/papers/2503.19786): Gemma 2 with QK-norm and two rotary sets."""
 
 import dataclasses
 

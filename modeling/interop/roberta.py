@@ -2,7 +2,7 @@
 
 from weft.interop.bert import CONFIG, EMBEDDINGS, FIELDS, LAYER, POOLER, classifier_dropout
 from weft.interop.family import COMMON, Family, Head
-from weft.interop.weights import Weight, module, modules
+from weft.interop.weights import module, modules
 
 DROPOUT = classifier_dropout()
 POOLED = {"classifier_pooling": "cls", "classifier_transform": "tanh"}
@@ -31,7 +31,6 @@ FAMILY = Family(
                 *module("lm_head.dense", "head_transform.dense"),
                 *module("lm_head.layer_norm", "head_transform.norm"),
                 *module("lm_head.decoder", "lm_head"),
-                Weight("lm_head.bias", ("lm_head.bias",)),
             ]
         ),
         "sequence": Head(
@@ -44,5 +43,5 @@ FAMILY = Family(
         "tokens": Head(modules("classifier")),
         "question": Head(modules("qa_outputs")),
     },
-    ignored=[r"position_ids$", r"token_type_ids$"],
+    ignored=[r"position_ids$", r"token_type_ids$", r"^lm_head\.bias$"],  # a copy of the decoder's,
 )
