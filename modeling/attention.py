@@ -6,16 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import masking_utils
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.integrations.flex_attention import compile_friendly_flex_attention
-from transformers.masking_utils import (
-    and_masks,
-    create_bidirectional_mask,
-    create_bidirectional_sliding_window_mask,
-    create_causal_mask,
-    create_sliding_window_causal_mask,
-)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_tracing
 
@@ -23,10 +17,10 @@ from .positions import Distances, ScoreBias, WeftRelativeBuckets, rotate
 
 # (layer type, causal?) -> who may look at whom
 MASK_FUNCTIONS: dict[tuple[str, bool], Callable[..., Any]] = {
-    ("full_attention", True): create_causal_mask,
-    ("full_attention", False): create_bidirectional_mask,
-    ("sliding_attention", True): create_sliding_window_causal_mask,
-    ("sliding_attention", False): create_bidirectional_sliding_window_mask,
+    ("full_attention", True): masking_utils.create_causal_mask,
+    ("full_attention", False): masking_utils.create_bidirectional_mask,
+    ("sliding_attention", True): masking_utils.create_sliding_window_causal_mask,
+    ("sliding_attention", False): masking_utils.create_bidirectional_sliding_window_mask,
 }
 
 
@@ -53,19 +47,16 @@ def _last_tokens(is_token: torch.Tensor) -> torch.Tensor:
 def find_documents(
     position_ids: torch.Tensor | None, attention_mask: Any, past_key_values: Cache | None
 ) -> torch.Tensor | None:
-    """Number the documents of each row: a new one begins wherever positions do not grow by 1.
-
-    Padding never begins a document, and a document may go on behind padding. Padding gets the id -1: padded
-    tokens see each other only, so no row of the mask is empty and no other mask is needed.
+    """Number the documents of each row: a new one begins wherever positions do not grow by 1. Padding never begins a
+    document, and a document may go on behind padding. Padding gets the id -1: padded tokens see each other only, so no
+    row of the mask is empty and no other mask is needed.
 
     Args:
         position_ids: [batch, tokens] as the caller gave them, or None.
         attention_mask: [batch, tokens], 1 for tokens and 0 for padding, or None. A ready-made mask (4-D, or a dict)
             is obeyed as it is: no documents.
         past_key_values: nothing is looked for once it holds tokens.
-
-    Returns:
-        Ids [batch, tokens], or None where every row holds one document (not looked at while tracing).
+    Returns: ids [batch, tokens], or None where every row holds one document (not looked at while tracing).
     """
     nothing_to_tell = position_ids is None or position_ids.shape[-1] == 1 or is_ready_made(attention_mask)
     if nothing_to_tell or _holds_tokens(past_key_values):
@@ -92,42 +83,24 @@ def document_places(hidden_states: torch.Tensor, attention_mask: Any, documents:
         hidden_states: [batch, tokens, hidden_size].
         attention_mask: as in `find_documents`.
         documents: what that returned.
-
-    Returns:
-        Indices [documents, longest document, or tokens where rows are not packed] into the batch's tokens, row after
-        row; -1 behind a document's last token.
+    Returns: indices [documents, longest document, or tokens where rows are not packed] into the batch's tokens, row
+        after row; -1 behind a document's last token.
     """
-    batch_size, tokens = hidden_states.shape[:2]
+    (batch_size, tokens), is_packed = hidden_states.shape[:2], documents is not None
     if documents is None:
-        total = batch_size
-        numbers = torch.arange(batch_size, device=hidden_states.device)[:, None].expand(-1, tokens)
         is_token = token_mask(attention_mask, tokens)
+        documents = torch.zeros((), dtype=torch.long, device=hidden_states.device)
         if is_token is not None:
-            numbers = numbers.where(is_token | ~is_token.any(dim=-1, keepdim=True), total)
-    else:
-        documents = documents.expand(batch_size, -1)
-        in_row = documents.amax(dim=-1) + 1
-        total = int(in_row.sum())
-        numbers = (documents + (in_row.cumsum(0) - in_row)[:, None]).where(documents >= 0, total)
+            documents = documents.where(is_token | ~is_token.any(dim=-1, keepdim=True), -1)
+    documents = documents.expand(batch_size, tokens)
+    in_row = documents.amax(dim=-1) + 1
+    total = int(in_row.sum()) if is_packed else batch_size
+    numbers = (documents + (in_row.cumsum(0) - in_row)[:, None]).where(documents >= 0, total)
     sorted_numbers, order = numbers.flatten().sort(stable=True)
     bounds = torch.searchsorted(sorted_numbers, torch.arange(total + 1, device=order.device))
     lengths = bounds.diff()[:, None]
-    steps = torch.arange(tokens if documents is None else int(lengths.max()), device=order.device)
+    steps = torch.arange(int(lengths.max()) if is_packed else tokens, device=order.device)
     return order[(bounds[:-1, None] + steps).clamp(max=order.shape[0] - 1)].where(steps < lengths, -1)
-
-
-def first_tokens(hidden_states: torch.Tensor, attention_mask: Any, position_ids: torch.Tensor | None) -> torch.Tensor:
-    """Where each document begins: of packed rows all in order, else the first token of each row that is not padding.
-
-    Args:
-        hidden_states: [batch, tokens, hidden_size].
-        attention_mask, position_ids: as in `find_documents`.
-
-    Returns:
-        Indices [documents] into the batch's tokens, row after row.
-    """
-    documents = find_documents(position_ids, attention_mask, None)
-    return document_places(hidden_states, attention_mask, documents)[:, 0]
 
 
 def previous_tokens(
@@ -138,14 +111,11 @@ def previous_tokens(
     Args:
         hidden_states: [batch, tokens, hidden_size].
         attention_mask, position_ids: as in `find_documents`.
-
-    Returns:
-        Indices [batch, tokens] into the row.
+    Returns: indices [batch, tokens] into the row.
     """
     index = torch.arange(hidden_states.shape[1], device=hidden_states.device).expand(hidden_states.shape[:2])
-    previous = index - 1
-    if attention_mask is not None and not is_ready_made(attention_mask):
-        previous = _last_tokens(attention_mask.bool())
+    is_token = token_mask(attention_mask, hidden_states.shape[1])
+    previous = index - 1 if is_token is None else _last_tokens(is_token)
     documents = find_documents(position_ids, attention_mask, None)
     if documents is not None:
         documents = documents.expand_as(index)
@@ -181,10 +151,8 @@ def create_masks(
             before, as it would if `is_causal` were set.
         prefix_mask: bool [batch, tokens]; tokens that see each other in both directions in a causal model (prefix
             language model, https://huggingface.co/papers/1910.10683). Passed over once the cache holds tokens.
-
-    Raises:
-        ValueError: causal_rows or prefix_mask on flash attention, which has one direction for a whole batch, or beside
-            a mask that is ready-made.
+    Raises: ValueError for causal_rows or prefix_mask on flash attention, which has one direction for a whole batch, or
+        beside a mask that is ready-made.
     """
     prefix_mask = None if _holds_tokens(past_key_values) else prefix_mask
     for name, value in (("causal_rows", causal_rows), ("prefix_mask", prefix_mask)):
@@ -200,56 +168,56 @@ def create_masks(
             )
     if isinstance(attention_mask, dict):
         return attention_mask
-    new, edits = inputs_embeds.shape[1], []
-    longest = new
+    layer_types, tokens = dict.fromkeys(config.layer_types), inputs_embeds.shape[1]
+    longest, edits = tokens, []
     if past_key_values is not None and (documents is not None or prefix_mask is not None):
-        longest = max(past_key_values.get_mask_sizes(new, index)[0] for index in range(config.num_hidden_layers))
+        longest = max(past_key_values.get_mask_sizes(tokens, index)[0] for index in range(config.num_hidden_layers))
     if documents is not None:
         attention_mask = None
-        documents = nn.functional.pad(documents.expand(inputs_embeds.shape[0], -1), (0, longest - new), value=-1)
+        documents = nn.functional.pad(documents.expand(inputs_embeds.shape[0], -1), (0, longest - tokens), value=-1)
+        plain = past_key_values is None and causal_rows is None and prefix_mask is None
+        if config._attn_implementation == "sdpa" and plain:
+            return {layer_type: _document_mask(documents, config, layer_type) for layer_type in layer_types}
 
         def see_own_document(batch: Any, head: Any, query: Any, key: Any) -> Any:
             return documents[batch, query] == documents[batch, key]
 
         edits.append(see_own_document)
-        plain = past_key_values is None and causal_rows is None and prefix_mask is None
-        if config._attn_implementation == "sdpa" and plain:
-            return {
-                layer_type: _document_mask(documents, config, layer_type)
-                for layer_type in dict.fromkeys(config.layer_types)
-            }
     is_causal = None if causal_rows is None else causal_rows.bool()
-    prefix = None if prefix_mask is None else nn.functional.pad(prefix_mask.bool(), (0, longest - new))
+    if prefix_mask is not None:
+        prefix_mask = nn.functional.pad(prefix_mask.bool(), (0, longest - tokens))
+        config = with_direction(config, is_causal=False)  # see_what_came_before says it instead
 
     def edits_of(layer_type: str) -> Callable[..., Any] | None:
         window = config.sliding_window if layer_type == "sliding_attention" else None
 
         def see_what_came_before(batch: Any, head: Any, query: Any, key: Any) -> Any:
             is_seen = key <= query
-            if prefix is not None:
-                is_seen = is_seen | (prefix[batch, query] & prefix[batch, key])
+            if prefix_mask is not None:
+                is_seen = is_seen | (prefix_mask[batch, query] & prefix_mask[batch, key])
             if window is not None:
                 is_seen = is_seen & (key > query - window) & (key < query + window)
             return is_seen if is_causal is None else ~is_causal[batch] | is_seen
 
-        functions = edits if is_causal is None and prefix is None else [*edits, see_what_came_before]
-        return and_masks(*functions) if functions else None
+        functions = edits if is_causal is None and prefix_mask is None else [*edits, see_what_came_before]
+        return masking_utils.and_masks(*functions) if functions else None
 
     return {
-        layer_type: MASK_FUNCTIONS[layer_type, config.is_causal and prefix is None](
-            config=config if prefix is None else _bidirectional(config),
+        layer_type: MASK_FUNCTIONS[layer_type, config.is_causal](
+            config=config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
             and_mask_function=edits_of(layer_type),
         )
-        for layer_type in dict.fromkeys(config.layer_types)
+        for layer_type in layer_types
     }
 
 
-def _bidirectional(config: PreTrainedConfig) -> PreTrainedConfig:
+def with_direction(config: PreTrainedConfig, is_causal: bool) -> PreTrainedConfig:
+    """The same config with that direction of attention."""
     config = copy.copy(config)
-    config.is_causal = False
+    config.is_causal = is_causal
     return config
 
 
@@ -269,9 +237,7 @@ def create_cross_mask(
         encoder_hidden_states: [batch, encoder tokens, anything].
         encoder_attention_mask: as in `create_masks`.
         documents, encoder_documents: ids of `find_documents` of both sides.
-
-    Raises:
-        ValueError: only one side is packed, or both are on flash attention.
+    Raises: ValueError where only one side is packed, or both are on flash attention.
     """
     see_same_document = None
     if documents is not None or encoder_documents is not None:
@@ -280,14 +246,13 @@ def create_cross_mask(
                 "Packed rows of an encoder-decoder need position_ids and decoder_position_ids that both restart with "
                 "each document, and attn_implementation 'sdpa', 'eager' or 'flex_attention'."
             )
-        encoder_attention_mask = None
+        batch_size, encoder_attention_mask = inputs_embeds.shape[0], None
+        documents, encoder_documents = documents.expand(batch_size, -1), encoder_documents.expand(batch_size, -1)
 
         def see_same_document(batch: Any, head: Any, query: Any, key: Any) -> Any:
             return documents[batch, query] == encoder_documents[batch, key]
 
-        documents = documents.expand(inputs_embeds.shape[0], -1)
-        encoder_documents = encoder_documents.expand(inputs_embeds.shape[0], -1)
-    return create_bidirectional_mask(
+    return masking_utils.create_bidirectional_mask(
         config=config,
         inputs_embeds=inputs_embeds,
         attention_mask=encoder_attention_mask,
@@ -315,19 +280,15 @@ def _document_mask(documents: torch.Tensor, config: PreTrainedConfig, layer_type
     distance = index[:, None] - index
     if config.is_causal:
         is_seen = is_seen & (distance >= 0)
-    if layer_type == "sliding_attention":
-        near = distance < config.sliding_window if config.is_causal else distance.abs() <= config.sliding_window
-        is_seen = is_seen & near
+    if layer_type == "sliding_attention":  # without a direction the window does not count the token itself
+        is_seen = is_seen & (distance.abs() < config.sliding_window + (not config.is_causal))
     return is_seen
 
 
 def document_lengths(config: PreTrainedConfig, documents: torch.Tensor, batch_size: int) -> dict[str, Any]:
-    """What flash attention, which takes no mask, reads instead: where each document of the flattened batch ends.
-
-    Returns:
-        Keyword arguments of transformers' flash attention: cumulative lengths [documents + 1] (int32) for queries
-        and keys, and the longest length; nothing for the other backends.
-    """
+    """What flash attention, which takes no mask, reads instead: where each document of the flattened batch ends, as
+    keyword arguments of transformers' flash attention: cumulative lengths [documents + 1] (int32) for queries and keys,
+    and the longest length; nothing for the other backends."""
     if "flash" not in config._attn_implementation:
         return {}
     begins = nn.functional.pad(documents.diff(dim=-1) != 0, (1, 0), value=True).expand(batch_size, -1)
@@ -358,12 +319,9 @@ def eager_attention(
         attention_mask: added to the scores, [batch, 1 or heads, tokens, cached + new tokens], or None.
         softcap: scores are squashed to lie between -softcap and softcap.
         score_bias: added to the scores (after that).
-
-    Returns:
-        The mixture [batch, tokens, heads, head_dim] and the weights [batch, heads, tokens, cached + new tokens].
+    Returns: the mixture [batch, tokens, heads, head_dim] and the weights [batch, heads, tokens, cached + new tokens].
     """
-    key = key.repeat_interleave(module.num_key_value_groups, dim=1)
-    value = value.repeat_interleave(module.num_key_value_groups, dim=1)
+    key, value = (each.repeat_interleave(module.num_key_value_groups, dim=1) for each in (key, value))
     scores = query @ key.transpose(-1, -2) * scaling
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -411,11 +369,8 @@ def flex_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """PyTorch's flex attention (https://arxiv.org/abs/2412.05496), which edits scores one at a time: a bias is never
-    written out. Refused where the CPU kernel has no backward or computes wrong numbers.
-
-    Args: as in `eager_attention`, but attention_mask: a BlockMask, or a tensor that is added to the scores or says
-        which to keep.
-    """
+    written out. Refused where the CPU kernel has no backward or computes wrong numbers. Arguments as in
+    `eager_attention`, but attention_mask: a BlockMask, or a tensor added to the scores or saying which to keep."""
     if query.device.type == "cpu":
         if torch.is_grad_enabled() and query.requires_grad:
             raise ValueError(
@@ -446,26 +401,16 @@ def flex_attention(
     if grouped and query.shape[1] & (query.shape[1] - 1):  # the kernel groups a power of two of heads only
         key, value = (each.repeat_interleave(module.num_key_value_groups, dim=1) for each in (key, value))
         grouped = False
+    blocks = None if torch.is_tensor(attention_mask) else attention_mask
+    options = {"enable_gqa": grouped, "scale": scaling, "kernel_options": kwargs.get("kernel_options")}
     mixed = compile_friendly_flex_attention(
-        query,
-        key,
-        value,
-        score_mod=edit if is_edited else None,
-        block_mask=None if torch.is_tensor(attention_mask) else attention_mask,
-        enable_gqa=grouped,
-        scale=scaling,
-        kernel_options=kwargs.get("kernel_options"),
-        training=module.training,
+        query, key, value, module.training, score_mod=edit if is_edited else None, block_mask=blocks, **options
     )
     return mixed.transpose(1, 2).contiguous(), None
 
 
 # Backends for which this file stands in; all others are transformers' own.
-BACKENDS: dict[str, Callable[..., Any]] = {
-    "eager": eager_attention,
-    "sdpa": sdpa_attention,
-    "flex_attention": flex_attention,
-}
+BACKENDS = {"eager": eager_attention, "sdpa": sdpa_attention, "flex_attention": flex_attention}
 BIASES = ("alibi", "t5", "disentangled")
 
 
@@ -475,11 +420,8 @@ def default_backend(config: PreTrainedConfig) -> str:
 
 
 def check_backend(config: PreTrainedConfig, implementation: str | dict[str, str] | None) -> None:
-    """Refuse a backend that would ignore or fail on something the config asks for.
-
-    Raises:
-        ValueError: it names what, and a backend that can.
-    """
+    """Refuse a backend that would ignore or fail on something the config asks for, with a ValueError that names it and
+    a backend that can."""
     if isinstance(implementation, dict):
         implementation = implementation.get("")
     reason = None if implementation is None else refusal(config, implementation)
@@ -514,14 +456,10 @@ class WeftAttention(nn.Module):
     def __init__(
         self, config: PreTrainedConfig, layer_idx: int, qk_norm: Callable[[int], nn.Module], is_cross: bool = False
     ) -> None:
-        """Args:
-        qk_norm: makes the norm of so many query or key heads (an Identity where there is none).
-        is_cross: whether keys and values come from an encoder.
-        """
+        """`qk_norm` makes the norm of so many query or key heads (an Identity where there is none); `is_cross`: whether
+        keys and values come from an encoder."""
         super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.is_cross = is_cross
+        self.config, self.layer_idx, self.is_cross = config, layer_idx, is_cross
         self.is_causal = config.is_causal and not is_cross
         self.head_dim = config.head_dim
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
@@ -541,7 +479,6 @@ class WeftAttention(nn.Module):
         if not is_cross and config.position_embedding_type == "t5" and config.relative_attention_per_layer:
             self.position_bias = WeftRelativeBuckets(config)
         if not is_cross and config.position_embedding_type == "disentangled":
-            self.kinds_of_terms = config.pos_att_type
             self.scaling = (config.head_dim * (1 + len(config.pos_att_type))) ** -0.5
             self.table_dropout = nn.Dropout(config.hidden_dropout)
 
@@ -561,9 +498,8 @@ class WeftAttention(nn.Module):
             position_embeddings: cos and sin, each [batch, tokens, rotated_dim]; None: nothing is turned.
             relative: what the score bias is made of (see `_score_bias`); None: there is none.
             attention_mask: in the form the backend wants (see `create_masks`).
-
-        Returns:
-            [batch, tokens, hidden_size], and the attention weights where the backend has them.
+            kwargs: for the backend; `is_causal` is the direction that the batch has, whatever the config says.
+        Returns: [batch, tokens, hidden_size], and the attention weights where the backend has them.
         """
         query = self._heads(self.q_norm, self.q_proj(hidden_states))
         if position_embeddings is not None:
@@ -572,8 +508,7 @@ class WeftAttention(nn.Module):
         if self.is_cross:
             key, value = self._encoder_keys(encoder_hidden_states, past_key_values)
         else:
-            key = self._heads(self.k_norm, self.k_proj(hidden_states))
-            value = self._heads(nn.Identity(), self.v_proj(hidden_states))
+            key, value = self._keys(hidden_states)
             if position_embeddings is not None:
                 key = rotate(key, cos, sin, self.config.position_interleaved)
             if isinstance(past_key_values, EncoderDecoderCache):
@@ -581,32 +516,26 @@ class WeftAttention(nn.Module):
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, self.layer_idx)
 
-        window = self.sliding_window
-        if window is not None and not kwargs.get("is_causal", self.is_causal):
+        window, is_causal = self.sliding_window, kwargs.setdefault("is_causal", self.is_causal)
+        if window is not None and not is_causal:
             window += 1  # read by flash attention only, which looks window - 1 to each side where the masks look window
         implementation = self.config._attn_implementation
         attend = BACKENDS.get(implementation) or ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         if relative is not None:
-            kwargs["score_bias"] = self._score_bias(relative, query, key)
-        if self.config.attn_logit_softcapping is not None:
-            kwargs["softcap"] = self.config.attn_logit_softcapping
-        mixed, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            sliding_window=window,
-            **kwargs,
-        )
+            kwargs["score_bias"] = self._score_bias(relative, query, key, is_causal)
+        kwargs |= {"scaling": self.scaling, "sliding_window": window, "softcap": self.config.attn_logit_softcapping}
+        kwargs["dropout"] = self.config.attention_dropout if self.training else 0.0
+        mixed, weights = attend(self, query, key, value, attention_mask, **kwargs)
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights
 
     def _heads(self, norm: nn.Module, projected: torch.Tensor) -> torch.Tensor:
         """[batch, tokens, heads x head_dim] to [batch, heads, tokens, head_dim], normalised per head or over all."""
         normed = norm(projected.view(*projected.shape[:2], *self.normed_shape))
         return normed.view(*projected.shape[:2], -1, self.head_dim).transpose(1, 2)
+
+    def _keys(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of states [batch, tokens, hidden_size]."""
+        return self._heads(self.k_norm, self.k_proj(states)), self._heads(nn.Identity(), self.v_proj(states))
 
     def _encoder_keys(
         self, encoder_hidden_states: torch.Tensor, past_key_values: Cache | None
@@ -616,33 +545,28 @@ class WeftAttention(nn.Module):
         if cached and past_key_values.is_updated.get(self.layer_idx):
             layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
-        key = self._heads(self.k_norm, self.k_proj(encoder_hidden_states))
-        value = self._heads(nn.Identity(), self.v_proj(encoder_hidden_states))
+        key, value = self._keys(encoder_hidden_states)
         if cached:
             key, value = past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
             past_key_values.is_updated[self.layer_idx] = True
         return key, value
 
-    def _score_bias(self, relative: Any, query: torch.Tensor, key: torch.Tensor) -> ScoreBias:
-        """The bias of this layer's scores.
+    def _score_bias(self, relative: Any, query: torch.Tensor, key: torch.Tensor, is_causal: bool) -> ScoreBias:
+        """The bias of this layer's scores of queries and keys [batch, heads, tokens, head_dim].
 
-        Args:
-            relative: a bias that all layers share, as it is; distances, of which this layer has numbers of its own; or,
-                disentangled, distances, the vectors of the buckets [buckets, hidden_size] and the bucket of each
-                distance. The vectors are compared with the queries (what the content says of a position, c2p) and with
-                the keys (p2c) through this layer's own maps.
-            query, key: [batch, heads, tokens, head_dim].
-        """
+        `relative` is a bias that all layers share, as it is; distances, of which this layer has numbers of its own; or,
+        disentangled, distances, the vectors of the buckets [buckets, hidden_size] and the bucket of each distance. The
+        vectors are compared with the queries (what the content says of a position, c2p) and with the keys (p2c) through
+        this layer's own maps."""
         if isinstance(relative, ScoreBias):
             return relative
         if isinstance(relative, Distances):
-            is_causal = self.config.is_causal
             return ScoreBias(relative, self.position_bias(relative, query.dtype, is_causal))
         distances, table, buckets = relative
         table = self.table_dropout(table)[None]
         query_terms = key_terms = None
-        if "c2p" in self.kinds_of_terms:
+        if "c2p" in self.config.pos_att_type:
             query_terms = query @ self._heads(self.k_norm, self.k_proj(table)).transpose(-1, -2) * self.scaling
-        if "p2c" in self.kinds_of_terms:
+        if "p2c" in self.config.pos_att_type:
             key_terms = key @ self._heads(self.q_norm, self.q_proj(table)).transpose(-1, -2) * self.scaling
         return ScoreBias(distances, None, query_terms, key_terms, buckets)

@@ -1,6 +1,5 @@
 """The Weft models: embed -> masks -> positions -> layers -> norm, and the heads."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -35,10 +34,10 @@ from .attention import (
     document_places,
     find_distances,
     find_documents,
-    first_tokens,
     fold_bias,
     previous_tokens,
     token_mask,
+    with_direction,
 )
 from .configuration_weft import AUTO_MAP, WeftConfig
 from .layers import (
@@ -557,10 +556,8 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         **_: Any,
     ) -> dict[str, Any]:
         """Masks that `generate` makes itself for caches of fixed length: causal ones, as this head's always are."""
-        config = copy.copy(config)
-        config.is_causal = True
         documents = find_documents(position_ids, attention_mask, past_key_values)
-        return create_masks(config, inputs_embeds, attention_mask, past_key_values, documents)
+        return create_masks(with_direction(config, True), inputs_embeds, attention_mask, past_key_values, documents)
 
 
 class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
@@ -750,7 +747,8 @@ class WeftForPreTraining(WeftLanguageModel):
         )
         hidden_states = outputs.last_hidden_state
         if pool_from is None:
-            pool_from = first_tokens(hidden_states, attention_mask, position_ids)
+            documents = find_documents(position_ids, attention_mask, None)
+            pool_from = document_places(hidden_states, attention_mask, documents)[:, 0]
         order_logits = self.seq_relationship(self.pooler(hidden_states.flatten(0, 1)[pool_from]))
         order_nats = None
         if next_sentence_label is not None:
