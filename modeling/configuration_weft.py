@@ -318,11 +318,12 @@ class WeftConfig(PreTrainedConfig):
             share = parameters.get("partial_rotary_factor", 1.0)
             if not 0 < share <= 1:
                 raise ValueError(f"{place} has partial_rotary_factor {share}: it must be above 0 and at most 1.")
-            untold = sorted(set(self.layer_types) - set(self.rope_parameters))
-            if name != "all" and untold:
+            untold = set() if name == "all" else set(self.layer_types) - set(self.rope_parameters)
+            if untold:
+                given = ", ".join(self.rope_parameters_by_layer_type())
                 raise ValueError(
-                    f"rope_parameters has a dict for each of {', '.join(self.rope_parameters)}, but layer_types names "
-                    f"{', '.join(untold)}: give one for each, or one dict for all layers."
+                    f"rope_parameters has a dict for {given}, but layer_types names {', '.join(sorted(untold))}: give "
+                    "one for each, or one dict for all layers."
                 )
         unknown = sorted(set(self.layer_types) - set(LAYER_TYPES))
         if unknown:

@@ -11,7 +11,15 @@ from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import weft
-from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining, WeftForSequenceClassification
+from weft import (
+    WeftConfig,
+    WeftForCausalLM,
+    WeftForConditionalGeneration,
+    WeftForMaskedLM,
+    WeftForPreTraining,
+    WeftForSequenceClassification,
+    WeftForTokenClassification,
+)
 from weft.configuration_weft import AUTO_MAP
 
 
@@ -47,9 +55,24 @@ from weft.configuration_weft import AUTO_MAP
             r"partial_rotary_factor 1\.5: it must",
         ),
         (
-            {"rope_parameters": {FULL: {"rope_type": "default"}}},
-            "a dict for each of full_attention",
+            {"rope_parameters": {SLIDING: {"rope_type": "default"}}},
+            "rope_parameters has a dict for sliding_attention, but layer_types names full_attention",
         ),
+        (
+            {"position_embedding_type": "rotary"},
+            "position_embedding_type='rotary' is unknown: choose one of rope, lear",
+        ),
+        ({"norm_type": "batchnorm"}, "norm_type='batchnorm' is unknown: choose one of rmsnorm, layernorm"),
+        ({"norm_position": "none"}, "norm_position='none' is unknown: choose one of pre, post, sandwich, output"),
+        ({"layers_without_positions": [2]}, "layers_without_positions names layer 2, but there are layers 0 to 1"),
+        ({"pos_att_type": ["p2p"]}, "pos_att_type=.*choose among c2p and p2c"),
+        ({"position_embedding_type": "disentangled"}, "needs num_key_value_heads=4, as many as num_attention_heads"),
+        ({"is_encoder_decoder": True, "is_causal": False}, "the decoder is causal, leave is_causal True"),
+        ({"parallel_residual": True, "norm_position": "post"}, "parallel_residual has no sum between"),
+        ({"embedding_scale": 0.0}, r"embedding_scale=0\.0 is not allowed: it must be above 0"),
+        ({"attn_logit_softcapping": -1.0}, r"attn_logit_softcapping=-1\.0 is not allowed: it must be above 0"),
+        ({"position_offset": -1}, "position_offset=-1 is not allowed: it must be at least 0"),
+        ({"is_encoder_decoder": True, "num_decoder_layers": 0}, "num_decoder_layers=0 is not allowed"),
         ({"type_vocab_size": -1}, "type_vocab_size=-1 is not allowed: it must be at least 0"),
         ({"masked_next_token": 1}, "masked_next_token.*expected bool, got int"),
         ({"norm_eps": -1e-6}, "norm_eps=-1e-06 is not allowed: it must be above 0"),
@@ -184,23 +207,85 @@ FAR_FROM_DEFAULT = {
     "lm_head_bias": True,
     "classifier_dropout": 0.25,
     "classifier_pooling": "last",
+    "classifier_transform": "tanh",
+    "classifier_transform_norm": True,
+    "classifier_transform_bias": False,
+    "classifier_transform_tokens": True,
+    "classifier_bias": False,
     "tie_word_embeddings": False,
     "use_cache": False,
     "pad_token_id": 3,
     "bos_token_id": 1,
     "eos_token_id": [2, 5],
+    "norm_type": "layernorm",
+    "norm_affine": False,
+    "norm_bias": False,
+    "norm_offset": 1.0,
+    "norm_position": "sandwich",
+    "first_norm": False,
+    "embedding_norm": True,
+    "embedding_scale": 3.0,
+    "parallel_residual": True,
+    "mlp_gated": False,
+    "qk_norm_over": "width",
+    "attention_scale": 1.5,
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 3.0,
+    "position_embedding_type": "learned",
+    "layers_without_positions": [1],
+    "position_interleaved": True,
+    "position_offset": 2,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+    "relative_attention_per_layer": True,
+    "position_buckets": 6,
+    "max_relative_positions": 12,
+    "pos_att_type": ["p2c"],
+    "norm_rel_ebd": False,
+    "lm_head_transform_bias": True,
+    "lm_head_scale": 0.5,
+    "is_encoder_decoder": True,
+    "num_decoder_layers": 2,
+    "decoder_start_token_id": 4,
+}
+# What a field depends on to have an effect.
+TRANSFORM = {"classifier_transform": "gelu"}
+T5 = {"position_embedding_type": "t5", "layer_types": [FULL] * 3}
+ONLY_WITH: dict[str, dict[str, Any]] = {
+    "norm_bias": {"norm_type": "layernorm"},
+    "position_offset": {"position_embedding_type": "learned", "max_position_embeddings": 64},
+    "position_embedding_type": {"max_position_embeddings": 64},
+    **{name: T5 for name in FAR_FROM_DEFAULT if name.startswith("relative_attention")},
+    **{
+        name: {"position_embedding_type": "disentangled"}
+        for name in ("position_buckets", "max_relative_positions", "pos_att_type", "norm_rel_ebd")
+    },
+    "lm_head_transform_bias": {"lm_head_transform": True},
+    "classifier_transform_norm": TRANSFORM,
+    "classifier_transform_bias": TRANSFORM,
+    "classifier_transform_tokens": TRANSFORM,
+    "num_decoder_layers": {"is_encoder_decoder": True},
+    "decoder_start_token_id": {"is_encoder_decoder": True},
+}
+NOT_ALL_AT_ONCE = {
+    **{"is_encoder_decoder": False, "num_decoder_layers": None, "is_causal": False, "decoder_start_token_id": 4},
 }
 
 
 def test_every_field_survives_saving_and_loading(tmp_path: Path) -> None:
-    config = WeftConfig(**FAR_FROM_DEFAULT)
+    fields = {**FAR_FROM_DEFAULT, **NOT_ALL_AT_ONCE}
+    config = WeftConfig(**fields)
     own = {name for name in WeftConfig.__annotations__ if not name.startswith("_")}
     assert own == set(FAR_FROM_DEFAULT), "a field is missing in this test"
     config.save_pretrained(tmp_path)
     for loaded in (WeftConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
         assert isinstance(loaded, WeftConfig)
-        for name, value in FAR_FROM_DEFAULT.items():
+        for name, value in fields.items():
             assert getattr(loaded, name) == value, name
+    two_stacks = {name: FAR_FROM_DEFAULT[name] for name in ("is_encoder_decoder", "num_decoder_layers")}
+    WeftConfig(**two_stacks).save_pretrained(tmp_path / "two")
+    loaded = AutoConfig.from_pretrained(tmp_path / "two")
+    assert loaded.is_encoder_decoder and loaded.num_decoder_layers == 2 and loaded.num_hidden_layers == 12
 
 
 @pytest.mark.parametrize("name", sorted(set(FAR_FROM_DEFAULT) - {"use_cache", "bos_token_id", "eos_token_id"}))
@@ -221,11 +306,21 @@ def test_every_field_reaches_the_model(name: str) -> None:
     if name == "num_hidden_layers":
         base |= {name: 2, "layer_types": [SLIDING] * 2}
         change["layer_types"] = [SLIDING] * 3
-    model_class = WeftForSequenceClassification if name.startswith("classifier") else WeftForMaskedLM
+    base |= ONLY_WITH.get(name, {})
+    two_stacks = {**base, **change}.get("is_encoder_decoder", False)
+    if two_stacks:
+        base |= {"is_causal": True, "decoder_start_token_id": 1}
+    if name == "attn_logit_softcapping":
+        base["hidden_act"] = "gelu"
+    tokens = name == "classifier_transform_tokens"
+    model_class = WeftForTokenClassification if tokens else WeftForSequenceClassification
+    if not name.startswith("classifier"):
+        model_class = WeftForConditionalGeneration if two_stacks else WeftForMaskedLM
     results = []
     for fields in (base, {**base, **change}):
         torch.manual_seed(0)
-        model = model_class(WeftConfig(**fields)).train()
+        one_stack = not fields.get("is_encoder_decoder") and model_class is WeftForConditionalGeneration
+        model = (WeftForCausalLM if one_stack else model_class)(WeftConfig(**fields)).train()
         weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
         with torch.no_grad():
             for parameter in model.parameters():
@@ -233,7 +328,7 @@ def test_every_field_reaches_the_model(name: str) -> None:
             hidden = model.model(random_ids(1, 30)).last_hidden_state
             logits = model(random_ids(1, 30)).logits
         tied = model.get_output_embeddings() is not None and model.config.tie_word_embeddings
-        results.append((weights, (hidden, logits), tied, model.model.embed_tokens.padding_idx))
+        results.append((weights, (hidden, logits), tied, model.get_input_embeddings().padding_idx))
     (weights, computed, *rest), (other_weights, other_computed, *other_rest) = results
     same_weights = weights.keys() == other_weights.keys() and all(
         torch.equal(weight, other_weights[key]) for key, weight in weights.items()

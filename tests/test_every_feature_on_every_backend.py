@@ -1,0 +1,31 @@
+"""The README's table of attention features and backends: every cell is tried."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.backends import BACKENDS, FEATURES, outcome
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- features and backends -->", "<!-- end -->"
+has_compiler = shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+
+
+def claimed() -> dict[str, list[str]]:
+    """The table in the README: feature -> what is said of each backend."""
+    table = README.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert rows[0][1:] == list(BACKENDS)
+    return {name: cells for name, *cells in rows[2:]}
+
+
+def test_the_table_has_every_feature() -> None:
+    assert list(claimed()) == list(FEATURES)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("feature", FEATURES)
+def test_the_table_tells_the_truth(feature: str, backend: str) -> None:
+    if backend == "flex_attention" and not has_compiler:
+        pytest.skip("flex_attention on a CPU is compiled with a C++ compiler")
+    assert outcome(feature, backend) == claimed()[feature][BACKENDS.index(backend)]
