@@ -5,26 +5,17 @@ from typing import Any, Unpack
 
 import torch
 from torch import nn
+from transformers import modeling_outputs
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import (
-    BaseModelOutput,
-    BaseModelOutputWithPast,
-    CausalLMOutputWithPast,
-    MaskedLMOutput,
-    MultipleChoiceModelOutput,
-    QuestionAnsweringModelOutput,
-    Seq2SeqLMOutput,
-    Seq2SeqModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPast, Seq2SeqModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, is_tracing, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import (
+    BIASES,
     WeftAttention,
     check_backend,
     create_cross_mask,
@@ -40,15 +31,7 @@ from .attention import (
     with_direction,
 )
 from .configuration_weft import AUTO_MAP, WeftConfig
-from .layers import (
-    NORM_PLACES,
-    WeftLayer,
-    WeftTokenEmbedding,
-    WeftTransform,
-    dropout,
-    init_weights,
-    make_norm,
-)
+from .layers import NORM_PLACES, WeftLayer, WeftTokenEmbedding, WeftTransform, dropout, init_weights, make_norm
 from .losses import (
     IGNORE_INDEX,
     causal_lm_loss,
@@ -60,16 +43,7 @@ from .losses import (
     token_classification_loss,
     token_cross_entropy,
 )
-from .positions import (
-    ScoreBias,
-    WeftAlibi,
-    WeftDisentangled,
-    WeftPositionEmbedding,
-    WeftRelativeBuckets,
-    WeftRotaryEmbedding,
-    WeftSinusoidalEmbedding,
-    count_positions,
-)
+from .positions import EMBEDDINGS, SHARED_BIASES, ScoreBias, WeftDisentangled, WeftRotaryEmbedding, count_positions
 
 logger = logging.get_logger(__name__)
 
@@ -136,19 +110,14 @@ class WeftModel(WeftPreTrainedModel):
         self.post_init()
 
     def build(self, config: WeftConfig, has_embeddings: bool = True, is_cross: bool = False) -> None:
-        """Make the parts.
-
-        Args:
-            has_embeddings: whether there are token embeddings (a decoder beside an encoder uses the encoder's).
-            is_cross: whether each layer also attends to an encoder.
-        """
+        """Make the parts. `has_embeddings`: whether there are token embeddings (a decoder beside an encoder uses the
+        encoder's); `is_cross`: whether each layer also attends to an encoder."""
         if has_embeddings:
             self.embed_tokens = WeftTokenEmbedding(config)
         if config.type_vocab_size:
             self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         kind = config.position_embedding_type
-        makers = {"learned": WeftPositionEmbedding, "sinusoidal": WeftSinusoidalEmbedding}
-        self.position_embeddings = makers[kind](config) if kind in makers else None
+        self.position_embeddings = EMBEDDINGS[kind](config) if kind in EMBEDDINGS else None
         self.embedding_norm = make_norm(config, config.hidden_size) if config.embedding_norm else nn.Identity()
         self.dropout = dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(WeftLayer(config, index, is_cross) for index in range(config.num_hidden_layers))
@@ -157,8 +126,8 @@ class WeftModel(WeftPreTrainedModel):
         if kind == "rope":
             sets = config.rope_parameters_by_layer_type()
             self.rotary_emb = nn.ModuleDict({name: WeftRotaryEmbedding(config, one) for name, one in sets.items()})
-        if kind == "alibi" or (kind == "t5" and not config.relative_attention_per_layer):
-            self.position_bias = WeftAlibi(config) if kind == "alibi" else WeftRelativeBuckets(config)
+        if kind in SHARED_BIASES and not (kind == "t5" and config.relative_attention_per_layer):
+            self.position_bias = SHARED_BIASES[kind](config)
         if kind == "disentangled":
             norm = make_norm(config, config.hidden_size) if config.norm_rel_ebd else nn.Identity()
             self.relative_embeddings = WeftDisentangled(config, norm)
@@ -187,26 +156,27 @@ class WeftModel(WeftPreTrainedModel):
         """What attention needs to know of positions, for each layer type: `position_embeddings` (cos and sin),
         `relative` (what scores are edited with) and `attention_mask`, which a bias that all layers share is written
         into, but for flex attention."""
-        config, kind = self.config, self.config.position_embedding_type
-        tokens, dtype, device = inputs_embeds.shape[1], inputs_embeds.dtype, inputs_embeds.device
-        placed: dict[str, dict[str, Any]] = {layer_type: {"attention_mask": mask} for layer_type, mask in masks.items()}
+        config, kind, turns = self.config, self.config.position_embedding_type, {}
         if kind == "rope":
             turns = {name: turn(inputs_embeds, position_ids) for name, turn in self.rotary_emb.items()}
-            for layer_type, given in placed.items():
+        placed: dict[str, dict[str, Any]] = {}
+        for layer_type, mask in masks.items():
+            placed[layer_type] = given = {"attention_mask": mask}
+            if kind == "rope":
                 given["position_embeddings"] = turns.get(layer_type, turns.get("all"))
-        elif kind in ("alibi", "t5", "disentangled"):
-            for layer_type, given in placed.items():
-                distances = find_distances(config, tokens, cache, layer_type, device)
-                if kind == "disentangled":
-                    given["relative"] = (distances, *self.relative_embeddings(distances))
-                elif kind == "t5" and config.relative_attention_per_layer:
-                    given["relative"] = distances
+            if kind not in BIASES:
+                continue
+            distances = find_distances(config, inputs_embeds.shape[1], cache, layer_type, inputs_embeds.device)
+            if kind == "disentangled":
+                given["relative"] = (distances, *self.relative_embeddings(distances))
+            elif kind == "t5" and config.relative_attention_per_layer:
+                given["relative"] = distances
+            else:
+                bias = ScoreBias(distances, self.position_bias(distances, inputs_embeds.dtype, config.is_causal))
+                if config._attn_implementation == "flex_attention":
+                    given["relative"] = bias
                 else:
-                    bias = ScoreBias(distances, self.position_bias(distances, dtype, config.is_causal))
-                    if config._attn_implementation == "flex_attention":
-                        given["relative"] = bias
-                    else:
-                        given["attention_mask"] = fold_bias(given["attention_mask"], bias, config.is_causal)
+                    given["attention_mask"] = fold_bias(mask, bias, config.is_causal)
         return placed
 
     @merge_with_config_defaults
@@ -241,9 +211,7 @@ class WeftModel(WeftPreTrainedModel):
             prefix_mask: bool [batch, tokens], the tokens of a causal batch that see each other in both directions.
             encoder_hidden_states, encoder_attention_mask, encoder_documents: what a decoder beside an encoder attends
                 to (see `create_cross_mask`).
-
-        Returns:
-            last_hidden_state [batch, tokens, hidden_size], after the final norm.
+        Returns: last_hidden_state [batch, tokens, hidden_size], after the final norm.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
@@ -252,9 +220,8 @@ class WeftModel(WeftPreTrainedModel):
         use_cache = use_cache and self.config.is_causal
         if use_cache and past_key_values is None:
             past_key_values = self.new_cache()
-        cache = past_key_values
-        if isinstance(cache, EncoderDecoderCache):
-            cache = cache.self_attention_cache
+        is_pair = isinstance(past_key_values, EncoderDecoderCache)
+        cache = past_key_values.self_attention_cache if is_pair else past_key_values
 
         documents = find_documents(position_ids, attention_mask, cache)
         if position_ids is None:
@@ -263,29 +230,18 @@ class WeftModel(WeftPreTrainedModel):
         if documents is not None:
             kwargs = {**document_lengths(self.config, documents, inputs_embeds.shape[0]), **kwargs}
         if encoder_hidden_states is not None:
-            kwargs["cross_mask"] = create_cross_mask(
-                *(self.config, inputs_embeds, encoder_hidden_states, encoder_attention_mask),
-                *(documents, encoder_documents),
-            )
+            encoder = (encoder_hidden_states, encoder_attention_mask, documents, encoder_documents)
+            kwargs["cross_mask"] = create_cross_mask(self.config, inputs_embeds, *encoder)
 
         placed = self.place(inputs_embeds, position_ids, cache, masks)
         unplaced = {layer_type: {"attention_mask": mask} for layer_type, mask in masks.items()}
         without = self.config.layers_without_positions
+        kwargs |= {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
         hidden_states = self.embed(inputs_embeds, position_ids, token_type_ids)
-        layer_types = self.config.layer_types
         for index, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
-            hidden_states = layer(
-                hidden_states,
-                encoder_hidden_states,
-                **(unplaced if index in without else placed)[layer_types[index]],
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
-                **kwargs,
-            )
-        return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values if use_cache else None
-        )
+            given = (unplaced if index in without else placed)[self.config.layer_types[index]]
+            hidden_states = layer(hidden_states, encoder_hidden_states, **given, **kwargs)
+        return BaseModelOutputWithPast(self.norm(hidden_states), past_key_values if use_cache else None)
 
     def new_cache(self) -> Cache:
         """An empty cache of the kind that the stack fills."""
@@ -322,12 +278,6 @@ class WeftEncoderDecoderModel(WeftModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.encoder.embed_tokens = value
 
-    def get_encoder(self, modality: str | None = None) -> nn.Module:
-        return self.encoder
-
-    def get_decoder(self) -> nn.Module:
-        return self.decoder
-
     @can_return_tuple
     def forward(
         self,
@@ -352,9 +302,7 @@ class WeftEncoderDecoderModel(WeftModel):
                 `decoder_start_token_id`, as in BART. Packed rows need position_ids on both sides, and as many documents
                 in each row.
             encoder_outputs: what the encoder returned before, instead of its input.
-
-        Returns:
-            last_hidden_state of the decoder [batch, tokens, hidden_size], and the encoder's.
+        Returns: last_hidden_state of the decoder [batch, tokens, hidden_size], and the encoder's.
         """
         for name in ("is_causal", "causal_rows", "prefix_mask"):
             kwargs.pop(name, None)
@@ -364,16 +312,16 @@ class WeftEncoderDecoderModel(WeftModel):
             decoder_input_ids = self.shift_right(input_ids, attention_mask, position_ids)
             decoder_attention_mask, decoder_position_ids = attention_mask, position_ids
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(
-                *(input_ids, attention_mask, position_ids),
-                inputs_embeds=inputs_embeds,
-                token_type_ids=token_type_ids,
-                **kwargs,
-            )
+            inputs = {"inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
+            encoder_outputs = self.encoder(input_ids, attention_mask, position_ids, **inputs, **kwargs)
         elif not isinstance(encoder_outputs, BaseModelOutput | ModelOutput):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
         if decoder_inputs_embeds is None:
             decoder_inputs_embeds = self.encoder.embed_tokens(decoder_input_ids)
+        is_pair = isinstance(past_key_values, EncoderDecoderCache)
+        if is_pair and self.config.sliding_window is not None and not any(past_key_values.is_updated.values()):
+            # the one that `generate` makes would keep a window of the encoder's tokens
+            past_key_values.cross_attention_cache = DynamicCache()
         outputs = self.decoder(
             attention_mask=decoder_attention_mask,
             position_ids=decoder_position_ids,
@@ -385,15 +333,14 @@ class WeftEncoderDecoderModel(WeftModel):
             encoder_documents=find_documents(position_ids, attention_mask, None),
             **kwargs,
         )
+        fields = {"decoder_" + name: outputs.get(name) for name in ("hidden_states", "attentions")}
+        fields |= {"encoder_" + name: encoder_outputs.get(name) for name in ("hidden_states", "attentions")}
         return Seq2SeqModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,
-            decoder_hidden_states=outputs.hidden_states,
-            decoder_attentions=outputs.attentions,
             cross_attentions=outputs.get("cross_attentions"),
             encoder_last_hidden_state=encoder_outputs[0],
-            encoder_hidden_states=encoder_outputs.get("hidden_states"),
-            encoder_attentions=encoder_outputs.get("attentions"),
+            **fields,
         )
 
     def shift_right(
@@ -410,7 +357,23 @@ class WeftEncoderDecoderModel(WeftModel):
         return shifted.masked_fill(shifted == IGNORE_INDEX, start if pad is None else pad)
 
 
-class WeftLanguageModel(WeftPreTrainedModel):
+class WeftHeadModel(WeftPreTrainedModel):
+    """The stack with a head, the classes of which differ in what `build_head` makes."""
+
+    def __init__(self, config: WeftConfig) -> None:
+        super().__init__(config)
+        self.model = WeftModel(config)
+        self.build_head(config)
+        self.post_init()
+
+    def run_stack(self, inputs: tuple[Any, ...], **kwargs: Any) -> BaseModelOutputWithPast:
+        """The stack without a cache of its own. `inputs` are input_ids, attention_mask, position_ids, token_type_ids,
+        inputs_embeds, as in `WeftModel.forward`."""
+        names = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "inputs_embeds")
+        return self.model(**{**kwargs, **dict(zip(names, inputs)), "use_cache": False})
+
+
+class WeftLanguageModel(WeftHeadModel):
     """The stack with the language-model head, which the causal, the masked and the pretraining classes share: any of
     them loads what another saved."""
 
@@ -420,9 +383,10 @@ class WeftLanguageModel(WeftPreTrainedModel):
     _fsdp_plan = {"lm_head": "keep_full_weight"}
 
     def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
         self.check_role(config)
-        self.model = WeftModel(config)
+        super().__init__(config)
+
+    def build_head(self, config: WeftConfig) -> None:
         self.vocab_size = config.vocab_size
         transform = (config.hidden_act, config.lm_head_transform_bias, True)
         self.head_transform = WeftTransform(config, *transform) if config.lm_head_transform else nn.Identity()
@@ -442,50 +406,30 @@ class WeftLanguageModel(WeftPreTrainedModel):
                 "WeftForConditionalGeneration, or a config of its own for one stack."
             )
 
-    def get_masked_logits(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: Any,
-        position_ids: torch.Tensor | None,
-        predict_from: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Logits of a masked language model.
+    def forward_masked(
+        self, inputs: tuple[Any, ...], labels: torch.Tensor | None, predict_from: torch.Tensor | None, **kwargs: Any
+    ) -> tuple[BaseModelOutputWithPast, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """What the masked heads have in common: the stack, bidirectional unless `is_causal` says otherwise, logits and
+        loss.
 
         Args:
-            hidden_states: [batch, tokens, hidden_size].
-            attention_mask, position_ids: as in `find_documents`.
-            predict_from: indices [n] into the batch's tokens, row after row; or None.
-
-        Returns:
-            Logits [n, vocab_size] at these places. None: [batch, tokens, vocab_size], those at i predict token i, which
-            a model with `masked_next_token` predicts from the token before it (nothing stands before a document's
-            first token, whose logits have no meaning then).
+            inputs: as in `run_stack`.
+            labels, predict_from: as in `WeftForMaskedLM.forward`. Logits at i predict token i, which a model with
+                `masked_next_token` predicts from the token before it (nothing stands before a document's first token,
+                whose logits have no meaning then).
+        Returns: the stack's outputs, the logits [n, vocab_size] or [batch, tokens, vocab_size], and where labels were
+            given the loss and, with `predict_from`, the cross-entropy of each target.
         """
+        kwargs = {"is_causal": False, **kwargs}
+        outputs = self.run_stack(inputs, **kwargs)
+        hidden_states = outputs.last_hidden_state
         if predict_from is not None:
-            return self.get_logits(hidden_states.flatten(0, 1)[predict_from])
-        if self.config.masked_next_token:
+            hidden_states = hidden_states.flatten(0, 1)[predict_from]
+        elif self.config.masked_next_token:
+            _, attention_mask, position_ids, *_ = inputs
             previous = previous_tokens(hidden_states, attention_mask, position_ids)
             hidden_states = hidden_states.gather(1, previous[..., None].expand_as(hidden_states))
-        return self.get_logits(hidden_states)
-
-    def forward_masked(
-        self,
-        attention_mask: Any,
-        position_ids: torch.Tensor | None,
-        labels: torch.Tensor | None,
-        predict_from: torch.Tensor | None,
-        **kwargs: Any,
-    ) -> tuple[BaseModelOutputWithPast, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """What the masked heads have in common: the stack without cache, bidirectional unless `is_causal` says
-        otherwise, logits and loss.
-
-        Returns:
-            The stack's outputs, the logits, and where labels were given the loss and, with `predict_from`, the
-            cross-entropy of each target.
-        """
-        kwargs = {"is_causal": False, **kwargs, "use_cache": False}
-        outputs = self.model(attention_mask=attention_mask, position_ids=position_ids, **kwargs)
-        logits = self.get_masked_logits(outputs.last_hidden_state, attention_mask, position_ids, predict_from)
+        logits = self.get_logits(hidden_states)
         if labels is None:
             return outputs, logits, None, None
         nats = target_nats(logits.flatten(0, -2), labels.flatten())
@@ -496,10 +440,7 @@ class WeftLanguageModel(WeftPreTrainedModel):
 class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
     """The stack with a next-token head; causal whatever the config's `is_causal` says."""
 
-    def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
-        self.loss_function = causal_lm_loss
-        self.post_init()
+    loss_function = staticmethod(causal_lm_loss)
 
     @can_return_tuple
     def forward(
@@ -514,7 +455,7 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         token_type_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithPast:
+    ) -> modeling_outputs.CausalLMOutputWithPast:
         """Args:
             labels: [batch, tokens], the input's own tokens, -100 where there is no target; the loss compares the
                 logits at i with the label at i + 1. With `shift_labels` (already aligned) they are not looked at.
@@ -522,29 +463,18 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
                 indices [n].
             kwargs: `num_items_in_batch` and `shift_labels` for the loss (see `causal_lm_loss`); the rest as in
                 `WeftModel.forward`.
-
-        Returns:
-            loss (a scalar, where labels were given) and logits [batch, tokens kept, vocab_size].
+        Returns: loss (a scalar, where labels were given) and logits [batch, tokens kept, vocab_size].
         """
-        kwargs.setdefault("is_causal", True)
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            token_type_ids=token_type_ids,
-            **kwargs,
-        )
+        kwargs = {"is_causal": True, **kwargs}
+        inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
+        inputs |= {"attention_mask": attention_mask, "position_ids": position_ids}
+        outputs = self.model(**inputs, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.get_logits(outputs.last_hidden_state[:, kept])
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=outputs.past_key_values, **captured(outputs)
-        )
+        return modeling_outputs.CausalLMOutputWithPast(loss, logits, outputs.past_key_values, **captured(outputs))
 
     @staticmethod
     def create_masks_for_generate(
@@ -564,11 +494,7 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
     """Encoder and decoder with a next-token head: text in, text out."""
 
     _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
-
-    def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
-        self.loss_function = masked_lm_loss  # labels stand where their logits do
-        self.post_init()
+    loss_function = staticmethod(masked_lm_loss)  # labels stand where their logits do
 
     def check_role(self, config: WeftConfig) -> None:
         """Refuse a config of another role; raises ValueError."""
@@ -577,12 +503,6 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
                 "WeftForConditionalGeneration is an encoder-decoder, but the config has is_encoder_decoder=False: set "
                 "it, or use WeftForCausalLM."
             )
-
-    def get_encoder(self, modality: str | None = None) -> nn.Module:
-        return self.model.encoder
-
-    def get_decoder(self) -> nn.Module:
-        return self.model.decoder
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """What the decoder reads to predict labels [batch, tokens]."""
@@ -603,21 +523,19 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         use_cache: bool | None = None,
         decoder_position_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> Seq2SeqLMOutput:
+    ) -> modeling_outputs.Seq2SeqLMOutput:
         """Args:
             labels: [batch, tokens], what the decoder is to say; those at i belong to its logits at i, -100 where there
                 is no target. Without decoder_input_ids the decoder reads them shifted to the right.
             kwargs: `num_items_in_batch` for the loss (see `masked_lm_loss`); the rest as in
                 `WeftEncoderDecoderModel.forward`.
-
-        Returns:
-            loss (a scalar, where labels were given) and logits [batch, tokens, vocab_size].
+        Returns: loss (a scalar, where labels were given) and logits [batch, tokens, vocab_size].
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.model.shift_right(labels, decoder_attention_mask, decoder_position_ids)
         outputs = self.model(
             *(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs, past_key_values),
-            *(inputs_embeds, decoder_inputs_embeds, use_cache and labels is None),
+            *(inputs_embeds, decoder_inputs_embeds, use_cache if labels is None else False),
             decoder_position_ids=decoder_position_ids,
             **kwargs,
         )
@@ -625,11 +543,11 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
         fields = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
-        return Seq2SeqLMOutput(loss=loss, logits=logits, **fields)
+        return modeling_outputs.Seq2SeqLMOutput(loss=loss, logits=logits, **fields)
 
 
 @dataclass
-class WeftMaskedLMOutput(MaskedLMOutput):
+class WeftMaskedLMOutput(modeling_outputs.MaskedLMOutput):
     """As MaskedLMOutput, and, where both `predict_from` and `labels` were given, `target_nats` [n]: the cross-entropy
     of each target (without gradient)."""
 
@@ -654,10 +572,7 @@ class WeftPreTrainingOutput(ModelOutput):
 class WeftForMaskedLM(WeftLanguageModel):
     """The stack with a head for masked tokens; bidirectional whatever the config's `is_causal` says."""
 
-    def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
-        self.loss_function = masked_lm_loss
-        self.post_init()
+    loss_function = staticmethod(masked_lm_loss)
 
     @can_return_tuple
     def forward(
@@ -678,20 +593,10 @@ class WeftForMaskedLM(WeftLanguageModel):
                 are the places to predict from: with the config's `masked_next_token` the one before the masked token.
             kwargs: `num_items_in_batch` and `loss_weights` for the loss (see `masked_lm_loss`); the rest as in
                 `WeftModel.forward`.
-
-        Returns:
-            loss (a scalar, where labels were given) and logits [batch, tokens, vocab_size] or [n, vocab_size].
+        Returns: loss (a scalar, where labels were given) and logits [batch, tokens, vocab_size] or [n, vocab_size].
         """
-        outputs, logits, loss, nats = self.forward_masked(
-            attention_mask,
-            position_ids,
-            labels,
-            predict_from,
-            input_ids=input_ids,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
+        outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
         return WeftMaskedLMOutput(loss=loss, logits=logits, **captured(outputs), target_nats=nats)
 
 
@@ -699,12 +604,12 @@ class WeftForPreTraining(WeftLanguageModel):
     """Masked language model and, from each document's first token, next-sentence (or sentence-order) prediction, as in
     BERT (https://huggingface.co/papers/1810.04805) and ALBERT (https://huggingface.co/papers/1909.11942)."""
 
-    def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
+    loss_function = staticmethod(masked_lm_loss)
+
+    def build_head(self, config: WeftConfig) -> None:
+        super().build_head(config)
         self.pooler = WeftTransform(config, "tanh", bias=True, has_norm=False)
         self.seq_relationship = nn.Linear(config.hidden_size, 2)
-        self.loss_function = masked_lm_loss
-        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -728,23 +633,11 @@ class WeftForPreTraining(WeftLanguageModel):
             pool_from: indices [documents] of the tokens to pool, into the batch's tokens row after row. None: the first
                 token of each row, padding apart, or of each document in packed rows, in order.
             num_pairs_in_batch: number of next-sentence targets of the whole step, which their sum is divided by.
-
-        Returns:
-            loss, the sum of both (or of those whose labels were given), and the logits of both.
-
-        Raises:
-            ValueError: as many next-sentence labels as there are documents are needed.
+        Returns: loss, the sum of both (or of those whose labels were given), and the logits of both.
+        Raises: ValueError where there are not as many next-sentence labels as documents.
         """
-        outputs, logits, loss, nats = self.forward_masked(
-            attention_mask,
-            position_ids,
-            labels,
-            predict_from,
-            input_ids=input_ids,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
+        outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
         hidden_states = outputs.last_hidden_state
         if pool_from is None:
             documents = find_documents(position_ids, attention_mask, None)
@@ -761,14 +654,8 @@ class WeftForPreTraining(WeftLanguageModel):
             order_loss = token_cross_entropy(order_logits, label, num_pairs_in_batch)
             loss = order_loss if loss is None else loss + order_loss
             order_nats = target_nats(order_logits.detach(), label)
-        return WeftPreTrainingOutput(
-            loss=loss,
-            prediction_logits=logits,
-            seq_relationship_logits=order_logits,
-            **captured(outputs),
-            target_nats=nats,
-            next_sentence_nats=order_nats,
-        )
+        nats_of = {"target_nats": nats, "next_sentence_nats": order_nats}
+        return WeftPreTrainingOutput(loss, logits, order_logits, **captured(outputs), **nats_of)
 
 
 def check_count(name: str, found: int, number: int, what: str, each: int = 1) -> None:
@@ -780,37 +667,54 @@ def check_count(name: str, found: int, number: int, what: str, each: int = 1) ->
         )
 
 
-class WeftTaskModel(WeftPreTrainedModel):
+class WeftTaskModel(WeftHeadModel):
     """The stack, in the direction that the config's `is_causal` says, and what the fine-tuning heads share. Any of them
     loads what any other class saved: only its own output matrix is new."""
 
     _keys_to_ignore_on_load_unexpected = TASK_HEADS + LANGUAGE_MODEL_HEADS
     is_of_document = False  # whether the head is given one hidden state for each document
 
-    def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
+    def build_head(self, config: WeftConfig) -> None:
         self.num_labels = config.num_labels
-        self.model = WeftModel(config)
         self.dropout = dropout(config.classifier_dropout)
         has_transform = config.classifier_transform and (self.is_of_document or config.classifier_transform_tokens)
         transform = (config.classifier_transform, config.classifier_transform_bias, config.classifier_transform_norm)
         self.classifier_transform = WeftTransform(config, *transform) if has_transform else nn.Identity()
 
-    def read(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """What an output matrix is given of hidden states [..., hidden_size]."""
-        return self.dropout(self.classifier_transform(hidden_states))
-
-    def run_stack(
-        self, attention_mask: Any, position_ids: torch.Tensor | None, **kwargs: Any
-    ) -> tuple[BaseModelOutputWithPast, torch.Tensor | None]:
-        """The stack without a cache of its own.
-
-        Returns:
-            Its outputs, and what `find_documents` says of the input.
-        """
+    def read(
+        self, inputs: tuple[Any, ...], **kwargs: Any
+    ) -> tuple[BaseModelOutputWithPast, torch.Tensor | None, torch.Tensor]:
+        """The outputs of the stack for these inputs (see `run_stack`), what `find_documents` says of them, and what the
+        output matrix is given: [batch, tokens, hidden_size], or [documents, hidden_size]."""
+        input_ids, attention_mask, position_ids, *_ = inputs
         documents = find_documents(position_ids, attention_mask, kwargs.get("past_key_values"))
-        kwargs["use_cache"] = False
-        return self.model(attention_mask=attention_mask, position_ids=position_ids, **kwargs), documents
+        outputs = self.run_stack(inputs, **kwargs)
+        states = outputs.last_hidden_state
+        if self.is_of_document:
+            states = self.pool_documents(states, attention_mask, documents, input_ids)
+        return outputs, documents, self.dropout(self.classifier_transform(states))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ModelOutput:
+        """Args:
+            labels: as `classify` of the class says.
+            kwargs: `num_items_in_batch`, `class_weights` and `label_smoothing` for the loss; the rest as in
+                `WeftModel.forward`.
+        Returns: loss (a scalar, where labels were given) and logits.
+        """
+        inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
+        outputs, _, states = self.read(inputs, **kwargs)
+        logits, loss = self.classify(states, labels, **kwargs)
+        return self.output_class(loss, logits, **captured(outputs))
 
     def pool_documents(
         self,
@@ -826,9 +730,7 @@ class WeftTaskModel(WeftPreTrainedModel):
             attention_mask, documents: as in `document_places`.
             input_ids: [batch, tokens]. Where no 2-D mask says what padding is, the last token is the last one that is
                 not pad_token_id, as in transformers' decoders.
-
-        Returns:
-            [documents, hidden_size], of packed rows all documents in order, else one of each row.
+        Returns: [documents, hidden_size], of packed rows all documents in order, else one of each row.
         """
         places = document_places(hidden_states, attention_mask, documents)
         hidden_states = hidden_states.flatten(0, 1)
@@ -852,111 +754,59 @@ class WeftForSequenceClassification(WeftTaskModel):
     regression, by the config's `problem_type`."""
 
     is_of_document = True
+    loss_function = staticmethod(sequence_classification_loss)
+    output_class = modeling_outputs.SequenceClassifierOutput
 
-    def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
+    def build_head(self, config: WeftConfig) -> None:
+        super().build_head(config)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
-        self.loss_function = sequence_classification_loss
-        self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | dict[str, Any] | None = None,
-        position_ids: torch.LongTensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> SequenceClassifierOutput:
-        """Args:
-            labels: one for each document of the batch (see `sequence_classification_loss`).
-            kwargs: `num_items_in_batch`, `class_weights` and `label_smoothing` for the loss; the rest as in
-                `WeftModel.forward`.
-
-        Returns:
-            loss (a scalar, where labels were given) and logits [documents, num_labels]: one document in each row, or
-            of packed rows all documents in order.
-
-        Raises:
-            ValueError: labels that are not one (or num_labels) for each document.
-        """
-        outputs, documents = self.run_stack(
-            attention_mask,
-            position_ids,
-            input_ids=input_ids,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
-        pooled = self.pool_documents(outputs.last_hidden_state, attention_mask, documents, input_ids)
-        logits = self.score(self.read(pooled))
-        loss = None
-        if labels is not None:
-            problem_type = find_problem_type(self.config.problem_type, self.num_labels, labels)
-            is_class = problem_type == "single_label_classification"
-            check_count("labels", labels.numel(), len(logits), "document", 1 if is_class else self.num_labels)
-            loss = self.loss_function(logits, labels, problem_type, **kwargs)
-        return SequenceClassifierOutput(loss=loss, logits=logits, **captured(outputs))
+    def classify(
+        self, states: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits [documents, num_labels], one document in each row, or of packed rows all documents in order; and the
+        loss, where there are labels for each document (see `sequence_classification_loss`; ValueError where there are
+        not as many)."""
+        logits = self.score(states)
+        if labels is None:
+            return logits, None
+        problem_type = find_problem_type(self.config.problem_type, self.num_labels, labels)
+        is_class = problem_type == "single_label_classification"
+        check_count("labels", labels.numel(), len(logits), "document", 1 if is_class else self.num_labels)
+        return logits, self.loss_function(logits, labels, problem_type, **kwargs)
 
 
 class WeftForTokenClassification(WeftTaskModel):
     """The stack with a linear map of each token's hidden state to classes."""
 
-    def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
+    loss_function = staticmethod(token_classification_loss)
+    output_class = modeling_outputs.TokenClassifierOutput
+
+    def build_head(self, config: WeftConfig) -> None:
+        super().build_head(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
-        self.loss_function = token_classification_loss
-        self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | dict[str, Any] | None = None,
-        position_ids: torch.LongTensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> TokenClassifierOutput:
-        """Args:
-            labels: class numbers [batch, tokens], those at i belong to token i; -100 where there is no target.
-            kwargs: `num_items_in_batch`, `class_weights` and `label_smoothing` for the loss; the rest as in
-                `WeftModel.forward`.
-
-        Returns:
-            loss (a scalar, where labels were given) and logits [batch, tokens, num_labels].
-
-        Raises:
-            ValueError: labels that are not one for each token.
-        """
-        outputs, _ = self.run_stack(
-            attention_mask,
-            position_ids,
-            input_ids=input_ids,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
-        logits = self.classifier(self.read(outputs.last_hidden_state))
-        loss = None
-        if labels is not None:
-            check_count("labels", labels.numel(), logits.shape[:-1].numel(), "token")
-            loss = self.loss_function(logits, labels, **kwargs)
-        return TokenClassifierOutput(loss=loss, logits=logits, **captured(outputs))
+    def classify(
+        self, states: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits [batch, tokens, num_labels], and the loss where there are labels: class numbers [batch, tokens], those
+        at i belong to token i, -100 where there is no target (ValueError where there is not one for each token)."""
+        logits = self.classifier(states)
+        if labels is None:
+            return logits, None
+        check_count("labels", labels.numel(), logits.shape[:-1].numel(), "token")
+        return logits, self.loss_function(logits, labels, **kwargs)
 
 
 class WeftForQuestionAnswering(WeftTaskModel):
     """The stack with a linear map of each token's hidden state to two logits: of being an answer's first token, and its
     last."""
 
-    def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
+    loss_function = staticmethod(question_answering_loss)
+
+    def build_head(self, config: WeftConfig) -> None:
+        super().build_head(config)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
-        self.loss_function = question_answering_loss
-        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -969,47 +819,34 @@ class WeftForQuestionAnswering(WeftTaskModel):
         start_positions: torch.LongTensor | None = None,
         end_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> QuestionAnsweringModelOutput:
+    ) -> modeling_outputs.QuestionAnsweringModelOutput:
         """Args:
             start_positions, end_positions: [documents], where the answer's first and last token are: counted over the
                 row, padding included, or in packed rows from the document's first token. -100, and what is outside of
                 the row or document, is no target.
             kwargs: `num_items_in_batch` for the loss (see `question_answering_loss`); the rest as in
                 `WeftModel.forward`.
-
-        Returns:
-            loss (a scalar, where both positions were given), start_logits and end_logits: [batch, tokens], or of packed
-            rows [documents, tokens of the longest], all documents in order. They are the dtype's minimum at padding
-            and behind a document's last token.
-
-        Raises:
-            ValueError: positions that are not one for each document.
+        Returns: loss (a scalar, where both positions were given), start_logits and end_logits: [batch, tokens], or of
+            packed rows [documents, tokens of the longest], all documents in order. They are the dtype's minimum at
+            padding and behind a document's last token.
+        Raises: ValueError for positions that are not one for each document.
         """
-        outputs, documents = self.run_stack(
-            attention_mask,
-            position_ids,
-            input_ids=input_ids,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
-        hidden_states = outputs.last_hidden_state
-        logits = self.qa_outputs(self.read(hidden_states))
+        inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
+        outputs, documents, states = self.read(inputs, **kwargs)
+        logits = self.qa_outputs(states)
         is_token = token_mask(attention_mask, logits.shape[1])
         if documents is not None:
-            places = document_places(hidden_states, attention_mask, documents)
+            places = document_places(states, attention_mask, documents)
             logits, is_token = logits.flatten(0, 1)[places.clamp(min=0)], places >= 0
         if is_token is not None:
             logits = logits.masked_fill(~is_token[..., None], torch.finfo(logits.dtype).min)
         start_logits, end_logits = (each.contiguous() for each in logits.unbind(-1))
         loss = None
         if start_positions is not None and end_positions is not None:
-            check_count("start_positions", start_positions.numel(), len(logits), "document")
-            check_count("end_positions", end_positions.numel(), len(logits), "document")
+            for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
+                check_count(name, positions.numel(), len(logits), "document")
             loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
-        return QuestionAnsweringModelOutput(
-            loss=loss, start_logits=start_logits, end_logits=end_logits, **captured(outputs)
-        )
+        return modeling_outputs.QuestionAnsweringModelOutput(loss, start_logits, end_logits, **captured(outputs))
 
 
 class WeftForMultipleChoice(WeftTaskModel):
@@ -1017,11 +854,11 @@ class WeftForMultipleChoice(WeftTaskModel):
 
     is_of_document = True
 
-    def __init__(self, config: WeftConfig) -> None:
-        super().__init__(config)
+    loss_function = staticmethod(token_classification_loss)
+
+    def build_head(self, config: WeftConfig) -> None:
+        super().build_head(config)
         self.choice_score = nn.Linear(config.hidden_size, 1)
-        self.loss_function = token_classification_loss
-        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -1034,7 +871,7 @@ class WeftForMultipleChoice(WeftTaskModel):
         labels: torch.LongTensor | None = None,
         choice_counts: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> MultipleChoiceModelOutput:
+    ) -> modeling_outputs.MultipleChoiceModelOutput:
         """Args:
             input_ids: [examples, choices, tokens], and so what stands beside them (inputs_embeds: [examples, choices,
                 tokens, hidden_size]). A choice whose attention_mask is all 0 does not exist. Or, with choice_counts,
@@ -1043,14 +880,10 @@ class WeftForMultipleChoice(WeftTaskModel):
                 in each row, are the choices of the first example, then of the second, and so on.
             labels: [examples], the number of the right choice, -100 where there is no target.
             kwargs: `num_items_in_batch` for the loss; the rest as in `WeftModel.forward`.
-
-        Returns:
-            loss (a scalar, where labels were given) and logits [examples, most choices], the dtype's minimum for a
+        Returns: loss (a scalar, where labels were given) and logits [examples, most choices], the dtype's minimum for a
             choice that does not exist.
-
-        Raises:
-            ValueError: choices that are not as many as announced, or labels that are not one for each example or name
-                a choice that does not exist.
+        Raises: ValueError for choices that are not as many as announced, or labels that are not one for each example or
+            name a choice that does not exist.
         """
         shape = None
         if choice_counts is None:
@@ -1066,17 +899,9 @@ class WeftForMultipleChoice(WeftTaskModel):
                 for value in (input_ids, attention_mask, position_ids, token_type_ids)
             )
             inputs_embeds = None if inputs_embeds is None else inputs_embeds.flatten(0, 1)
-        outputs, documents = self.run_stack(
-            attention_mask,
-            position_ids,
-            input_ids=input_ids,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
-        hidden_states = outputs.last_hidden_state
-        pooled = self.pool_documents(hidden_states, attention_mask, documents, input_ids)
-        scores = self.choice_score(self.read(pooled))[:, 0]
+        inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
+        outputs, _, states = self.read(inputs, **kwargs)
+        scores = self.choice_score(states)[:, 0]
         if shape is not None and scores.shape[0] != shape[0] * shape[1]:
             raise ValueError(
                 f"position_ids divide {shape[0] * shape[1]} choices into {len(scores)} documents: give each choice "
@@ -1085,7 +910,7 @@ class WeftForMultipleChoice(WeftTaskModel):
         if shape is None:
             scores, exists = self.lay_out(scores, choice_counts.to(scores.device).reshape(-1))
         else:
-            is_token = token_mask(attention_mask, hidden_states.shape[1])
+            is_token = token_mask(attention_mask, outputs.last_hidden_state.shape[1])
             exists = scores.new_ones(scores.shape).bool() if is_token is None else is_token.any(dim=-1)
             scores, exists = scores.view(shape), exists.view(shape)
         logits = scores.masked_fill(~exists, torch.finfo(scores.dtype).min)
@@ -1094,7 +919,7 @@ class WeftForMultipleChoice(WeftTaskModel):
             check_count("labels", labels.numel(), len(logits), "example")
             self.check_choices(labels.to(logits.device).reshape(-1), exists)
             loss = self.loss_function(logits, labels, **kwargs)
-        return MultipleChoiceModelOutput(loss=loss, logits=logits, **captured(outputs))
+        return modeling_outputs.MultipleChoiceModelOutput(loss, logits, **captured(outputs))
 
     @staticmethod
     def lay_out(scores: torch.Tensor, choice_counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -159,6 +159,10 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: b
     return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
 
 
+# position_embedding_type -> what is added to the embedding of a token
+EMBEDDINGS = {"learned": WeftPositionEmbedding, "sinusoidal": WeftSinusoidalEmbedding}
+
+
 @dataclass(frozen=True)
 class Distances:
     """How far each key stands from each query, as one line: every edit of scores by position depends on nothing else.
@@ -269,6 +273,10 @@ class WeftRelativeBuckets(nn.Module):
         far = torch.log(line.clamp(min=1).to(wide) / exact) / math.log(self.max_distance / exact) * (number - exact)
         buckets = first + torch.where(line < exact, line, (exact + far.long()).clamp(max=number - 1))
         return self.table(buckets).transpose(0, 1).to(dtype)
+
+
+# position_embedding_type -> what is added to scores, by distance only
+SHARED_BIASES = {"alibi": WeftAlibi, "t5": WeftRelativeBuckets}
 
 
 class WeftDisentangled(nn.Module):
