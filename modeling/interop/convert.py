@@ -28,7 +28,7 @@ def import_model(stock: PreTrainedModel, family: Family, head: str) -> tuple[Pre
         InteropError: the config cannot be expressed, or the weights do not fit.
     """
     config = family.import_config(stock.config, head)
-    model = families.weft_class(head)(config).to(stock.dtype)
+    model = families.weft_class(head)._from_config(config, dtype=stock.dtype)
     dropped = family.import_weights(stock.state_dict(), model, head)
     return model.eval(), dropped
 
@@ -36,7 +36,7 @@ def import_model(stock: PreTrainedModel, family: Family, head: str) -> tuple[Pre
 def export_model(model: PreTrainedModel, family: Family, head: str) -> PreTrainedModel:
     """A stock model with the weights of a Weft model, in its dtype; raises InteropError where there is none."""
     config = family.export_config(model.config, head)
-    stock = family.stock_class(head)(config).to(model.dtype)
+    stock = family.stock_class(head)._from_config(config, dtype=model.dtype)
     family.export_weights(model, stock, head)
     return stock.eval()
 
