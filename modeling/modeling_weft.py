@@ -140,8 +140,7 @@ class WeftModel(WeftPreTrainedModel):
     def embed(
         self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor, token_type_ids: torch.Tensor | None
     ) -> torch.Tensor:
-        """Embedded tokens [batch, tokens, hidden_size] with all that is added to them, normalised where the config
-        says."""
+        """Embedded tokens [batch, tokens, hidden_size] with all that is added to them, normed where the config asks."""
         hidden_states = inputs_embeds
         if self.config.type_vocab_size:
             types = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
@@ -199,13 +198,13 @@ class WeftModel(WeftPreTrainedModel):
     ) -> BaseModelOutputWithPast:
         """Args:
             input_ids: [batch, tokens]; or inputs_embeds: [batch, tokens, hidden_size]. Exactly one of them.
-            attention_mask: [batch, cached + new tokens], 1 for tokens and 0 for padding; or a 4-D mask, or a dict
-                of masks by layer type, obeyed as they are.
-            position_ids: [batch, tokens]. Wherever they do not grow by 1, a new document begins, and documents do
-                not see each other. None: counted over the attention mask, so that padding has no effect.
+            attention_mask: [batch, cached + new tokens], 1 for tokens and 0 for padding; or a 4-D mask, or a dict of
+                masks by layer type, obeyed as they are.
+            position_ids: [batch, tokens]. Wherever they do not grow by 1, a new document begins, and documents do not
+                see each other. None: counted over the attention mask, so that padding has no effect.
             past_key_values: keys and values of earlier tokens.
-            use_cache: whether to return keys and values (of a causal model: without that, earlier tokens would have
-                to change). `is_causal` (bool) overrides the config's.
+            use_cache: whether to return keys and values (of a causal model: without that, earlier tokens would have to
+                change). `is_causal` (bool) overrides the config's.
             token_type_ids: [batch, tokens], read where the config has type_vocab_size; None: all 0.
             causal_rows: bool [batch], the rows of a bidirectional batch that are to be causal.
             prefix_mask: bool [batch, tokens], the tokens of a causal batch that see each other in both directions.
@@ -322,26 +321,14 @@ class WeftEncoderDecoderModel(WeftModel):
         if is_pair and self.config.sliding_window is not None and not any(past_key_values.is_updated.values()):
             # the one that `generate` makes would keep a window of the encoder's tokens
             past_key_values.cross_attention_cache = DynamicCache()
-        outputs = self.decoder(
-            attention_mask=decoder_attention_mask,
-            position_ids=decoder_position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=decoder_inputs_embeds,
-            use_cache=use_cache,
-            encoder_hidden_states=encoder_outputs[0],
-            encoder_attention_mask=attention_mask,
-            encoder_documents=find_documents(position_ids, attention_mask, None),
-            **kwargs,
-        )
+        encoder = {"encoder_hidden_states": encoder_outputs[0], "encoder_attention_mask": attention_mask}
+        encoder["encoder_documents"] = find_documents(position_ids, attention_mask, None)
+        kwargs |= {"past_key_values": past_key_values, "inputs_embeds": decoder_inputs_embeds, "use_cache": use_cache}
+        outputs = self.decoder(None, decoder_attention_mask, decoder_position_ids, **encoder, **kwargs)
         fields = {"decoder_" + name: outputs.get(name) for name in ("hidden_states", "attentions")}
         fields |= {"encoder_" + name: encoder_outputs.get(name) for name in ("hidden_states", "attentions")}
-        return Seq2SeqModelOutput(
-            last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
-            cross_attentions=outputs.get("cross_attentions"),
-            encoder_last_hidden_state=encoder_outputs[0],
-            **fields,
-        )
+        fields |= {"cross_attentions": outputs.get("cross_attentions"), "encoder_last_hidden_state": encoder_outputs[0]}
+        return Seq2SeqModelOutput(outputs.last_hidden_state, outputs.past_key_values, **fields)
 
     def shift_right(
         self, ids: torch.Tensor, attention_mask: Any = None, position_ids: torch.Tensor | None = None
@@ -358,7 +345,10 @@ class WeftEncoderDecoderModel(WeftModel):
 
 
 class WeftHeadModel(WeftPreTrainedModel):
-    """The stack with a head, the classes of which differ in what `build_head` makes."""
+    """The stack with the parts that `build_head` of the class makes.
+
+    Every `forward` takes what that of the stack takes, and by name what its loss function takes beside logits and
+    labels, `num_items_in_batch` first of all. It returns logits and, where there are labels, the loss, a scalar."""
 
     def __init__(self, config: WeftConfig) -> None:
         super().__init__(config)
@@ -381,9 +371,20 @@ class WeftLanguageModel(WeftHeadModel):
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _pp_plan = {"head_transform": (["hidden_states"], ["hidden_states"]), "lm_head": (["hidden_states"], ["logits"])}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
+    loss_function = staticmethod(masked_lm_loss)  # labels stand where their logits do
+    has_encoder = False
 
     def __init__(self, config: WeftConfig) -> None:
-        self.check_role(config)
+        if config.is_encoder_decoder and not self.has_encoder:
+            raise ValueError(
+                f"{type(self).__name__} is one stack, but the config has is_encoder_decoder=True: use "
+                "WeftForConditionalGeneration, or a config of its own for one stack."
+            )
+        if self.has_encoder and not config.is_encoder_decoder:
+            raise ValueError(
+                f"{type(self).__name__} is an encoder-decoder, but the config has is_encoder_decoder=False: set "
+                "it, or use WeftForCausalLM."
+            )
         super().__init__(config)
 
     def build_head(self, config: WeftConfig) -> None:
@@ -398,27 +399,16 @@ class WeftLanguageModel(WeftHeadModel):
         cap = self.config.final_logit_softcapping
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def check_role(self, config: WeftConfig) -> None:
-        """Refuse a config of another role; raises ValueError."""
-        if config.is_encoder_decoder:
-            raise ValueError(
-                f"{type(self).__name__} is one stack, but the config has is_encoder_decoder=True: use "
-                "WeftForConditionalGeneration, or a config of its own for one stack."
-            )
-
     def forward_masked(
         self, inputs: tuple[Any, ...], labels: torch.Tensor | None, predict_from: torch.Tensor | None, **kwargs: Any
     ) -> tuple[BaseModelOutputWithPast, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """What the masked heads have in common: the stack, bidirectional unless `is_causal` says otherwise, logits and
-        loss.
+        loss. `inputs` as in `run_stack`, labels and predict_from as in `WeftForMaskedLM.forward`. Without predict_from
+        logits at i predict token i, which a model with `masked_next_token` predicts from the token before it (nothing
+        stands before a document's first token, whose logits have no meaning then).
 
-        Args:
-            inputs: as in `run_stack`.
-            labels, predict_from: as in `WeftForMaskedLM.forward`. Logits at i predict token i, which a model with
-                `masked_next_token` predicts from the token before it (nothing stands before a document's first token,
-                whose logits have no meaning then).
-        Returns: the stack's outputs, the logits [n, vocab_size] or [batch, tokens, vocab_size], and where labels were
-            given the loss and, with `predict_from`, the cross-entropy of each target.
+        Returns: the stack's outputs, the logits, and where labels were given the loss and, with `predict_from`, the
+            cross-entropy of each target.
         """
         kwargs = {"is_causal": False, **kwargs}
         outputs = self.run_stack(inputs, **kwargs)
@@ -459,11 +449,8 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         """Args:
             labels: [batch, tokens], the input's own tokens, -100 where there is no target; the loss compares the
                 logits at i with the label at i + 1. With `shift_labels` (already aligned) they are not looked at.
-            logits_to_keep: compute logits for the last so many tokens only (0: all), or for the tokens at these
-                indices [n].
-            kwargs: `num_items_in_batch` and `shift_labels` for the loss (see `causal_lm_loss`); the rest as in
-                `WeftModel.forward`.
-        Returns: loss (a scalar, where labels were given) and logits [batch, tokens kept, vocab_size].
+            logits_to_keep: compute logits for the last so many tokens only (0: all), or at these indices [n].
+        Returns: loss and logits [batch, tokens kept, vocab_size].
         """
         kwargs = {"is_causal": True, **kwargs}
         inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
@@ -494,15 +481,7 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
     """Encoder and decoder with a next-token head: text in, text out."""
 
     _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
-    loss_function = staticmethod(masked_lm_loss)  # labels stand where their logits do
-
-    def check_role(self, config: WeftConfig) -> None:
-        """Refuse a config of another role; raises ValueError."""
-        if not config.is_encoder_decoder:
-            raise ValueError(
-                "WeftForConditionalGeneration is an encoder-decoder, but the config has is_encoder_decoder=False: set "
-                "it, or use WeftForCausalLM."
-            )
+    has_encoder = True
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """What the decoder reads to predict labels [batch, tokens]."""
@@ -527,9 +506,7 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         """Args:
             labels: [batch, tokens], what the decoder is to say; those at i belong to its logits at i, -100 where there
                 is no target. Without decoder_input_ids the decoder reads them shifted to the right.
-            kwargs: `num_items_in_batch` for the loss (see `masked_lm_loss`); the rest as in
-                `WeftEncoderDecoderModel.forward`.
-        Returns: loss (a scalar, where labels were given) and logits [batch, tokens, vocab_size].
+        Returns: loss and logits [batch, tokens, vocab_size].
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.model.shift_right(labels, decoder_attention_mask, decoder_position_ids)
@@ -572,8 +549,6 @@ class WeftPreTrainingOutput(ModelOutput):
 class WeftForMaskedLM(WeftLanguageModel):
     """The stack with a head for masked tokens; bidirectional whatever the config's `is_causal` says."""
 
-    loss_function = staticmethod(masked_lm_loss)
-
     @can_return_tuple
     def forward(
         self,
@@ -591,9 +566,7 @@ class WeftForMaskedLM(WeftLanguageModel):
                 predict_from, [n].
             predict_from: compute logits at these places only: indices [n] into the batch's tokens, row after row. They
                 are the places to predict from: with the config's `masked_next_token` the one before the masked token.
-            kwargs: `num_items_in_batch` and `loss_weights` for the loss (see `masked_lm_loss`); the rest as in
-                `WeftModel.forward`.
-        Returns: loss (a scalar, where labels were given) and logits [batch, tokens, vocab_size] or [n, vocab_size].
+        Returns: loss and logits [batch, tokens, vocab_size] or [n, vocab_size].
         """
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
         outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
@@ -603,8 +576,6 @@ class WeftForMaskedLM(WeftLanguageModel):
 class WeftForPreTraining(WeftLanguageModel):
     """Masked language model and, from each document's first token, next-sentence (or sentence-order) prediction, as in
     BERT (https://huggingface.co/papers/1810.04805) and ALBERT (https://huggingface.co/papers/1909.11942)."""
-
-    loss_function = staticmethod(masked_lm_loss)
 
     def build_head(self, config: WeftConfig) -> None:
         super().build_head(config)
@@ -673,6 +644,7 @@ class WeftTaskModel(WeftHeadModel):
 
     _keys_to_ignore_on_load_unexpected = TASK_HEADS + LANGUAGE_MODEL_HEADS
     is_of_document = False  # whether the head is given one hidden state for each document
+    head_name, head_width = "classifier", None  # of the output matrix; None: num_labels wide, with classifier_bias
 
     def build_head(self, config: WeftConfig) -> None:
         self.num_labels = config.num_labels
@@ -680,19 +652,22 @@ class WeftTaskModel(WeftHeadModel):
         has_transform = config.classifier_transform and (self.is_of_document or config.classifier_transform_tokens)
         transform = (config.classifier_transform, config.classifier_transform_bias, config.classifier_transform_norm)
         self.classifier_transform = WeftTransform(config, *transform) if has_transform else nn.Identity()
+        width, bias = (
+            (config.num_labels, config.classifier_bias) if self.head_width is None else (self.head_width, True)
+        )
+        self.add_module(self.head_name, nn.Linear(config.hidden_size, width, bias))
 
     def read(
         self, inputs: tuple[Any, ...], **kwargs: Any
     ) -> tuple[BaseModelOutputWithPast, torch.Tensor | None, torch.Tensor]:
-        """The outputs of the stack for these inputs (see `run_stack`), what `find_documents` says of them, and what the
-        output matrix is given: [batch, tokens, hidden_size], or [documents, hidden_size]."""
-        input_ids, attention_mask, position_ids, *_ = inputs
-        documents = find_documents(position_ids, attention_mask, kwargs.get("past_key_values"))
+        """The outputs of the stack for these inputs (see `run_stack`), what `find_documents` says of them, and logits
+        [batch, tokens, head_width] or [documents, head_width]."""
+        documents = find_documents(inputs[2], inputs[1], kwargs.get("past_key_values"))
         outputs = self.run_stack(inputs, **kwargs)
         states = outputs.last_hidden_state
         if self.is_of_document:
-            states = self.pool_documents(states, attention_mask, documents, input_ids)
-        return outputs, documents, self.dropout(self.classifier_transform(states))
+            states = self.pool_documents(states, inputs, documents)
+        return outputs, documents, getattr(self, self.head_name)(self.dropout(self.classifier_transform(states)))
 
     @can_return_tuple
     def forward(
@@ -706,34 +681,26 @@ class WeftTaskModel(WeftHeadModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> ModelOutput:
         """Args:
-            labels: as `classify` of the class says.
-            kwargs: `num_items_in_batch`, `class_weights` and `label_smoothing` for the loss; the rest as in
-                `WeftModel.forward`.
-        Returns: loss (a scalar, where labels were given) and logits.
+        labels: as `get_loss` of the class says, which the keyword arguments `class_weights` and `label_smoothing`
+            are for too.
         """
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, _, states = self.read(inputs, **kwargs)
-        logits, loss = self.classify(states, labels, **kwargs)
+        outputs, _, logits = self.read(inputs, **kwargs)
+        loss = None if labels is None else self.get_loss(logits, labels, **kwargs)
         return self.output_class(loss, logits, **captured(outputs))
 
-    def pool_documents(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: Any,
-        documents: torch.Tensor | None,
-        input_ids: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """What stands for each document, by the config's `classifier_pooling`.
+    def pool_documents(self, states: torch.Tensor, inputs: tuple[Any, ...], documents: Any) -> torch.Tensor:
+        """What stands for each document, by the config's `classifier_pooling`: [documents, hidden_size], of packed rows
+        all documents in order, else one of each row. Where no 2-D mask says what padding is, the last token is the last
+        one that is not pad_token_id, as in transformers' decoders.
 
         Args:
-            hidden_states: [batch, tokens, hidden_size].
-            attention_mask, documents: as in `document_places`.
-            input_ids: [batch, tokens]. Where no 2-D mask says what padding is, the last token is the last one that is
-                not pad_token_id, as in transformers' decoders.
-        Returns: [documents, hidden_size], of packed rows all documents in order, else one of each row.
+            states: [batch, tokens, hidden_size].
+            inputs: as in `run_stack`.
+            documents: what `find_documents` says of them.
         """
-        places = document_places(hidden_states, attention_mask, documents)
-        hidden_states = hidden_states.flatten(0, 1)
+        input_ids, attention_mask, *_ = inputs
+        places, hidden_states = document_places(states, attention_mask, documents), states.flatten(0, 1)
         is_token = places >= 0
         pooling = self.config.classifier_pooling or ("last" if self.config.is_causal else "mean")
         if pooling == "cls":
@@ -753,27 +720,17 @@ class WeftForSequenceClassification(WeftTaskModel):
     """The stack with a linear map of each document's pooled hidden state: classes, several labels at once, or
     regression, by the config's `problem_type`."""
 
-    is_of_document = True
+    is_of_document, head_name = True, "score"
     loss_function = staticmethod(sequence_classification_loss)
     output_class = modeling_outputs.SequenceClassifierOutput
 
-    def build_head(self, config: WeftConfig) -> None:
-        super().build_head(config)
-        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
-
-    def classify(
-        self, states: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits [documents, num_labels], one document in each row, or of packed rows all documents in order; and the
-        loss, where there are labels for each document (see `sequence_classification_loss`; ValueError where there are
-        not as many)."""
-        logits = self.score(states)
-        if labels is None:
-            return logits, None
+    def get_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The loss of logits [documents, num_labels], one document in each row, or of packed rows all documents in
+        order; labels for each as in `sequence_classification_loss`, ValueError where there are not as many."""
         problem_type = find_problem_type(self.config.problem_type, self.num_labels, labels)
         is_class = problem_type == "single_label_classification"
         check_count("labels", labels.numel(), len(logits), "document", 1 if is_class else self.num_labels)
-        return logits, self.loss_function(logits, labels, problem_type, **kwargs)
+        return self.loss_function(logits, labels, problem_type, **kwargs)
 
 
 class WeftForTokenClassification(WeftTaskModel):
@@ -782,31 +739,19 @@ class WeftForTokenClassification(WeftTaskModel):
     loss_function = staticmethod(token_classification_loss)
     output_class = modeling_outputs.TokenClassifierOutput
 
-    def build_head(self, config: WeftConfig) -> None:
-        super().build_head(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
-
-    def classify(
-        self, states: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits [batch, tokens, num_labels], and the loss where there are labels: class numbers [batch, tokens], those
-        at i belong to token i, -100 where there is no target (ValueError where there is not one for each token)."""
-        logits = self.classifier(states)
-        if labels is None:
-            return logits, None
+    def get_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The loss of logits [batch, tokens, num_labels]; labels are class numbers [batch, tokens], those at i belong
+        to token i, -100 where there is no target, ValueError where there is not one for each token."""
         check_count("labels", labels.numel(), logits.shape[:-1].numel(), "token")
-        return logits, self.loss_function(logits, labels, **kwargs)
+        return self.loss_function(logits, labels, **kwargs)
 
 
 class WeftForQuestionAnswering(WeftTaskModel):
     """The stack with a linear map of each token's hidden state to two logits: of being an answer's first token, and its
     last."""
 
+    head_name, head_width = "qa_outputs", 2
     loss_function = staticmethod(question_answering_loss)
-
-    def build_head(self, config: WeftConfig) -> None:
-        super().build_head(config)
-        self.qa_outputs = nn.Linear(config.hidden_size, 2)
 
     @can_return_tuple
     def forward(
@@ -824,19 +769,16 @@ class WeftForQuestionAnswering(WeftTaskModel):
             start_positions, end_positions: [documents], where the answer's first and last token are: counted over the
                 row, padding included, or in packed rows from the document's first token. -100, and what is outside of
                 the row or document, is no target.
-            kwargs: `num_items_in_batch` for the loss (see `question_answering_loss`); the rest as in
-                `WeftModel.forward`.
-        Returns: loss (a scalar, where both positions were given), start_logits and end_logits: [batch, tokens], or of
-            packed rows [documents, tokens of the longest], all documents in order. They are the dtype's minimum at
-            padding and behind a document's last token.
+        Returns: loss (where both were given), start_logits and end_logits: [batch, tokens], or of packed rows
+            [documents, tokens of the longest], all documents in order. They are the dtype's minimum at padding and
+            behind a document's last token.
         Raises: ValueError for positions that are not one for each document.
         """
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, documents, states = self.read(inputs, **kwargs)
-        logits = self.qa_outputs(states)
+        outputs, documents, logits = self.read(inputs, **kwargs)
         is_token = token_mask(attention_mask, logits.shape[1])
         if documents is not None:
-            places = document_places(states, attention_mask, documents)
+            places = document_places(logits, attention_mask, documents)
             logits, is_token = logits.flatten(0, 1)[places.clamp(min=0)], places >= 0
         if is_token is not None:
             logits = logits.masked_fill(~is_token[..., None], torch.finfo(logits.dtype).min)
@@ -852,13 +794,8 @@ class WeftForQuestionAnswering(WeftTaskModel):
 class WeftForMultipleChoice(WeftTaskModel):
     """The stack with a linear map of each choice's pooled hidden state to one logit; an example's choices compete."""
 
-    is_of_document = True
-
+    is_of_document, head_name, head_width = True, "choice_score", 1
     loss_function = staticmethod(token_classification_loss)
-
-    def build_head(self, config: WeftConfig) -> None:
-        super().build_head(config)
-        self.choice_score = nn.Linear(config.hidden_size, 1)
 
     @can_return_tuple
     def forward(
@@ -879,9 +816,7 @@ class WeftForMultipleChoice(WeftTaskModel):
             choice_counts: [examples], how many choices each example has: the batch's documents, of packed rows or one
                 in each row, are the choices of the first example, then of the second, and so on.
             labels: [examples], the number of the right choice, -100 where there is no target.
-            kwargs: `num_items_in_batch` for the loss; the rest as in `WeftModel.forward`.
-        Returns: loss (a scalar, where labels were given) and logits [examples, most choices], the dtype's minimum for a
-            choice that does not exist.
+        Returns: loss and logits [examples, most choices], the dtype's minimum for a choice that does not exist.
         Raises: ValueError for choices that are not as many as announced, or labels that are not one for each example or
             name a choice that does not exist.
         """
@@ -900,8 +835,8 @@ class WeftForMultipleChoice(WeftTaskModel):
             )
             inputs_embeds = None if inputs_embeds is None else inputs_embeds.flatten(0, 1)
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, _, states = self.read(inputs, **kwargs)
-        scores = self.choice_score(states)[:, 0]
+        outputs, _, logits = self.read(inputs, **kwargs)
+        scores = logits[:, 0]
         if shape is not None and scores.shape[0] != shape[0] * shape[1]:
             raise ValueError(
                 f"position_ids divide {shape[0] * shape[1]} choices into {len(scores)} documents: give each choice "
