@@ -90,10 +90,10 @@ class FinishedSeeds:
         print(self._last_line(metrics))
 
     def _best(self) -> SeedResult:
-        """The seed with the best validation score, the first of equals."""
-        goal, best = self.kind.goal, self.results[0]
+        """The seed with the best validation scores, the first of equals."""
+        best = self.results[0]
         for result in self.results[1:]:
-            if goal.is_better(result.metrics[goal.metric], best.metrics[goal.metric]):
+            if self.kind.goal.chooses(result.metrics, best.metrics):
                 best = result
         return best
 
