@@ -390,6 +390,16 @@ def test_docstrings_make_a_task_with_a_fixed_stratified_split(monkeypatch):
     assert texts_of(again, "test") == texts_of(data, "test")
 
 
+def test_a_label_that_a_task_does_not_have_is_named_with_its_row_and_those_allowed(tmp_path):
+    good, bad = (tsv(("sentence", "label"), ("good ", label), ("bad ", "0")) for label in ("1", "2"))
+    for split, files in {"validation": {"train.tsv": good, "dev.tsv": bad}, "train": {"train.tsv": bad}}.items():
+        with pytest.raises(RecipeError) as caught:
+            read("sst2", tmp_path / split, files)
+        path = tmp_path / split / ("dev.tsv" if split == "validation" else "train.tsv")
+        sentence = f"{path}, line 2: the {split} label '2' is none of task sst2's ('negative', 'positive')"
+        assert str(caught.value).startswith(sentence)
+
+
 def test_lines_that_are_left_out_are_an_error_where_nobody_counts_them(tmp_path):
     path = write(tmp_path, {"a.tsv": tsv(("x", "y"), ("1", "2"), ("3",), ("4", "5"))}) / "a.tsv"
     broken = []

@@ -152,7 +152,8 @@ def _finish(
             )
     values = {split: [(columns.value(record), record.where) for record in records] for split, records in splits.items()}
     problem_type = _problem_type(problem_type, columns, values["train"])
-    names = LabelNames(columns.official) if columns.official else _names(problem_type, columns, values["train"])
+    official = LabelNames(columns.official, f"task {name}'s") if columns.official else None
+    names = official or _names(problem_type, columns, values["train"])
     examples: dict[str, list[Example]] = {}
     for split, records in splits.items():
         labels = [_label(problem_type, names, value, where, split) for value, where in values[split]]

@@ -41,9 +41,14 @@ def number_in(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class LabelNames:
-    """The labels of a task in the order of the model's outputs."""
+    """The labels of a task in the order of the model's outputs.
+
+    Attributes:
+        whose: who says that these are all of them, in words.
+    """
 
     names: tuple[str, ...]
+    whose: str = field(default="the training examples'", compare=False)
     _numbers: dict[Any, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +78,7 @@ class LabelNames:
         near = difflib.get_close_matches(name, self.names, n=1) or [n for n in self.names if n.lower() == name.lower()]
         known = ", ".join(map(repr, self.names[:20])) + (" ..." if len(self.names) > 20 else "")
         raise RecipeError(
-            f"{where}: the {split} label {name!r} is none of the training examples' ({known})"
+            f"{where}: the {split} label {name!r} is none of {self.whose} ({known})"
             + (f": did you mean {near[0]!r}?" if near else ": mend it, or drop the row.")
         )
 
@@ -92,7 +97,7 @@ class LabelNames:
         numbers = [self.find(_DEFAULT_NAME.sub(r"\1", name)) for name in theirs]
         if None in numbers or len(set(numbers)) != len(numbers):
             return None
-        return LabelNames(tuple(self.names[number] for number in numbers))
+        return LabelNames(tuple(self.names[number] for number in numbers), self.whose)
 
 
 def collect_names(values: Iterable[tuple[Any, str]]) -> LabelNames:
