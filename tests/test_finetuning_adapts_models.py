@@ -9,6 +9,7 @@ from helpers.models import tiny_config
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertModel,
     DistilBertConfig,
@@ -172,7 +173,7 @@ def test_search_tries_settings_goes_on_with_the_best_and_can_be_interrupted(file
     assert "trial 3 of 3" in (printed := capsys.readouterr().out) and "trial 2 of 3" not in printed
 
 
-def _save_stock(folder, family):
+def _save_stock(folder, family, **options):
     """A folder with a random model of another family and a tokenizer that it can use."""
     texts = [text for text, _ in ft.sentences(200)]
     torch.manual_seed(0)
@@ -186,7 +187,8 @@ def _save_stock(folder, family):
                 num_attention_heads=4,
                 intermediate_size=64,
                 max_position_embeddings=64,
-            )
+            ),
+            **options,
         ).save_pretrained(folder)
     else:
         tokenizer = train_tokenizer(texts, "bpe", 300)
@@ -195,6 +197,28 @@ def _save_stock(folder, family):
         GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def test_what_the_checkpoint_lacks_is_trained_beside_the_adapters(files, tmp_path):
+    """BERT's pooler, which a checkpoint of masked language modelling does not have, starts from random weights."""
+    stock = _save_stock(tmp_path / "bert", "bert", add_pooling_layer=False)
+    ft.run_here(**files, output_dir=tmp_path / "start", model_name_or_path=stock, lora_rank=2, learning_rate=1e-12)
+    ft.run_here(**files, output_dir=tmp_path / "run", model_name_or_path=stock, lora_rank=2)
+    found = changed(tmp_path / "run", tmp_path / "start")
+    assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight"} <= found
+    assert "bert.encoder.layer.0.intermediate.dense.weight" not in found
+
+
+def test_a_new_model_of_a_family_without_padding_pads_with_its_end_token(files, tmp_path):
+    stock = _save_stock(tmp_path / "gpt2", "gpt2")
+    given = dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"))
+    common = {**files, **given, "config_name": stock, "output_dir": tmp_path / "run", "max_steps": 1}
+    assert "takes 64 tokens at most" in ft.run_error(**common, max_length=65)
+    ft.run_here(**common)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert config["model_type"] == "gpt2" and config["pad_token_id"] == tokenizer.eos_token_id
+    assert tokenizer.pad_token == tokenizer.eos_token
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

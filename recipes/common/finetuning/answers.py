@@ -16,6 +16,7 @@ from weft.recipes.common.files import read_json
 from weft.recipes.common.finetuning.arguments import FileArguments
 from weft.recipes.common.finetuning.batches import Item, Layout
 from weft.recipes.common.finetuning.kind import Goal, Kind
+from weft.recipes.common.finetuning.models import as_encoder
 from weft.recipes.common.finetuning.qa_reader import (
     QA_FORMATS,
     Question,
@@ -34,7 +35,6 @@ from weft.recipes.common.finetuning.qa_spans import (
 )
 from weft.recipes.common.finetuning.task_files import TaskFiles, read_splits
 from weft.recipes.common.run_folder import METRICS
-from weft.tokenizer.roles import for_role
 
 LANGUAGES = ("auto", "en", "zh")
 SHORTEST_LIMIT, COVERED = 30, 99.5  # tokens of an answer at most, by default: what covers so many percent, at least 30
@@ -128,7 +128,9 @@ class AnswerKind(Kind):
                 "or the file as predict_file if its answers are not known."
             )
         chinese = files.language == "zh" or (files.language == "auto" and is_chinese(self.questions["train"]))
-        self.language = "zh" if chinese else "en"
+        self.compared_as = "zh" if chinese else "en"
+        if chinese or files.task is not None or files.language != "auto":
+            self.language = self.compared_as
         self.read = {split: list(questions) for split, questions in self.questions.items()}
         self.questions["train"] = [question for question in self.questions["train"] if not question.is_lost]
         if not any(question.answers for question in self.questions["train"]):
@@ -151,7 +153,7 @@ class AnswerKind(Kind):
         train = self.questions["train"]
         impossible = sum(not question.answers for question in train)
         form = f"version 2, {impossible / len(train):.1%} without an answer" if self.version_2 else "version 1"
-        lines = [("questions", f"{form}; compared as {'Chinese' if self.language == 'zh' else 'English'}")]
+        lines = [("questions", f"{form}; compared as {'Chinese' if self.compared_as == 'zh' else 'English'}")]
         for split in self.read:
             figures = "; ".join(self._describe(split))
             lines += [(split, figures)] if figures else []
@@ -198,10 +200,7 @@ class AnswerKind(Kind):
         if not self.causal:
             return tokenizer
         closed = tokenizer("a", "b")["input_ids"][-1] in tokenizer.all_special_ids
-        try:
-            return tokenizer if closed else for_role(tokenizer, "encoder")
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
+        return tokenizer if closed else as_encoder(tokenizer)
 
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
         questions = self.questions[split]
@@ -318,7 +317,7 @@ class AnswerKind(Kind):
         that decides on that, for all later calls."""
         answered = self._answer(split, items, results)
         scores, self.threshold = score_all(
-            answered, self.language, self.version_2, self.threshold, tune=split == "validation"
+            answered, self.compared_as, self.version_2, self.threshold, tune=split == "validation"
         )
         losses = np.array([result.loss for result in results])
         loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
@@ -338,7 +337,7 @@ class AnswerKind(Kind):
 
     def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> str:
         answered = self._answer(split, items, results)
-        return write_qa_report(folder, split, answered, self.language, self.version_2, self.threshold)
+        return write_qa_report(folder, split, answered, self.compared_as, self.version_2, self.threshold)
 
     def read_unlabelled(self, path: Path) -> None:
         self.questions["predict"] = read_questions(path, labelled=False)
@@ -353,10 +352,10 @@ class AnswerKind(Kind):
     def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> None:
         """A table and, beside it under the same name, .json as the official evaluation scripts read it."""
         answered = self._answer(split, items, results)
-        write_answers(path, answered, self.language, self.version_2, self.threshold, labelled=split != "predict")
+        write_answers(path, answered, self.compared_as, self.version_2, self.threshold, labelled=split != "predict")
 
     def usage(self, name: str) -> str:
-        question, context = _EXAMPLE[self.language]
+        question, context = _EXAMPLE[self.compared_as]
         nothing = -1 if self.causal else 0
         lines = [
             "import torch",
