@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import torch
 from helpers import finetuning as ft
 from transformers import BertConfig
 
 from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
 from weft.recipes.common.finetuning.classification import ClassificationKind
 from weft.recipes.common.finetuning.kind import Goal
+from weft.recipes.common.finetuning.seed_run import SeedRun
 from weft.recipes.common.finetuning.training import SeedResult
 from weft.tokenizer.train import train_tokenizer
 
@@ -55,6 +57,15 @@ def test_a_file_to_predict_for_that_cannot_be_read_is_refused_before_training(tm
         missing = tmp_path / "missing.jsonl"
         assert f"{missing} is missing" in ft.run_error(main, **common, predict_file=missing)
         assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_text_to_predict_for_that_does_not_fit_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(SeedRun, "train", None)
+    train_file = examples_of_every_kind(tmp_path / "data")[finetune_choice.main]
+    long = {"question": "who", "choices": ["one", " ".join(["two"] * 60)]}
+    fields = {"train_file": train_file, "predict_file": write_lines(tmp_path / "long.jsonl", [long])}
+    refused = ft.run_error(finetune_choice.main, **fields, output_dir=tmp_path / "run", max_length=32)
+    assert f"{tmp_path / 'long.jsonl'}, line 1" in refused and "nothing of the prompt is left" in refused
 
 
 def test_numbers_that_no_run_can_have_are_refused(files, tmp_path):
@@ -131,7 +142,12 @@ def test_a_finished_model_predicts_with_other_threads_and_other_batches(files, t
     new = tmp_path / "new.csv"
     new.write_text("text\nthe lovely house\n", encoding="utf-8")
     fields = {"max_steps": 2, "per_device_train_batch_size": 4, "cpu_threads": 2, "predict_file": new}
-    ft.run_here(**files, output_dir=folder, **fields)
+    threads = torch.get_num_threads()
+    try:
+        ft.run_here(**files, output_dir=folder, **fields)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
     assert f"predictions in {folder / 'predicted.csv'}" in capsys.readouterr().out
 
 

@@ -22,6 +22,7 @@ class Card:
     title: str
     summary: str
     pipeline_tag: str
+    language: str | None
     usage: str
     facts: dict[str, Any]
     metrics: dict[str, Any]
@@ -37,9 +38,10 @@ def write_card(card: Card, path: Path) -> None:
         f"### {split}\n\n{_scores(card, 'eval_' if split == 'validation' else f'{split}_')}\n\n{section}"
         for split, section in card.sections.items()
     )
+    language = "" if card.language is None else f"language: {card.language}\n"
     path.write_text(
         f"""---
-library_name: transformers
+{language}library_name: transformers
 pipeline_tag: {card.pipeline_tag}
 tags:
 - weft

@@ -41,6 +41,7 @@ class ChoiceKind(Kind):
     def __init__(self, files: FileArguments, tasks: dict[str, TaskFiles]) -> None:
         """Reads and checks all data; raises RecipeError."""
         self.examples = read_splits(files, tasks, read_choices, choices_of_rows, lambda example: example.prompt)
+        self.language = None if files.task is None else "en"  # as all known tasks are
         self.cut: dict[str, int] = {}
         self.max_length: int | None = None
 

@@ -44,9 +44,6 @@ class ClassificationKind(Kind):
 
     MNLI has another labelled split, "validation_mismatched"; GLUE's unlabelled test sets are "submission" and, of MNLI
     too, "submission_mismatched".
-
-    Attributes:
-        language: of the texts, such as "en", where it is known.
     """
 
     auto_class = "AutoModelForSequenceClassification"

@@ -47,6 +47,7 @@ class Kind(ABC):
     auto_class: ClassVar[str]  # such as "AutoModelForSequenceClassification"
     pipeline_tag: ClassVar[str]  # such as "text-classification"
     finds_spans: ClassVar[bool] = False  # whether its answers are parts of a text, which tokens should not reach over
+    language: str | None = None  # of the texts, such as "en", where it is known
     has_choices: ClassVar[bool] = False  # whether an item's sequences are choices of which one is right
     # Keys of a batch that are targets: they go to `loss`, all others to the model.
     target_names: ClassVar[tuple[str, ...]] = ("labels",)
