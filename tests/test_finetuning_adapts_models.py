@@ -1,5 +1,6 @@
 """Which weights are trained and how fast, adapters, search, and models of other families by the same command."""
 
+import csv
 import json
 
 import pytest
@@ -230,6 +231,24 @@ def test_models_of_other_families_are_trained_by_the_same_command(files, tmp_pat
     assert ft.metrics(tmp_path / "run")["eval_accuracy"] > 0.9
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert model.config.model_type == family and model.config.id2label == {0: "bad", 1: "good"}
+
+
+@pytest.mark.parametrize("recipe", ["finetune_tokens", "finetune_qa", "finetune_choice"])
+def test_every_recipe_trains_a_model_of_another_family_and_predicts_with_it(recipe, tmp_path):
+    stock, main = _save_stock(tmp_path / "bert", "bert"), ft.MAINS[recipe]
+    fields = {"model_name_or_path": stock, "max_steps": 60, "evaluations": 3, "learning_rate": 5e-3}
+    fields |= {**ft.files_of(recipe, tmp_path), "output_dir": tmp_path / "run"}
+    ft.run_here(main, **fields)
+    found = ft.metrics(tmp_path / "run")
+    assert found["eval_f1"] > 90 if recipe == "finetune_qa" else found["eval_accuracy"] > 0.9
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model_type"] == "bert"
+    unlabelled = [{**row, "answers": None, "label": None, "tags": None} for row in ft.rows_of(recipe, 60, seed=2)]
+    ft.run_here(main, **fields, predict_file=ft.write_rows(tmp_path / "new.jsonl", unlabelled))
+    answers = []
+    for file in ("predictions.csv", "predicted.csv"):
+        with (tmp_path / "run" / file).open(encoding="utf-8", newline="") as handle:
+            answers.append([row["predicted"] for row in csv.DictReader(handle) if row["predicted"]])
+    assert answers[0] == answers[1] and len(answers[1]) > 50
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
