@@ -7,10 +7,11 @@ import pytest
 
 from weft.recipes.common import tables
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning import classification_files, docstring_areas
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
-from weft.recipes.common.finetuning.classification_data import read_classification
-from weft.recipes.common.finetuning.text_tasks import TEXT_TASKS
+from weft.recipes.common.finetuning.classification import docstring_areas
+from weft.recipes.common.finetuning.classification import files as classification_files
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.data import read_classification
+from weft.recipes.common.finetuning.classification.tasks import TEXT_TASKS
 from weft.recipes.common.tables import Record
 
 

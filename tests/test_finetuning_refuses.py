@@ -7,7 +7,7 @@ import torch
 from helpers import finetuning as ft
 from transformers import BertConfig
 
-from weft.recipes.common.finetuning.classification import ClassificationKind
+from weft.recipes.common.finetuning.classification.kind import ClassificationKind
 from weft.recipes.common.finetuning.kind import Goal
 from weft.recipes.common.finetuning.seed_run import SeedRun
 from weft.recipes.common.finetuning.training import SeedResult

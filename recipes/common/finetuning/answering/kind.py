@@ -13,19 +13,21 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from weft.losses import IGNORE_INDEX, question_answering_loss, target_nats
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
-from weft.recipes.common.finetuning.arguments import FileArguments
-from weft.recipes.common.finetuning.batches import Item, Layout
-from weft.recipes.common.finetuning.kind import Goal, Kind
-from weft.recipes.common.finetuning.models import as_encoder
-from weft.recipes.common.finetuning.qa_reader import (
+from weft.recipes.common.finetuning.answering.reader import (
     QA_FORMATS,
     Question,
     is_chinese,
     questions_of_rows,
     read_questions,
 )
-from weft.recipes.common.finetuning.qa_report import Answered, log_odds_at, score_all, write_answers, write_qa_report
-from weft.recipes.common.finetuning.qa_spans import (
+from weft.recipes.common.finetuning.answering.report import (
+    Answered,
+    log_odds_at,
+    score_all,
+    write_answers,
+    write_qa_report,
+)
+from weft.recipes.common.finetuning.answering.spans import (
     Window,
     WindowSpans,
     as_arrays,
@@ -33,6 +35,10 @@ from weft.recipes.common.finetuning.qa_spans import (
     merge,
     target_of,
 )
+from weft.recipes.common.finetuning.arguments import FileArguments
+from weft.recipes.common.finetuning.batches import Item, Layout
+from weft.recipes.common.finetuning.kind import Goal, Kind
+from weft.recipes.common.finetuning.models import as_encoder
 from weft.recipes.common.finetuning.task_files import TaskFiles, read_splits
 from weft.recipes.common.run_folder import METRICS
 

@@ -12,15 +12,17 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from weft.losses import count_targets, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
-from weft.recipes.common.finetuning import classification_report as report
 from weft.recipes.common.finetuning.batches import Item, Layout
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
-from weft.recipes.common.finetuning.classification_data import (
+from weft.recipes.common.finetuning.classification import report
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.data import (
     Example,
     read_classification,
     read_texts,
 )
-from weft.recipes.common.finetuning.classification_scores import (
+from weft.recipes.common.finetuning.classification.glue_submission import write_glue_submission
+from weft.recipes.common.finetuning.classification.labels import weights_of
+from weft.recipes.common.finetuning.classification.scores import (
     BINARY_SCORES,
     SCORES,
     choose_goal,
@@ -31,10 +33,8 @@ from weft.recipes.common.finetuning.classification_scores import (
     softmax,
     tune_thresholds,
 )
-from weft.recipes.common.finetuning.glue_submission import write_glue_submission
+from weft.recipes.common.finetuning.classification.tasks import MULTI, REGRESSION, SINGLE
 from weft.recipes.common.finetuning.kind import Kind
-from weft.recipes.common.finetuning.labels import weights_of
-from weft.recipes.common.finetuning.text_tasks import MULTI, REGRESSION, SINGLE
 
 _NUMBERS_OF_LABELS_SHOWN = 12
 

@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 from weft.recipes.common.files import write_json
-from weft.recipes.common.finetuning.qa_reader import Question
-from weft.recipes.common.finetuning.qa_spans import Span, no_answer_probability, probabilities
+from weft.recipes.common.finetuning.answering.reader import Question
+from weft.recipes.common.finetuning.answering.spans import Span, no_answer_probability, probabilities
 from weft.recipes.metrics import load_metric
 
 HALF = 0.5

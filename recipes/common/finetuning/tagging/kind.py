@@ -22,16 +22,15 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from weft.losses import IGNORE_INDEX, count_targets, token_classification_loss
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning import tag_encoding as encoding
-from weft.recipes.common.finetuning import tag_report as report
 from weft.recipes.common.finetuning.batches import Item, Layout, cut_out, in_place
 from weft.recipes.common.finetuning.kind import Goal, Kind
-from weft.recipes.common.finetuning.tag_data import PREDICT, TaggedData
-from weft.recipes.common.finetuning.tag_decoding import Prediction, Tokens, entities, group, word_tags
-from weft.recipes.common.finetuning.tag_encoding import NOTHING
-from weft.recipes.common.finetuning.tag_scores import score_plain, score_spans, score_tags
-from weft.recipes.common.finetuning.tag_texts import Passage
-from weft.recipes.common.finetuning.tag_tokenizer import keeps_blanks, surroundings, trim_offsets
+from weft.recipes.common.finetuning.tagging import encoding, report
+from weft.recipes.common.finetuning.tagging.data import PREDICT, TaggedData
+from weft.recipes.common.finetuning.tagging.decoding import Prediction, Tokens, entities, group, word_tags
+from weft.recipes.common.finetuning.tagging.encoding import NOTHING
+from weft.recipes.common.finetuning.tagging.scores import score_plain, score_spans, score_tags
+from weft.recipes.common.finetuning.tagging.texts import Passage
+from weft.recipes.common.finetuning.tagging.tokenizer import keeps_blanks, surroundings, trim_offsets
 
 ENCODED_AT_ONCE = 1000
 LONGEST_SAMPLE = 200

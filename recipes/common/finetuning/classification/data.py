@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
-from weft.recipes.common.finetuning.classification_columns import Columns, find_columns, has_labels
-from weft.recipes.common.finetuning.classification_files import read_file, read_task
-from weft.recipes.common.finetuning.docstring_areas import docstring_records
-from weft.recipes.common.finetuning.labels import (
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.columns import Columns, find_columns, has_labels
+from weft.recipes.common.finetuning.classification.docstring_areas import docstring_records
+from weft.recipes.common.finetuning.classification.files import read_file, read_task
+from weft.recipes.common.finetuning.classification.labels import (
     LabelNames,
     check_value,
     collect_names,
     is_missing,
     number_in,
 )
+from weft.recipes.common.finetuning.classification.tasks import MULTI, REGRESSION, SINGLE, TextTask, find_task
 from weft.recipes.common.finetuning.splits import split_off
-from weft.recipes.common.finetuning.text_tasks import MULTI, REGRESSION, SINGLE, TextTask, find_task
 from weft.recipes.common.tables import Record, read_hub_records, read_records, text_of, value_of
 
 EMBEDDED = "pydoc"

@@ -10,7 +10,7 @@ from typing import Any
 
 from weft.recipes.common.documents import BROKEN_COMPRESSION, file_format, read_lines
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.tag_texts import Sentence, Span, SpanText
+from weft.recipes.common.finetuning.tagging.texts import Sentence, Span, SpanText
 from weft.recipes.common.tables import Record, check_table, read_records, text_of, value_of
 
 FORMATS = ("conll", "conllu", "tokens", "spans", "cluener")
