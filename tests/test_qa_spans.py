@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from weft.recipes.common.finetuning.answering.kind import AnswerKind, QuestionFileArguments
+from weft.recipes.common.finetuning.answering.arguments import QuestionFileArguments
+from weft.recipes.common.finetuning.answering.kind import AnswerKind
 from weft.recipes.common.finetuning.answering.spans import (
     Span,
     Window,

@@ -1,7 +1,6 @@
 """Extractive question answering: the answer is a part of a given text, or there is none."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from weft.losses import IGNORE_INDEX, question_answering_loss, target_nats
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
-from weft.recipes.common.finetuning.answering.reader import (
-    QA_FORMATS,
-    Question,
-    is_chinese,
-    questions_of_rows,
-    read_questions,
-)
-from weft.recipes.common.finetuning.answering.report import (
-    Answered,
-    log_odds_at,
-    score_all,
-    write_answers,
-    write_qa_report,
-)
+from weft.recipes.common.finetuning.answering.arguments import COVERED, SHORTEST_LIMIT, QuestionFileArguments
+from weft.recipes.common.finetuning.answering.encoding import Encoded, beginnings, is_exact, window_of
+from weft.recipes.common.finetuning.answering.reader import Question, is_chinese, questions_of_rows, read_questions
+from weft.recipes.common.finetuning.answering.report import write_answers, write_qa_report
+from weft.recipes.common.finetuning.answering.scores import Answered, score_all, threshold_used
 from weft.recipes.common.finetuning.answering.spans import (
     Window,
     WindowSpans,
@@ -35,68 +25,15 @@ from weft.recipes.common.finetuning.answering.spans import (
     merge,
     target_of,
 )
-from weft.recipes.common.finetuning.arguments import FileArguments
+from weft.recipes.common.finetuning.answering.usage import usage_of
 from weft.recipes.common.finetuning.batches import Item, Layout
 from weft.recipes.common.finetuning.kind import Goal, Kind
-from weft.recipes.common.finetuning.models import as_encoder
+from weft.recipes.common.finetuning.models import DEFAULT_LENGTH, as_encoder
 from weft.recipes.common.finetuning.task_files import TaskFiles, read_splits
 from weft.recipes.common.run_folder import METRICS
 
-LANGUAGES = ("auto", "en", "zh")
-SHORTEST_LIMIT, COVERED = 30, 99.5  # tokens of an answer at most, by default: what covers so many percent, at least 30
 CHUNK = 1000  # questions that are tokenised at once
 THRESHOLD = "no_answer_threshold"
-
-
-@dataclass
-class QuestionFileArguments(FileArguments):
-    """Where the questions are, and how answers are looked for."""
-
-    version_2: bool = field(
-        default=False,
-        metadata={"help": "some questions have no answer, as in SQuAD 2; set where the data holds such questions"},
-    )
-    language: str = field(
-        default="auto",
-        metadata={"help": "en: answers are compared by words; zh: by characters; auto: zh for texts in Han characters"},
-    )
-    stride: int = field(default=128, metadata={"help": "tokens that two windows of a long text share"})
-    max_question_length: int = field(default=64, metadata={"help": "tokens of a question at most; the rest is cut off"})
-    max_answer_length: int | None = field(
-        default=None,
-        metadata={
-            "help": f"tokens of an answer at most; the default covers {COVERED}%% of the training answers, and is at "
-            f"least {SHORTEST_LIMIT}"
-        },
-    )
-    n_best_size: int = field(default=20, metadata={"help": "answers that nbest.json holds for each question"})
-
-    def check_files(self) -> None:
-        """See FileArguments; also refuses values that make no sense."""
-        super().check_files()
-        if self.language not in LANGUAGES:
-            raise RecipeError(f"language is {self.language!r}: choose one of {', '.join(LANGUAGES)}.")
-        for name, least in (("stride", 0), ("max_question_length", 1), ("max_answer_length", 1), ("n_best_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise RecipeError(f"{name} is {value}: give at least {least}.")
-
-    @staticmethod
-    def formats() -> tuple[str, ...]:
-        """Endings of the files that can be read."""
-        return QA_FORMATS
-
-
-@dataclass
-class Encoded:
-    """What became of a split's questions in tokens."""
-
-    windows: int = 0
-    cut_questions: int = 0
-    long_answers: int = 0
-    inexact_answers: int = 0
-    missed_answers: int = 0
-    stride: int = 0
 
 
 class AnswerKind(Kind):
@@ -222,7 +159,7 @@ class AnswerKind(Kind):
         items: list[Item] = []
         for begin in range(0, len(questions), CHUNK):
             chunk = questions[begin : begin + CHUNK]
-            asked = _cut([question.question for question in chunk], tokenizer, longest_question)
+            asked = beginnings([question.question for question in chunk], tokenizer, longest_question)
             done.cut_questions += sum(text != question.question for text, question in zip(asked, chunk))
             encoding = tokenizer(
                 asked,
@@ -237,7 +174,7 @@ class AnswerKind(Kind):
             for number, tokens in zip(encoding["overflow_to_sample_mapping"], encoding.encodings):
                 parts[number].append(tokens)
             for number, question in enumerate(chunk):
-                windows = [_window(tokens, question) for tokens in parts[number]]
+                windows = [window_of(tokens, question) for tokens in parts[number]]
                 targets: list[tuple[int, int] | None] = [None] * len(windows)
                 if split != "predict":
                     targets = self._targets(question, windows, [len(tokens.ids) for tokens in parts[number]], done)
@@ -276,7 +213,7 @@ class AnswerKind(Kind):
             done.missed_answers += bool(question.answers) and not question.is_lost
             return found
         done.long_answers += any(last - first >= (self.max_answer_length or 0) for _, (first, last) in held)
-        done.inexact_answers += any(not _is_exact(question, window, span) for window, span in held)
+        done.inexact_answers += any(not is_exact(question, window, span) for window, span in held)
         places = [self._nothing(length) for length in lengths]
         return [(place, place) if span is None else span for place, span in zip(places, found)]
 
@@ -361,45 +298,10 @@ class AnswerKind(Kind):
         write_answers(path, answered, self.compared_as, self.version_2, self.threshold, labelled=split != "predict")
 
     def usage(self, name: str) -> str:
-        question, context = _EXAMPLE[self.compared_as]
-        nothing = -1 if self.causal else 0
-        lines = [
-            "import torch",
-            "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
-            "",
-            f'tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)',
-            f'model = AutoModelForQuestionAnswering.from_pretrained("{name}", trust_remote_code=True)',
-            "",
-            f'question = "{question}"',
-            f'context = "{context}"',
-            "inputs = tokenizer(  # what is longer is cut off here",
-            f'    question, context, truncation="only_second", max_length={self.max_length or 512},',
-            '    return_offsets_mapping=True, return_tensors="pt",',
-            ")",
-            'offsets = inputs.pop("offset_mapping")[0].tolist()',
-            "in_context = torch.tensor([part == 1 for part in inputs.sequence_ids()])",
-            "with torch.no_grad():",
-            "    outputs = model(**inputs)",
-            "# a score for each first (rows) and last token (columns)",
-            "scores = outputs.start_logits[0][:, None] + outputs.end_logits[0]",
-            f"possible = torch.ones_like(scores).triu().tril({(self.max_answer_length or SHORTEST_LIMIT) - 1}).bool()",
-            "possible &= in_context[:, None] & in_context",
-            'best = scores.masked_fill(~possible, float("-inf")).argmax().item()',
-            "first, last = divmod(best, len(scores))",
-            "answer = context[offsets[first][0] : offsets[last][1]].strip()",
-        ]
-        if self.version_2:
-            lines += [
-                f"if scores[first, last] - scores[{nothing}, {nothing}] < {log_odds_at(self.threshold)}:",
-                '    answer = ""  # the text does not hold the answer',
-            ]
-        return "\n".join([*lines, "print(answer)"])
-
-
-_EXAMPLE = {
-    "en": ("Who wrote the letter?", "The letter was written by Anna in May."),
-    "zh": ("信是谁写的", "这封信是安娜在五月写的。"),
-}
+        return usage_of(
+            *(name, self.compared_as, self.causal, self.max_length or DEFAULT_LENGTH),
+            *(self.max_answer_length or SHORTEST_LIMIT, threshold_used(self.version_2, self.threshold)),
+        )
 
 
 def is_causal(config: PreTrainedConfig) -> bool:
@@ -412,30 +314,6 @@ def is_causal(config: PreTrainedConfig) -> bool:
         for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING)
     ]
     return config.model_type in families[0] - families[1] - {"xlnet"}
-
-
-def _is_exact(question: Question, window: Window, target: tuple[int, int]) -> bool:
-    """Whether the target's tokens hold an answer and nothing else but blanks."""
-    start, end = window.offsets[target[0] - window.first, 0], window.offsets[target[1] - window.first, 1]
-    return question.context[start:end].strip() in (answer.text for answer in question.answers)
-
-
-def _cut(texts: list[str], tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[str]:
-    """The beginnings of texts that have more tokens than allowed."""
-    encodings = tokenizer(texts, add_special_tokens=False).encodings
-    return [
-        text if len(encoding.ids) <= tokens else text[: encoding.offsets[tokens - 1][1]]
-        for text, encoding in zip(texts, encodings)
-    ]
-
-
-def _window(tokens: Any, question: Question) -> Window:
-    parts = tokens.sequence_ids
-    if 1 not in parts:
-        raise RecipeError(f"{question.where}: the tokenizer makes no token of the context: mend or drop it.")
-    first = parts.index(1)
-    last = len(parts) - parts[::-1].index(1)
-    return Window(first, np.array(tokens.offsets[first:last], dtype=np.int32).reshape(-1, 2))
 
 
 def _without_padding(outputs: Any, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
