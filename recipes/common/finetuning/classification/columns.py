@@ -8,7 +8,7 @@ from typing import Any
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
 from weft.recipes.common.finetuning.classification.labels import is_missing, name_of, number_in
-from weft.recipes.common.finetuning.classification.tasks import TextTask
+from weft.recipes.common.finetuning.classification.task import TextTask
 from weft.recipes.common.tables import Record, value_of
 
 PAIRS = (

@@ -18,7 +18,8 @@ from weft.recipes.common.finetuning.classification.labels import (
     is_missing,
     number_in,
 )
-from weft.recipes.common.finetuning.classification.tasks import MULTI, REGRESSION, SINGLE, TextTask, find_task
+from weft.recipes.common.finetuning.classification.task import MULTI, REGRESSION, SINGLE, TextTask
+from weft.recipes.common.finetuning.classification.tasks import find_task
 from weft.recipes.common.finetuning.splits import split_off
 from weft.recipes.common.tables import Record, read_hub_records, read_records, text_of, value_of
 

@@ -21,7 +21,6 @@ from weft.recipes.common.finetuning.classification.data import (
     read_texts,
 )
 from weft.recipes.common.finetuning.classification.glue_submission import write_glue_submission
-from weft.recipes.common.finetuning.classification.labels import weights_of
 from weft.recipes.common.finetuning.classification.scores import (
     BINARY_SCORES,
     SCORES,
@@ -33,7 +32,8 @@ from weft.recipes.common.finetuning.classification.scores import (
     softmax,
     tune_thresholds,
 )
-from weft.recipes.common.finetuning.classification.tasks import MULTI, REGRESSION, SINGLE
+from weft.recipes.common.finetuning.classification.task import MULTI, REGRESSION, SINGLE
+from weft.recipes.common.finetuning.classification.weights import class_weights, times_of_labels
 from weft.recipes.common.finetuning.kind import Kind
 
 _NUMBERS_OF_LABELS_SHOWN = 12
@@ -90,31 +90,7 @@ class ClassificationKind(Kind):
             )
         if self.problem_type == REGRESSION and list(weights) not in ([], ["none"]):
             raise RecipeError("class_weights are given, but a regression has no classes: leave them out.")
-        self.class_weights = self._class_weights()
-
-    def _class_weights(self) -> torch.Tensor | None:
-        """What each class counts; of several labels, what a label counts where it holds (its weight over that of its
-        absence)."""
-        if self.problem_type == REGRESSION:
-            return None
-        train = self.data.splits["train"]
-        times = self._times("train")
-        if self.problem_type == MULTI:
-            balanced = [(len(train) - n) / n if 0 < n < len(train) else 1.0 for n in times]
-        else:
-            there = sum(1 for n in times if n)
-            balanced = [len(train) / (there * n) if n else 1.0 for n in times]
-        weights = weights_of(self.arguments.class_weights, self.names, balanced)
-        return None if weights is None else torch.tensor(weights)
-
-    def _times(self, split: str) -> list[int]:
-        """How many examples have each label."""
-        labels = [example.label for example in self.data.splits[split]]
-        given = [name for label in labels for name in (label if self.problem_type == MULTI else (label,))]
-        counts = dict.fromkeys(self.names.names, 0)
-        for name in given:
-            counts[name] += 1
-        return [counts[name] for name in self.names.names]
+        self.class_weights = class_weights(self.arguments.class_weights, self.names, self.data)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -131,7 +107,9 @@ class ClassificationKind(Kind):
             labels = [example.label for example in self.data.splits["train"]]
             lines.append(("labels", f"{min(labels):g} to {max(labels):g}, {np.mean(labels):.3g} on average"))
         else:
-            counts = [f"{name} {times:,}" for name, times in zip(self.names.names, self._times("train"))]
+            counts = [
+                f"{name} {times:,}" for name, times in zip(self.names.names, times_of_labels(self.names, self.data))
+            ]
             shown = ", ".join(counts[:_NUMBERS_OF_LABELS_SHOWN]) + (
                 " ..." if len(counts) > len(counts[:_NUMBERS_OF_LABELS_SHOWN]) else ""
             )
@@ -156,7 +134,7 @@ class ClassificationKind(Kind):
         if names is None:
             return False
         self.names = names
-        self.class_weights = self._class_weights()
+        self.class_weights = class_weights(self.arguments.class_weights, self.names, self.data)
         return True
 
     def config_fields(self) -> dict[str, Any]:

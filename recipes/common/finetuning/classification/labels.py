@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,33 +131,6 @@ def check_value(value: Any, where: str) -> None:
             f"{where}: the label is a {type(value).__name__}, where text, a number or a truth value is needed: name "
             "another --label_column."
         )
-
-
-def weights_of(words: Sequence[str], names: LabelNames, balanced: Sequence[float]) -> list[float] | None:
-    """What each class counts in the loss.
-
-    Args:
-        words: "none", "balanced", or name=weight for any classes; the others count 1.
-        balanced: the weights for "balanced".
-
-    Raises:
-        RecipeError: an unknown class, or a weight that is no number above 0.
-    """
-    if list(words) in (["none"], []):
-        return None
-    if list(words) == ["balanced"]:
-        return list(balanced)
-    weights = [1.0] * len(names)
-    for word in words:
-        name, equals, text = word.rpartition("=")
-        weight = number_in(text)
-        if not equals or weight is None or not 0 < weight < math.inf:
-            raise RecipeError(f"class_weights has {word!r}: give none, balanced, or name=weight with weights above 0.")
-        number = names.find(name)
-        if number is None:
-            raise RecipeError(f"class_weights names {name!r}: the labels are {', '.join(names.names)}.")
-        weights[number] = weight
-    return weights
 
 
 def _meaning(name: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.classification.tasks import MULTI, REGRESSION, SINGLE
+from weft.recipes.common.finetuning.classification.task import MULTI, REGRESSION, SINGLE
 from weft.recipes.common.finetuning.kind import Goal
 from weft.recipes.metrics import load_metric
 

@@ -1,77 +1,11 @@
-"""Known tasks of text classification: where each is on the Hub, how its official files look, and how it is scored."""
+"""The known tasks of text classification by name: those of GLUE, and others in English and Chinese."""
 
 import difflib
-from dataclasses import dataclass, field
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.finetuning.classification.glue_tasks import GLUE_TASKS
+from weft.recipes.common.finetuning.classification.task import MULTI, TEST, TRAIN, VALIDATION, TextTask
 
-SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
-TRAIN = ("train.tsv", "train.jsonl", "train.json", "train.csv", "train.parquet")
-VALIDATION = tuple(
-    f"{name}.{ending}"
-    for name in ("dev", "validation", "valid")
-    for ending in ("tsv", "jsonl", "json", "csv", "parquet")
-)
-TEST = ("test.tsv", "test.jsonl", "test.json", "test.csv", "test.parquet")
-FILES = {"train": TRAIN, "validation": VALIDATION, "test": ("test-labeled.tsv", *TEST)}
-GLUE_SPLITS = {"train": "train", "validation": "validation", "test": "test"}
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A file of the GLUE submission: its name, the test set it is for, and whether its labels are class numbers.
-
-    Attributes:
-        split: of the Hub.
-        files: candidates of the test file's name.
-    """
-
-    file: str
-    split: str = "test"
-    files: tuple[str, ...] = TEST
-    numbers: bool = True
-
-
-@dataclass(frozen=True)
-class TextTask:
-    """Attributes:
-    hub, config, hub_splits: id and config on the Hub, and what each split is called there.
-    text_columns: one text, or two for a pair.
-    label_column: the column of the label.
-    labels: their names in the official order; none for a regression.
-    metric: what the best weights are chosen by; the loss and errors are better when lower.
-    files: for each split candidates of its file's name, in the order in which they are looked for.
-    header: the official columns, for files whose first line does not name them.
-    columns: other names of columns, to the names used here.
-    spelled: other spellings of labels, to their names; the number of a label always means it.
-    dropped: labels that mark examples to leave out.
-    separator: between several labels of one example.
-    layout: how the files are read: "table", "folders" (a folder for each label) or "trec".
-    """
-
-    text_columns: tuple[str, ...]
-    labels: tuple[str, ...]
-    metric: str
-    hub: str | None
-    config: str | None = None
-    hub_splits: dict[str, str] = field(default_factory=lambda: dict(GLUE_SPLITS))
-    label_column: str = "label"
-    problem_type: str = SINGLE
-    extra_metrics: tuple[str, ...] = ()
-    files: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(FILES))
-    header: tuple[str, ...] = ()
-    columns: dict[str, str] = field(default_factory=dict)
-    spelled: dict[str, str] = field(default_factory=dict)
-    dropped: tuple[str, ...] = ()
-    separator: str | None = None
-    layout: str = "table"
-    label_file: str | None = None
-    submissions: dict[str, Submission] = field(default_factory=dict)
-    language: str = "en"
-
-
-_GLUE = "nyu-mll/glue"
-_MRPC_COLUMNS = {"Quality": "label", "#1 String": "sentence1", "#2 String": "sentence2"}
 _TNEWS = {
     **{"100": "news_story", "101": "news_culture", "102": "news_entertainment", "103": "news_sports"},
     **{"104": "news_finance", "106": "news_house", "107": "news_car", "108": "news_edu", "109": "news_tech"},
@@ -85,99 +19,8 @@ _EMOTIONS = (
 )
 
 
-def _submission(file: str, numbers: bool = True, files: tuple[str, ...] = TEST) -> dict[str, Submission]:
-    return {"submission": Submission(file, files=files, numbers=numbers)}
-
-
 TEXT_TASKS: dict[str, TextTask] = {
-    "cola": TextTask(
-        ("sentence",),
-        ("unacceptable", "acceptable"),
-        "matthews_correlation",
-        *(_GLUE, "cola"),
-        header=("source", "label", "note", "sentence"),
-        submissions=_submission("CoLA.tsv"),
-    ),
-    "sst2": TextTask(
-        *(("sentence",), ("negative", "positive"), "accuracy", _GLUE, "sst2"), submissions=_submission("SST-2.tsv")
-    ),
-    "mrpc": TextTask(
-        ("sentence1", "sentence2"),
-        ("not_equivalent", "equivalent"),
-        "f1_and_accuracy",
-        *(_GLUE, "mrpc"),
-        extra_metrics=("f1",),
-        columns=_MRPC_COLUMNS,
-        files={
-            "train": (*TRAIN, "msr-para-train.tsv", "msr_paraphrase_train.txt"),
-            "validation": (*VALIDATION, "msr-para-val.tsv"),
-            "test": (*FILES["test"], "msr-para-test.tsv", "msr_paraphrase_test.txt"),
-        },
-        submissions=_submission("MRPC.tsv", files=(*TEST, "msr-para-test.tsv", "msr_paraphrase_test.txt")),
-    ),
-    "stsb": TextTask(
-        ("sentence1", "sentence2"),
-        (),
-        "corrcoef",
-        *(_GLUE, "stsb"),
-        problem_type=REGRESSION,
-        header=(
-            *("index", "genre", "filename", "year", "old_index", "source1", "source2"),
-            *("sentence1", "sentence2", "score"),
-        ),
-        columns={"score": "label"},
-        submissions=_submission("STS-B.tsv"),
-    ),
-    "qqp": TextTask(
-        ("question1", "question2"),
-        ("not_duplicate", "duplicate"),
-        "f1_and_accuracy",
-        *(_GLUE, "qqp"),
-        extra_metrics=("f1",),
-        columns={"is_duplicate": "label"},
-        submissions=_submission("QQP.tsv"),
-    ),
-    "mnli": TextTask(
-        ("sentence1", "sentence2"),
-        ("entailment", "neutral", "contradiction"),
-        "accuracy",
-        *(_GLUE, "mnli"),
-        hub_splits={
-            **{"train": "train", "validation": "validation_matched"},
-            **{"validation_mismatched": "validation_mismatched"},
-        },
-        files={
-            "train": TRAIN,
-            "validation": ("dev_matched.tsv", *VALIDATION),
-            "validation_mismatched": ("dev_mismatched.tsv",),
-        },
-        columns={"gold_label": "label", "premise": "sentence1", "hypothesis": "sentence2"},
-        dropped=("-",),
-        submissions={
-            "submission": Submission("MNLI-m.tsv", "test_matched", ("test_matched.tsv",), numbers=False),
-            "submission_mismatched": Submission(
-                "MNLI-mm.tsv", "test_mismatched", ("test_mismatched.tsv",), numbers=False
-            ),
-        },
-    ),
-    "qnli": TextTask(
-        ("question", "sentence"),
-        ("entailment", "not_entailment"),
-        *("accuracy", _GLUE, "qnli"),
-        submissions=_submission("QNLI.tsv", numbers=False),
-    ),
-    "rte": TextTask(
-        ("sentence1", "sentence2"),
-        ("entailment", "not_entailment"),
-        *("accuracy", _GLUE, "rte"),
-        submissions=_submission("RTE.tsv", numbers=False),
-    ),
-    "wnli": TextTask(
-        ("sentence1", "sentence2"),
-        ("not_entailment", "entailment"),
-        *("accuracy", _GLUE, "wnli"),
-        submissions=_submission("WNLI.tsv"),
-    ),
+    **GLUE_TASKS,
     "imdb": TextTask(
         ("text",),
         ("neg", "pos"),
