@@ -8,7 +8,8 @@ from typing import Any
 from weft.recipes.common.documents import file_format
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.arguments import FileArguments
-from weft.recipes.common.finetuning.tagging.readers import TABLES, Examples, Reader, looks_like_columns, read_texts
+from weft.recipes.common.finetuning.tagging.columns import looks_like_columns
+from weft.recipes.common.finetuning.tagging.readers import TABLES, Examples, Reader, read_texts
 from weft.recipes.common.finetuning.tagging.schemes import (
     OUTSIDE,
     PLAIN,
