@@ -40,7 +40,6 @@ class Start:
 
     kind: Kind
     arguments: StartArguments
-    fields: dict[str, Any]
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     max_length: int
@@ -149,7 +148,7 @@ def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any],
         config.pad_token_id = tokenizer.pad_token_id
     length = _checked_length(max_length, config, tokenizer, name)
     _set(config, kind.config_fields())
-    return Start(kind, arguments, fields, config, tokenizer, length, keep_head)
+    return Start(kind, arguments, config, tokenizer, length, keep_head)
 
 
 def _with_padding(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
@@ -189,7 +188,7 @@ def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_leng
         vocabulary = max(existing.vocab_size, len(tokenizer))
         _set(existing, {"vocab_size": vocabulary, "pad_token_id": tokenizer.pad_token_id, **kind.config_fields()})
         length = _checked_length(max_length, existing, tokenizer, str(arguments.config_name))
-        return Start(kind, arguments, fields, existing, tokenizer, length, keep_head=True)
+        return Start(kind, arguments, existing, tokenizer, length, keep_head=True)
     max_length = max_length or DEFAULT_LENGTH
     role: dict[str, Any] = {"is_causal": arguments.causal, **kind.config_fields()}
     if existing is not None:
@@ -201,7 +200,7 @@ def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_leng
     model_arguments.check(fields)
     config = make_config(model_arguments, {**DROPOUT, **fields}, tokenizer, max_length, role)
     kind.adopt(config)
-    return Start(kind, arguments, fields, config, tokenizer, max_length, keep_head=True)
+    return Start(kind, arguments, config, tokenizer, max_length, keep_head=True)
 
 
 def _suitable_tokenizer(kind: Kind) -> str:
