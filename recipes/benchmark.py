@@ -61,11 +61,27 @@ class BenchmarkArguments:
     )
     text_column: str = field(default="sentence", metadata={"help": "finetune: the column with the text"})
     preset: str = field(default="tiny", metadata={"help": "finetune: shape of the model"})
+    batch_size: int = field(default=32, metadata={"help": "finetune: examples of a training step"})
     steps: int = field(default=50, metadata={"help": "finetune: training steps of a round"})
     cpu_threads: int | None = field(default=None, metadata={"help": "finetune: threads to compute with"})
     tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of the tokenizer"})
     rounds: int = field(default=5, metadata={"help": "times that each side is measured"})
     output_file: str | None = field(default=None, metadata={"help": "write all measurements as JSON here"})
+
+    def check(self) -> None:
+        """Refuse values that make no sense; raises RecipeError."""
+        if self.subject not in SUBJECTS:
+            raise RecipeError(f"subject {self.subject!r} is unknown: choose one of {', '.join(SUBJECTS)}.")
+        if len(self.train_files) != 1 or self.tokenizer_name is None:
+            raise RecipeError(f"subject {self.subject} needs one --train_files and a --tokenizer_name.")
+        if not Path(self.train_files[0]).is_file():
+            raise RecipeError(f"train_files {self.train_files[0]!r} is no file: give the path of one.")
+        for name in ("rounds", "steps", "batch_size", "cpu_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RecipeError(f"{name} is {value}: give at least 1.")
+        if self.output_file is not None and not Path(self.output_file).parent.is_dir():
+            raise RecipeError(f"output_file {self.output_file!r} is in no folder that there is: make that first.")
 
 
 def processor_seconds(command: list[str]) -> float:
@@ -86,8 +102,6 @@ def processor_seconds(command: list[str]) -> float:
 
 def prepare_data_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
     """The two ways of preparing text, and the share of each that is only loading libraries."""
-    if len(arguments.train_files) != 1 or arguments.tokenizer_name is None:
-        raise RecipeError("subject prepare_data needs one --train_files and a --tokenizer_name.")
     path, tokenizer = arguments.train_files[0], arguments.tokenizer_name
     recipe = [str(RECIPES / "prepare_data.py"), "--train_files", path, "--tokenizer_name", tokenizer, "--output_dir"]
     runs = iter(range(1_000_000))
@@ -103,12 +117,13 @@ def finetune_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Cal
     """The ways of making batches of short examples."""
     from weft.recipes.common.finetuning.step_rates import batching_sides  # torch, whose loading the other subject times
 
-    if len(arguments.train_files) != 1 or arguments.tokenizer_name is None:
-        raise RecipeError("subject finetune needs one --train_files and a --tokenizer_name.")
     share_cores(arguments.cpu_threads)
     keep_freed_memory()
     path = Path(arguments.train_files[0])
-    return batching_sides(path, arguments.text_column, arguments.tokenizer_name, arguments.preset, arguments.steps)
+    return batching_sides(
+        *(path, arguments.text_column, arguments.tokenizer_name),
+        *(arguments.preset, arguments.batch_size, arguments.steps),
+    )
 
 
 SUBJECTS = {"prepare_data": prepare_data_sides, "finetune": finetune_sides}
@@ -116,8 +131,7 @@ SUBJECTS = {"prepare_data": prepare_data_sides, "finetune": finetune_sides}
 
 def main() -> None:
     arguments = parse_arguments(__doc__, [BenchmarkArguments]).groups[0]
-    if arguments.subject not in SUBJECTS:
-        raise RecipeError(f"subject {arguments.subject!r} is unknown: choose one of {', '.join(SUBJECTS)}.")
+    arguments.check()
     with tempfile.TemporaryDirectory() as folder:
         sides = SUBJECTS[arguments.subject](arguments, Path(folder))
         seconds: dict[str, list[float]] = {name: [] for name in sides}

@@ -21,9 +21,9 @@ import yaml
 
 from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
 from weft.recipes.common.errors import RecipeError, run_command
-from weft.recipes.common.finetuning.classification_data import EMBEDDED
-from weft.recipes.common.finetuning.tag_tasks import TASKS as TAG_TASKS
-from weft.recipes.common.finetuning.text_tasks import TEXT_TASKS
+from weft.recipes.common.finetuning.classification.data import EMBEDDED
+from weft.recipes.common.finetuning.classification.tasks import TEXT_TASKS
+from weft.recipes.common.finetuning.tagging.tasks import TASKS as TAG_TASKS
 
 Main = Callable[[Sequence[str]], None]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
 from weft.recipes.common.finetuning.arguments import FileArguments, FineTuningArguments
-from weft.recipes.common.finetuning.choices import ChoiceKind
+from weft.recipes.common.finetuning.choosing.kind import ChoiceKind
 from weft.recipes.common.finetuning.run import finetune
 from weft.recipes.common.finetuning.task_files import TaskFiles
 

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
 from weft.recipes.common.finetuning.arguments import FineTuningArguments
-from weft.recipes.common.finetuning.classification import ClassificationKind
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.kind import ClassificationKind
 from weft.recipes.common.finetuning.run import finetune
 
 

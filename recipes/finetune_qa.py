@@ -15,7 +15,8 @@ scored as the official scripts of SQuAD and, in Chinese, of CMRC 2018 score them
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.common.finetuning.answers import AnswerKind, QuestionFileArguments
+from weft.recipes.common.finetuning.answering.arguments import QuestionFileArguments
+from weft.recipes.common.finetuning.answering.kind import AnswerKind
 from weft.recipes.common.finetuning.arguments import FineTuningArguments
 from weft.recipes.common.finetuning.run import finetune
 from weft.recipes.common.finetuning.task_files import TaskFiles

@@ -22,11 +22,11 @@ from weft.recipes.common.documents import file_format
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.finetuning.arguments import FileArguments, FineTuningArguments
 from weft.recipes.common.finetuning.run import finetune
-from weft.recipes.common.finetuning.tag_data import TaggedData
-from weft.recipes.common.finetuning.tag_readers import FORMATS, Reader, label_names
-from weft.recipes.common.finetuning.tag_schemes import SCHEMES
-from weft.recipes.common.finetuning.tag_tasks import TASKS
-from weft.recipes.common.finetuning.tagging import Tagging
+from weft.recipes.common.finetuning.tagging.data import TaggedData
+from weft.recipes.common.finetuning.tagging.kind import Tagging
+from weft.recipes.common.finetuning.tagging.readers import FORMATS, Reader, label_names
+from weft.recipes.common.finetuning.tagging.schemes import SCHEMES
+from weft.recipes.common.finetuning.tagging.tasks import TASKS
 
 
 @dataclass

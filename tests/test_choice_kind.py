@@ -16,7 +16,7 @@ from weft import WeftForMultipleChoice
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.arguments import FileArguments
 from weft.recipes.common.finetuning.batches import Batcher
-from weft.recipes.common.finetuning.choices import ChoiceKind
+from weft.recipes.common.finetuning.choosing.kind import ChoiceKind
 from weft.recipes.common.finetuning.training import predict
 from weft.recipes.finetune_choice import CHOICE_TASKS
 from weft.tokenizer.roles import for_role

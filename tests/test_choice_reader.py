@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.choice_reader import choices_of_rows, read_choices
+from weft.recipes.common.finetuning.choosing.reader import choices_of_rows, read_choices
 from weft.recipes.common.tables import Record
 
 

@@ -13,8 +13,8 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from weft import WeftForSequenceClassification
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.batches import Batcher
-from weft.recipes.common.finetuning.classification import ClassificationKind
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.kind import ClassificationKind
 
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", *(f"w{n}" for n in range(40))]

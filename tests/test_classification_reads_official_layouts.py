@@ -7,10 +7,11 @@ import pytest
 
 from weft.recipes.common import tables
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning import classification_files, docstring_areas
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
-from weft.recipes.common.finetuning.classification_data import read_classification
-from weft.recipes.common.finetuning.text_tasks import TEXT_TASKS
+from weft.recipes.common.finetuning.classification import docstring_areas
+from weft.recipes.common.finetuning.classification import files as classification_files
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.data import read_classification
+from weft.recipes.common.finetuning.classification.tasks import TEXT_TASKS
 from weft.recipes.common.tables import Record
 
 
@@ -388,6 +389,16 @@ def test_docstrings_make_a_task_with_a_fixed_stratified_split(monkeypatch):
     assert len({text for split in data.splits for text in texts_of(data, split)}) == 200
     again = read_classification(ClassificationArguments(split_seed=5))
     assert texts_of(again, "test") == texts_of(data, "test")
+
+
+def test_a_label_that_a_task_does_not_have_is_named_with_its_row_and_those_allowed(tmp_path):
+    good, bad = (tsv(("sentence", "label"), ("good ", label), ("bad ", "0")) for label in ("1", "2"))
+    for split, files in {"validation": {"train.tsv": good, "dev.tsv": bad}, "train": {"train.tsv": bad}}.items():
+        with pytest.raises(RecipeError) as caught:
+            read("sst2", tmp_path / split, files)
+        path = tmp_path / split / ("dev.tsv" if split == "validation" else "train.tsv")
+        sentence = f"{path}, line 2: the {split} label '2' is none of task sst2's ('negative', 'positive')"
+        assert str(caught.value).startswith(sentence)
 
 
 def test_lines_that_are_left_out_are_an_error_where_nobody_counts_them(tmp_path):

@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
-from weft.recipes.common.finetuning.classification_data import (
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.data import (
     read_classification,
     read_texts,
 )

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
-from weft.recipes.common.finetuning import classification_plots as plots
-from weft.recipes.common.finetuning.classification_report import Answers, write, write_predictions
-from weft.recipes.common.finetuning.glue_submission import write_glue_submission
+from weft.recipes.common.finetuning.classification import plots
+from weft.recipes.common.finetuning.classification.glue_submission import write_glue_submission
+from weft.recipes.common.finetuning.classification.report import Answers, write, write_predictions
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 

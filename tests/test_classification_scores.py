@@ -6,7 +6,7 @@ import scipy.stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.classification_scores import (
+from weft.recipes.common.finetuning.classification.scores import (
     choose_goal,
     score_multi,
     score_regression,

@@ -269,11 +269,18 @@ def test_questions_are_read_under_either_name(tmp_path):
     assert found == [("q", ["a", "b"], 1), ("", ["a", "b"], 0)]
 
 
+def test_examples_may_stand_in_an_array(tmp_path):
+    pairs = [{"sentence_good": f"a {number}", "sentence_bad": "b"} for number in range(3)]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs, indent=1), encoding="utf-8")
+    assert [pair.good for pair in read_pairs([tmp_path / "pairs.json"], limit=2)] == ["a 0", "a 1"]
+
+
 @pytest.mark.parametrize(
     "read, line, expected",
     [
         (read_pairs, "{torn", "line 1: not JSON"),
-        (read_pairs, "[1]", "line 1: a list, where an object is needed"),
+        (read_pairs, "[1]", "entry 1: a int, where an object is needed"),
+        (read_pairs, '{"sentence_good": "a", "sentence_bad": "b"}\n[1]', "line 2: a list, where an object is needed"),
         (read_pairs, '{"sentence_good": "a"}', "line 1: no field 'sentence_bad': there are sentence_good"),
         (read_pairs, '{"sentence_good": "a", "sentence_bad": ""}', "line 1: field 'sentence_bad' is empty"),
         (read_pairs, '{"sentence_good": "a", "sentence_bad": 3}', "holds int, where str is needed"),

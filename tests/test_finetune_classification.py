@@ -106,6 +106,7 @@ def test_a_regression_of_pairs_and_its_glue_submission(tmp_path):
     run(folder, task="stsb", data=data, max_steps=4)
     assert {"eval_pearson", "eval_spearmanr", "eval_corrcoef", "eval_mse"} <= set(metrics_of(folder))
     assert (folder / "scatter.png").is_file()
+    assert "---\nlanguage: en\nlibrary_name" in (folder / "README.md").read_text()
     assert not (folder / "glue_submission").exists()
     run(folder, task="stsb", data=data, max_steps=4, glue_submission="true")  # the finished model is used again
     lines = (folder / "glue_submission" / "STS-B.tsv").read_text().splitlines()

@@ -98,6 +98,12 @@ def test_where_all_questions_have_an_answer_all_are_answered(runs):
     assert not (root / "one" / "na_prob.json").exists() and "if scores" not in usage_of(root / "one")
 
 
+def test_the_model_card_names_a_language_where_it_is_known(runs):
+    root, _ = runs
+    assert "\nlanguage: zh\n" in (root / "one" / "README.md").read_text(encoding="utf-8")
+    assert "\nlanguage:" not in (root / "two" / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_model_card_answers_elsewhere_as_the_finished_run_predicts(runs, tmp_path):
     """The same question is asked of both; for a causal model, "no answer" is the last token."""
     root, printed = runs

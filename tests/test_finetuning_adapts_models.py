@@ -1,5 +1,6 @@
 """Which weights are trained and how fast, adapters, search, and models of other families by the same command."""
 
+import csv
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from helpers.models import tiny_config
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertModel,
     DistilBertConfig,
@@ -172,7 +174,7 @@ def test_search_tries_settings_goes_on_with_the_best_and_can_be_interrupted(file
     assert "trial 3 of 3" in (printed := capsys.readouterr().out) and "trial 2 of 3" not in printed
 
 
-def _save_stock(folder, family):
+def _save_stock(folder, family, **options):
     """A folder with a random model of another family and a tokenizer that it can use."""
     texts = [text for text, _ in ft.sentences(200)]
     torch.manual_seed(0)
@@ -186,7 +188,8 @@ def _save_stock(folder, family):
                 num_attention_heads=4,
                 intermediate_size=64,
                 max_position_embeddings=64,
-            )
+            ),
+            **options,
         ).save_pretrained(folder)
     else:
         tokenizer = train_tokenizer(texts, "bpe", 300)
@@ -195,6 +198,28 @@ def _save_stock(folder, family):
         GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def test_what_the_checkpoint_lacks_is_trained_beside_the_adapters(files, tmp_path):
+    """BERT's pooler, which a checkpoint of masked language modelling does not have, starts from random weights."""
+    stock = _save_stock(tmp_path / "bert", "bert", add_pooling_layer=False)
+    ft.run_here(**files, output_dir=tmp_path / "start", model_name_or_path=stock, lora_rank=2, learning_rate=1e-12)
+    ft.run_here(**files, output_dir=tmp_path / "run", model_name_or_path=stock, lora_rank=2)
+    found = changed(tmp_path / "run", tmp_path / "start")
+    assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight"} <= found
+    assert "bert.encoder.layer.0.intermediate.dense.weight" not in found
+
+
+def test_a_new_model_of_a_family_without_padding_pads_with_its_end_token(files, tmp_path):
+    stock = _save_stock(tmp_path / "gpt2", "gpt2")
+    given = dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"))
+    common = {**files, **given, "config_name": stock, "output_dir": tmp_path / "run", "max_steps": 1}
+    assert "takes 64 tokens at most" in ft.run_error(**common, max_length=65)
+    ft.run_here(**common)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert config["model_type"] == "gpt2" and config["pad_token_id"] == tokenizer.eos_token_id
+    assert tokenizer.pad_token == tokenizer.eos_token
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -206,6 +231,24 @@ def test_models_of_other_families_are_trained_by_the_same_command(files, tmp_pat
     assert ft.metrics(tmp_path / "run")["eval_accuracy"] > 0.9
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert model.config.model_type == family and model.config.id2label == {0: "bad", 1: "good"}
+
+
+@pytest.mark.parametrize("recipe", ["finetune_tokens", "finetune_qa", "finetune_choice"])
+def test_every_recipe_trains_a_model_of_another_family_and_predicts_with_it(recipe, tmp_path):
+    stock, main = _save_stock(tmp_path / "bert", "bert"), ft.MAINS[recipe]
+    fields = {"model_name_or_path": stock, "max_steps": 60, "evaluations": 3, "learning_rate": 5e-3}
+    fields |= {**ft.files_of(recipe, tmp_path), "output_dir": tmp_path / "run"}
+    ft.run_here(main, **fields)
+    found = ft.metrics(tmp_path / "run")
+    assert found["eval_f1"] > 90 if recipe == "finetune_qa" else found["eval_accuracy"] > 0.9
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model_type"] == "bert"
+    unlabelled = [{**row, "answers": None, "label": None, "tags": None} for row in ft.rows_of(recipe, 60, seed=2)]
+    ft.run_here(main, **fields, predict_file=ft.write_rows(tmp_path / "new.jsonl", unlabelled))
+    answers = []
+    for file in ("predictions.csv", "predicted.csv"):
+        with (tmp_path / "run" / file).open(encoding="utf-8", newline="") as handle:
+            answers.append([row["predicted"] for row in csv.DictReader(handle) if row["predicted"]])
+    assert answers[0] == answers[1] and len(answers[1]) > 50
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

@@ -5,6 +5,8 @@ import json
 import pytest
 from helpers import finetuning as ft
 from helpers.text import sentences
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from weft.recipes import benchmark
 from weft.recipes.common.errors import RecipeError
@@ -27,7 +29,7 @@ def run(monkeypatch, **fields):
 def test_all_ways_are_measured_in_turns_and_written_with_the_machine(tokenizer, tmp_path, monkeypatch, capsys):
     path, result = ft.write_examples(tmp_path / "train.csv", 80), tmp_path / "result.json"
     fields = {"train_files": path, "text_column": "text", "tokenizer_name": tokenizer, "output_file": result}
-    run(monkeypatch, **fields, steps=1, rounds=2)
+    run(monkeypatch, **fields, steps=1, rounds=2, batch_size=8)
     found = json.loads(result.read_text())
     ways = {"weft", "pad to 128", "dynamic padding", "length-grouped"}
     assert found["seconds"].keys() == ways and all(len(seconds) == 2 for seconds in found["seconds"].values())
@@ -39,5 +41,33 @@ def test_all_ways_are_measured_in_turns_and_written_with_the_machine(tokenizer, 
 
 def test_too_few_examples_are_refused(tokenizer, tmp_path, monkeypatch):
     path = ft.write_examples(tmp_path / "train.csv", 10)
-    with pytest.raises(RecipeError, match="10 examples: the benchmark needs 32"):
+    with pytest.raises(RecipeError, match="10 examples: the benchmark needs a batch of 32"):
         run(monkeypatch, train_files=path, text_column="text", tokenizer_name=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"tokenizer_name": "nowhere/at all"}, "tokenizer 'nowhere/at all' cannot be loaded"),
+        ({"train_files": "missing.csv"}, "train_files 'missing.csv' is no file"),
+        ({"text_column": "txt"}, "no column 'txt'"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"preset": "huge"}, "preset 'huge'"),
+        ({"output_file": "nowhere/result.json"}, "output_file 'nowhere/result.json' is in no folder"),
+        ({"subject": "tokenize"}, "subject 'tokenize' is unknown"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_sentence(tokenizer, tmp_path, monkeypatch, fields, sentence):
+    path = ft.write_examples(tmp_path / "train.csv", 40)
+    with pytest.raises(RecipeError, match=sentence):
+        run(monkeypatch, **{"train_files": path, "text_column": "text", "tokenizer_name": tokenizer, **fields})
+
+
+def test_a_tokenizer_without_start_and_end_tokens_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    path = ft.write_examples(tmp_path / "train.csv", 40)
+    bare = Tokenizer(models.WordLevel({"the": 0, "house": 1}, unk_token="the"))
+    PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="the").save_pretrained(tmp_path / "bare")
+    with pytest.raises(RecipeError, match="the tokenizer has no"):
+        run(monkeypatch, train_files=path, text_column="text", tokenizer_name=tmp_path / "bare")

@@ -3,12 +3,13 @@
 import json
 
 import pytest
+import torch
 from helpers import finetuning as ft
 from transformers import BertConfig
 
-from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
-from weft.recipes.common.finetuning.classification import ClassificationKind
+from weft.recipes.common.finetuning.classification.kind import ClassificationKind
 from weft.recipes.common.finetuning.kind import Goal
+from weft.recipes.common.finetuning.seed_run import SeedRun
 from weft.recipes.common.finetuning.training import SeedResult
 from weft.tokenizer.train import train_tokenizer
 
@@ -18,43 +19,24 @@ def files(tmp_path_factory):
     return ft.write_files(tmp_path_factory.mktemp("data"))
 
 
-def write_lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def examples_of_every_kind(folder):
-    """For each recipe a file of examples that it can learn from."""
-    folder.mkdir()
-    sentences = [text for text, _ in ft.sentences(12)]
-    tagged = [{"tokens": text.split(), "tags": ["O"] * (len(text.split()) - 1) + ["B-X"]} for text in sentences]
-    answers = [
-        {
-            "id": str(number),
-            "question": "who",
-            "context": f"{text} {number}",
-            "answers": {"text": [text.split()[0]], "answer_start": [0]},
-        }
-        for number, text in enumerate(sentences)
-    ]
-    choices = [{"question": text, "choices": ["one", "two"], "label": 0} for text in sentences]
-    return {
-        finetune_classification.main: ft.write_examples(folder / "classes.csv", 40),
-        finetune_tokens.main: write_lines(folder / "tags.jsonl", tagged),
-        finetune_qa.main: write_lines(folder / "answers.jsonl", answers),
-        finetune_choice.main: write_lines(folder / "choices.jsonl", choices),
-    }
-
-
 def test_a_file_to_predict_for_that_cannot_be_read_is_refused_before_training(tmp_path):
-    wrong = write_lines(tmp_path / "wrong.jsonl", [{"colour": "red"}])
-    for main, train_file in examples_of_every_kind(tmp_path / "data").items():
-        common = {"train_file": train_file, "output_dir": tmp_path / "run"}
+    wrong = ft.write_rows(tmp_path / "wrong.jsonl", [{"colour": "red"}])
+    for recipe, main in ft.MAINS.items():
+        common = {**ft.files_of(recipe, tmp_path / "data", train=40, validation=5), "output_dir": tmp_path / "run"}
         ft.run_here(main, **common, plan="true")
         assert str(wrong) in ft.run_error(main, **common, predict_file=wrong)
         missing = tmp_path / "missing.jsonl"
         assert f"{missing} is missing" in ft.run_error(main, **common, predict_file=missing)
         assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_text_to_predict_for_that_does_not_fit_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(SeedRun, "train", None)
+    files = ft.files_of("finetune_choice", tmp_path / "data", train=20, validation=5)
+    long = {"question": "who", "choices": ["one", " ".join(["two"] * 60)]}
+    fields = {**files, "predict_file": ft.write_rows(tmp_path / "long.jsonl", [long])}
+    refused = ft.run_error(ft.MAINS["finetune_choice"], **fields, output_dir=tmp_path / "run", max_length=32)
+    assert f"{tmp_path / 'long.jsonl'}, line 1" in refused and "nothing of the prompt is left" in refused
 
 
 def test_numbers_that_no_run_can_have_are_refused(files, tmp_path):
@@ -80,7 +62,7 @@ def test_the_test_examples_are_scored_with_the_thresholds_of_the_published_model
             {"text": text, "labels": [label, *(["river"] if "river" in text else [])]}
             for text, label in ft.sentences(number, seed)
         ]
-        return write_lines(tmp_path / name, rows)
+        return ft.write_rows(tmp_path / name, rows)
 
     used = []
     score = ClassificationKind.score
@@ -131,7 +113,12 @@ def test_a_finished_model_predicts_with_other_threads_and_other_batches(files, t
     new = tmp_path / "new.csv"
     new.write_text("text\nthe lovely house\n", encoding="utf-8")
     fields = {"max_steps": 2, "per_device_train_batch_size": 4, "cpu_threads": 2, "predict_file": new}
-    ft.run_here(**files, output_dir=folder, **fields)
+    threads = torch.get_num_threads()
+    try:
+        ft.run_here(**files, output_dir=folder, **fields)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
     assert f"predictions in {folder / 'predicted.csv'}" in capsys.readouterr().out
 
 

@@ -56,16 +56,6 @@ def test_scores_of_all_seeds_are_reported_with_mean_and_deviation(finished):
     assert "standard deviation" in (finished / "README.md").read_text()
 
 
-def test_the_kept_weights_are_those_of_the_best_evaluation(files, tmp_path):
-    # a learning rate that spoils the model late in the run
-    ft.run_here(**files, output_dir=tmp_path / "run", max_steps=40, evaluations=10, learning_rate=0.03)
-    result, found = ft.seed_result(tmp_path / "run"), ft.metrics(tmp_path / "run")
-    scores = {entry["step"]: entry["eval_accuracy"] for entry in result["history"] if "eval_accuracy" in entry}
-    assert len(set(scores.values())) > 1
-    assert found["best_step"] == min(step for step, score in scores.items() if score == max(scores.values()))
-    assert found["eval_accuracy"] == max(scores.values())
-
-
 def test_the_pipeline_says_what_predictions_csv_says_where_weft_cannot_be_imported(finished, tmp_path):
     with (finished / "predictions.csv").open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))[:12]

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.labels import LabelNames, collect_names, name_of, weights_of
+from weft.recipes.common.finetuning.classification.labels import LabelNames, collect_names, name_of
+from weft.recipes.common.finetuning.classification.weights import weights_of
 
 
 def names_of(*values):

@@ -15,7 +15,8 @@ from transformers import BertConfig, BertForQuestionAnswering, GPT2Config, Llama
 
 from weft import WeftForQuestionAnswering
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.answers import AnswerKind, QuestionFileArguments, is_causal
+from weft.recipes.common.finetuning.answering.arguments import QuestionFileArguments
+from weft.recipes.common.finetuning.answering.kind import AnswerKind, is_causal
 from weft.recipes.common.finetuning.batches import Batcher
 from weft.recipes.common.finetuning.training import predict
 from weft.recipes.finetune_qa import QUESTION_TASKS

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.qa_reader import Answer, is_chinese, nearest, read_questions
+from weft.recipes.common.finetuning.answering.reader import Answer, is_chinese, nearest, read_questions
 
 CONTEXT = "Anna met Bob in Paris. Bob left Paris in May."
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from weft.recipes.common.finetuning.answers import AnswerKind, QuestionFileArguments
-from weft.recipes.common.finetuning.batches import Item, Layout
-from weft.recipes.common.finetuning.qa_spans import (
+from weft.recipes.common.finetuning.answering.arguments import QuestionFileArguments
+from weft.recipes.common.finetuning.answering.kind import AnswerKind
+from weft.recipes.common.finetuning.answering.spans import (
     Span,
     Window,
     WindowSpans,
@@ -20,6 +20,7 @@ from weft.recipes.common.finetuning.qa_spans import (
     probabilities,
     target_of,
 )
+from weft.recipes.common.finetuning.batches import Item, Layout
 
 
 def naive_spans(start, end, first, last, max_tokens, number):

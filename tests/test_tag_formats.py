@@ -9,8 +9,8 @@ import pytest
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.arguments import FineTuningArguments
-from weft.recipes.common.finetuning.tag_readers import Reader
-from weft.recipes.common.finetuning.tag_texts import Joiner, Sentence, is_by_character, words_in
+from weft.recipes.common.finetuning.tagging.readers import Reader
+from weft.recipes.common.finetuning.tagging.texts import Joiner, Sentence, is_by_character, words_in
 from weft.recipes.finetune_tokens import TokenArguments, make_kind
 
 WORDS = [["Anna", "lives", "in", "New", "York"], ["#", "Bob"]]

@@ -7,7 +7,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, IOB1, IOB2, IOBES, Entities
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.tag_schemes import (
+from weft.recipes.common.finetuning.tagging.schemes import (
     TagError,
     detect_scheme,
     entities_of,

@@ -18,9 +18,10 @@ from weft import WeftForTokenClassification
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.arguments import FineTuningArguments
 from weft.recipes.common.finetuning.batches import Batcher, Item
-from weft.recipes.common.finetuning.tag_encoding import cut, mark, owners
-from weft.recipes.common.finetuning.tag_scores import score_plain, score_spans, score_tags
-from weft.recipes.common.finetuning.tagging import UNREACHABLE, Tagging
+from weft.recipes.common.finetuning.tagging.encoding import cut, mark, owners
+from weft.recipes.common.finetuning.tagging.kind import Tagging
+from weft.recipes.common.finetuning.tagging.scores import score_plain, score_spans, score_tags
+from weft.recipes.common.finetuning.tagging.windows import UNREACHABLE
 from weft.recipes.finetune_tokens import TokenArguments, make_kind
 from weft.tokenizer.roles import for_role
 from weft.tokenizer.train import train_tokenizer

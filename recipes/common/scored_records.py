@@ -1,11 +1,12 @@
 """Examples of evaluation tasks: files of JSON lines, each line one object, checked before any work is done."""
 
-import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from weft.recipes.common.documents import check_file, file_format, read_lines
+from weft.recipes.common import tables
+from weft.recipes.common.documents import file_format
 from weft.recipes.common.errors import RecipeError
 
 SUFFIXES = (".jsonl", ".json")
@@ -15,30 +16,19 @@ def read_records(path: Path, limit: int | None = None) -> Iterator[tuple[str, di
     """The objects of a file, each with where it stands ("file, line n") for messages.
 
     Args:
-        path: .jsonl or .json (one object a line too), also .gz or .zst.
+        path: .jsonl or .json (one object a line, or an array of them), also .gz or .zst.
         limit: the first so many only.
 
     Raises:
         RecipeError: the file is missing, empty or of another format, or a line is no object; names file and line.
     """
-    check_file(path)
+    tables.check_table(path)
     if file_format(path) not in SUFFIXES:
         raise RecipeError(f"{path} is not a file of JSON lines (.jsonl): its task needs one object a line.")
-    found = 0
-    for number, line in read_lines(path):
-        if found == limit:
-            return
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise RecipeError(f"{where}: not JSON ({error}): each line must be one object.") from error
-        if not isinstance(record, dict):
-            raise RecipeError(f"{where}: a {type(record).__name__}, where an object is needed.")
-        yield where, record
-        found += 1
+    found = False
+    for record in islice(tables.read_records(path), limit):
+        found = True
+        yield record.where, record.values
     if not found:
         raise RecipeError(f"{path} holds no object: write one on each line.")
 

@@ -38,14 +38,17 @@ class Piece:
     begins: tuple[np.ndarray, ...] = ()
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or the Hub.
+
+    Args:
+        trust_remote_code: run the code that comes with it, if it does.
 
     Raises:
         RecipeError: it cannot be loaded, or has no fast version.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecipeError(f"tokenizer {name!r} cannot be loaded ({reason}).") from error

@@ -8,12 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from weft.recipes import finetune_classification
+from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
 from weft.recipes.common.errors import RecipeError
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 GOOD, BAD = ("lovely", "splendid", "happy"), ("awful", "gloomy", "broken")
 OTHERS = ("the", "house", "river", "sees", "old", "and", "tree", "bird", "while", "they", "quiet", "stone")
+
+MAINS = {
+    "finetune_classification": finetune_classification.main,
+    "finetune_tokens": finetune_tokens.main,
+    "finetune_qa": finetune_qa.main,
+    "finetune_choice": finetune_choice.main,
+}
 
 SMALL_RUN = {
     "hidden_size": 32,
@@ -47,6 +54,43 @@ def write_examples(path: Path, number: int, seed: int = 0) -> Path:
     with path.open("w", encoding="utf-8", newline="") as handle:
         csv.writer(handle).writerows([("text", "label"), *sentences(number, seed)])
     return path
+
+
+def rows_of(recipe: str, number: int, seed: int = 0) -> list[dict]:
+    """Examples that a recipe can learn from, all about the good and bad words of `sentences`."""
+    draw = random.Random(seed)
+    rows = []
+    for place, (text, label) in enumerate(sentences(number, seed)):
+        words = text.split()
+        marked = next(word for word in words if word in GOOD + BAD)
+        if recipe == "finetune_classification":
+            rows.append({"text": text, "label": label})
+        elif recipe == "finetune_tokens":
+            tags = [f"B-{label}" if word == marked else "O" for word in words]
+            rows.append({"tokens": words, "tags": tags})
+        elif recipe == "finetune_qa":
+            answers = {"text": [marked], "answer_start": [text.index(marked)]}
+            rows.append({"id": str(place), "question": "what is it like", "context": text, "answers": answers})
+        else:
+            choices = [draw.choice(GOOD), draw.choice(BAD)]
+            draw.shuffle(choices)
+            rows.append({"question": text, "choices": choices, "label": 0 if choices[0] in GOOD else 1})
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    """A file of JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def files_of(recipe: str, folder: Path, train: int = 200, validation: int = 60) -> dict[str, Path]:
+    """Training and validation files for a recipe, as fields of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "train_file": write_rows(folder / f"{recipe}-train.jsonl", rows_of(recipe, train, seed=1)),
+        "validation_file": write_rows(folder / f"{recipe}-validation.jsonl", rows_of(recipe, validation, seed=2)),
+    }
 
 
 def write_files(folder: Path, train: int = 200, validation: int = 60) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,12 @@ def parameter_groups(
     ]
 
 
-def add_adapters(model: PreTrainedModel, arguments: StartArguments) -> nn.Module:
-    """Low-rank adapters on the model's linear maps (LoRA, https://huggingface.co/papers/2106.09685), and a head that is
-    trained whole; everything else is frozen.
+def add_adapters(model: PreTrainedModel, arguments: StartArguments, new_weights: Sequence[str]) -> nn.Module:
+    """Low-rank adapters on the model's linear maps (LoRA, https://huggingface.co/papers/2106.09685); the head, and what
+    else the checkpoint had no weights for (BERT's pooler, for one), is trained whole, and everything else is frozen.
+
+    Args:
+        new_weights: names of parameters that start from random numbers.
 
     Raises:
         RecipeError: peft is not installed, or finds nothing to adapt.
@@ -89,12 +93,14 @@ def add_adapters(model: PreTrainedModel, arguments: StartArguments) -> nn.Module
         raise RecipeError("lora_rank needs peft: pip install peft.") from error
     declared = getattr(model, "lora_target_modules", None)
     known = peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    heads = [name for name, _ in head_modules(model)]
+    new = {name.rpartition(".")[0] for name in new_weights if name.partition(".")[0] not in heads}
     config = peft.LoraConfig(
         r=arguments.lora_rank,
         lora_alpha=2 * arguments.lora_rank if arguments.lora_alpha is None else arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=list(declared) if declared else known.get(model.config.model_type, "all-linear"),
-        modules_to_save=[name for name, _ in head_modules(model)],
+        modules_to_save=[*heads, *sorted(new)],
     )
     try:
         with warnings.catch_warnings():

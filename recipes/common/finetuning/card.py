@@ -22,6 +22,7 @@ class Card:
     title: str
     summary: str
     pipeline_tag: str
+    language: str | None
     usage: str
     facts: dict[str, Any]
     metrics: dict[str, Any]
@@ -37,9 +38,10 @@ def write_card(card: Card, path: Path) -> None:
         f"### {split}\n\n{_scores(card, 'eval_' if split == 'validation' else f'{split}_')}\n\n{section}"
         for split, section in card.sections.items()
     )
+    language = "" if card.language is None else f"language: {card.language}\n"
     path.write_text(
         f"""---
-library_name: transformers
+{language}library_name: transformers
 pipeline_tag: {card.pipeline_tag}
 tags:
 - weft
@@ -109,12 +111,12 @@ def plot_seeds(results: list[SeedResult], kind: Kind, path: Path) -> None:
     for number, result in enumerate(results):
         colour, name = f"C{number}", f"seed {result.seed}"
         trained = [(entry["step"], entry["loss"]) for entry in result.history if "loss" in entry]
-        validated = [(entry["step"], entry["eval_loss"]) for entry in result.history if "eval_loss" in entry]
+        validated = [(one.step, one.scores["loss"]) for one in evaluations_of(result.history)]
         if trained:
             losses.plot(*zip(*trained), color=colour, linewidth=1, alpha=0.5, label=f"{name}, training")
         losses.plot(*zip(*validated), "o-", color=colour, markersize=3, label=f"{name}, validation")
-        evaluations = evaluations_of(result.history, kind.goal)
-        scores.plot(*zip(*evaluations), "o-", color=colour, markersize=3, label=name)
+        reached = [(one.step, one.scores[kind.goal.metric]) for one in evaluations_of(result.history)]
+        scores.plot(*zip(*reached), "o-", color=colour, markersize=3, label=name)
         scores.plot([result.step], [result.metrics[kind.goal.metric]], "*", color=colour, markersize=12)
     losses.set_ylabel("loss")
     scores.set_ylabel(words_of(kind.goal.metric))

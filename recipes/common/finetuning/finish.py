@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import flush_to_disk, remove_folder, write_json
+from weft.recipes.common.files import flush_to_disk, read_json, remove_folder, write_json
 from weft.recipes.common.finetuning.adaptation import merge_adapters
 from weft.recipes.common.finetuning.arguments import FineTuningArguments
 from weft.recipes.common.finetuning.batches import Batcher, Item
@@ -21,9 +21,10 @@ from weft.recipes.common.finetuning.kind import Kind
 from weft.recipes.common.finetuning.models import Start, default_length, is_weft_model
 from weft.recipes.common.finetuning.seed_run import SeedRun
 from weft.recipes.common.finetuning.training import WEIGHTS, SeedResult, load_weights, predict
-from weft.recipes.common.launch import is_first_process
+from weft.recipes.common.launch import is_first_process, share_cores
 from weft.recipes.common.metric_names import text_of, words_of
-from weft.recipes.common.run_folder import METRICS
+from weft.recipes.common.run_folder import METRICS, SETTINGS
+from weft.recipes.common.trainer import remove_unfinished
 
 PACKAGES = ("weft-lm", "transformers", "torch")
 LOCAL_FIELDS = ("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file")
@@ -35,12 +36,14 @@ class FinishedSeeds:
 
     Attributes:
         settings: for the card.
-        items: of every split.
+        items: of every labelled split.
+        unlabelled: items of those to predict for.
     """
 
     seed_run: SeedRun
     settings: dict[str, Any]
     items: dict[str, list[Item]]
+    unlabelled: dict[str, list[Item]]
     folder: Path
     results: list[SeedResult]
 
@@ -58,16 +61,13 @@ class FinishedSeeds:
 
     def write(self) -> None:
         """Write the finished folder (metrics.json last) with the model of the best seed."""
-        best = self._best()
-        model = self.seed_run.make_model(best.seed)
-        load_weights(model, self.folder / f"seed-{best.seed}" / WEIGHTS)
         if not is_first_process():
             return
+        best = self._best()
         staging = self.folder / ".finished.partial"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        if self.start.arguments.lora_rank is not None:
-            model = merge_adapters(model, staging / "adapter")
+        model = self._model_of(best.seed, staging / "adapter")
         model.to("cuda" if torch.cuda.is_available() and not self.settings.get("use_cpu") else "cpu").eval()
         model.save_pretrained(staging)
         self.start.tokenizer.save_pretrained(staging)
@@ -75,25 +75,38 @@ class FinishedSeeds:
         plot_seeds(self.results, self.kind, staging / "curve.png")
         write_card(self._card(metrics, sections, best), staging / "README.md")
         flush_to_disk(staging)
+        self._reopen()
         for path in staging.iterdir():
             if path.is_dir():
                 shutil.rmtree(self.folder / path.name, ignore_errors=True)
             path.replace(self.folder / path.name)
         staging.rmdir()
-        for file in self._unlabelled(model):
-            print(f"predictions in {file}")
+        _predict_unlabelled(self.kind, self.arguments, model, self.seed_run.batcher, self.folder, self.unlabelled)
         write_json(self.folder / METRICS, metrics)
-        for result in self.results:
-            (self.folder / f"seed-{result.seed}" / WEIGHTS).unlink(missing_ok=True)
-        for trial in self.folder.glob("search/trial-*"):
-            remove_folder(trial)
+        remove_leftovers(self.folder)
         print(self._last_line(metrics))
 
+    def _model_of(self, seed: int, adapter: Path) -> PreTrainedModel:
+        """The model with the best weights of a seed; adapters are saved by themselves too, and merged."""
+        weights = self.folder / f"seed-{seed}" / WEIGHTS
+        if not weights.is_file():  # it was the best of a finished run, to which seeds were added
+            return _published(self.kind, self.folder)
+        model = self.seed_run.make_model(seed)
+        load_weights(model, weights)
+        return model if self.start.arguments.lora_rank is None else merge_adapters(model, adapter)
+
+    def _reopen(self) -> None:
+        """Have a finished run to which seeds were added count as begun, with these, until it is finished again."""
+        (self.folder / METRICS).unlink(missing_ok=True)
+        noted, seeds = read_json(self.folder / SETTINGS), [result.seed for result in self.results]
+        if noted["seeds"] != seeds:
+            write_json(self.folder / SETTINGS, {**noted, "seeds": seeds})
+
     def _best(self) -> SeedResult:
-        """The seed with the best validation score, the first of equals."""
-        goal, best = self.kind.goal, self.results[0]
+        """The seed with the best validation scores, the first of equals."""
+        best = self.results[0]
         for result in self.results[1:]:
-            if goal.is_better(result.metrics[goal.metric], best.metrics[goal.metric]):
+            if self.kind.goal.chooses(result.metrics, best.metrics):
                 best = result
         return best
 
@@ -127,23 +140,13 @@ class FinishedSeeds:
     def _predict(self, model: PreTrainedModel, items: list[Item]) -> list[Any]:
         return predict(self.kind, model, items, self.seed_run.batcher, self.arguments.per_device_eval_batch_size)
 
-    def _unlabelled(self, model: PreTrainedModel) -> list[Path]:
-        return predict_unlabelled(
-            self.kind,
-            self.arguments,
-            model,
-            self.start.tokenizer,
-            self.start.max_length,
-            self.seed_run.batcher,
-            self.folder,
-        )
-
     def _card(self, metrics: dict[str, Any], sections: dict[str, str], best: SeedResult) -> Card:
         name, per_step = self.arguments.push_to_hub or str(self.folder), self.seed_run.plan.items_per_step
         return Card(
             title=Path(name).name,
             summary=self.kind.summary,
             pipeline_tag=self.kind.pipeline_tag,
+            language=self.kind.language,
             usage=self.kind.usage(name),
             facts={
                 "task": self.settings.get("task") or self.settings.get("dataset_name") or "examples of its own",
@@ -190,23 +193,37 @@ def over_seeds(results: list[SeedResult]) -> dict[str, dict[str, float]]:
     return table
 
 
-def predict_unlabelled(
+def remove_leftovers(folder: Path) -> None:
+    """Remove from a finished run's folder what only its training needed."""
+    for entry in read_json(folder / METRICS)["seeds"]:
+        seed = folder / f"seed-{entry['seed']}"
+        (seed / WEIGHTS).unlink(missing_ok=True)
+        for checkpoint in seed.glob("checkpoint-*"):
+            remove_folder(checkpoint)
+        remove_unfinished(seed)
+
+
+def encode_unlabelled(kind: Kind, folder: Path, tokenizer: Any, max_length: int) -> dict[str, list[Item]]:
+    """Items of every set of examples without labels that was asked for; raises RecipeError."""
+    return {split: kind.encode(split, tokenizer, max_length) for split in kind.unlabelled(folder)}
+
+
+def _predict_unlabelled(
     kind: Kind,
     arguments: FineTuningArguments,
     model: PreTrainedModel,
-    tokenizer: Any,
-    max_length: int,
     batcher: Batcher,
     folder: Path,
-) -> list[Path]:
-    """Predict for every set of examples without labels that was asked for; returns the files written."""
-    written = []
+    unlabelled: dict[str, list[Item]],
+) -> None:
     for split, file in kind.unlabelled(folder).items():
-        items = kind.encode(split, tokenizer, max_length)
-        results = predict(kind, model, items, batcher, arguments.per_device_eval_batch_size)
-        kind.write_predictions(file, split, items, results)
-        written.append(file)
-    return written
+        results = predict(kind, model, unlabelled[split], batcher, arguments.per_device_eval_batch_size)
+        kind.write_predictions(file, split, unlabelled[split], results)
+        print(f"predictions in {file}")
+
+
+def _published(kind: Kind, folder: Path) -> PreTrainedModel:
+    return getattr(transformers, kind.auto_class).from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def predict_with_finished(kind: Kind, arguments: FineTuningArguments, folder: Path) -> None:
@@ -219,10 +236,10 @@ def predict_with_finished(kind: Kind, arguments: FineTuningArguments, folder: Pa
         return
     if not kind.adopt(AutoConfig.from_pretrained(folder)):
         raise RecipeError(f"the labels of {folder} are not those of the data: give the data it was trained on.")
+    share_cores(arguments.cpu_threads)
     tokenizer = kind.prepare_tokenizer(AutoTokenizer.from_pretrained(folder))
-    model = getattr(transformers, kind.auto_class).from_pretrained(folder, dtype=torch.float32).eval()
+    model = _published(kind, folder)
     packed = is_weft_model(model) and arguments.batching in ("auto", "packed")
-    batcher = Batcher(tokenizer, packed, kind.has_choices)
     max_length = arguments.max_length or default_length(model.config, tokenizer)
-    for file in predict_unlabelled(kind, arguments, model, tokenizer, max_length, batcher, folder):
-        print(f"predictions in {file}")
+    unlabelled = encode_unlabelled(kind, folder, tokenizer, max_length)
+    _predict_unlabelled(kind, arguments, model, Batcher(tokenizer, packed, kind.has_choices), folder, unlabelled)

@@ -1,7 +1,7 @@
 """What distinguishes one kind of fine-tuning (classification, tagging, question answering ...) from another."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +25,14 @@ class Goal:
             return False
         return than is None or than != than or (value > than if self.greater_is_better else value < than)
 
+    def chooses(self, scores: Mapping[str, float], over: Mapping[str, float] | None) -> bool:
+        """Whether scores, such as `Kind.score` returns, are better than others; of equal ones the lower loss decides,
+        since a metric often stands still at first (Matthews' correlation at 0) while the model learns."""
+        value, than = scores[self.metric], None if over is None else over[self.metric]
+        if over is not None and value == than:
+            return Goal("loss", greater_is_better=False).is_better(scores["loss"], over["loss"])
+        return self.is_better(value, than)
+
 
 class Kind(ABC):
     """One kind of fine-tuning: its data, its model class, its loss, its scores and its report.
@@ -39,6 +47,7 @@ class Kind(ABC):
     auto_class: ClassVar[str]  # such as "AutoModelForSequenceClassification"
     pipeline_tag: ClassVar[str]  # such as "text-classification"
     finds_spans: ClassVar[bool] = False  # whether its answers are parts of a text, which tokens should not reach over
+    language: str | None = None  # of the texts, such as "en", where it is known
     has_choices: ClassVar[bool] = False  # whether an item's sequences are choices of which one is right
     # Keys of a batch that are targets: they go to `loss`, all others to the model.
     target_names: ClassVar[tuple[str, ...]] = ("labels",)

@@ -10,13 +10,14 @@ import regex
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from weft import WeftConfig, WeftPreTrainedModel
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.arguments import StartArguments
 from weft.recipes.common.finetuning.kind import Kind
 from weft.recipes.common.models import CHANGEABLE_FIELDS, ModelArguments, make_config
+from weft.recipes.common.tokenising import load_tokenizer
 from weft.tokenizer.roles import for_role
 from weft.tokenizer.train import train_tokenizer
 
@@ -39,7 +40,6 @@ class Start:
 
     kind: Kind
     arguments: StartArguments
-    fields: dict[str, Any]
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     max_length: int
@@ -119,7 +119,7 @@ def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any],
     arguments.check()
     name = arguments.model_name_or_path
     if name is None:
-        return _new(kind, arguments, fields, max_length or DEFAULT_LENGTH)
+        return _new(kind, arguments, fields, max_length)
     given = [
         option
         for option in ("config_name", "tokenizer_name", "causal")
@@ -127,7 +127,7 @@ def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any],
     ]
     if given:
         raise RecipeError(f"{', '.join(given)} cannot be given with model_name_or_path, which has its own: choose one.")
-    config, tokenizer = _load_config(arguments, name), _load_tokenizer(arguments, name)
+    config, tokenizer = _load_config(arguments, name), load_tokenizer(name, arguments.trust_remote_code)
     keep_head = kind.adopt(config)
     if config.model_type == WeftConfig.model_type:
         fixed = [field for field in fields if field not in CHANGEABLE]
@@ -138,29 +138,41 @@ def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any],
             )
         dropout = {field: value for field, value in DROPOUT.items() if not getattr(config, field)}
         _set(config, {**dropout, **fields})
-        tokenizer = _as_encoder(tokenizer, config.type_vocab_size > 1)
+        tokenizer = as_encoder(tokenizer, config.type_vocab_size > 1)
     elif fields:
         raise RecipeError(
             f"{', '.join(fields)} can only be given for Weft models, and {name} is {config.model_type!r}."
         )
-    tokenizer = kind.prepare_tokenizer(tokenizer)
-    limit = _limit(config, tokenizer)
-    if max_length is not None and max_length > limit:
-        raise RecipeError(f"max_length is {max_length}, but {name} takes {limit} tokens at most: give less.")
+    tokenizer = _with_padding(kind.prepare_tokenizer(tokenizer), name)
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    length = _checked_length(max_length, config, tokenizer, name)
+    _set(config, kind.config_fields())
+    return Start(kind, arguments, config, tokenizer, length, keep_head)
+
+
+def _with_padding(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    """Families that were trained without padding (GPT-2, for one) get their end token for it."""
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise RecipeError(f"the tokenizer of {name} has no padding token and no end token to pad with.")
         tokenizer.pad_token = tokenizer.eos_token
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = tokenizer.pad_token_id
-    _set(config, kind.config_fields())
-    return Start(kind, arguments, fields, config, tokenizer, max_length or default_length(config, tokenizer), keep_head)
+    return tokenizer
 
 
-def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_length: int) -> Start:
+def _checked_length(
+    max_length: int | None, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str
+) -> int:
+    limit = _limit(config, tokenizer)
+    if max_length is not None and max_length > limit:
+        raise RecipeError(f"max_length is {max_length}, but {name} takes {limit} tokens at most: give less.")
+    return max_length or default_length(config, tokenizer)
+
+
+def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_length: int | None) -> Start:
     source = arguments.tokenizer_name or arguments.config_name
     if source is not None:
-        tokenizer = _load_tokenizer(arguments, source)
+        tokenizer = load_tokenizer(source, arguments.trust_remote_code)
     else:
         try:
             kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(kind)
@@ -172,22 +184,23 @@ def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_leng
         if fields:
             raise RecipeError(f"{', '.join(fields)} can only be given for Weft models, not {arguments.config_name}.")
         kind.adopt(existing)
-        tokenizer = kind.prepare_tokenizer(tokenizer)
+        tokenizer = _with_padding(kind.prepare_tokenizer(tokenizer), str(source))
         vocabulary = max(existing.vocab_size, len(tokenizer))
         _set(existing, {"vocab_size": vocabulary, "pad_token_id": tokenizer.pad_token_id, **kind.config_fields()})
-        length = min(max_length, _limit(existing, tokenizer))
-        return Start(kind, arguments, fields, existing, tokenizer, length, keep_head=True)
+        length = _checked_length(max_length, existing, tokenizer, str(arguments.config_name))
+        return Start(kind, arguments, existing, tokenizer, length, keep_head=True)
+    max_length = max_length or DEFAULT_LENGTH
     role: dict[str, Any] = {"is_causal": arguments.causal, **kind.config_fields()}
     if existing is not None:
         role |= {"is_causal": existing.is_causal, "type_vocab_size": existing.type_vocab_size}
         max_positions = max(max_length, existing.max_position_embeddings)
         fields = {"max_position_embeddings": max_positions, **fields}
-    tokenizer = kind.prepare_tokenizer(_as_encoder(tokenizer, role.get("type_vocab_size", 0) > 1))
+    tokenizer = kind.prepare_tokenizer(as_encoder(tokenizer, role.get("type_vocab_size", 0) > 1))
     model_arguments = ModelArguments(preset=arguments.preset, config_name=arguments.config_name)
     model_arguments.check(fields)
     config = make_config(model_arguments, {**DROPOUT, **fields}, tokenizer, max_length, role)
     kind.adopt(config)
-    return Start(kind, arguments, fields, config, tokenizer, max_length, keep_head=True)
+    return Start(kind, arguments, config, tokenizer, max_length, keep_head=True)
 
 
 def _suitable_tokenizer(kind: Kind) -> str:
@@ -216,8 +229,12 @@ def _start_head_anew(model: PreTrainedModel) -> None:
             model._init_weights(module)
 
 
-def _as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool) -> PreTrainedTokenizerBase:
-    """Start and end token around each text: the end token is what a causal model is read at."""
+def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) -> PreTrainedTokenizerBase:
+    """Start and end token around each text: the end token is what a causal model is read at.
+
+    Raises:
+        RecipeError: the tokenizer has no such tokens.
+    """
     try:
         return for_role(tokenizer, "encoder", token_types)
     except ValueError as error:
@@ -230,17 +247,6 @@ def _load_config(arguments: StartArguments, name: str) -> PreTrainedConfig:
     except UNLOADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecipeError(f"model {name!r} cannot be loaded: {reason}") from error
-
-
-def _load_tokenizer(arguments: StartArguments, name: str) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
-    except UNLOADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RecipeError(f"the tokenizer of {name!r} cannot be loaded: {reason}") from error
-    if not tokenizer.is_fast:
-        raise RecipeError(f"the tokenizer of {name!r} has no fast version (tokenizer.json): convert it.")
-    return tokenizer
 
 
 def default_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -12,14 +12,19 @@ import transformers
 
 from weft.recipes.common.arguments import MANAGED_TRAINER_FIELDS, Parsed, parse_arguments
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import only_one_process
+from weft.recipes.common.files import only_one_process, read_json
 from weft.recipes.common.finetuning.arguments import FileArguments, FineTuningArguments, StartArguments
 from weft.recipes.common.finetuning.batches import Batcher, Item
-from weft.recipes.common.finetuning.finish import FinishedSeeds, predict_with_finished
+from weft.recipes.common.finetuning.finish import (
+    FinishedSeeds,
+    encode_unlabelled,
+    predict_with_finished,
+    remove_leftovers,
+)
 from weft.recipes.common.finetuning.kind import Kind
 from weft.recipes.common.finetuning.models import Start, prepare_start
 from weft.recipes.common.finetuning.plan import make_plan, schedule_fields
-from weft.recipes.common.finetuning.search import SearchArguments, search
+from weft.recipes.common.finetuning.search import TRIALS, SearchArguments, search
 from weft.recipes.common.finetuning.seed_run import SeedRun
 from weft.recipes.common.hub import check_name, publish
 from weft.recipes.common.launch import (
@@ -31,7 +36,7 @@ from weft.recipes.common.launch import (
     share_cores,
     world_size,
 )
-from weft.recipes.common.run_folder import FREE_FIELDS, METRICS, RunState, open_run, start_run
+from weft.recipes.common.run_folder import FREE_FIELDS, METRICS, SETTINGS, RunState, open_run, start_run
 from weft.recipes.common.trainer import NotFiniteError
 
 MANAGED = {
@@ -97,14 +102,16 @@ def finetune(
         raise RecipeError(f"output_dir {folder} is a file: give another.")
     settings = {name: value for group in parsed.groups for name, value in asdict(group).items()}
     settings |= {**parsed.model, **parsed.trainer, "processes": world_size(), "files": _fingerprint(files)}
+    settings["seeds"] = run.seeds_for(kind.splits["train"])
     lock = contextlib.nullcontext()
     if is_first_process() and not run.plan:
+        _open(folder, settings)  # before the lock, so that none is left in a folder that is refused
         lock = only_one_process(folder / ".lock", str(folder))
     with lock:
-        free = FREE_WHEN_FINISHED if (folder / METRICS).is_file() else FREE
-        if not run.plan and open_run(folder, settings, free, _has_begun(folder)) is RunState.FINISHED:
+        if not run.plan and _open(folder, settings) is RunState.FINISHED:
             if is_first_process():
                 print(f"{folder} is finished: nothing to train (give another --output_dir for a new run)")
+                remove_leftovers(folder)
                 predict_with_finished(kind, run, folder)
                 _publish(run, folder)
             return
@@ -128,6 +135,7 @@ class _Run:
         self.items: dict[str, list[Item]] = {
             split: kind.encode(split, start.tokenizer, start.max_length) for split in kind.splits
         }
+        self.unlabelled = encode_unlabelled(kind, folder, start.tokenizer, start.max_length)
         start.fit_length(max(len(ids) for items in self.items.values() for item in items for ids in item.sequences))
         batching = self.arguments.batching
         packed = batching == "packed" or (batching == "auto" and start.is_weft)
@@ -136,7 +144,7 @@ class _Run:
         if self.start.arguments.attn_implementation == "flex_attention" and not self.on_gpu:
             raise RecipeError("flex_attention has no backward pass on a CPU: give attn_implementation sdpa or eager.")
         trainable = [item for item in self.items["train"] if item.target is not None]
-        self.seeds = self.arguments.seeds_for(kind.splits["train"])
+        self.seeds: list[int] = settings["seeds"]
         plan = make_plan(self.arguments, len(trainable), world_size())
         schedule_fields(self.arguments, plan.max_steps)  # refuses a schedule that does not fit
         self.seed_run = SeedRun(
@@ -184,13 +192,13 @@ class _Run:
             if seed_run.stop_asked and seed != self.seeds[-1]:
                 print(f"stopped after seed {seed}: run the same command again to go on", flush=True)
                 return False
-        FinishedSeeds(seed_run, settings, self.items, self.folder, results).write()
+        FinishedSeeds(seed_run, settings, self.items, self.unlabelled, self.folder, results).write()
         return True
 
-    def _run_trial(self, number: int, chosen: dict[str, Any]) -> float | None:
+    def _run_trial(self, folder: Path, chosen: dict[str, Any]) -> float | None:
         """The best score of a training with other settings, NaN where it diverged; None where it was stopped."""
         try:
-            result = self.seed_run.changed(chosen).train(self.folder / "search" / f"trial-{number}", self.seeds[0])
+            result = self.seed_run.changed(chosen).train(folder, self.seeds[0])
         except NotFiniteError:
             return math.nan
         return None if result is None else result.metrics[self.kind.goal.metric]
@@ -224,9 +232,19 @@ class _Run:
         ]
 
 
+def _open(folder: Path, settings: dict[str, Any]) -> RunState:
+    """See `open_run`; seeds may be added behind those of a run, which then has only begun."""
+    seeds = settings["seeds"]
+    before = read_json(folder / SETTINGS).get("seeds") if (folder / SETTINGS).is_file() else None
+    adds = bool(before) and len(before) < len(seeds) and seeds[: len(before)] == before
+    free = FREE_WHEN_FINISHED if (folder / METRICS).is_file() and not adds else FREE
+    state = open_run(folder, {**settings, "seeds": before} if adds else settings, free, _has_begun(folder))
+    return RunState.STARTED if adds and state is RunState.FINISHED else state
+
+
 def _has_begun(folder: Path) -> bool:
     """Whether anything was trained in a run's folder."""
-    return any(folder.glob("seed-*/*")) or any(folder.glob("search/*/*"))
+    return any(folder.glob("seed-*/*")) or any(folder.glob("search/*/*")) or (folder / "search" / TRIALS).is_file()
 
 
 def _fingerprint(files: FileArguments) -> dict[str, list[int]]:

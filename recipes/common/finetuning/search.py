@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json
 from weft.recipes.common.finetuning.arguments import FineTuningArguments
 from weft.recipes.common.finetuning.kind import Goal
-from weft.recipes.common.launch import is_first_process, world_size
+from weft.recipes.common.launch import world_size
 
 TRIALS = "trials.json"
 SEARCHABLE = (
@@ -77,13 +78,14 @@ def search(
     arguments: SearchArguments,
     folder: Path,
     goal: Goal,
-    run_trial: Callable[[int, dict[str, Any]], float | None],
+    run_trial: Callable[[Path, dict[str, Any]], float | None],
 ) -> dict[str, Any] | None:
     """The settings with the best score; trials that were finished before are not run again.
 
     Args:
-        folder: of the run; the trials are kept in its search/trials.json.
-        run_trial: trains with settings and returns the score; None where it was stopped.
+        folder: of the run; settings and scores of the trials are kept in its search/trials.json.
+        run_trial: trains in a folder with settings and returns the score; None where it was stopped. The folder is
+            removed as soon as the score is noted down.
 
     Returns:
         Settings by name, or None where a trial was stopped.
@@ -100,18 +102,16 @@ def search(
     done: list[dict[str, Any]] = read_json(file) if file.is_file() else []
     for number in range(arguments.search_trials):
         trial = study.ask(distributions)  # also for those done before, so that the sampler's random numbers go on alike
-        chosen = trial.params
-        if number < len(done):
-            _tell(study, trial, done[number]["score"])
-            continue
-        if is_first_process():
+        chosen, place = trial.params, file.with_name(f"trial-{number}")
+        if number == len(done):
             print(f"trial {number + 1} of {arguments.search_trials}: {_words(chosen)}", flush=True)
-        score = run_trial(number, chosen)
-        if score is None:
-            return None
-        done.append({"settings": chosen, "score": score})
-        write_json(file, done)
-        _tell(study, trial, score)
+            score = run_trial(place, chosen)
+            if score is None:
+                return None
+            done.append({"settings": chosen, "score": score})
+            write_json(file, done)
+        shutil.rmtree(place, ignore_errors=True)  # also what was left by a run that was killed here
+        _tell(study, trial, done[number]["score"])
     if all(trial["score"] != trial["score"] for trial in done):
         raise RecipeError(f"no trial has a {goal.metric} that is a number: choose another search_space or metric.")
     best = done[study.best_trial.number]

@@ -33,7 +33,9 @@ from weft.recipes.common.finetuning.training import (
     TrainingItems,
     best_of,
     evaluations_of,
+    load_weights,
     save_weights,
+    step_of_weights,
 )
 from weft.recipes.common.launch import check_processes, check_same_checkpoint, is_first_process
 from weft.recipes.common.run_folder import last_checkpoint
@@ -69,7 +71,9 @@ class SeedRun:
         """The model that a seed begins with, frozen or with adapters as the fields say."""
         model = self.start.make_model(seed)
         freeze(model, self.start.arguments)
-        return model if self.start.arguments.lora_rank is None else add_adapters(model, self.start.arguments)
+        if self.start.arguments.lora_rank is None:
+            return model
+        return add_adapters(model, self.start.arguments, self.start.new_weights)
 
     @property
     def stop_asked(self) -> bool:
@@ -117,25 +121,34 @@ class SeedRun:
                 step = trainer.state.global_step
                 print(f"stopped at step {step}: run the same command again to go on", flush=True)
             return None
-        history = trainer.state.log_history
-        if not any(entry["step"] == trainer.state.global_step for entry in history if "eval_loss" in entry):
+        if not any(one.step == trainer.state.global_step for one in evaluations_of(trainer.state.log_history)):
             trainer.evaluate()
-        result = self._result(seed, trainer, time.perf_counter() - began)
+        if is_first_process() and not best.file.is_file():  # no score was a number: the last weights are as good as any
+            save_weights(trainer.model, best.file, trainer.state.global_step)
+        trainer.accelerator.wait_for_everyone()
+        result = self._result(seed, trainer, best.file, time.perf_counter() - began)
         if is_first_process():
-            if not best.file.is_file():  # no score was a number: the last weights are as good as any
-                save_weights(trainer.model, best.file)
             result.write(folder)
             for name in folder.glob("checkpoint-*"):
                 remove_folder(name)
         trainer.accelerator.wait_for_everyone()
         return result
 
-    def _result(self, seed: int, trainer: FineTuningTrainer, seconds: float) -> SeedResult:
+    def _result(self, seed: int, trainer: FineTuningTrainer, file: Path, seconds: float) -> SeedResult:
         history = trainer.state.log_history
-        best = best_of(evaluations_of(history, self.kind.goal), self.kind.goal)
-        step = trainer.state.global_step if best is None else best[0]
-        scores = next(entry for entry in history if "eval_loss" in entry and entry["step"] == step)
-        metrics = {name[5:]: value for name, value in scores.items() if name.startswith("eval_")}
+        evaluations = evaluations_of(history)
+        best = best_of(evaluations, self.kind.goal) or evaluations[-1]
+        step, metrics = step_of_weights(file), best.scores
+        if step != best.step:
+            # Kept just before the run was killed; going on from an earlier checkpoint came to other numbers.
+            if is_first_process():
+                print(
+                    f"seed {seed}: the log has step {best.step} as the best, but the weights kept before the run was "
+                    f"interrupted are those of step {step}, and are scored anew",
+                    flush=True,
+                )
+            load_weights(trainer.model, file)
+            metrics = trainer.evaluator(trainer)
         speeds = sorted(entry["examples_per_second"] for entry in history if "examples_per_second" in entry)
         speed = speeds[len(speeds) // 2] if speeds else None
         return SeedResult(seed, metrics, step, trainer.state.global_step, round(seconds, 1), speed, history)

@@ -4,10 +4,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
@@ -21,6 +22,7 @@ from weft.recipes.common.trainer import WeftTrainer
 
 GROUPED_BATCHES = 50  # so many batches are sorted by length together: they hardly differ from random ones
 WEIGHTS, RESULT = "best.safetensors", "result.json"
+STEP = "step"  # what a file of weights says of itself
 
 
 class TrainingItems(Dataset):
@@ -208,27 +210,30 @@ class BestWeights(TrainerCallback):
         **_: Any,
     ) -> None:
         """Write the weights down if they are the best."""
-        best = best_of(evaluations_of(state.log_history, self.goal), self.goal)
+        best = best_of(evaluations_of(state.log_history), self.goal)
         if best is None:
             return
-        if state.is_world_process_zero and best[0] == state.global_step:
-            save_weights(model, self.file)
+        if state.is_world_process_zero and best.step == state.global_step:
+            save_weights(model, self.file, best.step)
         if self.was_stopped(state):
             control.should_training_stop = True
 
     def was_stopped(self, state: TrainerState) -> bool:
         """Whether a run whose log is `state`'s stops early where it stands."""
-        evaluations = evaluations_of(state.log_history, self.goal)
+        evaluations = evaluations_of(state.log_history)
         best = best_of(evaluations, self.goal)
         if best is not None and self.patience is not None and state.global_step < state.max_steps:
-            self.stopped_early = sum(best[0] < step <= state.global_step for step, _ in evaluations) >= self.patience
+            # a lower loss at the same score chooses among weights, but is no progress
+            highest = best.scores[self.goal.metric]
+            reached = next(one.step for one in evaluations if one.scores[self.goal.metric] == highest)
+            self.stopped_early = sum(reached < one.step <= state.global_step for one in evaluations) >= self.patience
         return self.stopped_early
 
 
-def save_weights(model: nn.Module, file: Path) -> None:
-    """Write the trained weights in one move."""
+def save_weights(model: nn.Module, file: Path, step: int) -> None:
+    """Write the trained weights, and the step that they are of, in one move."""
     temporary = file.with_name(f".{file.name}.partial")
-    save_file(trained_weights(model), temporary)
+    save_file(trained_weights(model), temporary, metadata={STEP: str(step)})
     flush_to_disk(temporary)
     temporary.replace(file)
 
@@ -238,18 +243,35 @@ def load_weights(model: nn.Module, file: Path) -> None:
     put_weights(model, load_file(file))
 
 
-def evaluations_of(history: list[dict[str, Any]], goal: Goal) -> list[tuple[int, float]]:
-    """Step and score of each evaluation, each step once."""
-    key = f"eval_{goal.metric}"
-    return list({entry["step"]: (entry["step"], entry[key]) for entry in history if key in entry}.values())
+def step_of_weights(file: Path) -> int:
+    """The step that the weights of a file are of."""
+    with safe_open(file, "pt") as handle:
+        return int(handle.metadata()[STEP])
 
 
-def best_of(evaluations: list[tuple[int, float]], goal: Goal) -> tuple[int, float] | None:
-    """The first of the best evaluations; None where no score is a number."""
-    best: tuple[int, float] | None = None
-    for step, value in evaluations:
-        if goal.is_better(value, None if best is None else best[1]):
-            best = (step, value)
+class Evaluation(NamedTuple):
+    """What the validation examples said of the weights of a step."""
+
+    step: int
+    scores: dict[str, float]
+
+
+def evaluations_of(history: list[dict[str, Any]]) -> list[Evaluation]:
+    """The evaluations that a log tells of, each step once."""
+    found = {}
+    for entry in history:
+        scores = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        if scores:
+            found[entry["step"]] = Evaluation(entry["step"], scores)
+    return list(found.values())
+
+
+def best_of(evaluations: list[Evaluation], goal: Goal) -> Evaluation | None:
+    """The best evaluation, see `Goal.chooses`; None where no score is a number."""
+    best: Evaluation | None = None
+    for evaluation in evaluations:
+        if goal.chooses(evaluation.scores, None if best is None else best.scores):
+            best = evaluation
     return best
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from weft.recipes.common.documents import file_format
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.arguments import FileArguments
-from weft.recipes.common.finetuning.tag_readers import TABLES, Examples, Reader, looks_like_columns, read_texts
-from weft.recipes.common.finetuning.tag_schemes import (
+from weft.recipes.common.finetuning.tagging.columns import looks_like_columns
+from weft.recipes.common.finetuning.tagging.readers import TABLES, Examples, Reader, read_texts
+from weft.recipes.common.finetuning.tagging.schemes import (
     OUTSIDE,
     PLAIN,
     SCHEMES,
@@ -19,7 +20,7 @@ from weft.recipes.common.finetuning.tag_schemes import (
     entity_labels,
     to_iob2,
 )
-from weft.recipes.common.finetuning.tag_texts import (
+from weft.recipes.common.finetuning.tagging.texts import (
     Joiner,
     Passage,
     Sentence,

@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 from weft.recipes.common.files import write_text
-from weft.recipes.common.finetuning.tag_decoding import Prediction
-from weft.recipes.common.finetuning.tag_texts import Span
+from weft.recipes.common.finetuning.tagging.decoding import Prediction
+from weft.recipes.common.finetuning.tagging.texts import Span
 
 MOST_ROWS_IN_CARD = 40  # types in the card's table; all of them are in types.csv
 MOST_IN_MATRIX = 40

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.arguments import FileArguments
-from weft.recipes.common.finetuning.text_tasks import MULTI, REGRESSION, SINGLE
+from weft.recipes.common.finetuning.classification.task import MULTI, REGRESSION, SINGLE
 
 PROBLEM_TYPES = (SINGLE, MULTI, REGRESSION)
 

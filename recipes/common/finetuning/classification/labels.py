@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,9 +41,14 @@ def number_in(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class LabelNames:
-    """The labels of a task in the order of the model's outputs."""
+    """The labels of a task in the order of the model's outputs.
+
+    Attributes:
+        whose: who says that these are all of them, in words.
+    """
 
     names: tuple[str, ...]
+    whose: str = field(default="the training examples'", compare=False)
     _numbers: dict[Any, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +78,7 @@ class LabelNames:
         near = difflib.get_close_matches(name, self.names, n=1) or [n for n in self.names if n.lower() == name.lower()]
         known = ", ".join(map(repr, self.names[:20])) + (" ..." if len(self.names) > 20 else "")
         raise RecipeError(
-            f"{where}: the {split} label {name!r} is none of the training examples' ({known})"
+            f"{where}: the {split} label {name!r} is none of {self.whose} ({known})"
             + (f": did you mean {near[0]!r}?" if near else ": mend it, or drop the row.")
         )
 
@@ -92,7 +97,7 @@ class LabelNames:
         numbers = [self.find(_DEFAULT_NAME.sub(r"\1", name)) for name in theirs]
         if None in numbers or len(set(numbers)) != len(numbers):
             return None
-        return LabelNames(tuple(self.names[number] for number in numbers))
+        return LabelNames(tuple(self.names[number] for number in numbers), self.whose)
 
 
 def collect_names(values: Iterable[tuple[Any, str]]) -> LabelNames:
@@ -126,33 +131,6 @@ def check_value(value: Any, where: str) -> None:
             f"{where}: the label is a {type(value).__name__}, where text, a number or a truth value is needed: name "
             "another --label_column."
         )
-
-
-def weights_of(words: Sequence[str], names: LabelNames, balanced: Sequence[float]) -> list[float] | None:
-    """What each class counts in the loss.
-
-    Args:
-        words: "none", "balanced", or name=weight for any classes; the others count 1.
-        balanced: the weights for "balanced".
-
-    Raises:
-        RecipeError: an unknown class, or a weight that is no number above 0.
-    """
-    if list(words) in (["none"], []):
-        return None
-    if list(words) == ["balanced"]:
-        return list(balanced)
-    weights = [1.0] * len(names)
-    for word in words:
-        name, equals, text = word.rpartition("=")
-        weight = number_in(text)
-        if not equals or weight is None or not 0 < weight < math.inf:
-            raise RecipeError(f"class_weights has {word!r}: give none, balanced, or name=weight with weights above 0.")
-        number = names.find(name)
-        if number is None:
-            raise RecipeError(f"class_weights names {name!r}: the labels are {', '.join(names.names)}.")
-        weights[number] = weight
-    return weights
 
 
 def _meaning(name: str) -> Any:

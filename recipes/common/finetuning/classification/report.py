@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from weft.recipes.common.files import write_json, write_text
-from weft.recipes.common.finetuning import classification_plots as plots
-from weft.recipes.common.finetuning.text_tasks import MULTI, REGRESSION
+from weft.recipes.common.finetuning.classification import plots
+from weft.recipes.common.finetuning.classification.task import MULTI, REGRESSION
 from weft.recipes.metrics import load_metric
 
 LABELS_IN_TABLE = 150

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from weft.recipes.common.documents import file_format, read_lines
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.finetuning.classification.task import TextTask
 from weft.recipes.common.finetuning.task_files import find_file
-from weft.recipes.common.finetuning.text_tasks import TextTask
 from weft.recipes.common.tables import Record, check_table, read_hub_records, read_records
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weft.recipes.common.finetuning.tag_encoding import NOTHING, begins_word, first_tokens, mark, reach
-from weft.recipes.common.finetuning.tag_schemes import OUTSIDE
-from weft.recipes.common.finetuning.tag_texts import Passage
+from weft.recipes.common.finetuning.tagging.encoding import NOTHING, begins_word, first_tokens, mark, reach
+from weft.recipes.common.finetuning.tagging.schemes import OUTSIDE
+from weft.recipes.common.finetuning.tagging.texts import Passage
 
 
 class Tokens(NamedTuple):

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weft.recipes.common.finetuning.tag_schemes import OUTSIDE
-from weft.recipes.common.finetuning.tag_texts import Span
+from weft.recipes.common.finetuning.tagging.schemes import OUTSIDE
+from weft.recipes.common.finetuning.tagging.texts import Span
 
 NOTHING = -1
 

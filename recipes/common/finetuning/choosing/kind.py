@@ -14,8 +14,8 @@ from weft.losses import IGNORE_INDEX, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.finetuning.arguments import FileArguments
 from weft.recipes.common.finetuning.batches import Item, Layout
-from weft.recipes.common.finetuning.choice_reader import ChoiceExample, choices_of_rows, read_choices
-from weft.recipes.common.finetuning.choice_report import write_choice_report, write_choice_table
+from weft.recipes.common.finetuning.choosing.reader import ChoiceExample, choices_of_rows, read_choices
+from weft.recipes.common.finetuning.choosing.report import write_choice_report, write_choice_table
 from weft.recipes.common.finetuning.kind import Goal, Kind
 from weft.recipes.common.finetuning.task_files import TaskFiles, read_splits
 from weft.recipes.metrics import load_metric
@@ -41,6 +41,7 @@ class ChoiceKind(Kind):
     def __init__(self, files: FileArguments, tasks: dict[str, TaskFiles]) -> None:
         """Reads and checks all data; raises RecipeError."""
         self.examples = read_splits(files, tasks, read_choices, choices_of_rows, lambda example: example.prompt)
+        self.language = None if files.task is None else "en"  # as all known tasks are
         self.cut: dict[str, int] = {}
         self.max_length: int | None = None
 

@@ -12,15 +12,16 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from weft.losses import count_targets, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
-from weft.recipes.common.finetuning import classification_report as report
 from weft.recipes.common.finetuning.batches import Item, Layout
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
-from weft.recipes.common.finetuning.classification_data import (
+from weft.recipes.common.finetuning.classification import report
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.data import (
     Example,
     read_classification,
     read_texts,
 )
-from weft.recipes.common.finetuning.classification_scores import (
+from weft.recipes.common.finetuning.classification.glue_submission import write_glue_submission
+from weft.recipes.common.finetuning.classification.scores import (
     BINARY_SCORES,
     SCORES,
     choose_goal,
@@ -31,10 +32,9 @@ from weft.recipes.common.finetuning.classification_scores import (
     softmax,
     tune_thresholds,
 )
-from weft.recipes.common.finetuning.glue_submission import write_glue_submission
+from weft.recipes.common.finetuning.classification.task import MULTI, REGRESSION, SINGLE
+from weft.recipes.common.finetuning.classification.weights import class_weights, times_of_labels
 from weft.recipes.common.finetuning.kind import Kind
-from weft.recipes.common.finetuning.labels import weights_of
-from weft.recipes.common.finetuning.text_tasks import MULTI, REGRESSION, SINGLE
 
 _NUMBERS_OF_LABELS_SHOWN = 12
 
@@ -44,9 +44,6 @@ class ClassificationKind(Kind):
 
     MNLI has another labelled split, "validation_mismatched"; GLUE's unlabelled test sets are "submission" and, of MNLI
     too, "submission_mismatched".
-
-    Attributes:
-        language: of the texts, such as "en", where it is known.
     """
 
     auto_class = "AutoModelForSequenceClassification"
@@ -93,31 +90,7 @@ class ClassificationKind(Kind):
             )
         if self.problem_type == REGRESSION and list(weights) not in ([], ["none"]):
             raise RecipeError("class_weights are given, but a regression has no classes: leave them out.")
-        self.class_weights = self._class_weights()
-
-    def _class_weights(self) -> torch.Tensor | None:
-        """What each class counts; of several labels, what a label counts where it holds (its weight over that of its
-        absence)."""
-        if self.problem_type == REGRESSION:
-            return None
-        train = self.data.splits["train"]
-        times = self._times("train")
-        if self.problem_type == MULTI:
-            balanced = [(len(train) - n) / n if 0 < n < len(train) else 1.0 for n in times]
-        else:
-            there = sum(1 for n in times if n)
-            balanced = [len(train) / (there * n) if n else 1.0 for n in times]
-        weights = weights_of(self.arguments.class_weights, self.names, balanced)
-        return None if weights is None else torch.tensor(weights)
-
-    def _times(self, split: str) -> list[int]:
-        """How many examples have each label."""
-        labels = [example.label for example in self.data.splits[split]]
-        given = [name for label in labels for name in (label if self.problem_type == MULTI else (label,))]
-        counts = dict.fromkeys(self.names.names, 0)
-        for name in given:
-            counts[name] += 1
-        return [counts[name] for name in self.names.names]
+        self.class_weights = class_weights(self.arguments.class_weights, self.names, self.data)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -134,7 +107,9 @@ class ClassificationKind(Kind):
             labels = [example.label for example in self.data.splits["train"]]
             lines.append(("labels", f"{min(labels):g} to {max(labels):g}, {np.mean(labels):.3g} on average"))
         else:
-            counts = [f"{name} {times:,}" for name, times in zip(self.names.names, self._times("train"))]
+            counts = [
+                f"{name} {times:,}" for name, times in zip(self.names.names, times_of_labels(self.names, self.data))
+            ]
             shown = ", ".join(counts[:_NUMBERS_OF_LABELS_SHOWN]) + (
                 " ..." if len(counts) > len(counts[:_NUMBERS_OF_LABELS_SHOWN]) else ""
             )
@@ -159,7 +134,7 @@ class ClassificationKind(Kind):
         if names is None:
             return False
         self.names = names
-        self.class_weights = self._class_weights()
+        self.class_weights = class_weights(self.arguments.class_weights, self.names, self.data)
         return True
 
     def config_fields(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Extractive question answering: the answer is a part of a given text, or there is none."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from weft.losses import IGNORE_INDEX, question_answering_loss, target_nats
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
-from weft.recipes.common.finetuning.arguments import FileArguments
-from weft.recipes.common.finetuning.batches import Item, Layout
-from weft.recipes.common.finetuning.kind import Goal, Kind
-from weft.recipes.common.finetuning.qa_reader import (
-    QA_FORMATS,
-    Question,
-    is_chinese,
-    questions_of_rows,
-    read_questions,
-)
-from weft.recipes.common.finetuning.qa_report import Answered, log_odds_at, score_all, write_answers, write_qa_report
-from weft.recipes.common.finetuning.qa_spans import (
+from weft.recipes.common.finetuning.answering.arguments import COVERED, SHORTEST_LIMIT, QuestionFileArguments
+from weft.recipes.common.finetuning.answering.encoding import Encoded, beginnings, is_exact, window_of
+from weft.recipes.common.finetuning.answering.reader import Question, is_chinese, questions_of_rows, read_questions
+from weft.recipes.common.finetuning.answering.report import write_answers, write_qa_report
+from weft.recipes.common.finetuning.answering.scores import Answered, score_all, threshold_used
+from weft.recipes.common.finetuning.answering.spans import (
     Window,
     WindowSpans,
     as_arrays,
@@ -32,65 +25,15 @@ from weft.recipes.common.finetuning.qa_spans import (
     merge,
     target_of,
 )
+from weft.recipes.common.finetuning.answering.usage import usage_of
+from weft.recipes.common.finetuning.batches import Item, Layout
+from weft.recipes.common.finetuning.kind import Goal, Kind
+from weft.recipes.common.finetuning.models import DEFAULT_LENGTH, as_encoder
 from weft.recipes.common.finetuning.task_files import TaskFiles, read_splits
 from weft.recipes.common.run_folder import METRICS
-from weft.tokenizer.roles import for_role
 
-LANGUAGES = ("auto", "en", "zh")
-SHORTEST_LIMIT, COVERED = 30, 99.5  # tokens of an answer at most, by default: what covers so many percent, at least 30
 CHUNK = 1000  # questions that are tokenised at once
 THRESHOLD = "no_answer_threshold"
-
-
-@dataclass
-class QuestionFileArguments(FileArguments):
-    """Where the questions are, and how answers are looked for."""
-
-    version_2: bool = field(
-        default=False,
-        metadata={"help": "some questions have no answer, as in SQuAD 2; set where the data holds such questions"},
-    )
-    language: str = field(
-        default="auto",
-        metadata={"help": "en: answers are compared by words; zh: by characters; auto: zh for texts in Han characters"},
-    )
-    stride: int = field(default=128, metadata={"help": "tokens that two windows of a long text share"})
-    max_question_length: int = field(default=64, metadata={"help": "tokens of a question at most; the rest is cut off"})
-    max_answer_length: int | None = field(
-        default=None,
-        metadata={
-            "help": f"tokens of an answer at most; the default covers {COVERED}%% of the training answers, and is at "
-            f"least {SHORTEST_LIMIT}"
-        },
-    )
-    n_best_size: int = field(default=20, metadata={"help": "answers that nbest.json holds for each question"})
-
-    def check_files(self) -> None:
-        """See FileArguments; also refuses values that make no sense."""
-        super().check_files()
-        if self.language not in LANGUAGES:
-            raise RecipeError(f"language is {self.language!r}: choose one of {', '.join(LANGUAGES)}.")
-        for name, least in (("stride", 0), ("max_question_length", 1), ("max_answer_length", 1), ("n_best_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise RecipeError(f"{name} is {value}: give at least {least}.")
-
-    @staticmethod
-    def formats() -> tuple[str, ...]:
-        """Endings of the files that can be read."""
-        return QA_FORMATS
-
-
-@dataclass
-class Encoded:
-    """What became of a split's questions in tokens."""
-
-    windows: int = 0
-    cut_questions: int = 0
-    long_answers: int = 0
-    inexact_answers: int = 0
-    missed_answers: int = 0
-    stride: int = 0
 
 
 class AnswerKind(Kind):
@@ -128,7 +71,9 @@ class AnswerKind(Kind):
                 "or the file as predict_file if its answers are not known."
             )
         chinese = files.language == "zh" or (files.language == "auto" and is_chinese(self.questions["train"]))
-        self.language = "zh" if chinese else "en"
+        self.compared_as = "zh" if chinese else "en"
+        if chinese or files.task is not None or files.language != "auto":
+            self.language = self.compared_as
         self.read = {split: list(questions) for split, questions in self.questions.items()}
         self.questions["train"] = [question for question in self.questions["train"] if not question.is_lost]
         if not any(question.answers for question in self.questions["train"]):
@@ -151,7 +96,7 @@ class AnswerKind(Kind):
         train = self.questions["train"]
         impossible = sum(not question.answers for question in train)
         form = f"version 2, {impossible / len(train):.1%} without an answer" if self.version_2 else "version 1"
-        lines = [("questions", f"{form}; compared as {'Chinese' if self.language == 'zh' else 'English'}")]
+        lines = [("questions", f"{form}; compared as {'Chinese' if self.compared_as == 'zh' else 'English'}")]
         for split in self.read:
             figures = "; ".join(self._describe(split))
             lines += [(split, figures)] if figures else []
@@ -198,10 +143,7 @@ class AnswerKind(Kind):
         if not self.causal:
             return tokenizer
         closed = tokenizer("a", "b")["input_ids"][-1] in tokenizer.all_special_ids
-        try:
-            return tokenizer if closed else for_role(tokenizer, "encoder")
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
+        return tokenizer if closed else as_encoder(tokenizer)
 
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
         questions = self.questions[split]
@@ -217,7 +159,7 @@ class AnswerKind(Kind):
         items: list[Item] = []
         for begin in range(0, len(questions), CHUNK):
             chunk = questions[begin : begin + CHUNK]
-            asked = _cut([question.question for question in chunk], tokenizer, longest_question)
+            asked = beginnings([question.question for question in chunk], tokenizer, longest_question)
             done.cut_questions += sum(text != question.question for text, question in zip(asked, chunk))
             encoding = tokenizer(
                 asked,
@@ -232,7 +174,7 @@ class AnswerKind(Kind):
             for number, tokens in zip(encoding["overflow_to_sample_mapping"], encoding.encodings):
                 parts[number].append(tokens)
             for number, question in enumerate(chunk):
-                windows = [_window(tokens, question) for tokens in parts[number]]
+                windows = [window_of(tokens, question) for tokens in parts[number]]
                 targets: list[tuple[int, int] | None] = [None] * len(windows)
                 if split != "predict":
                     targets = self._targets(question, windows, [len(tokens.ids) for tokens in parts[number]], done)
@@ -271,7 +213,7 @@ class AnswerKind(Kind):
             done.missed_answers += bool(question.answers) and not question.is_lost
             return found
         done.long_answers += any(last - first >= (self.max_answer_length or 0) for _, (first, last) in held)
-        done.inexact_answers += any(not _is_exact(question, window, span) for window, span in held)
+        done.inexact_answers += any(not is_exact(question, window, span) for window, span in held)
         places = [self._nothing(length) for length in lengths]
         return [(place, place) if span is None else span for place, span in zip(places, found)]
 
@@ -318,7 +260,7 @@ class AnswerKind(Kind):
         that decides on that, for all later calls."""
         answered = self._answer(split, items, results)
         scores, self.threshold = score_all(
-            answered, self.language, self.version_2, self.threshold, tune=split == "validation"
+            answered, self.compared_as, self.version_2, self.threshold, tune=split == "validation"
         )
         losses = np.array([result.loss for result in results])
         loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
@@ -338,7 +280,7 @@ class AnswerKind(Kind):
 
     def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> str:
         answered = self._answer(split, items, results)
-        return write_qa_report(folder, split, answered, self.language, self.version_2, self.threshold)
+        return write_qa_report(folder, split, answered, self.compared_as, self.version_2, self.threshold)
 
     def read_unlabelled(self, path: Path) -> None:
         self.questions["predict"] = read_questions(path, labelled=False)
@@ -353,48 +295,13 @@ class AnswerKind(Kind):
     def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> None:
         """A table and, beside it under the same name, .json as the official evaluation scripts read it."""
         answered = self._answer(split, items, results)
-        write_answers(path, answered, self.language, self.version_2, self.threshold, labelled=split != "predict")
+        write_answers(path, answered, self.compared_as, self.version_2, self.threshold, labelled=split != "predict")
 
     def usage(self, name: str) -> str:
-        question, context = _EXAMPLE[self.language]
-        nothing = -1 if self.causal else 0
-        lines = [
-            "import torch",
-            "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
-            "",
-            f'tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)',
-            f'model = AutoModelForQuestionAnswering.from_pretrained("{name}", trust_remote_code=True)',
-            "",
-            f'question = "{question}"',
-            f'context = "{context}"',
-            "inputs = tokenizer(  # what is longer is cut off here",
-            f'    question, context, truncation="only_second", max_length={self.max_length or 512},',
-            '    return_offsets_mapping=True, return_tensors="pt",',
-            ")",
-            'offsets = inputs.pop("offset_mapping")[0].tolist()',
-            "in_context = torch.tensor([part == 1 for part in inputs.sequence_ids()])",
-            "with torch.no_grad():",
-            "    outputs = model(**inputs)",
-            "# a score for each first (rows) and last token (columns)",
-            "scores = outputs.start_logits[0][:, None] + outputs.end_logits[0]",
-            f"possible = torch.ones_like(scores).triu().tril({(self.max_answer_length or SHORTEST_LIMIT) - 1}).bool()",
-            "possible &= in_context[:, None] & in_context",
-            'best = scores.masked_fill(~possible, float("-inf")).argmax().item()',
-            "first, last = divmod(best, len(scores))",
-            "answer = context[offsets[first][0] : offsets[last][1]].strip()",
-        ]
-        if self.version_2:
-            lines += [
-                f"if scores[first, last] - scores[{nothing}, {nothing}] < {log_odds_at(self.threshold)}:",
-                '    answer = ""  # the text does not hold the answer',
-            ]
-        return "\n".join([*lines, "print(answer)"])
-
-
-_EXAMPLE = {
-    "en": ("Who wrote the letter?", "The letter was written by Anna in May."),
-    "zh": ("信是谁写的", "这封信是安娜在五月写的。"),
-}
+        return usage_of(
+            *(name, self.compared_as, self.causal, self.max_length or DEFAULT_LENGTH),
+            *(self.max_answer_length or SHORTEST_LIMIT, threshold_used(self.version_2, self.threshold)),
+        )
 
 
 def is_causal(config: PreTrainedConfig) -> bool:
@@ -407,30 +314,6 @@ def is_causal(config: PreTrainedConfig) -> bool:
         for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING)
     ]
     return config.model_type in families[0] - families[1] - {"xlnet"}
-
-
-def _is_exact(question: Question, window: Window, target: tuple[int, int]) -> bool:
-    """Whether the target's tokens hold an answer and nothing else but blanks."""
-    start, end = window.offsets[target[0] - window.first, 0], window.offsets[target[1] - window.first, 1]
-    return question.context[start:end].strip() in (answer.text for answer in question.answers)
-
-
-def _cut(texts: list[str], tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[str]:
-    """The beginnings of texts that have more tokens than allowed."""
-    encodings = tokenizer(texts, add_special_tokens=False).encodings
-    return [
-        text if len(encoding.ids) <= tokens else text[: encoding.offsets[tokens - 1][1]]
-        for text, encoding in zip(texts, encodings)
-    ]
-
-
-def _window(tokens: Any, question: Question) -> Window:
-    parts = tokens.sequence_ids
-    if 1 not in parts:
-        raise RecipeError(f"{question.where}: the tokenizer makes no token of the context: mend or drop it.")
-    first = parts.index(1)
-    last = len(parts) - parts[::-1].index(1)
-    return Window(first, np.array(tokens.offsets[first:last], dtype=np.int32).reshape(-1, 2))
 
 
 def _without_padding(outputs: Any, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

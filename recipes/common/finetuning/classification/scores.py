@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.finetuning.classification.task import MULTI, REGRESSION, SINGLE
 from weft.recipes.common.finetuning.kind import Goal
-from weft.recipes.common.finetuning.text_tasks import MULTI, REGRESSION, SINGLE
 from weft.recipes.metrics import load_metric
 
 SCORES: dict[str, tuple[str, ...]] = {

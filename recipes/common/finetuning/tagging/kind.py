@@ -22,35 +22,18 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from weft.losses import IGNORE_INDEX, count_targets, token_classification_loss
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning import tag_encoding as encoding
-from weft.recipes.common.finetuning import tag_report as report
 from weft.recipes.common.finetuning.batches import Item, Layout, cut_out, in_place
 from weft.recipes.common.finetuning.kind import Goal, Kind
-from weft.recipes.common.finetuning.tag_data import PREDICT, TaggedData
-from weft.recipes.common.finetuning.tag_decoding import Prediction, Tokens, entities, group, word_tags
-from weft.recipes.common.finetuning.tag_encoding import NOTHING
-from weft.recipes.common.finetuning.tag_scores import score_plain, score_spans, score_tags
-from weft.recipes.common.finetuning.tag_texts import Passage
-from weft.recipes.common.finetuning.tag_tokenizer import keeps_blanks, surroundings, trim_offsets
+from weft.recipes.common.finetuning.tagging import report
+from weft.recipes.common.finetuning.tagging.data import PREDICT, TaggedData
+from weft.recipes.common.finetuning.tagging.decoding import Prediction, Tokens, entities, word_tags
+from weft.recipes.common.finetuning.tagging.scores import score_plain, score_spans, score_tags
+from weft.recipes.common.finetuning.tagging.texts import Passage
+from weft.recipes.common.finetuning.tagging.tokenizer import keeps_blanks, surroundings, trim_offsets
+from weft.recipes.common.finetuning.tagging.windows import UNREACHABLE, WINDOWS, WindowMaker
 
 ENCODED_AT_ONCE = 1000
 LONGEST_SAMPLE = 200
-# What encoding counts, in words.
-WINDOWS = "longer texts, cut into overlapping windows of"
-UNREACHABLE = "entities that cannot be found exactly, because a token reaches over an end of them"
-SHARED = "tokens of several words with different tags"
-SILENT = "words without any token, which cannot be tagged"
-CUT_WORDS = "words longer than a window, cut"
-
-
-class Part(NamedTuple):
-    """Where the tokens of a window that are its to score stand: in the text (see `Tokens`), and from `low` to `high` in
-    the model's input."""
-
-    offsets: np.ndarray
-    shown: np.ndarray
-    low: int
-    high: int
 
 
 class Tagged(NamedTuple):
@@ -140,7 +123,8 @@ class Tagging(Kind):
         if stride >= capacity:
             raise RecipeError(f"stride is {stride}, but a window holds {capacity} tokens: give less.")
         self.max_length = max_length
-        counts = self.counts[split] = Counter()
+        maker = WindowMaker(self.labels, self.label_all_pieces, self.trims, before, after, capacity, stride)
+        self.counts[split] = maker.counts
         items = []
         passages = self.passages[split]
         for first in range(0, len(passages), ENCODED_AT_ONCE):
@@ -155,67 +139,8 @@ class Tagging(Kind):
                 verbose=False,
             )
             for number, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"]), first):
-                items += self._items(number, passages[number], ids, offsets, (before, after), capacity, stride, counts)
+                items += maker.items(number, passages[number], ids, offsets)
         return items
-
-    def _items(
-        self,
-        number: int,
-        passage: Passage,
-        ids: list[int],
-        places: Sequence[tuple[int, int]],
-        around: tuple[list[int], list[int]],
-        capacity: int,
-        stride: int,
-        counts: Counter[str],
-    ) -> list[Item]:
-        """One item for each window of a text."""
-        offsets = encoding.trim(passage.text, places)
-        shown = np.array(places, dtype=np.int32).reshape(-1, 2) if self.trims else offsets
-        reached = encoding.reach(encoding.mark(len(passage.text), passage.words), offsets)
-        counts[SILENT] += int((encoding.first_tokens(reached, len(passage.words)) == NOTHING).sum())
-        if not ids:
-            return []
-        begins = encoding.begins_word(reached)
-        is_cut = (begins | (reached[:, 0] == NOTHING)).tolist()
-        windows = encoding.cut(is_cut, capacity, stride)
-        if len(windows) > 1:
-            counts[f"{WINDOWS} {capacity} tokens"] += 1
-            counts[CUT_WORDS] += sum(window.low > 0 and not is_cut[window.low] for window in windows)
-        labels = self._label(passage, offsets, reached, begins, counts) if passage.labelled else None
-        items = []
-        for first, end, low, high in windows:
-            target = None
-            if labels is not None:
-                target = [IGNORE_INDEX] * (len(around[0]) + end - first + len(around[1]))
-                place = len(around[0]) - first
-                target[place + low : place + high] = labels[low:high].tolist()
-                if all(label == IGNORE_INDEX for label in target):
-                    target = None  # nothing to learn
-            part = Part(offsets[low:high], shown[low:high], len(around[0]) + low - first, len(around[0]) + high - first)
-            items.append(Item([[*around[0], *ids[first:end], *around[1]]], number, target, info=part))
-        return items
-
-    def _label(
-        self, passage: Passage, offsets: np.ndarray, reached: np.ndarray, begins: np.ndarray, counts: Counter[str]
-    ) -> np.ndarray:
-        """The label of each token [tokens], IGNORE_INDEX for those that are not learnt."""
-        number_of = {label: number for number, label in enumerate(self.labels)}
-        if passage.spans is not None:
-            names = encoding.label_entities(passage.spans, len(passage.text), offsets)
-            labels = np.array([number_of[name] for name in names], dtype=np.int64)
-            found = {entity[:3] for entity in group(offsets, names, np.ones(len(names)))}
-            counts[UNREACHABLE] += sum(tuple(span) not in found for span in passage.spans)
-        else:
-            tags = [number_of[tag] for tag in passage.tags or ()]
-            owner = encoding.owners(encoding.mark(len(passage.text), passage.words), offsets)
-            labels = np.array([IGNORE_INDEX if word == NOTHING else tags[word] for word in owner], dtype=np.int64)
-            counts[SHARED] += sum(
-                len(set(tags[first : last + 1])) > 1 for first, last in reached.tolist() if first != NOTHING
-            )
-        if not self.label_all_pieces:
-            labels[~begins] = IGNORE_INDEX
-        return labels
 
     def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
         """labels [rows, tokens]."""

@@ -11,7 +11,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from weft.recipes.common.finetuning.choice_reader import ChoiceExample
+from weft.recipes.common.finetuning.choosing.reader import ChoiceExample
 from weft.recipes.metrics import load_metric
 
 BINS = 10  # of confidence, in the plot

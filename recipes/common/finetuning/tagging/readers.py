@@ -1,16 +1,17 @@
 """Tagged examples out of files: columns (CoNLL), CoNLL-U, lists of tokens, and entities given by their characters."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.documents import BROKEN_COMPRESSION, file_format, read_lines
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.tag_texts import Sentence, Span, SpanText
+from weft.recipes.common.finetuning.tagging.columns import read_columns
+from weft.recipes.common.finetuning.tagging.conllu import is_word_line, read_conllu
+from weft.recipes.common.finetuning.tagging.texts import Sentence, Span, SpanText
 from weft.recipes.common.tables import Record, check_table, read_records, text_of, value_of
 
 FORMATS = ("conll", "conllu", "tokens", "spans", "cluener")
@@ -19,11 +20,6 @@ TOKEN_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("ner_tags", "tags", "labels", "upos", "pos_tags", "chunk_tags")
 SPAN_COLUMNS = ("entities", "spans", "label", "labels")
 SPAN_KEYS = (("start", "start_offset"), ("end", "end_offset"), ("label", "type", "entity_group", "entity"))
-CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-DOCUMENT_START = "-DOCSTART-"
-NO_VALUE = "_"
-_BLANKS = re.compile(r"[ \t]+")  # others, such as the ideographic blank, are words
-_CONLLU_ID = re.compile(r"\d+(-\d+|\.\d+)?")
 
 Examples = list[Sentence] | list[SpanText]
 
@@ -63,9 +59,9 @@ class Reader:
         form = self.format or _look(path, kind)
         try:
             if form == "conll":
-                return self._read_columns(path, labelled)
+                return read_columns(path, self.word_column, self.tag_column, labelled)
             if form == "conllu":
-                return list(self._read_conllu(path, labelled))
+                return list(read_conllu(path, self.tag_column, self.notes, labelled))
         except BROKEN_COMPRESSION as error:
             raise RecipeError(f"{path} is not a whole {path.suffix} file ({error}): compress it again.") from error
         return self.read_rows(read_records(path), form, labelled)
@@ -80,134 +76,6 @@ class Reader:
         if form == "spans":
             return [self._spans(record, labelled) for record in records]
         return [self._tokens(record, labelled) for record in records]
-
-    def _read_columns(self, path: Path, labelled: bool) -> list[Sentence]:
-        lines = [(number, text.rstrip("\r\n")) for number, text in read_lines(path)]
-        filled = [text for _, text in lines if text.strip(" \t")]
-        tabs = sum("\t" in text for text in filled) > len(filled) / 2
-        cut = [
-            (number, text.split("\t") if tabs else _BLANKS.split(text.strip(" \t")))
-            if text.strip(" \t")
-            else (number, [])
-            for number, text in lines
-        ]
-        rows = [row for _, row in cut if row and not row[0].startswith("#") and row[0] != DOCUMENT_START]
-        widths = Counter(len(row) for row in rows)
-        if not widths:
-            raise RecipeError(f"{path} holds no words: give a file with a word a line.")
-        width = max(widths, key=lambda number: widths[number])
-        word, tag = self._columns(path, width, labelled)
-        known = {
-            (place, value) for row in rows if len(row) == width for place, value in enumerate(row) if place != word
-        }
-        sentences: list[Sentence] = []
-        words: list[str] = []
-        tags: list[str] = []
-        places: list[int] = []
-
-        def close() -> None:
-            nonlocal words, tags, places
-            if words:
-                where = f"{path}, line {places[0]}"
-                sentences.append(Sentence(words, tags if labelled else None, where, places))
-            words, tags, places = [], [], []
-
-        for number, row in cut:
-            if not row or row[0] == DOCUMENT_START:
-                close()
-                continue
-            if row[0].startswith("#") and not _is_word(row, width, word, known):
-                continue
-            if len(row) != width:
-                raise RecipeError(
-                    f"{path}, line {number}: {len(row)} columns, where the others have {width}: mend the line."
-                )
-            words.append(row[word])
-            tags.append(row[tag])
-            places.append(number)
-        close()
-        return sentences
-
-    def _columns(self, path: Path, width: int, labelled: bool) -> tuple[int, int]:
-        """The columns of words and tags."""
-        found = []
-        for option, text, default in (("word_column", self.word_column, 0), ("tag_column", self.tag_column, -1)):
-            try:
-                number = default if text is None else int(text)
-            except ValueError:
-                raise RecipeError(
-                    f"{option} is {text!r}, but {path} has columns without names: give a number, 0 for the first and "
-                    "-1 for the last."
-                ) from None
-            if option == "tag_column" and not labelled and not -width <= number < width:
-                number = -1
-            if not -width <= number < width:
-                raise RecipeError(f"{option} is {number}, but {path} has {width} columns: the first is 0.")
-            found.append(number % width)
-        if labelled and found[0] == found[1]:
-            raise RecipeError(
-                f"{path}: column {found[0]} would be word and tag at once (there are {width}): each line needs both; "
-                "name them with --word_column and --tag_column."
-            )
-        return found[0], found[1]
-
-    def _read_conllu(self, path: Path, labelled: bool) -> Iterator[Sentence]:
-        block: list[tuple[int, list[str]]] = []
-        column = self.tag_column or "upos"
-        any_tag = False
-        for number, text in (*read_lines(path), (0, "")):
-            line = text.rstrip("\r\n")
-            if line.startswith("#"):
-                continue
-            if line.strip():
-                row = line.split("\t")
-                if len(row) != len(CONLLU_COLUMNS) or not _CONLLU_ID.fullmatch(row[0]):
-                    raise RecipeError(
-                        f"{path}, line {number}: no line of CoNLL-U, which has a number and {len(CONLLU_COLUMNS) - 1} "
-                        "more fields between tabs: mend it, or give --format conll."
-                    )
-                block.append((number, row))
-            elif block:
-                sentence = self._conllu_sentence(path, block, column, labelled)
-                block = []
-                if sentence.words:
-                    any_tag = any_tag or sentence.tags is None or any(tag != NO_VALUE for tag in sentence.tags)
-                    yield sentence
-        if not any_tag:
-            raise RecipeError(
-                f"{path}: no word has a tag in {column!r}: give --tag_column upos, xpos or a key of FEATS or MISC."
-            )
-
-    def _conllu_sentence(self, path: Path, block: list[tuple[int, list[str]]], column: str, labelled: bool) -> Sentence:
-        """The syntactic words of a sentence. Those of a multiword token ("don't" = do + n't) stand without blanks
-        between them where they spell it; where they do not ("du" = de + le) they are joined like other words."""
-        words: list[str] = []
-        tags: list[str] = []
-        places: list[int] = []
-        blanks: list[bool] = []
-        ranges: list[tuple[int, int, str, bool]] = []
-        number_of: dict[int, int] = {}
-        for line, row in block:
-            follows = "SpaceAfter=No" not in row[9].split("|")
-            if "-" in row[0]:
-                first, last = map(int, row[0].split("-"))
-                ranges.append((first, last, row[1], follows))
-            elif "." not in row[0]:
-                number_of[int(row[0])] = len(words)
-                words.append(row[1])
-                tags.append(_conllu_tag(row, column))
-                places.append(line)
-                blanks.append(follows)
-        for first, last, surface, follows in ranges:
-            inside = [number_of[number] for number in range(first, last + 1) if number in number_of]
-            if not inside:
-                continue
-            spelt = "".join(words[place] for place in inside) == surface
-            self.notes["multiword tokens that their words do not spell"] += not spelt
-            for place in inside[:-1]:
-                blanks[place] = not spelt
-            blanks[inside[-1]] = follows
-        return Sentence(words, tags if labelled else None, f"{path}, line {block[0][0]}", places, blanks)
 
     def _tokens(self, record: Record, labelled: bool) -> Sentence:
         column = self._name_of(record, self.word_column, TOKEN_COLUMNS, "word_column")
@@ -343,14 +211,6 @@ def read_texts(path: Path) -> list[SpanText]:
     ]
 
 
-def looks_like_columns(path: Path) -> bool:
-    """Whether a file holds words in columns rather than a text a line: sentences with blank lines between them, and
-    equally many columns in all lines."""
-    lines = [text.strip() for _, text in islice(read_lines(path), 1000)]
-    widths = {len(_BLANKS.split(line)) for line in lines if line and not line.startswith("#")}
-    return len(widths) == 1 and "" in "\n".join(lines).strip().split("\n")
-
-
 def label_names(given: Sequence[str]) -> list[str]:
     """The names of tags that are numbers: as they are given, or the lines of the one file that is."""
     if len(given) == 1 and Path(given[0]).is_file():
@@ -367,7 +227,7 @@ def _look(path: Path, kind: str) -> str:
     for _, text in read_lines(path):
         if text.strip() and not text.startswith("#"):
             row = text.rstrip("\r\n").split("\t")
-            return "conllu" if len(row) == len(CONLLU_COLUMNS) and _CONLLU_ID.fullmatch(row[0]) else "conll"
+            return "conllu" if is_word_line(row) else "conll"
     return "conll"
 
 
@@ -397,24 +257,3 @@ def _kind(value: Any) -> str:
     return (
         f"{value!r} ({type(value).__name__})" if isinstance(value, bool | int | float) else f"a {type(value).__name__}"
     )
-
-
-def _is_word(row: list[str], width: int, word: int, known: set[tuple[int, str]]) -> bool:
-    """Whether a line that begins with # holds a word, as "#" and "#tag" are, and is no comment: it has as many columns
-    as the others, and in one of them a value that others have there, or the sign's own tag."""
-    if len(row) != width:
-        return False
-    others = [(place, value) for place, value in enumerate(row) if place != word]
-    return not others or any(entry in known for entry in others) or {row[word], *(v for _, v in others)} == {"#"}
-
-
-def _conllu_tag(row: list[str], column: str) -> str:
-    """A word's tag: one of the ten fields, or a key of FEATS or MISC ("_" where it has none)."""
-    if column.lower() in CONLLU_COLUMNS:
-        return row[CONLLU_COLUMNS.index(column.lower())]
-    for field_ in (row[5], row[9]):
-        for entry in field_.split("|"):
-            key, _, value = entry.partition("=")
-            if key == column and value:
-                return value
-    return NO_VALUE

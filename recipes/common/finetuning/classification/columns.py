@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
-from weft.recipes.common.finetuning.labels import is_missing, name_of, number_in
-from weft.recipes.common.finetuning.text_tasks import TextTask
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.labels import is_missing, name_of, number_in
+from weft.recipes.common.finetuning.classification.task import TextTask
 from weft.recipes.common.tables import Record, value_of
 
 PAIRS = (

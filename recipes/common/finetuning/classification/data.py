@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.finetuning.classification_arguments import ClassificationArguments
-from weft.recipes.common.finetuning.classification_columns import Columns, find_columns, has_labels
-from weft.recipes.common.finetuning.classification_files import read_file, read_task
-from weft.recipes.common.finetuning.docstring_areas import docstring_records
-from weft.recipes.common.finetuning.labels import (
+from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
+from weft.recipes.common.finetuning.classification.columns import Columns, find_columns, has_labels
+from weft.recipes.common.finetuning.classification.docstring_areas import docstring_records
+from weft.recipes.common.finetuning.classification.files import read_file, read_task
+from weft.recipes.common.finetuning.classification.labels import (
     LabelNames,
     check_value,
     collect_names,
     is_missing,
     number_in,
 )
+from weft.recipes.common.finetuning.classification.task import MULTI, REGRESSION, SINGLE, TextTask
+from weft.recipes.common.finetuning.classification.tasks import find_task
 from weft.recipes.common.finetuning.splits import split_off
-from weft.recipes.common.finetuning.text_tasks import MULTI, REGRESSION, SINGLE, TextTask, find_task
 from weft.recipes.common.tables import Record, read_hub_records, read_records, text_of, value_of
 
 EMBEDDED = "pydoc"
@@ -152,7 +153,8 @@ def _finish(
             )
     values = {split: [(columns.value(record), record.where) for record in records] for split, records in splits.items()}
     problem_type = _problem_type(problem_type, columns, values["train"])
-    names = LabelNames(columns.official) if columns.official else _names(problem_type, columns, values["train"])
+    official = LabelNames(columns.official, f"task {name}'s") if columns.official else None
+    names = official or _names(problem_type, columns, values["train"])
     examples: dict[str, list[Example]] = {}
     for split, records in splits.items():
         labels = [_label(problem_type, names, value, where, split) for value, where in values[split]]

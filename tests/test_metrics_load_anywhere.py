@@ -1,0 +1,63 @@
+"""Each metric gives the same scores however it is loaded, and whether its examples come at once or in batches."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers.elsewhere import BLOCK_THE_PACKAGE
+from helpers.metric_cases import CASES
+from helpers.metrics import METRICS_FOLDER, score
+
+from weft.recipes.metrics import METRICS, load_metric
+
+EMPTY = ([], [], {})
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_batches_give_the_scores_of_all_at_once(name):
+    for predictions, references, options in CASES[name][-3:]:
+        metric = load_metric(name)
+        for i in range(0, len(references), 7):
+            metric.add_batch(predictions=predictions[i : i + 7], references=references[i : i + 7])
+        assert metric.compute(**options) == score(name, (predictions, references, options))
+        assert metric.compute(predictions=[], references=[], **options).get("undefined")  # nothing is left over
+
+
+IN_ANOTHER_PROCESS = """
+import json, socket, warnings
+
+def refuse(*arguments, **options):
+    raise AssertionError("a metric asked for the network")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+sys.modules["transformers"] = None  # evaluate would load it, which takes seconds; no metric needs it
+import evaluate
+del sys.modules["transformers"]
+
+folder, given, found = sys.argv[1:]
+results = {}
+for name, cases in json.load(open(given, encoding="utf-8")).items():
+    metric = evaluate.load(f"{folder}/{name}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results[name] = [metric.compute(predictions=p, references=r, **options) for p, r, options in cases]
+json.dump(results, open(found, "w", encoding="utf-8"), allow_nan=False)
+"""
+
+
+def test_evaluate_loads_each_without_network_and_without_the_package(tmp_path):
+    """As a recipe is launched: its folder comes first on the path, where `metrics` and `seqeval` must not be found."""
+    cases = {name: [*some[:: max(1, len(some) // 4)], EMPTY] for name, some in CASES.items()}
+    given, found = tmp_path / "given.json", tmp_path / "found.json"
+    given.write_text(json.dumps(cases), encoding="utf-8")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    environment["PYTHONPATH"] = str(METRICS_FOLDER.parent)
+    command = [sys.executable, "-c", BLOCK_THE_PACKAGE + IN_ANOTHER_PROCESS]
+    command += [str(METRICS_FOLDER), str(given), str(found)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(found.read_text(encoding="utf-8"))
+    for name, some in cases.items():
+        assert results[name] == [score(name, case) for case in some], name
