@@ -22,7 +22,8 @@ from weft.recipes.common.errors import RecipeError
 # Fields of WeftConfig that the recipes set themselves: from the tokenizer, or from what is trained.
 MANAGED_MODEL_FIELDS = (
     *("vocab_size", "is_causal", "masked_next_token", "type_vocab_size", "use_cache"),
-    *("pad_token_id", "bos_token_id", "eos_token_id"),
+    *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"),
+    *("is_encoder_decoder", "num_decoder_layers"),
 )
 
 # Fields of TrainingArguments that would contradict what the recipes derive, or that nothing here would obey, and what
@@ -134,7 +135,7 @@ def parse_arguments(
             action.default = argparse.SUPPRESS
             if action.dest in managed:  # refused whatever the value
                 action.type, action.choices, action.nargs = None, None, "*"
-    shape = [name for name in model_fields or _model_fields() if name not in own] if with_model else []
+    shape = [name for name in model_fields or shape_fields() if name not in own] if with_model else []
     _add_model_fields(parser, shape)
     managed = {name: reason for name, reason in managed.items() if name in trainer_fields}
     _arrange_help(parser, managed)
@@ -170,7 +171,8 @@ def _names_given(parser: argparse.ArgumentParser, words: Sequence[str]) -> set[s
     return {options[word.split("=")[0]] for word in words if word.split("=")[0] in options}
 
 
-def _model_fields() -> list[str]:
+def shape_fields() -> list[str]:
+    """The fields of WeftConfig that a user of a recipe may give."""
     return [name for name in WeftConfig.__annotations__ if name not in MANAGED_MODEL_FIELDS]
 
 
@@ -191,8 +193,9 @@ def _add_model_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> 
 
 def _argument_type(hint: Any) -> dict[str, Any]:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if list[str] in options:
-        return {"nargs": "+", "type": str}
+    for kind in (str, int):
+        if list[kind] in options:
+            return {"nargs": "+", "type": kind}
     parsers: dict[Any, Callable[[str], Any]] = {dict: _json_object, bool: string_to_bool, float: float, int: int}
     return {"type": next((parse for kind, parse in parsers.items() if kind in options), str)}
 

@@ -167,6 +167,12 @@ def _existing_config(
     if content.get("type_vocab_size", 0) < role.get("type_vocab_size", 0):
         raise RecipeError(f"model {name!r} has no token types, which sentence pairs need: train a new one.")
     role = {**role, "type_vocab_size": content.get("type_vocab_size", 0)}
+    longest = content.get("max_position_embeddings")
+    if (
+        content.get("position_embedding_type") == "learned"
+        and fields.get("max_position_embeddings", longest) != longest
+    ):
+        raise RecipeError(f"model {name!r} has learned {longest} positions: max_position_embeddings cannot be changed.")
     return _checked({**content, **fields, **role}, sequence_length)
 
 

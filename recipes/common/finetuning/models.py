@@ -58,7 +58,7 @@ class Start:
         return f"new, shaped as {self.arguments.config_name}" if self.arguments.config_name else "new"
 
     def fit_length(self, longest: int) -> None:
-        """Let a Weft model take inputs as long as the data's longest; rotary positions know no limit."""
+        """Let a Weft model take inputs as long as the data's longest, unless its positions are learned."""
         if self.is_weft and longest > self.config.max_position_embeddings:
             self.config.max_position_embeddings = longest
         if self.is_weft:
@@ -255,9 +255,9 @@ def default_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase)
 
 
 def _limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens that a model takes at most; Weft's positions are rotary and have no limit of their own."""
+    """Tokens that a model takes at most; of Weft's positions only those that are learned have an end."""
     if config.model_type == WeftConfig.model_type:
-        return 1 << 30
+        return config.max_position_embeddings if config.position_embedding_type == "learned" else 1 << 30
     known = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
     return int(min(limit for limit in (*known, 1 << 30) if limit))
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from weft.recipes.common.arguments import MANAGED_TRAINER_FIELDS, Parsed, parse_arguments
+from weft.recipes.common.arguments import MANAGED_TRAINER_FIELDS, Parsed, parse_arguments, shape_fields
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import only_one_process, read_json
 from weft.recipes.common.finetuning.arguments import FileArguments, FineTuningArguments, StartArguments
@@ -57,13 +57,6 @@ MANAGED = {
 # Here eval_steps decides which weights are kept.
 FREE = FREE_FIELDS - {"per_device_train_batch_size", "processes", "eval_steps"} | {"predict_file", "glue_submission"}
 FREE_WHEN_FINISHED = FREE | {"processes", "cpu_threads", "per_device_train_batch_size", "gradient_accumulation_steps"}
-# Fields of WeftConfig that a new model may be given; an existing one takes fewer.
-MODEL_FIELDS = (
-    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
-    *("max_position_embeddings", "rope_parameters", "sliding_window", "layer_types"),
-    *("hidden_dropout", "attention_dropout", "classifier_dropout", "classifier_pooling"),
-)
-
 MakeKind = Callable[[Any, FineTuningArguments], Kind]
 
 
@@ -82,7 +75,7 @@ def finetune(
     check_launcher()
     groups = [FineTuningArguments, files_class, StartArguments, SearchArguments]
     parsed = parse_arguments(
-        description, groups, True, True, argv, ("num_train_epochs", "max_steps"), MANAGED, MODEL_FIELDS
+        description, groups, True, True, argv, ("num_train_epochs", "max_steps"), MANAGED, shape_fields()
     )
     run, files, start_arguments, search_arguments = parsed.groups
     run.check()
