@@ -50,7 +50,6 @@ def find_documents(
     """Number the documents of each row: a new one begins wherever positions do not grow by 1. Padding never begins a
     document, and a document may go on behind padding. Padding gets the id -1: padded tokens see each other only, so no
     row of the mask is empty and no other mask is needed.
-
     Args:
         position_ids: [batch, tokens] as the caller gave them, or None.
         attention_mask: [batch, tokens], 1 for tokens and 0 for padding, or None. A ready-made mask (4-D, or a dict)
@@ -77,12 +76,8 @@ def find_documents(
 def document_places(hidden_states: torch.Tensor, attention_mask: Any, documents: torch.Tensor | None) -> torch.Tensor:
     """Where the tokens of each document are, padding left out: of packed rows all documents in order, else every row
     is one. A row of padding only holds none among packed rows, and is else a document of all its places, so that labels
-    and rows stay together.
-
-    Args:
-        hidden_states: [batch, tokens, hidden_size].
-        attention_mask: as in `find_documents`.
-        documents: what that returned.
+    and rows stay together. Of hidden_states [batch, tokens, anything] the shape is read; attention_mask is as in
+    `find_documents`, and documents what that returned.
     Returns: indices [documents, longest document, or tokens where rows are not packed] into the batch's tokens, row
         after row; -1 behind a document's last token.
     """
@@ -103,18 +98,11 @@ def document_places(hidden_states: torch.Tensor, attention_mask: Any, documents:
     return order[(bounds[:-1, None] + steps).clamp(max=order.shape[0] - 1)].where(steps < lengths, -1)
 
 
-def previous_tokens(
-    hidden_states: torch.Tensor, attention_mask: Any, position_ids: torch.Tensor | None
-) -> torch.Tensor:
-    """The token before each token in its own document, padding passed over; a document's first token stands for itself.
-
-    Args:
-        hidden_states: [batch, tokens, hidden_size].
-        attention_mask, position_ids: as in `find_documents`.
-    Returns: indices [batch, tokens] into the row.
-    """
-    index = torch.arange(hidden_states.shape[1], device=hidden_states.device).expand(hidden_states.shape[:2])
-    is_token = token_mask(attention_mask, hidden_states.shape[1])
+def previous_tokens(states: torch.Tensor, attention_mask: Any, position_ids: torch.Tensor | None) -> torch.Tensor:
+    """The token before each token in its own document, padding passed over; a document's first token stands for itself:
+    indices [batch, tokens] into the rows of states [batch, tokens, anything]; the rest as in `find_documents`."""
+    index = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
+    is_token = token_mask(attention_mask, states.shape[1])
     previous = index - 1 if is_token is None else _last_tokens(is_token)
     documents = find_documents(position_ids, attention_mask, None)
     if documents is not None:
@@ -139,7 +127,6 @@ def create_masks(
     prefix_mask: torch.Tensor | None = None,
 ) -> dict[str, Any]:
     """Masks in the form that the chosen backend wants, one for each layer type of the model.
-
     Args:
         config: its `is_causal` gives the direction.
         inputs_embeds: [batch, tokens, anything].
@@ -147,8 +134,7 @@ def create_masks(
             tokens], or a dict of masks by layer type, which are obeyed as they are; or None.
         past_key_values: the cache, if any.
         documents: ids [batch, tokens] of `find_documents`, which stand in for a 2-D attention_mask too.
-        causal_rows: bool [batch]; the rows of a bidirectional batch in which each token sees only itself and what came
-            before, as it would if `is_causal` were set.
+        causal_rows: bool [batch]; the rows of a bidirectional batch that are causal, as if `is_causal` were set.
         prefix_mask: bool [batch, tokens]; tokens that see each other in both directions in a causal model (prefix
             language model, https://huggingface.co/papers/1910.10683). Passed over once the cache holds tokens.
     Raises: ValueError for causal_rows or prefix_mask on flash attention, which has one direction for a whole batch, or
@@ -202,13 +188,10 @@ def create_masks(
         functions = edits if is_causal is None and prefix_mask is None else [*edits, see_what_came_before]
         return masking_utils.and_masks(*functions) if functions else None
 
+    inputs = (config, inputs_embeds, attention_mask)
     return {
         layer_type: MASK_FUNCTIONS[layer_type, config.is_causal](
-            config=config,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            and_mask_function=edits_of(layer_type),
+            *inputs, past_key_values=past_key_values, and_mask_function=edits_of(layer_type)
         )
         for layer_type in layer_types
     }
@@ -229,14 +212,9 @@ def create_cross_mask(
     documents: torch.Tensor | None,
     encoder_documents: torch.Tensor | None,
 ) -> Any:
-    """What a decoder's tokens see of the encoder's: all that is no padding, in packed rows those of the document with
-    the same number.
-
-    Args:
-        inputs_embeds: the decoder's [batch, tokens, anything].
-        encoder_hidden_states: [batch, encoder tokens, anything].
-        encoder_attention_mask: as in `create_masks`.
-        documents, encoder_documents: ids of `find_documents` of both sides.
+    """What a decoder's tokens, inputs_embeds [batch, tokens, anything], see of encoder_hidden_states [batch, encoder
+    tokens, anything]: all that is no padding (by encoder_attention_mask, as in `create_masks`), in packed rows those of
+    the document with the same number (ids of `find_documents` of both sides).
     Raises: ValueError where only one side is packed, or both are on flash attention.
     """
     see_same_document = None
@@ -253,23 +231,18 @@ def create_cross_mask(
             return documents[batch, query] == encoder_documents[batch, key]
 
     return masking_utils.create_bidirectional_mask(
-        config=config,
-        inputs_embeds=inputs_embeds,
-        attention_mask=encoder_attention_mask,
-        encoder_hidden_states=encoder_hidden_states,
-        and_mask_function=see_same_document,
+        config, inputs_embeds, encoder_attention_mask, encoder_hidden_states, and_mask_function=see_same_document
     )
 
 
-def find_distances(
-    config: PreTrainedConfig, tokens: int, past_key_values: Cache | None, layer_type: str, device: torch.device
-) -> Distances:
-    """How far apart the new tokens and all tokens that layers of this type see are."""
-    if past_key_values is None:
+def find_distances(config: PreTrainedConfig, states: torch.Tensor, cache: Cache | None, layer_type: str) -> Distances:
+    """How far apart the new tokens [batch, tokens, anything] and all that layers of this type see are."""
+    tokens, device = states.shape[1], states.device
+    if cache is None:
         return Distances(tokens, tokens, 0, device)
     layer = config.layer_types.index(layer_type)
-    keys, offset = past_key_values.get_mask_sizes(tokens, layer)
-    return Distances(tokens, keys, offset - past_key_values.get_seq_length(layer), device)
+    keys, offset = cache.get_mask_sizes(tokens, layer)
+    return Distances(tokens, keys, offset - cache.get_seq_length(layer), device)
 
 
 def _document_mask(documents: torch.Tensor, config: PreTrainedConfig, layer_type: str) -> torch.Tensor:
@@ -312,7 +285,6 @@ def eager_attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Softmax attention written out ("Attention Is All You Need", https://huggingface.co/papers/1706.03762): the
     reference of every other backend, and the only one that returns the weights.
-
     Args:
         query: [batch, heads, tokens, head_dim].
         key, value: [batch, key-value heads, cached + new tokens, head_dim].
@@ -498,7 +470,7 @@ class WeftAttention(nn.Module):
             position_embeddings: cos and sin, each [batch, tokens, rotated_dim]; None: nothing is turned.
             relative: what the score bias is made of (see `_score_bias`); None: there is none.
             attention_mask: in the form the backend wants (see `create_masks`).
-            kwargs: for the backend; `is_causal` is the direction that the batch has, whatever the config says.
+            kwargs: for the backend; `is_causal` overrides the config's.
         Returns: [batch, tokens, hidden_size], and the attention weights where the backend has them.
         """
         query = self._heads(self.q_norm, self.q_proj(hidden_states))
@@ -537,19 +509,15 @@ class WeftAttention(nn.Module):
         """Keys and values of states [batch, tokens, hidden_size]."""
         return self._heads(self.k_norm, self.k_proj(states)), self._heads(nn.Identity(), self.v_proj(states))
 
-    def _encoder_keys(
-        self, encoder_hidden_states: torch.Tensor, past_key_values: Cache | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encoder_keys(self, states: torch.Tensor, cache: Cache | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the encoder's tokens, computed once and then read from the cache."""
-        cached = isinstance(past_key_values, EncoderDecoderCache)
-        if cached and past_key_values.is_updated.get(self.layer_idx):
-            layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
+        if not isinstance(cache, EncoderDecoderCache):
+            return self._keys(states)
+        if cache.is_updated.get(self.layer_idx):
+            layer = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
-        key, value = self._keys(encoder_hidden_states)
-        if cached:
-            key, value = past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
-            past_key_values.is_updated[self.layer_idx] = True
-        return key, value
+        cache.is_updated[self.layer_idx] = True
+        return cache.cross_attention_cache.update(*self._keys(states), self.layer_idx)
 
     def _score_bias(self, relative: Any, query: torch.Tensor, key: torch.Tensor, is_causal: bool) -> ScoreBias:
         """The bias of this layer's scores of queries and keys [batch, heads, tokens, head_dim].

@@ -25,27 +25,32 @@ AUTO_MAP = {
 
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 LAYER_TYPES = ("full_attention", "sliding_attention")
-POSITIONS = ("rope", "learned", "sinusoidal", "alibi", "t5", "disentangled", "none")
 # field -> what it may be
 CHOICES = {
-    "position_embedding_type": POSITIONS,
+    "position_embedding_type": ("rope", "learned", "sinusoidal", "alibi", "t5", "disentangled", "none"),
     "norm_type": ("rmsnorm", "layernorm"),
     "norm_position": ("pre", "post", "sandwich", "output"),
     "qk_norm_over": ("head", "width"),
     "classifier_pooling": ("cls", "mean", "last", None),
 }
+# field -> the least that it may be; what must be above 0
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
+SIZES += ("num_key_value_heads", "max_position_embeddings", "num_decoder_layers", "max_relative_positions")
+SIZES += ("relative_attention_num_buckets", "relative_attention_max_distance")
+LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(("type_vocab_size", "position_offset", "position_buckets"), 0)
+POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale")
+POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping")
 
 
 @strict
 class WeftConfig(PreTrainedConfig):
-    """Shape of a Weft model. The default is the plain modern decoder: RMSNorm, gated SiLU, rotary positions,
-    grouped queries, QK-norm and no biases, which a stock Qwen3 (or, without `qk_norm`, Llama) also computes.
-
+    """Shape of a Weft model. The default is the plain modern decoder: RMSNorm, gated SiLU, rotary positions, grouped
+    queries, QK-norm and no biases, which a stock Qwen3 (or, without `qk_norm`, Llama) also computes.
     Fields:
         vocab_size: number of token ids the embedding and the head have rows for.
         hidden_size: width of the residual stream.
-        intermediate_size: width inside the feed-forward; the default is 8/3 of hidden_size, rounded up to a
-            multiple of 64, which makes a gated feed-forward as large as a plain one of 4 times hidden_size.
+        intermediate_size: width inside the feed-forward; the default is 8/3 of hidden_size, rounded up to a multiple of
+            64, which makes a gated feed-forward as large as a plain one of 4 times hidden_size.
         num_hidden_layers: number of layers.
         num_attention_heads: number of query heads.
         num_key_value_heads: number of key and value heads, shared by groups of query heads (GQA,
@@ -53,8 +58,8 @@ class WeftConfig(PreTrainedConfig):
         head_dim: width of one head; the default is hidden_size / num_attention_heads.
         hidden_act: activation of the feed-forward, a name known to transformers (silu, gelu, relu ...).
         max_position_embeddings: longest input, in tokens, that the model is meant for.
-        initializer_range: standard deviation of the initial weights; the two projections that write to the
-            residual stream get initializer_range / sqrt(2 * num_hidden_layers), as in GPT-2.
+        initializer_range: standard deviation of the initial weights; the two projections that write to the residual
+            stream get initializer_range / sqrt(2 * num_hidden_layers), as in GPT-2.
         norm_type: "rmsnorm", or "layernorm" (with `norm_bias`, or without).
         norm_affine: whether norms scale (and shift) what they have normalised.
         norm_offset: added to the scale of RMSNorm, whose weights then start at 1 - norm_offset (1.0 in Gemma).
@@ -75,12 +80,10 @@ class WeftConfig(PreTrainedConfig):
         mlp_bias: biases in the feed-forward projections.
         attention_dropout: share of attention weights dropped in training.
         hidden_dropout: share of activations dropped in training after the embedding and before each residual sum.
-        is_causal: direction of attention of this checkpoint, which the base model and the fine-tuning heads follow:
-            True (each token sees itself and what came before) or False (all tokens). WeftForCausalLM is causal,
-            WeftForMaskedLM and WeftForPreTraining are not, whatever it says.
+        is_causal: whether a token sees itself and what came before, or all, in the base model and fine-tuning heads;
+            WeftForCausalLM is causal, WeftForMaskedLM and WeftForPreTraining are not, whatever it says.
         masked_next_token: a masked token is predicted from the position before it, as a causal model predicts, so that
-            one head serves both (GPT-BERT, https://huggingface.co/papers/2410.24159). WeftForMaskedLM then shifts its
-            logits itself: those at i always predict token i.
+            one head serves both (GPT-BERT, https://huggingface.co/papers/2410.24159). The logits at i stay those of i.
         position_embedding_type: "rope" (rotary, RoFormer), "learned" (BERT, GPT-2), "sinusoidal" ("Attention Is All You
             Need"), "alibi" (https://huggingface.co/papers/2108.12409), "t5" (relative buckets,
             https://huggingface.co/papers/1910.10683), "disentangled" (DeBERTa, https://huggingface.co/papers/2006.03654)
@@ -98,12 +101,10 @@ class WeftConfig(PreTrainedConfig):
         max_relative_positions: of "disentangled": the largest distance; the default is max_position_embeddings.
         pos_att_type: of "disentangled": "c2p" and "p2c", what is compared with the vectors of distances: queries, keys.
         norm_rel_ebd: of "disentangled": normalise these vectors.
-        layer_types: for each layer "full_attention" or "sliding_attention"; the default is full_attention,
-            or sliding_attention where a sliding_window is given.
-        sliding_window: number of tokens, itself included, that a sliding_attention layer sees; without is_causal,
-            so many tokens to each side.
-        type_vocab_size: number of token types (segments) with an embedding of their own; 0: none. Where it is not 0 and
-            no token_type_ids are given, all tokens are of type 0.
+        layer_types: for each layer "full_attention", or "sliding_attention": the default if sliding_window is given.
+        sliding_window: number of tokens, itself included, that a sliding_attention layer sees; without is_causal, so
+            many tokens to each side.
+        type_vocab_size: number of token types (segments) with an embedding; without token_type_ids all are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
         lm_head_transform_bias: a bias in that dense map; the default is lm_head_bias.
         lm_head_bias: a bias in the head's output matrix.
@@ -112,8 +113,7 @@ class WeftConfig(PreTrainedConfig):
         classifier_pooling: which hidden state stands for a document in sequence classification and multiple choice:
             "cls" (its first token's, as in BERT; not with is_causal), "mean" (the mean over its tokens) or "last" (its
             last token's, as in GPT-2 and Llama). None: "last" with is_causal, else "mean".
-        classifier_transform: activation of a dense map before the output matrix of the heads that read one state for
-            each document (BERT's pooler: "tanh"); None: no such map.
+        classifier_transform: activation of a dense map, if any, before heads of whole documents (BERT: "tanh").
         classifier_transform_norm, classifier_transform_bias: a norm behind that map, a bias in it.
         classifier_transform_tokens: the same map also before the heads that read every token (ModernBERT).
         classifier_bias: a bias in the output matrix of sequence and token classification.
@@ -244,11 +244,8 @@ class WeftConfig(PreTrainedConfig):
         config = copy.copy(self)
         config.is_encoder_decoder, config.is_causal = False, is_decoder
         if is_decoder and self.num_decoder_layers != self.num_hidden_layers:
-            # in the order in which the length is checked against the types
-            config.layer_types, config.num_hidden_layers = (
-                self.layer_types[:1] * self.num_decoder_layers,
-                (self.num_decoder_layers),
-            )
+            config.layer_types = self.layer_types[:1] * self.num_decoder_layers  # the number is checked against them
+            config.num_hidden_layers = self.num_decoder_layers
         return config
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "WeftConfig":
@@ -261,20 +258,12 @@ class WeftConfig(PreTrainedConfig):
         return by_type or {"all": self.rope_parameters}
 
     def validate_shape(self) -> None:
-        """Refuse sizes that do not fit together.
-
-        Raises:
-            ValueError: a size below 1, a key-value head count that does not divide the query heads, an odd
-                head_dim under rotation, a scale, norm_eps or initializer_range that is not positive, or a dropout
-                outside [0, 1).
-        """
-        for name in (
-            *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-            *("num_key_value_heads", "head_dim", "max_position_embeddings", "num_decoder_layers"),
-            *("relative_attention_num_buckets", "relative_attention_max_distance", "max_relative_positions"),
-        ):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be at least 1.")
+        """Refuse, with a ValueError, a size that is too small, a key-value head count that does not divide the query
+        heads, an odd head_dim under rotation, a scale, norm_eps or initializer_range that is not positive, or a dropout
+        outside [0, 1)."""
+        for name, least in LEAST.items():
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be at least {least}.")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_key_value_heads={self.num_key_value_heads} must divide num_attention_heads="
@@ -282,13 +271,7 @@ class WeftConfig(PreTrainedConfig):
             )
         if self.head_dim % 2 and self.position_embedding_type == "rope":
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, give an even one.")
-        for name in ("type_vocab_size", "position_offset", "position_buckets"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be at least 0.")
-        for name in (
-            *("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale"),
-            *("attn_logit_softcapping", "final_logit_softcapping"),
-        ):
+        for name in POSITIVE:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be above 0.")
         for name in ("attention_dropout", "hidden_dropout", "classifier_dropout"):
@@ -296,18 +279,13 @@ class WeftConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be in [0, 1).")
 
     def validate_choices(self) -> None:
-        """Refuse names that nothing implements.
-
-        Raises:
-            ValueError: an unknown activation, rope_type, layer type or other name, or a sliding layer without a window.
-        """
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                allowed = ", ".join(map(str, choices))
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {allowed}.")
-        for name in ("hidden_act", "classifier_transform"):
-            if getattr(self, name) is not None and getattr(self, name) not in ACT2FN:
-                known = ", ".join(sorted(ACT2FN))
+        """Refuse, with a ValueError, names that nothing implements (of an activation, rope_type, layer type or other
+        choice), and a sliding layer without a window."""
+        activations = sorted(ACT2FN)
+        choices = {**CHOICES, "hidden_act": activations, "classifier_transform": [*activations, None]}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                known = ", ".join(map(str, allowed))
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {known}.")
         for name, parameters in self.rope_parameters_by_layer_type().items():
             place = "rope_parameters" if name == "all" else f"rope_parameters[{name!r}]"
@@ -343,13 +321,9 @@ class WeftConfig(PreTrainedConfig):
             )
 
     def validate_combinations(self) -> None:
-        """Refuse choices that contradict each other.
-
-        Raises:
-            ValueError: a first token that stands for a document of which it has seen nothing, an encoder-decoder that
-                is not causal or has mixed layers, shared heads under disentangled positions, or parallel sublayers
-                that are normalised after their sum.
-        """
+        """Refuse, with a ValueError, choices that contradict each other: a first token that stands for a document of
+        which it has seen nothing, an encoder-decoder that is not causal or has mixed layers, shared heads under
+        disentangled positions, or parallel sublayers that are normalised after their sum."""
         if self.classifier_pooling == "cls" and self.is_causal:
             raise ValueError(
                 "classifier_pooling='cls' cannot work with is_causal=True, where the first token has seen no other: "

@@ -157,8 +157,7 @@ def init_weights(module: nn.Module, config: PreTrainedConfig) -> None:
     """Initial weights that differ from transformers' defaults (normal with initializer_range, norms at 1).
 
     The projections that write to the residual stream start smaller, so that its variance does not grow with the number
-    of layers (GPT-2). They are marked, and not reached through the module that holds them, because transformers passes
-    over modules without parameters of their own."""
+    of layers (GPT-2). They are marked because transformers passes over modules without parameters of their own."""
     std = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
     if getattr(module, "writes_to_residual", False):
         init.normal_(module.weight, mean=0.0, std=std)

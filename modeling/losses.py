@@ -22,7 +22,6 @@ def causal_lm_loss(
     **_: Any,
 ) -> torch.Tensor:
     """Next-token cross-entropy in nats per target.
-
     Args:
         logits: [batch, tokens, vocab_size].
         labels: [batch, tokens], aligned with the input: logits at i are compared with labels at i + 1.
@@ -49,7 +48,6 @@ def masked_lm_loss(
     **_: Any,
 ) -> torch.Tensor:
     """Cross-entropy in nats per target, of logits that stand where their labels do.
-
     Args:
         logits: [..., vocab_size].
         labels: [...], `ignore_index` where there is no target.
@@ -79,10 +77,10 @@ def token_cross_entropy(
     return _mean(target_nats(logits, targets, ignore_index), targets != ignore_index, num_items_in_batch)
 
 
-def _mean(losses: torch.Tensor, counts: torch.Tensor, num_items_in_batch: torch.Tensor | float | None) -> torch.Tensor:
-    """The sum of losses over `num_items_in_batch`, or where that is None over the sum of `counts`, what each of them
-    counts; the sum alone where that is 0."""
-    total, count = losses.sum(), counts.sum() if num_items_in_batch is None else num_items_in_batch
+def _mean(losses: torch.Tensor, counts: torch.Tensor, divisor: torch.Tensor | float | None) -> torch.Tensor:
+    """The sum of losses over `divisor`, or where that is None over the sum of `counts`, what each of them counts; the
+    sum alone where that is 0."""
+    total, count = losses.sum(), counts.sum() if divisor is None else divisor
     if torch.is_tensor(count):
         count = count.to(total.device, total.dtype if count.is_floating_point() else None)
         return total / torch.where(count == 0, 1, count)
@@ -125,7 +123,6 @@ def count_targets(
 ) -> torch.Tensor:
     """What the loss of these labels is divided by; it adds up over parts of a batch, to be given as
     `num_items_in_batch`.
-
     Args:
         labels: as the loss takes them: of sequences, tokens, choices, or the first tokens of answers.
         problem_type: as in `find_problem_type`; None: class numbers.
@@ -151,7 +148,6 @@ def sequence_classification_loss(
     **_: Any,
 ) -> torch.Tensor:
     """Cross-entropy, binary cross-entropy or squared error per target.
-
     Args:
         logits: [documents, num_labels].
         labels: by problem_type "single_label_classification": class numbers [documents], -100 where there is no target;
@@ -194,7 +190,6 @@ def token_classification_loss(
     **_: Any,
 ) -> torch.Tensor:
     """Cross-entropy in nats per target: torch.nn.functional.cross_entropy where all targets are given at once.
-
     Args:
         logits: [..., classes].
         labels: class numbers [...], -100 where there is no target; others are refused with a ValueError.
@@ -220,7 +215,6 @@ def question_answering_loss(
     **_: Any,
 ) -> torch.Tensor:
     """Cross-entropy in nats per answer of its first and of its last token, the mean of both.
-
     Args:
         start_logits, end_logits: [documents, tokens]; the dtype's minimum where there is no token.
         start_positions, end_positions: [documents], the answer's first and last token. -100, and anything else that

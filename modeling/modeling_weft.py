@@ -59,10 +59,8 @@ def captured(outputs: ModelOutput) -> dict[str, Any]:
 
 
 class WeftPreTrainedModel(PreTrainedModel):
-    """What every Weft model shares: loading, initial weights, backends.
-
-    `lora_target_modules` names the linear maps that low-rank adapters usually go to: all of the layers.
-    """
+    """What every Weft model shares: loading, initial weights, backends. `lora_target_modules` names the linear maps
+    that low-rank adapters usually go to: all of the layers."""
 
     config_class = WeftConfig
     base_model_prefix = "model"
@@ -121,7 +119,7 @@ class WeftModel(WeftPreTrainedModel):
         self.embedding_norm = make_norm(config, config.hidden_size) if config.embedding_norm else nn.Identity()
         self.dropout = dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(WeftLayer(config, index, is_cross) for index in range(config.num_hidden_layers))
-        ends_normalised = NORM_PLACES[config.norm_position][2]
+        _, _, ends_normalised = NORM_PLACES[config.norm_position]
         self.norm = nn.Identity() if ends_normalised else make_norm(config, config.hidden_size)
         if kind == "rope":
             sets = config.rope_parameters_by_layer_type()
@@ -165,7 +163,7 @@ class WeftModel(WeftPreTrainedModel):
                 given["position_embeddings"] = turns.get(layer_type, turns.get("all"))
             if kind not in BIASES:
                 continue
-            distances = find_distances(config, inputs_embeds.shape[1], cache, layer_type, inputs_embeds.device)
+            distances = find_distances(config, inputs_embeds, cache, layer_type)
             if kind == "disentangled":
                 given["relative"] = (distances, *self.relative_embeddings(distances))
             elif kind == "t5" and config.relative_attention_per_layer:
@@ -406,7 +404,6 @@ class WeftLanguageModel(WeftHeadModel):
         loss. `inputs` as in `run_stack`, labels and predict_from as in `WeftForMaskedLM.forward`. Without predict_from
         logits at i predict token i, which a model with `masked_next_token` predicts from the token before it (nothing
         stands before a document's first token, whose logits have no meaning then).
-
         Returns: the stack's outputs, the logits, and where labels were given the loss and, with `predict_from`, the
             cross-entropy of each target.
         """
@@ -458,9 +455,7 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         outputs = self.model(**inputs, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.get_logits(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
+        loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
         return modeling_outputs.CausalLMOutputWithPast(loss, logits, outputs.past_key_values, **captured(outputs))
 
     @staticmethod
@@ -510,15 +505,11 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.model.shift_right(labels, decoder_attention_mask, decoder_position_ids)
-        outputs = self.model(
-            *(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs, past_key_values),
-            *(inputs_embeds, decoder_inputs_embeds, use_cache if labels is None else False),
-            decoder_position_ids=decoder_position_ids,
-            **kwargs,
-        )
-        logits, loss = self.get_logits(outputs.last_hidden_state), None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
+        inputs = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs)
+        inputs += (past_key_values, inputs_embeds, decoder_inputs_embeds, use_cache if labels is None else False)
+        outputs = self.model(*inputs, decoder_position_ids=decoder_position_ids, **kwargs)
+        logits = self.get_logits(outputs.last_hidden_state)
+        loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
         fields = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return modeling_outputs.Seq2SeqLMOutput(loss=loss, logits=logits, **fields)
 
@@ -680,10 +671,7 @@ class WeftTaskModel(WeftHeadModel):
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ModelOutput:
-        """Args:
-        labels: as `get_loss` of the class says, which the keyword arguments `class_weights` and `label_smoothing`
-            are for too.
-        """
+        """`labels` are as `get_loss` of the class says, which is also given `class_weights` and `label_smoothing`."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
         outputs, _, logits = self.read(inputs, **kwargs)
         loss = None if labels is None else self.get_loss(logits, labels, **kwargs)
@@ -692,13 +680,8 @@ class WeftTaskModel(WeftHeadModel):
     def pool_documents(self, states: torch.Tensor, inputs: tuple[Any, ...], documents: Any) -> torch.Tensor:
         """What stands for each document, by the config's `classifier_pooling`: [documents, hidden_size], of packed rows
         all documents in order, else one of each row. Where no 2-D mask says what padding is, the last token is the last
-        one that is not pad_token_id, as in transformers' decoders.
-
-        Args:
-            states: [batch, tokens, hidden_size].
-            inputs: as in `run_stack`.
-            documents: what `find_documents` says of them.
-        """
+        one that is not pad_token_id, as in transformers' decoders. `states` [batch, tokens, hidden_size] are those of
+        `inputs` (see `run_stack`), and `documents` what `find_documents` says of these."""
         input_ids, attention_mask, *_ = inputs
         places, hidden_states = document_places(states, attention_mask, documents), states.flatten(0, 1)
         is_token = places >= 0
@@ -842,8 +825,16 @@ class WeftForMultipleChoice(WeftTaskModel):
                 f"position_ids divide {shape[0] * shape[1]} choices into {len(scores)} documents: give each choice "
                 "one, or pack them in rows [rows, tokens] with choice_counts."
             )
-        if shape is None:
-            scores, exists = self.lay_out(scores, choice_counts.to(scores.device).reshape(-1))
+        if shape is None:  # the documents of each example side by side
+            counts = choice_counts.to(scores.device).reshape(-1)
+            if counts.sum() != len(scores):
+                raise ValueError(
+                    f"choice_counts announces {int(counts.sum())} choices for {len(scores)} documents: every document "
+                    "of the batch is one choice of one example, in order."
+                )
+            steps, first = torch.arange(int(counts.max()), device=scores.device), counts.cumsum(0) - counts
+            places = (first[:, None] + steps).clamp(max=scores.shape[0] - 1)
+            scores, exists = scores[places], steps < counts[:, None]
         else:
             is_token = token_mask(attention_mask, outputs.last_hidden_state.shape[1])
             exists = scores.new_ones(scores.shape).bool() if is_token is None else is_token.any(dim=-1)
@@ -855,19 +846,6 @@ class WeftForMultipleChoice(WeftTaskModel):
             self.check_choices(labels.to(logits.device).reshape(-1), exists)
             loss = self.loss_function(logits, labels, **kwargs)
         return modeling_outputs.MultipleChoiceModelOutput(loss, logits, **captured(outputs))
-
-    @staticmethod
-    def lay_out(scores: torch.Tensor, choice_counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores [documents] of all examples' choices, one after another, as [examples, most choices], and which of
-        these exist."""
-        if choice_counts.sum() != len(scores):
-            raise ValueError(
-                f"choice_counts announces {int(choice_counts.sum())} choices for {len(scores)} documents: every "
-                "document of the batch is one choice of one example, in order."
-            )
-        steps = torch.arange(int(choice_counts.max()), device=scores.device)
-        first = (choice_counts.cumsum(0) - choice_counts)[:, None]
-        return scores[(first + steps).clamp(max=scores.shape[0] - 1)], steps < choice_counts[:, None]
 
     @staticmethod
     def check_choices(labels: torch.Tensor, exists: torch.Tensor) -> None:

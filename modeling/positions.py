@@ -14,16 +14,9 @@ from transformers.utils import is_tracing
 
 
 def count_positions(inputs_embeds: torch.Tensor, attention_mask: Any, past_key_values: Cache | None) -> torch.Tensor:
-    """Positions of new tokens where the caller gives none: counted over the attention mask, so that padding on
-    either side has no effect; or, without a mask that covers all tokens, over everything.
-
-    Args:
-        inputs_embeds: [batch, tokens, hidden_size].
-        attention_mask: [batch, cached + new tokens], or anything else, which is not counted over.
-
-    Returns:
-        [batch or 1, tokens].
-    """
+    """Positions [batch or 1, tokens] of tokens [batch, tokens, hidden_size] where the caller gives none: counted over
+    the attention mask [batch, cached + new tokens], so that padding on either side has no effect; or, where there is
+    none that covers all tokens, over everything."""
     seen, tokens = 0 if past_key_values is None else past_key_values.get_seq_length(), inputs_embeds.shape[1]
     index = torch.arange(tokens, device=inputs_embeds.device) + seen
     is_padding_mask = torch.is_tensor(attention_mask) and attention_mask.ndim == 2
@@ -63,10 +56,10 @@ class WeftSinusoidalEmbedding(nn.Module):
         positions, width = self.shape
         velocities = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
         angles = torch.arange(positions, dtype=torch.float64, device="cpu")[:, None] * velocities
-        waves = (angles.sin(), angles.cos()[:, : width // 2])
-        if not self.interleaved:
-            return torch.cat(waves, dim=-1).float()
-        return torch.stack((waves[0], angles.cos()), dim=-1).flatten(1)[:, :width].float()
+        sines, cosines = angles.sin(), angles.cos()
+        if self.interleaved:
+            return torch.stack((sines, cosines), dim=-1).flatten(1)[:, :width].float()
+        return torch.cat((sines, cosines[:, : width // 2]), dim=-1).float()
 
     def forward(self, position_ids: torch.Tensor) -> torch.Tensor:
         """[batch, tokens] to [batch, tokens, hidden_size]; ValueError for a position beyond the table."""
@@ -88,26 +81,20 @@ def check_positions(position_ids: torch.Tensor, limit: int) -> torch.Tensor:
 
 class WeftRotaryEmbedding(nn.Module):
     """Cosines and sines of the rotation at each position (RoFormer, https://huggingface.co/papers/2104.09864), under
-    any scaling that transformers knows.
+    any scaling that transformers knows, by one set of `rope_parameters`.
 
     transformers recognises such a module by its name and attributes and restores the two buffers after
-    `from_pretrained`; `dynamic_rope_update` rewrites them for scalings that depend on the input's length.
-    """
+    `from_pretrained`; `dynamic_rope_update` rewrites them for scalings that depend on the input's length."""
 
     inv_freq: torch.Tensor
     original_inv_freq: torch.Tensor
 
     def __init__(self, config: PreTrainedConfig, parameters: dict[str, Any]) -> None:
-        """Args:
-        parameters: the one set of `rope_parameters` that this module computes.
-        """
         super().__init__()
         self.config = copy.copy(config)
         self.config.rope_parameters = parameters
-        self.max_seq_len_cached = config.max_position_embeddings
-        self.original_max_seq_len = config.max_position_embeddings
-        self.rope_type = parameters["rope_type"]
-        self.interleaved = config.position_interleaved
+        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
+        self.rope_type, self.interleaved = parameters["rope_type"], config.position_interleaved
         compute = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
         inv_freq, self.attention_scaling = compute(self.config)
         self.register_buffer("inv_freq", inv_freq, persistent=False)
@@ -124,13 +111,8 @@ class WeftRotaryEmbedding(nn.Module):
     @torch.no_grad()
     @dynamic_rope_update
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Args:
-            x: any tensor of the dtype and device wanted.
-            position_ids: [batch, tokens] (batch may be 1).
-
-        Returns:
-            cos and sin, each [batch, tokens, rotated_dim]; the angles are computed in float32.
-        """
+        """Cos and sin [batch or 1, tokens, rotated_dim] at position_ids [batch or 1, tokens], with the dtype and device
+        of x; the angles are computed in float32."""
         angles = position_ids[..., None].float() * self.inv_freq.to(device=x.device, dtype=torch.float32)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         if self.interleaved:
@@ -141,13 +123,8 @@ class WeftRotaryEmbedding(nn.Module):
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool = False) -> torch.Tensor:
-    """Turn the pairs (i, i + rotated_dim / 2) of each head, or (2i, 2i + 1) of it; what lies beyond rotated_dim passes
-    unchanged.
-
-    Args:
-        x: queries or keys [batch, heads, tokens, head_dim].
-        cos, sin: [batch, 1, tokens, rotated_dim].
-    """
+    """Turn the pairs (i, i + rotated_dim / 2), or interleaved (2i, 2i + 1), of queries or keys x [batch, heads, tokens,
+    head_dim] by cos and sin [batch, 1, tokens, rotated_dim]; what lies beyond rotated_dim passes unchanged."""
     rotated_dim = cos.shape[-1]
     turned, rest = x[..., :rotated_dim], x[..., rotated_dim:]
     if interleaved:
@@ -165,18 +142,12 @@ EMBEDDINGS = {"learned": WeftPositionEmbedding, "sinusoidal": WeftSinusoidalEmbe
 
 @dataclass(frozen=True)
 class Distances:
-    """How far each key stands from each query, as one line: every edit of scores by position depends on nothing else.
+    """How far each key stands from each query, as one line: no edit of scores by position depends on anything else."""
 
-    Attributes:
-        queries, keys: how many there are.
-        shift: index of the first key minus index of the first query (not 0 where a cache holds earlier tokens).
-        device: where tensors are made.
-    """
-
-    queries: int
+    queries: int  # how many there are
     keys: int
-    shift: int | torch.Tensor
-    device: torch.device
+    shift: int | torch.Tensor  # index of the first key minus that of the first query; a cache holds earlier tokens
+    device: torch.device  # where tensors are made
 
     @property
     def line(self) -> torch.Tensor:
@@ -190,20 +161,15 @@ class Distances:
 
 @dataclass(frozen=True)
 class ScoreBias:
-    """What is added to attention scores, kept as small as it is: by distance (ALiBi, T5), or by distance and content.
-
-    Attributes:
-        by_distance: [heads, queries + keys - 1], along `distances.line`; or None.
-        query_terms, key_terms: [batch, heads, queries or keys, buckets], what each query or key adds for each bucket of
-            distances; or None.
-        buckets: [queries + keys - 1], the bucket of each distance.
-    """
+    """What is added to attention scores, as small as it is: by distance (ALiBi, T5), or by distance and content."""
 
     distances: Distances
-    by_distance: torch.Tensor | None = None
-    query_terms: torch.Tensor | None = None
-    key_terms: torch.Tensor | None = None
-    buckets: torch.Tensor | None = None
+    by_distance: torch.Tensor | None = None  # [heads, queries + keys - 1], along `distances.line`
+    query_terms: torch.Tensor | None = (
+        None  # [batch, heads, queries, buckets], what each adds for a bucket of distances
+    )
+    key_terms: torch.Tensor | None = None  # [batch, heads, keys, buckets]
+    buckets: torch.Tensor | None = None  # [queries + keys - 1], the bucket of each distance
 
     def dense(self) -> torch.Tensor:
         """Written out: [1 or batch, heads, queries, keys]."""
@@ -284,12 +250,9 @@ class WeftDisentangled(nn.Module):
     each bucket of distances, which queries and keys are compared with."""
 
     def __init__(self, config: PreTrainedConfig, norm: nn.Module) -> None:
-        """Args:
-        norm: of the vectors (an Identity where there is none).
-        """
+        """`norm` is that of the vectors (an Identity where there is none)."""
         super().__init__()
-        self.position_buckets = config.position_buckets
-        self.max_distance = config.max_relative_positions
+        self.position_buckets, self.max_distance = config.position_buckets, config.max_relative_positions
         self.span = config.position_buckets or config.max_relative_positions
         self.table = nn.Embedding(2 * self.span, config.hidden_size)
         self.norm = norm
