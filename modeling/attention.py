@@ -286,8 +286,7 @@ def eager_attention(
     """Softmax attention written out ("Attention Is All You Need", https://huggingface.co/papers/1706.03762): the
     reference of every other backend, and the only one that returns the weights.
     Args:
-        query: [batch, heads, tokens, head_dim].
-        key, value: [batch, key-value heads, cached + new tokens, head_dim].
+        query: [batch, heads, tokens, head_dim]; key and value: [batch, key-value heads, cached + new tokens, head_dim].
         attention_mask: added to the scores, [batch, 1 or heads, tokens, cached + new tokens], or None.
         softcap: scores are squashed to lie between -softcap and softcap.
         score_bias: added to the scores (after that).

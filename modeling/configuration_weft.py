@@ -33,7 +33,7 @@ CHOICES = {
     "qk_norm_over": ("head", "width"),
     "classifier_pooling": ("cls", "mean", "last", None),
 }
-# field -> the least that it may be; what must be above 0
+# what must be at least 1; field -> the least that it may be; what must be above 0
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
 SIZES += ("num_key_value_heads", "max_position_embeddings", "num_decoder_layers", "max_relative_positions")
 SIZES += ("relative_attention_num_buckets", "relative_attention_max_distance")
@@ -60,8 +60,9 @@ class WeftConfig(PreTrainedConfig):
         max_position_embeddings: longest input, in tokens, that the model is meant for.
         initializer_range: standard deviation of the initial weights; the two projections that write to the residual
             stream get initializer_range / sqrt(2 * num_hidden_layers), as in GPT-2.
-        norm_type: "rmsnorm", or "layernorm" (with `norm_bias`, or without).
+        norm_type: "rmsnorm", or "layernorm".
         norm_affine: whether norms scale (and shift) what they have normalised.
+        norm_bias: whether LayerNorm shifts too.
         norm_offset: added to the scale of RMSNorm, whose weights then start at 1 - norm_offset (1.0 in Gemma).
         norm_eps: added to the mean square inside every norm.
         norm_position: what is normalised: "pre", each sublayer's input (GPT-2, Llama); "post", the sum after it (BERT);
@@ -94,8 +95,8 @@ class WeftConfig(PreTrainedConfig):
         position_interleaved: rotary pairs are (2i, 2i + 1) (RoFormer, GPT-J) instead of (i, i + half); sines and
             cosines alternate (the original) instead of all sines first (Marian).
         position_offset: rows of the learned table before that of the first position (2 in OPT and BART).
-        relative_attention_num_buckets, relative_attention_max_distance: of "t5": how many numbers for each head, and
-            the distance from which on all share one.
+        relative_attention_num_buckets: of "t5": how many numbers each head has.
+        relative_attention_max_distance: of "t5": the distance from which on all share one number.
         relative_attention_per_layer: of "t5": each layer has numbers of its own.
         position_buckets: of "disentangled": distances beyond half as many share logarithmic buckets; 0: none do.
         max_relative_positions: of "disentangled": the largest distance; the default is max_position_embeddings.
@@ -104,17 +105,18 @@ class WeftConfig(PreTrainedConfig):
         layer_types: for each layer "full_attention", or "sliding_attention": the default if sliding_window is given.
         sliding_window: number of tokens, itself included, that a sliding_attention layer sees; without is_causal, so
             many tokens to each side.
-        type_vocab_size: number of token types (segments) with an embedding; without token_type_ids all are of type 0.
+        type_vocab_size: number of token types (segments), or 0; where no token_type_ids are given all are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
         lm_head_transform_bias: a bias in that dense map; the default is lm_head_bias.
         lm_head_bias: a bias in the head's output matrix.
         lm_head_scale: factor of what the head is given (1 / sqrt(hidden_size) in T5 v1.0).
         classifier_dropout: share of activations dropped in training before the output matrix of a fine-tuning head.
-        classifier_pooling: which hidden state stands for a document in sequence classification and multiple choice:
-            "cls" (its first token's, as in BERT; not with is_causal), "mean" (the mean over its tokens) or "last" (its
-            last token's, as in GPT-2 and Llama). None: "last" with is_causal, else "mean".
-        classifier_transform: activation of a dense map, if any, before heads of whole documents (BERT: "tanh").
-        classifier_transform_norm, classifier_transform_bias: a norm behind that map, a bias in it.
+        classifier_pooling: which hidden state heads of whole documents read: "cls" (the first token's, as in BERT; not
+            with is_causal), "mean" (over all tokens) or "last" (as in Llama). None: "last" with is_causal, else "mean".
+        classifier_transform: activation of a dense map, if any, before heads of whole documents (BERT: "tanh"), which
+            are sequence classification and multiple choice.
+        classifier_transform_norm: a norm behind that map.
+        classifier_transform_bias: a bias in that map.
         classifier_transform_tokens: the same map also before the heads that read every token (ModernBERT).
         classifier_bias: a bias in the output matrix of sequence and token classification.
         is_encoder_decoder: an encoder of num_hidden_layers and a causal decoder that attends to it.
