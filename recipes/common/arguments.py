@@ -182,7 +182,8 @@ def _add_model_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> 
     group = parser.add_argument_group("shape of a new model (WeftConfig)")
     hints, documentation = WeftConfig.__annotations__, WeftConfig.__doc__ or ""
     for name in names:
-        text = re.search(rf"^ +{name}: (.*?)(?=^ +\w+: |\Z)", documentation, re.MULTILINE | re.DOTALL)
+        entry = rf"^ +(?:\w+, )*{name}(?:, \w+)*: (.*?)(?=^ +\w+(?:, \w+)*: |\Z)"
+        text = re.search(entry, documentation, re.MULTILINE | re.DOTALL)
         group.add_argument(
             f"--{name}",
             default=argparse.SUPPRESS,
