@@ -76,9 +76,9 @@ def parameter_groups(
     ]
 
 
-def add_adapters(model: PreTrainedModel, arguments: StartArguments) -> nn.Module:
+def add_adapters(model: PreTrainedModel, arguments: StartArguments, with_head: bool = True) -> nn.Module:
     """Low-rank adapters on the model's linear maps (LoRA, https://huggingface.co/papers/2106.09685), and a head that is
-    trained whole; everything else is frozen.
+    trained whole (unless `with_head` says otherwise); everything else is frozen.
 
     Raises:
         RecipeError: peft is not installed, or finds nothing to adapt.
@@ -94,7 +94,7 @@ def add_adapters(model: PreTrainedModel, arguments: StartArguments) -> nn.Module
         lora_alpha=2 * arguments.lora_rank if arguments.lora_alpha is None else arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=list(declared) if declared else known.get(model.config.model_type, "all-linear"),
-        modules_to_save=[name for name, _ in head_modules(model)],
+        modules_to_save=[name for name, _ in head_modules(model)] if with_head else None,
     )
     try:
         with warnings.catch_warnings():

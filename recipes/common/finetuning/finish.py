@@ -26,7 +26,10 @@ from weft.recipes.common.metric_names import text_of, words_of
 from weft.recipes.common.run_folder import METRICS
 
 PACKAGES = ("weft-lm", "transformers", "torch")
-LOCAL_FIELDS = ("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file")
+LOCAL_FIELDS = (
+    *("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file"),
+    *(f"{split}_{side}" for split in ("train", "validation", "test") for side in ("source", "target")),
+)
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ def predict_with_finished(kind: Kind, arguments: FineTuningArguments, folder: Pa
     tokenizer = kind.prepare_tokenizer(AutoTokenizer.from_pretrained(folder))
     model = getattr(transformers, kind.auto_class).from_pretrained(folder, dtype=torch.float32).eval()
     packed = is_weft_model(model) and arguments.batching in ("auto", "packed")
-    batcher = Batcher(tokenizer, packed, kind.has_choices)
+    batcher = kind.make_batcher(tokenizer, packed)
     max_length = arguments.max_length or default_length(model.config, tokenizer)
     for file in predict_unlabelled(kind, arguments, model, tokenizer, max_length, batcher, folder):
         print(f"predictions in {file}")

@@ -69,7 +69,9 @@ class SeedRun:
         """The model that a seed begins with, frozen or with adapters as the fields say."""
         model = self.start.make_model(seed)
         freeze(model, self.start.arguments)
-        return model if self.start.arguments.lora_rank is None else add_adapters(model, self.start.arguments)
+        if self.start.arguments.lora_rank is None:
+            return model
+        return add_adapters(model, self.start.arguments, self.kind.has_own_head)
 
     @property
     def stop_asked(self) -> bool:
