@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sacrebleu
 import scipy.stats
 import seqeval.metrics
 import seqeval.scheme
 import sklearn.metrics
 from helpers.elsewhere import BLOCK_THE_PACKAGE
+from rouge_score.rouge_scorer import RougeScorer
 
 from weft.recipes.metrics import METRICS, load_metric
 
@@ -132,6 +134,21 @@ def question_cases(with_no_answer):
     return cases
 
 
+def text_cases(*options):
+    """Texts of one to three references, some of which are like them; in Chinese no words have blanks between them."""
+    cases = []
+    for seed, (words, blank) in itertools.product(SEEDS, [(ENGLISH.split(), " "), (list("江苏省南京长江。大桥a"), "")]):
+        rng = np.random.default_rng(seed)
+        predictions, references = [], []
+        for _ in range(25):
+            texts = [rng.choice(words, rng.integers(1, 14)) for _ in range(rng.integers(1, 4))]
+            near = [word for word in texts[-1] if rng.random() < 0.8]
+            predictions.append(blank.join(near if rng.random() < 0.8 else rng.permutation(near)))
+            references.append([blank.join(text) for text in texts])
+        cases += [(predictions, references, option) for option in options]
+    return cases
+
+
 def nat_cases():
     cases = []
     for seed in SEEDS:
@@ -161,13 +178,16 @@ def probability_cases():
 
 CASES = {
     "accuracy": [(*pair, {}) for pair in CLASSES],
+    "bleu": text_cases({}, {"tokenize": "zh"}, {"tokenize": "char", "lowercase": True}),
     "calibration": probability_cases(),
+    "chrf": text_cases({}, {"word_order": 2}),
     "f1": f1_cases(),
     "matthews": [(*pair, {}) for pair in CLASSES],
     "multilabel": matrix_cases(),
     "pearson_spearman": number_cases(),
     "pearsonr": number_cases(),
     "perplexity": nat_cases(),
+    "rouge": text_cases({}),
     "seqeval": tag_cases(),
     "spearmanr": number_cases(),
     "squad": question_cases(with_no_answer=False),
@@ -397,6 +417,52 @@ def expected_squad_v2(predictions, references, language="en", no_answer_threshol
     return result
 
 
+def streams(references):
+    """As many lists of references as the most that a text has, with None for one that it has not."""
+    filled = [[*texts, None, None][:3] for texts in references]
+    return [list(one) for one in zip(*filled)]
+
+
+def expected_bleu(predictions, references, tokenize="13a", lowercase=False):
+    found = sacrebleu.corpus_bleu(predictions, streams(references), tokenize=tokenize, lowercase=lowercase)
+    several = {len(texts) for texts in references}
+    case, count = "lc" if lowercase else "mixed", several.pop() if len(several) == 1 else "var"
+    version = sacrebleu.__version__
+    return {
+        "bleu": found.score,
+        "precisions": found.precisions,
+        "brevity_penalty": min(1.0, math.exp(1 - found.ref_len / found.sys_len)),
+        "prediction_length": found.sys_len,
+        "reference_length": found.ref_len,
+        "signature": f"nrefs:{count}|case:{case}|eff:no|tok:{tokenize}|smooth:exp|version:{version}",
+    }
+
+
+def expected_chrf(predictions, references, word_order=0):
+    found = sacrebleu.corpus_chrf(predictions, streams(references), word_order=word_order)
+    several = {len(texts) for texts in references}
+    count, version = several.pop() if len(several) == 1 else "var", sacrebleu.__version__
+    return {
+        "chrf": found.score,
+        "signature": f"nrefs:{count}|case:mixed|eff:yes|nc:6|nw:{word_order}|space:no|version:{version}",
+    }
+
+
+def expected_rouge(predictions, references):
+    """The library with its own tokenizer, which is given each Chinese character as a word that it knows."""
+
+    def ascii_of(text):
+        return "".join(f" u{ord(c)} " if "\u4e00" <= c <= "\u9fa5" else c for c in text)
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    found = {"rouge1": [], "rouge2": [], "rougeL": []}
+    for text, texts in zip(predictions, references):
+        each = [scorer.score(ascii_of(reference), ascii_of(text)) for reference in texts]
+        for kind, scores in found.items():
+            scores.append(max(one[kind].fmeasure for one in each))
+    return {kind: np.mean(scores) for kind, scores in found.items()}
+
+
 def expected_perplexity(predictions, references, byte_count=None):
     if isinstance(predictions[0], list):
         kept = [n for nats, labels in zip(predictions, references) for n, label in zip(nats, labels) if label >= 0]
@@ -446,6 +512,8 @@ def assert_close(found, expected):
     for key, value in expected.items():
         if isinstance(value, dict):
             assert_close(found[key], value)
+        elif isinstance(value, str):
+            assert found[key] == value
         else:
             assert found[key] == pytest.approx(value, **EXACT), key
 
@@ -545,6 +613,25 @@ GUESSES = [
             ),
             {"exact_match": 0.0, "f1": 100 * 8 / 11},
         ),
+        # From sacreBLEU's README: three texts with two references each.
+        (
+            "bleu",
+            (
+                ["The dog bit the man.", "It wasn't surprising.", "The man had just bitten him."],
+                [
+                    ["The dog bit the man.", "The dog had bit the man."],
+                    ["It was not unexpected.", "No one was surprised."],
+                    ["The man bit him first.", "The man had bitten the dog."],
+                ],
+                {},
+            ),
+            {"bleu": 48.530827009929865, "prediction_length": 17},
+        ),
+        # An empty reference is none, and does not count as the one of the closest length.
+        ("bleu", (["a b c d"], [["a b c d e", ""]], {}), {"reference_length": 5, "bleu": 100 * math.exp(-1 / 4)}),
+        ("chrf", (["abc"], [["abc", "xyz"]], {}), {"chrf": 100}),
+        # Two of three words, one of two pairs, two in order; umlauts belong to words.
+        ("rouge", (["Grün über alles"], [["grün über all"]], {}), {"rouge1": 2 / 3, "rouge2": 1 / 2, "rougeL": 2 / 3}),
         ("perplexity", ([[math.log(4)], [math.log(16), 9.0]], [[3], [3, -100]], {"byte_count": 3}), {"perplexity": 8}),
     ],
 )

@@ -1,5 +1,6 @@
 """BLEU of texts against one or more reference texts each, as sacreBLEU computes it."""
 
+import itertools
 from typing import Any
 
 import datasets
@@ -55,8 +56,8 @@ class Bleu(evaluate.Metric):
                 raise ValueError(f"text {number} has no reference, or empty ones only: give one or more.")
         if not predictions:
             return {"bleu": 0.0, "undefined": ["bleu: no examples were given"]}
-        most = max(map(len, references))
-        streams = [[texts[place] if place < len(texts) else None for texts in references] for place in range(most)]
+        # the library takes lists of first, second ... references; only None is passed over, not an empty text
+        streams = [[text or None for text in texts] for texts in itertools.zip_longest(*references)]
         bleu = BLEU(tokenize=tokenize, lowercase=lowercase, force=True)  # which keeps it from advising
         score = bleu.corpus_score(predictions, streams)
         result = {

@@ -1,5 +1,6 @@
 """chrF of texts against one or more reference texts each, as sacreBLEU computes it."""
 
+import itertools
 from typing import Any
 
 import datasets
@@ -61,8 +62,8 @@ class Chrf(evaluate.Metric):
                 raise ValueError(f"text {number} has no reference, or empty ones only: give one or more.")
         if not predictions:
             return {"chrf": 0.0, "undefined": ["chrf: no examples were given"]}
-        most = max(map(len, references))
-        streams = [[texts[place] if place < len(texts) else None for texts in references] for place in range(most)]
+        # the library takes lists of first, second ... references; only None is passed over, not an empty text
+        streams = [[text or None for text in texts] for texts in itertools.zip_longest(*references)]
         chrf = CHRF(char_order=char_order, word_order=word_order, beta=beta, lowercase=lowercase)
         score = chrf.corpus_score(predictions, streams)
         return {"chrf": score.score, "signature": str(chrf.get_signature())}
