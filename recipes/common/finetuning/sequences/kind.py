@@ -55,7 +55,7 @@ class SequenceKind(Kind):
         self.pairs = read_all(files)
         self.files, self.columns = files, columns_of(files)
         self.pipeline_tag = "text2text-generation" if task is None else task.pipeline_tag
-        metric = files.metric or ("bleu" if task is None else task.metric)
+        metric = files.metric or ("chrf" if task is None else task.metric)  # chrF is never 0 for short texts
         self.goal = Goal(metric, greater_is_better=metric != "loss")
         shown = ("bleu", "chrf", "rougeL")
         self.headline = shown if metric == "loss" else tuple(dict.fromkeys((metric, *shown)))
