@@ -159,18 +159,16 @@ def test_several_references_are_all_learnt_and_all_count(tmp_path, capsys):
 
 
 def test_what_is_cut_is_said_and_scores_know_the_whole_text(files, tmp_path, capsys):
-    fields = {**files, "max_source_length": 4, "max_target_length": 2, "max_steps": 1, "evaluations": 1}
-    seq.run(**fields, output_dir=tmp_path / "run")
+    """Characters are tokens here: a source has two more around it, and a target one behind it."""
+    fields = {**files, "max_source_length": 17, "max_target_length": 16, "max_steps": 1, "evaluations": 1}
+    seq.run(**fields, tokenizer_type="char", output_dir=tmp_path / "run")
     printed = capsys.readouterr().out
-    for side, least in (("source", 3), ("target", 2)):
-        split = {name: sum(len(pair[0].split()) >= least for pair in seq.pairs(*of)) for name, of in SPLITS.items()}
-        assert f"the end of {side}s: {split['train']} in train, {split['validation']} in validation" in printed
-    assert "at most 4; packed" in printed and "output      at most 2 tokens" in printed
+    for side, name in enumerate(("source", "target")):
+        cut = [sum(len(pair[side]) > 15 for pair in seq.pairs(*split)) for split in ((400, 1), (30, 2))]
+        assert all(cut) and f"the end of {name}s: {cut[0]} in train, {cut[1]} in validation" in printed
+    assert "at most 17; packed" in printed and "output      at most 16 tokens" in printed
     targets = [row["target"] for row in rows(tmp_path / "run" / "predictions.csv")]
     assert targets == [target for _, target in seq.pairs(30, 2)]
-
-
-SPLITS = {"train": (400, 1), "validation": (30, 2)}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Texts to token ids on both sides, and what was cut off of them."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,10 +30,11 @@ def encode_sources(
     encoded: list[list[int]] = []
     for begin in range(0, len(texts), CHUNK):
         encoded += tokenizer(list(texts[begin : begin + CHUNK]), verbose=False).input_ids
+    cutting = copy.deepcopy(tokenizer)  # a tokenizer that was told to cut remembers it when it is saved
     for number, ids in enumerate(encoded):
         if len(ids) > longest:
             counts.cut_sources += 1
-            encoded[number] = tokenizer(texts[number], truncation=True, max_length=longest).input_ids
+            encoded[number] = cutting(texts[number], truncation=True, max_length=longest).input_ids
     counts.sources = len(texts)
     return encoded
 
