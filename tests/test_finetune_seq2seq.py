@@ -148,6 +148,23 @@ def test_a_finished_model_can_be_trained_further(files, finished, tmp_path):
     assert ft.metrics(tmp_path / "more")["eval_chrf"] > 85
 
 
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({"freeze_embeddings": "true"}, ("model.encoder.embed_tokens.",)),
+        ({"freeze_layers": 1}, ("model.encoder.embed_tokens.", "model.encoder.layers.0.", "model.decoder.layers.0.")),
+        ({"lora_rank": 2}, ("model.encoder.embed_tokens.", "model.encoder.norm.", "model.decoder.norm.")),
+    ],
+)
+def test_what_is_frozen_keeps_its_weights_and_the_rest_does_not(fields, kept, files, finished, tmp_path):
+    fields = {**files, **fields, "model_name_or_path": finished, "max_steps": 3, "evaluations": 1}
+    seq.run(**fields, output_dir=tmp_path / "run")
+    before, after = (load_file(folder / "model.safetensors") for folder in (finished, tmp_path / "run"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and changed
+    assert not {name for name in changed if name.startswith(kept)}
+
+
 def test_several_references_are_all_learnt_and_all_count(tmp_path, capsys):
     examples = [{"source": source, "target": [target, f"das ist {target}"]} for source, target in seq.pairs(60, 4)]
     path = seq.write_rows(tmp_path / "two.jsonl", examples)

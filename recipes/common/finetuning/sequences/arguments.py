@@ -48,7 +48,10 @@ class SequenceArguments(FileArguments):
         default=0.0, metadata={"help": "share of each target that is spread over all tokens"}
     )
     metric: str | None = field(
-        default=None, metadata={"help": f"what the best weights are chosen by: {', '.join(METRICS)}"}
+        default=None,
+        metadata={
+            "help": f"what the best weights are chosen by: {', '.join(METRICS)}; the default is the task's, or chrf"
+        },
     )
 
     def check_files(self) -> None:
