@@ -52,7 +52,8 @@ def test_lines_and_tables_hold_the_same_pairs(both):
 
 
 def test_lists_are_sentences_of_a_source_and_references_or_sentences_of_a_target():
-    record = Record({"source": ["One.", "Two."], "target": ["first", "second"]}, "here")
+    """Blank sentences, which official files have, say nothing."""
+    record = Record({"source": ["One.", " ", "Two."], "target": ["first", "second"]}, "here")
     assert texts_of(pairs_of_records([record], Columns())) == [("One. Two.", ("first", "second"))]
     columns = Columns(target_lists="sentences")
     assert texts_of(pairs_of_records([record], columns)) == [("One. Two.", ("first second",))]
@@ -86,8 +87,8 @@ def test_lines_that_do_not_belong_together_are_named(sources, targets, words, tm
     [
         ({"source": "a"}, "no column 'target': there are source; name it with --target_column"),
         ({"text": "a", "target": "b"}, "name it with --source_column"),
-        ({"source": "a", "target": []}, "the list in column 'target' is empty"),
-        ({"source": "a", "target": ["b", " "]}, "text 2: the text in column 'target' is empty"),
+        ({"source": "a", "target": []}, "the list in column 'target' holds no text"),
+        ({"source": ["", " "], "target": "b"}, "the list in column 'source' holds no text"),
         ({"source": "a", "target": None}, "holds null"),
         ({"source": ["a", 3], "target": "b"}, "text 2: column 'source' holds int"),
     ],

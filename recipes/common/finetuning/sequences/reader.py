@@ -112,16 +112,18 @@ def _source_of(record: Record, column: str) -> str:
 
 
 def _texts(record: Record, column: str, option: str) -> list[str]:
-    """The text of a column, or the texts of a list in it."""
+    """The text of a column, or the texts of a list in it but for blank ones, which say nothing."""
     outer, _, inner = column.partition(".")
     if inner and column not in record.values and isinstance(record.values.get(outer), dict):
         record, column = Record(record.values[outer], f"{record.where}, column {outer!r}"), inner
     value = value_of(record, column, option)
     if not isinstance(value, list):
         return [text_of(record, column, option).strip()]
-    if not value:
-        raise RecipeError(f"{record.where}: the list in column {column!r} is empty: mend or drop the row.")
-    return [
+    texts = [
         text_of(Record({column: text}, f"{record.where}, text {number}"), column, option).strip()
         for number, text in enumerate(value, start=1)
+        if not isinstance(text, str) or text.strip()
     ]
+    if not texts:
+        raise RecipeError(f"{record.where}: the list in column {column!r} holds no text: mend or drop the row.")
+    return texts
