@@ -8,6 +8,7 @@
 | labels for words and spans | finetune_tokens.py |
 | question answering | finetune_qa.py |
 | multiple choice | finetune_choice.py |
+| text to text | finetune_seq2seq.py |
 
 Each of them takes data of your own too; see its --help, or that of a task: --task sst2 --help.
 """
@@ -19,10 +20,11 @@ from pathlib import Path
 
 import yaml
 
-from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
+from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_seq2seq, finetune_tokens
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.finetuning.classification.data import EMBEDDED
 from weft.recipes.common.finetuning.classification.tasks import TEXT_TASKS
+from weft.recipes.common.finetuning.sequences.tasks import TASKS as SEQUENCE_TASKS
 from weft.recipes.common.finetuning.tagging.tasks import TASKS as TAG_TASKS
 
 Main = Callable[[Sequence[str]], None]
@@ -32,6 +34,7 @@ RECIPES: dict[str, Main] = {
     **dict.fromkeys(TAG_TASKS, finetune_tokens.main),
     **dict.fromkeys(finetune_qa.QUESTION_TASKS, finetune_qa.main),
     **dict.fromkeys(finetune_choice.CHOICE_TASKS, finetune_choice.main),
+    **dict.fromkeys(SEQUENCE_TASKS, finetune_seq2seq.main),
 }
 
 

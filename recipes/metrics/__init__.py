@@ -28,13 +28,16 @@ class Headline:
 
 HEADLINES = {
     "accuracy": Headline("accuracy"),
+    "bleu": Headline("bleu"),
     "calibration": Headline("ece", greater_is_better=False),
+    "chrf": Headline("chrf"),
     "f1": Headline("f1"),
     "matthews": Headline("matthews_correlation"),
     "multilabel": Headline("f1_micro"),
     "pearson_spearman": Headline("spearmanr"),
     "pearsonr": Headline("pearsonr"),
     "perplexity": Headline("perplexity", greater_is_better=False),
+    "rouge": Headline("rougeL"),
     "seqeval": Headline("f1"),
     "spearmanr": Headline("spearmanr"),
     "squad": Headline("f1"),

@@ -97,6 +97,21 @@ def question_cases(with_no_answer):
     return cases
 
 
+def text_cases(*options):
+    """Texts of one to three references, some of which are like them; in Chinese no words have blanks between them."""
+    cases = []
+    for seed, (words, blank) in itertools.product(SEEDS, [(ENGLISH.split(), " "), (list("江苏省南京长江。大桥a"), "")]):
+        rng = np.random.default_rng(seed)
+        predictions, references = [], []
+        for _ in range(25):
+            texts = [rng.choice(words, rng.integers(1, 14)) for _ in range(rng.integers(1, 4))]
+            near = [word for word in texts[-1] if rng.random() < 0.8]
+            predictions.append(blank.join(near if rng.random() < 0.8 else rng.permutation(near)))
+            references.append([blank.join(text) for text in texts])
+        cases += [(predictions, references, option) for option in options]
+    return cases
+
+
 def nat_cases():
     cases = []
     for seed in SEEDS:
@@ -142,4 +157,9 @@ CASES_OF_ANSWERS = {
     "squad": question_cases(with_no_answer=False),
     "squad_v2": question_cases(with_no_answer=True),
 }
-CASES = {**CASES_OF_CLASSES, **CASES_OF_NUMBERS, **CASES_OF_TAGS, **CASES_OF_ANSWERS}
+CASES_OF_TEXTS = {
+    "bleu": text_cases({}, {"tokenize": "zh"}, {"tokenize": "char", "lowercase": True}),
+    "chrf": text_cases({}, {"word_order": 2}),
+    "rouge": text_cases({}),
+}
+CASES = {**CASES_OF_CLASSES, **CASES_OF_NUMBERS, **CASES_OF_TAGS, **CASES_OF_ANSWERS, **CASES_OF_TEXTS}

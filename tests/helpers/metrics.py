@@ -50,5 +50,7 @@ def _assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for key, value in expected.items():
         if isinstance(value, dict):
             _assert_close(found[key], value)
+        elif isinstance(value, str):
+            assert found[key] == value, key
         else:
             assert found[key] == pytest.approx(value, **EXACT), key

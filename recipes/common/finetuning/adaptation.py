@@ -77,12 +77,15 @@ def parameter_groups(
     ]
 
 
-def add_adapters(model: PreTrainedModel, arguments: StartArguments, new_weights: Sequence[str]) -> nn.Module:
+def add_adapters(
+    model: PreTrainedModel, arguments: StartArguments, new_weights: Sequence[str], with_head: bool = True
+) -> nn.Module:
     """Low-rank adapters on the model's linear maps (LoRA, https://huggingface.co/papers/2106.09685); the head, and what
     else the checkpoint had no weights for (BERT's pooler, for one), is trained whole, and everything else is frozen.
 
     Args:
         new_weights: names of parameters that start from random numbers.
+        with_head: whether the head is the task's own; one that came with the model is frozen like the rest.
 
     Raises:
         RecipeError: peft is not installed, or finds nothing to adapt.
@@ -100,7 +103,7 @@ def add_adapters(model: PreTrainedModel, arguments: StartArguments, new_weights:
         lora_alpha=2 * arguments.lora_rank if arguments.lora_alpha is None else arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=list(declared) if declared else known.get(model.config.model_type, "all-linear"),
-        modules_to_save=[*heads, *sorted(new)],
+        modules_to_save=[*(heads if with_head else []), *sorted(new)] or None,
     )
     try:
         with warnings.catch_warnings():

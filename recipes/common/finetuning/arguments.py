@@ -65,6 +65,17 @@ class FileArguments:
             if getattr(self, name) is not None:
                 check_table(Path(getattr(self, name)), self.formats())
 
+    @property
+    def name(self) -> str:
+        """What a run on these examples is called."""
+        own = next(iter(self.local_files()), None)
+        return self.task or Path(own or self.dataset_name or "task").stem
+
+    def local_files(self) -> list[Path]:
+        """The files that were given one by one."""
+        names = (self.train_file, self.validation_file, self.test_file)
+        return [Path(name) for name in names if name is not None]
+
     @staticmethod
     def formats() -> tuple[str, ...]:
         """Endings of the files that can be read."""

@@ -83,6 +83,10 @@ class Batcher:
         [items, choices, tokens]."""
         return self._pack(items) if self.packed else self._pad(items)
 
+    def sizes(self, item: Item) -> tuple[int, ...]:
+        """What an item takes of a row."""
+        return (item.tokens,)
+
     def _pad(self, items: Sequence[Item]) -> tuple[dict[str, torch.Tensor], Layout]:
         most = max(len(item.sequences) for item in items)
         longest = max(self.pad_to or 1, *(len(ids) for item in items for ids in item.sequences))
@@ -98,24 +102,9 @@ class Batcher:
         return batch, layout
 
     def _pack(self, items: Sequence[Item]) -> tuple[dict[str, torch.Tensor], Layout]:
-        """Best fit, longest first: each item goes whole into the fullest row that has room for it."""
-        capacity = max(SHORTEST_ROW, *(item.tokens for item in items))
-        rows: list[list[int]] = []
-        room: list[int] = []
-        for index in sorted(range(len(items)), key=lambda index: -items[index].tokens):
-            tokens = items[index].tokens
-            best = min(
-                (row for row in range(len(rows)) if room[row] >= tokens), key=lambda row: room[row], default=None
-            )
-            if best is None:
-                best = len(rows)
-                rows.append([])
-                room.append(capacity)
-            rows[best].append(index)
-            room[best] -= tokens
-        layout = Layout(
-            [items[index] for row in rows for index in row], shape=(len(rows), capacity - min(room)), packed=True
-        )
+        rows = fill_rows([self.sizes(item) for item in items])
+        longest = max(sum(items[index].tokens for index in row) for row in rows)
+        layout = Layout([items[index] for row in rows for index in row], shape=(len(rows), longest), packed=True)
         for row, members in enumerate(rows):
             start = 0
             for ids in (ids for index in members for ids in items[index].sequences):
@@ -149,6 +138,31 @@ class Batcher:
                 types[row, start : start + len(kinds)] = torch.tensor(kinds)
             batch["token_type_ids"] = types
         return batch
+
+
+def fill_rows(sizes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Share items out among rows by best fit, largest first: each goes whole into the fullest row that has room for it.
+
+    Args:
+        sizes: of each item, its tokens in each of the rows that it takes part in (one, or an encoder's and a decoder's,
+            which must hold the same items). No row gets longer than its longest item, or SHORTEST_ROW.
+
+    Returns:
+        The indices of the items of each row.
+    """
+    capacities = [max(SHORTEST_ROW, *tokens) for tokens in zip(*sizes)]
+    rows: list[list[int]] = []
+    rooms: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda index: -sum(sizes[index])):
+        fitting = (row for row, room in enumerate(rooms) if all(left >= size for left, size in zip(room, sizes[index])))
+        best = min(fitting, key=lambda row: sum(rooms[row]), default=None)
+        if best is None:
+            best = len(rows)
+            rows.append([])
+            rooms.append(list(capacities))
+        rows[best].append(index)
+        rooms[best] = [left - size for left, size in zip(rooms[best], sizes[index])]
+    return rows
 
 
 def in_place(layout: Layout, values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:

@@ -27,7 +27,10 @@ from weft.recipes.common.run_folder import METRICS, SETTINGS
 from weft.recipes.common.trainer import remove_unfinished
 
 PACKAGES = ("weft-lm", "transformers", "torch")
-LOCAL_FIELDS = ("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file")
+LOCAL_FIELDS = (
+    *("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file"),
+    *(f"{split}_{side}" for split in ("train", "validation", "test") for side in ("source", "target")),
+)
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,7 @@ def predict_with_finished(kind: Kind, arguments: FineTuningArguments, folder: Pa
     tokenizer = kind.prepare_tokenizer(AutoTokenizer.from_pretrained(folder))
     model = _published(kind, folder)
     packed = is_weft_model(model) and arguments.batching in ("auto", "packed")
+    batcher = kind.make_batcher(tokenizer, packed)
     max_length = arguments.max_length or default_length(model.config, tokenizer)
     unlabelled = encode_unlabelled(kind, folder, tokenizer, max_length)
-    _predict_unlabelled(kind, arguments, model, Batcher(tokenizer, packed, kind.has_choices), folder, unlabelled)
+    _predict_unlabelled(kind, arguments, model, batcher, folder, unlabelled)

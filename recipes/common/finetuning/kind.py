@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from weft.recipes.common.finetuning.batches import Item, Layout
+from weft.recipes.common.finetuning.batches import Batcher, Item, Layout
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Kind(ABC):
     """One kind of fine-tuning: its data, its model class, its loss, its scores and its report.
 
     The order of calls: made from the fields (reads and checks all data, before any other work), `adopt` with the
-    config of an existing model, `config_fields`, `prepare_tokenizer`, `encode` for each split; then, over and over,
-    `targets`, `loss` and `count` in training, `results` and `score` in evaluation; `write_report` once at the end.
+    config of an existing model, `prepare_tokenizer`, `config_fields`, `encode` for each split, `prepare_model`; then,
+    over and over, `targets`, `forward`, `loss` and `count` in training, `answer` and `score` in evaluation;
+    `write_report` once at the end.
     Splits are named "train", "validation", "test" (where there is one) and "predict" (data without labels).
     """
 
@@ -49,6 +51,9 @@ class Kind(ABC):
     finds_spans: ClassVar[bool] = False  # whether its answers are parts of a text, which tokens should not reach over
     language: str | None = None  # of the texts, such as "en", where it is known
     has_choices: ClassVar[bool] = False  # whether an item's sequences are choices of which one is right
+    has_own_head: ClassVar[bool] = True  # whether the model has an output matrix that is of this task only
+    # Fields of every recipe that mean nothing to this kind, each with a reason.
+    refused_fields: ClassVar[dict[str, str]] = {}
     # Keys of a batch that are targets: they go to `loss`, all others to the model.
     target_names: ClassVar[tuple[str, ...]] = ("labels",)
     # Metrics that the console, the card and the summary over seeds show first.
@@ -92,9 +97,30 @@ class Kind(ABC):
             max_length: tokens of a sequence at most, special tokens included.
         """
 
+    def longest(self, item: Item) -> int:
+        """Positions that a model needs for an item."""
+        return max(map(len, item.sequences))
+
+    def make_batcher(self, tokenizer: PreTrainedTokenizerBase, packed: bool) -> Batcher:
+        """What lays items out."""
+        return Batcher(tokenizer, packed, self.has_choices)
+
+    def prepare_model(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model with all that its folder is to hold besides weights, before it is trained."""
+        return model
+
     @abstractmethod
     def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
-        """The targets of a batch, for each of `target_names` a tensor, in the order of `layout.items`."""
+        """The targets of a batch, for each of `target_names` a tensor, in the order of `layout.items`; what else is
+        returned is given to the model in training."""
+
+    def forward(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+        """The outputs of a model."""
+        return model(**inputs)
+
+    def answer(self, model: nn.Module, inputs: dict[str, torch.Tensor], layout: Layout) -> list[Any]:
+        """What is kept of a model's say on a batch, for each item of `layout.items`, without gradient."""
+        return self.results(self.forward(model, inputs), layout)
 
     @abstractmethod
     def loss(

@@ -78,7 +78,8 @@ class Start:
         name = self.arguments.model_name_or_path
         try:
             if name is None:
-                return auto_class.from_config(self.config, dtype=torch.float32, **options)
+                model = auto_class.from_config(self.config, dtype=torch.float32, **options)
+                return self.kind.prepare_model(model)
             with _silence("transformers"):
                 model, info = auto_class.from_pretrained(
                     name,
@@ -92,10 +93,11 @@ class Start:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RecipeError(f"model {name or 'of this shape'!r} cannot be made: {reason}") from error
         new = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
-        prefix = f"{model.base_model_prefix}."
+        prefix = f"{model.base_model_prefix}." if self.kind.has_own_head else ""
         body = sorted(key for key in new if key.startswith(prefix))
         # a pooler may be missing in other families, but not most of the model
-        if body and (self.is_weft or 2 * len(body) > sum(key.startswith(prefix) for key in model.state_dict())):
+        whole = self.is_weft or not self.kind.has_own_head
+        if body and (whole or 2 * len(body) > sum(key.startswith(prefix) for key in model.state_dict())):
             raise RecipeError(
                 f"model {name!r} has no weights for {body[0]}{_and_others(body)}: it is not whole, give another."
             )
@@ -103,7 +105,7 @@ class Start:
             _start_head_anew(model)
             new |= {f"{head}.{key}" for head, module in head_modules(model) for key in module.state_dict()}
         self.new_weights = sorted(new)
-        return model
+        return self.kind.prepare_model(model)
 
 
 def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_length: int | None) -> Start:
@@ -163,7 +165,7 @@ def _with_padding(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTo
 def _checked_length(
     max_length: int | None, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str
 ) -> int:
-    limit = _limit(config, tokenizer)
+    limit = length_limit(config, tokenizer)
     if max_length is not None and max_length > limit:
         raise RecipeError(f"max_length is {max_length}, but {name} takes {limit} tokens at most: give less.")
     return max_length or default_length(config, tokenizer)
@@ -190,12 +192,13 @@ def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_leng
         length = _checked_length(max_length, existing, tokenizer, str(arguments.config_name))
         return Start(kind, arguments, existing, tokenizer, length, keep_head=True)
     max_length = max_length or DEFAULT_LENGTH
-    role: dict[str, Any] = {"is_causal": arguments.causal, **kind.config_fields()}
+    role: dict[str, Any] = {"is_causal": arguments.causal}
     if existing is not None:
         role |= {"is_causal": existing.is_causal, "type_vocab_size": existing.type_vocab_size}
         max_positions = max(max_length, existing.max_position_embeddings)
         fields = {"max_position_embeddings": max_positions, **fields}
     tokenizer = kind.prepare_tokenizer(as_encoder(tokenizer, role.get("type_vocab_size", 0) > 1))
+    role |= kind.config_fields()
     model_arguments = ModelArguments(preset=arguments.preset, config_name=arguments.config_name)
     model_arguments.check(fields)
     config = make_config(model_arguments, {**DROPOUT, **fields}, tokenizer, max_length, role)
@@ -251,10 +254,10 @@ def _load_config(arguments: StartArguments, name: str) -> PreTrainedConfig:
 
 def default_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of a sequence at most where max_length is not given."""
-    return min(DEFAULT_LENGTH, _limit(config, tokenizer))
+    return min(DEFAULT_LENGTH, length_limit(config, tokenizer))
 
 
-def _limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+def length_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens that a model takes at most; of Weft's positions only those that are learned have an end."""
     if config.model_type == WeftConfig.model_type:
         return config.max_position_embeddings if config.position_embedding_type == "learned" else 1 << 30

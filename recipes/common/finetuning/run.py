@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import transformers
 
-from weft.recipes.common.arguments import MANAGED_TRAINER_FIELDS, Parsed, parse_arguments, shape_fields
+from weft.recipes.common.arguments import MANAGED_TRAINER_FIELDS, Parsed, parse_arguments
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import only_one_process, read_json
 from weft.recipes.common.finetuning.arguments import FileArguments, FineTuningArguments, StartArguments
-from weft.recipes.common.finetuning.batches import Batcher, Item
+from weft.recipes.common.finetuning.batches import Item
 from weft.recipes.common.finetuning.finish import (
     FinishedSeeds,
     encode_unlabelled,
@@ -61,7 +61,11 @@ MakeKind = Callable[[Any, FineTuningArguments], Kind]
 
 
 def finetune(
-    make_kind: MakeKind, files_class: type[FileArguments], description: str | None, argv: Sequence[str] | None = None
+    make_kind: MakeKind,
+    files_class: type[FileArguments],
+    description: str | None,
+    argv: Sequence[str] | None = None,
+    model_fields: Sequence[str] | None = None,
 ) -> None:
     """Parse the command line and carry the run out: plan, train each seed, choose, evaluate, report, publish.
 
@@ -70,12 +74,13 @@ def finetune(
         files_class: the kind's own fields.
         description: the recipe's docstring.
         argv: the words after the program's name; None: this process's.
+        model_fields: of WeftConfig, those that a new model may be given; None: those of one stack.
     """
     end_with_launcher()
     check_launcher()
     groups = [FineTuningArguments, files_class, StartArguments, SearchArguments]
     parsed = parse_arguments(
-        description, groups, True, True, argv, ("num_train_epochs", "max_steps"), MANAGED, shape_fields()
+        description, groups, True, True, argv, ("num_train_epochs", "max_steps"), MANAGED, model_fields
     )
     run, files, start_arguments, search_arguments = parsed.groups
     run.check()
@@ -87,9 +92,12 @@ def finetune(
     parsed.refuse_without(("hub_private_repo",), "push_to_hub")
     parsed.refuse_without(("lora_alpha", "lora_dropout"), "lora_rank")
     kind = make_kind(files, run)
+    for name, reason in kind.refused_fields.items():
+        if name in parsed.given:
+            raise RecipeError(f"{name} is given: {reason}.")
     if run.predict_file is not None:
         kind.read_unlabelled(Path(run.predict_file))  # what is wrong with it is said before training
-    folder = Path(run.output_dir or f"runs/{files.task or Path(files.train_file or files.dataset_name or 'task').stem}")
+    folder = Path(run.output_dir or f"runs/{files.name}")
     run.output_dir = str(folder)
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"output_dir {folder} is a file: give another.")
@@ -129,7 +137,7 @@ class _Run:
             split: kind.encode(split, start.tokenizer, start.max_length) for split in kind.splits
         }
         self.unlabelled = encode_unlabelled(kind, folder, start.tokenizer, start.max_length)
-        start.fit_length(max(len(ids) for items in self.items.values() for item in items for ids in item.sequences))
+        start.fit_length(max(kind.longest(item) for items in self.items.values() for item in items))
         batching = self.arguments.batching
         packed = batching == "packed" or (batching == "auto" and start.is_weft)
         if packed and not start.is_weft:
@@ -148,7 +156,7 @@ class _Run:
             trainer_fields=parsed.trainer,
             trainable=trainable,
             validation=self.items["validation"],
-            batcher=Batcher(start.tokenizer, packed, kind.has_choices),
+            batcher=kind.make_batcher(start.tokenizer, packed),
             grouped=batching == "grouped" or (batching == "auto" and not packed),
             bf16=choose_bf16(parsed.trainer.get("bf16"), self.on_gpu),
         )
@@ -242,8 +250,7 @@ def _has_begun(folder: Path) -> bool:
 
 def _fingerprint(files: FileArguments) -> dict[str, list[int]]:
     """Size and time of every local file with examples, so that a run is not resumed on others."""
-    names = [files.train_file, files.validation_file, files.test_file]
-    paths = [Path(name) for name in names if name is not None]
+    paths = files.local_files()
     if files.data is not None:
         paths += sorted(path for path in Path(files.data).rglob("*") if path.is_file())
     return {str(path.resolve()): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}

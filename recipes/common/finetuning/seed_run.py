@@ -73,7 +73,7 @@ class SeedRun:
         freeze(model, self.start.arguments)
         if self.start.arguments.lora_rank is None:
             return model
-        return add_adapters(model, self.start.arguments, self.start.new_weights)
+        return add_adapters(model, self.start.arguments, self.start.new_weights, self.kind.has_own_head)
 
     @property
     def stop_asked(self) -> bool:

@@ -111,8 +111,8 @@ def predict(
     for batch in batches[process::processes]:
         number_of = {id(items[index]): index for index in batch}
         inputs, layout = batcher.lay_out([items[index] for index in batch])
-        outputs = model(**{name: tensor.to(device) for name, tensor in inputs.items()})
-        for item, result in zip(layout.items, kind.results(outputs, layout), strict=True):
+        answers = kind.answer(model, {name: tensor.to(device) for name, tensor in inputs.items()}, layout)
+        for item, result in zip(layout.items, answers, strict=True):
             found[number_of[id(item)]] = result
     model.train(was_training)
     if processes > 1:
@@ -162,7 +162,8 @@ class FineTuningTrainer(WeftTrainer):
         """The sum over this batch's targets, divided by those of the step; processes average their gradients, so each
         one's loss is multiplied by their number."""
         targets = {name: inputs[name] for name in self.kind.target_names}
-        outputs = model(**{name: value for name, value in inputs.items() if name not in targets})
+        given = {name: value for name, value in inputs.items() if name not in targets}
+        outputs = self.kind.forward(model, given)
         loss = self.kind.loss(outputs, targets, num_items_in_batch)
         if num_items_in_batch is not None:
             loss = loss * self.args.world_size
