@@ -53,9 +53,8 @@ LANGUAGE_MODEL_HEADS = [r"^lm_head\.", r"^head_transform\.", r"^pooler\.", r"^se
 
 
 def captured(outputs: ModelOutput) -> dict[str, Any]:
-    """The hidden states and attention weights of a stack's outputs (of the decoder, where there are two)."""
-    prefix = "decoder_" if isinstance(outputs, Seq2SeqModelOutput) else ""
-    return {name: outputs.get(prefix + name) for name in ("hidden_states", "attentions")}
+    """What a stack returns beside its last hidden state."""
+    return {name: value for name, value in outputs.items() if name != "last_hidden_state"}
 
 
 class WeftPreTrainedModel(PreTrainedModel):
@@ -456,7 +455,7 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.get_logits(outputs.last_hidden_state[:, kept])
         loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
-        return modeling_outputs.CausalLMOutputWithPast(loss, logits, outputs.past_key_values, **captured(outputs))
+        return modeling_outputs.CausalLMOutputWithPast(loss, logits, **captured(outputs))
 
     @staticmethod
     def create_masks_for_generate(
@@ -510,8 +509,7 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         outputs = self.model(*inputs, decoder_position_ids=decoder_position_ids, **kwargs)
         logits = self.get_logits(outputs.last_hidden_state)
         loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
-        fields = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
-        return modeling_outputs.Seq2SeqLMOutput(loss=loss, logits=logits, **fields)
+        return modeling_outputs.Seq2SeqLMOutput(loss, logits, **captured(outputs))
 
 
 @dataclass
@@ -635,6 +633,7 @@ class WeftTaskModel(WeftHeadModel):
 
     _keys_to_ignore_on_load_unexpected = TASK_HEADS + LANGUAGE_MODEL_HEADS
     is_of_document = False  # whether the head is given one hidden state for each document
+    seq2seq_output_class = modeling_outputs.Seq2SeqSequenceClassifierOutput  # for tokens there is none
     head_name, head_width = "classifier", None  # of the output matrix; None: num_labels wide, with classifier_bias
 
     def build_head(self, config: WeftConfig) -> None:
@@ -675,7 +674,12 @@ class WeftTaskModel(WeftHeadModel):
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
         outputs, _, logits = self.read(inputs, **kwargs)
         loss = None if labels is None else self.get_loss(logits, labels, **kwargs)
-        return self.output_class(loss, logits, **captured(outputs))
+        return self.as_output(outputs, loss, logits)
+
+    def as_output(self, outputs: ModelOutput, *values: torch.Tensor | None) -> ModelOutput:
+        """Loss and logits with all that the stack returned, in the class that transformers has for one stack or two."""
+        kind = self.seq2seq_output_class if self.config.is_encoder_decoder else self.output_class
+        return kind(*values, **captured(outputs))
 
     def pool_documents(self, states: torch.Tensor, inputs: tuple[Any, ...], documents: Any) -> torch.Tensor:
         """What stands for each document, by the config's `classifier_pooling`: [documents, hidden_size], of packed rows
@@ -735,6 +739,8 @@ class WeftForQuestionAnswering(WeftTaskModel):
 
     head_name, head_width = "qa_outputs", 2
     loss_function = staticmethod(question_answering_loss)
+    output_class = modeling_outputs.QuestionAnsweringModelOutput
+    seq2seq_output_class = modeling_outputs.Seq2SeqQuestionAnsweringModelOutput
 
     @can_return_tuple
     def forward(
@@ -747,7 +753,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
         start_positions: torch.LongTensor | None = None,
         end_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> modeling_outputs.QuestionAnsweringModelOutput:
+    ) -> ModelOutput:
         """Args:
             start_positions, end_positions: [documents], where the answer's first and last token are: counted over the
                 row, padding included, or in packed rows from the document's first token. -100, and what is outside of
@@ -771,7 +777,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
             for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
                 check_count(name, positions.numel(), len(logits), "document")
             loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
-        return modeling_outputs.QuestionAnsweringModelOutput(loss, start_logits, end_logits, **captured(outputs))
+        return self.as_output(outputs, loss, start_logits, end_logits)
 
 
 class WeftForMultipleChoice(WeftTaskModel):
@@ -779,6 +785,7 @@ class WeftForMultipleChoice(WeftTaskModel):
 
     is_of_document, head_name, head_width = True, "choice_score", 1
     loss_function = staticmethod(token_classification_loss)
+    output_class = modeling_outputs.MultipleChoiceModelOutput
 
     @can_return_tuple
     def forward(
@@ -791,7 +798,7 @@ class WeftForMultipleChoice(WeftTaskModel):
         labels: torch.LongTensor | None = None,
         choice_counts: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> modeling_outputs.MultipleChoiceModelOutput:
+    ) -> ModelOutput:
         """Args:
             input_ids: [examples, choices, tokens], and so what stands beside them (inputs_embeds: [examples, choices,
                 tokens, hidden_size]). A choice whose attention_mask is all 0 does not exist. Or, with choice_counts,
@@ -845,7 +852,7 @@ class WeftForMultipleChoice(WeftTaskModel):
             check_count("labels", labels.numel(), len(logits), "example")
             self.check_choices(labels.to(logits.device).reshape(-1), exists)
             loss = self.loss_function(logits, labels, **kwargs)
-        return modeling_outputs.MultipleChoiceModelOutput(loss, logits, **captured(outputs))
+        return self.as_output(outputs, loss, logits)
 
     @staticmethod
     def check_choices(labels: torch.Tensor, exists: torch.Tensor) -> None:
