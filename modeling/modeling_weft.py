@@ -50,6 +50,7 @@ logger = logging.get_logger(__name__)
 # Weights of heads; a class that has no such head passes over them without a warning.
 TASK_HEADS = [r"^score\.", r"^classifier\.", r"^qa_outputs\.", r"^choice_score\.", r"^classifier_transform\."]
 LANGUAGE_MODEL_HEADS = [r"^lm_head\.", r"^head_transform\.", r"^pooler\.", r"^seq_relationship\."]
+INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "inputs_embeds")
 
 
 def captured(outputs: ModelOutput) -> dict[str, Any]:
@@ -356,8 +357,7 @@ class WeftHeadModel(WeftPreTrainedModel):
     def run_stack(self, inputs: tuple[Any, ...], **kwargs: Any) -> BaseModelOutputWithPast:
         """The stack without a cache of its own. `inputs` are input_ids, attention_mask, position_ids, token_type_ids,
         inputs_embeds, as in `WeftModel.forward`."""
-        names = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "inputs_embeds")
-        return self.model(**{**kwargs, **dict(zip(names, inputs)), "use_cache": False})
+        return self.model(**{**kwargs, **dict(zip(INPUT_NAMES, inputs)), "use_cache": False})
 
 
 class WeftLanguageModel(WeftHeadModel):
@@ -649,15 +649,19 @@ class WeftTaskModel(WeftHeadModel):
 
     def read(
         self, inputs: tuple[Any, ...], **kwargs: Any
-    ) -> tuple[BaseModelOutputWithPast, torch.Tensor | None, torch.Tensor]:
-        """The outputs of the stack for these inputs (see `run_stack`), what `find_documents` says of them, and logits
+    ) -> tuple[BaseModelOutputWithPast, Any, torch.Tensor | None, torch.Tensor]:
+        """The outputs of the stack for these inputs (see `run_stack`), the attention mask of the states that the head
+        reads (a decoder's own, where it is given an input of its own), what `find_documents` says of them, and logits
         [batch, tokens, head_width] or [documents, head_width]."""
-        documents = find_documents(inputs[2], inputs[1], kwargs.get("past_key_values"))
+        own = tuple(kwargs.get("decoder_" + name) for name in INPUT_NAMES)
+        last = inputs if own[0] is None and own[-1] is None else own
+        documents = find_documents(last[2], last[1], kwargs.get("past_key_values"))
         outputs = self.run_stack(inputs, **kwargs)
         states = outputs.last_hidden_state
         if self.is_of_document:
-            states = self.pool_documents(states, inputs, documents)
-        return outputs, documents, getattr(self, self.head_name)(self.dropout(self.classifier_transform(states)))
+            states = self.pool_documents(states, last, documents)
+        logits = getattr(self, self.head_name)(self.dropout(self.classifier_transform(states)))
+        return outputs, last[1], documents, logits
 
     @can_return_tuple
     def forward(
@@ -672,7 +676,7 @@ class WeftTaskModel(WeftHeadModel):
     ) -> ModelOutput:
         """`labels` are as `get_loss` of the class says, which is also given `class_weights` and `label_smoothing`."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, _, logits = self.read(inputs, **kwargs)
+        outputs, *_, logits = self.read(inputs, **kwargs)
         loss = None if labels is None else self.get_loss(logits, labels, **kwargs)
         return self.as_output(outputs, loss, logits)
 
@@ -764,7 +768,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
         Raises: ValueError for positions that are not one for each document.
         """
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, documents, logits = self.read(inputs, **kwargs)
+        outputs, attention_mask, documents, logits = self.read(inputs, **kwargs)
         is_token = token_mask(attention_mask, logits.shape[1])
         if documents is not None:
             places = document_places(logits, attention_mask, documents)
@@ -824,8 +828,10 @@ class WeftForMultipleChoice(WeftTaskModel):
                 for value in (input_ids, attention_mask, position_ids, token_type_ids)
             )
             inputs_embeds = None if inputs_embeds is None else inputs_embeds.flatten(0, 1)
+            of_decoder = [name for name, value in kwargs.items() if "decoder_" in name and torch.is_tensor(value)]
+            kwargs |= {name: kwargs[name].flatten(0, 1) for name in of_decoder}
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, _, logits = self.read(inputs, **kwargs)
+        outputs, attention_mask, _, logits = self.read(inputs, **kwargs)
         scores = logits[:, 0]
         if shape is not None and scores.shape[0] != shape[0] * shape[1]:
             raise ValueError(
