@@ -245,6 +245,10 @@ class WeftModel(WeftPreTrainedModel):
         return DynamicCache(config=self.config)
 
 
+class WeftEncoder(WeftModel):
+    """The stack that a decoder attends to, under a name of its own: it is not the base model that heads look for."""
+
+
 class WeftDecoder(WeftModel):
     """The causal stack beside an encoder, which each of its layers attends to; it is given embedded tokens."""
 
@@ -266,7 +270,7 @@ class WeftEncoderDecoderModel(WeftModel):
     https://huggingface.co/papers/1706.03762)."""
 
     def build(self, config: WeftConfig) -> None:
-        self.encoder = WeftModel(config.of_stack(is_decoder=False))
+        self.encoder = WeftEncoder(config.of_stack(is_decoder=False))
         self.decoder = WeftDecoder(config.of_stack(is_decoder=True))
 
     def get_input_embeddings(self) -> nn.Module:
