@@ -149,31 +149,27 @@ class WeftModel(WeftPreTrainedModel):
 
     def place(
         self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor, cache: Cache | None, masks: dict[str, Any]
-    ) -> dict[str, dict[str, Any]]:
-        """What attention needs to know of positions, for each layer type: `position_embeddings` (cos and sin),
-        `relative` (what scores are edited with) and `attention_mask`, which a bias that all layers share is written
-        into, but for flex attention."""
+    ) -> dict[str, tuple[tuple[Any, Any], dict[str, Any]]]:
+        """What layers need to know of positions, for each layer type: the attention mask, which a bias that all layers
+        share is written into, but for flex attention; `table`, what else of it is learned; and as keyword arguments
+        `position_embeddings` (cos and sin) and `relative` (what scores are edited with)."""
         config, kind, turns = self.config, self.config.position_embedding_type, {}
         if kind == "rope":
             turns = {name: turn(inputs_embeds, position_ids) for name, turn in self.rotary_emb.items()}
-        placed: dict[str, dict[str, Any]] = {}
+        placed: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {}
         for layer_type, mask in masks.items():
-            placed[layer_type] = given = {"attention_mask": mask}
-            if kind == "rope":
-                given["position_embeddings"] = turns.get(layer_type, turns.get("all"))
-            if kind not in BIASES:
-                continue
-            distances = find_distances(config, inputs_embeds, cache, layer_type)
+            given, table = {"position_embeddings": turns.get(layer_type, turns.get("all"))}, None
+            if kind in BIASES:
+                given["relative"] = distances = find_distances(config, inputs_embeds, cache, layer_type)
             if kind == "disentangled":
-                given["relative"] = (distances, *self.relative_embeddings(distances))
-            elif kind == "t5" and config.relative_attention_per_layer:
-                given["relative"] = distances
-            else:
-                bias = ScoreBias(distances, self.position_bias(distances, inputs_embeds.dtype, config.is_causal))
-                if config._attn_implementation == "flex_attention":
-                    given["relative"] = bias
-                else:
-                    given["attention_mask"] = fold_bias(mask, bias, config.is_causal)
+                table, buckets = self.relative_embeddings(distances)
+                given["relative"] = (distances, buckets)
+            elif kind in SHARED_BIASES and not (kind == "t5" and config.relative_attention_per_layer):
+                table = self.position_bias(distances, inputs_embeds.dtype, config.is_causal)
+                if config._attn_implementation != "flex_attention":
+                    mask = fold_bias(mask, ScoreBias(distances, table), config.is_causal)
+                    table = given["relative"] = None
+            placed[layer_type] = ((mask, table), given)
         return placed
 
     @merge_with_config_defaults
@@ -231,13 +227,14 @@ class WeftModel(WeftPreTrainedModel):
             kwargs["cross_mask"] = create_cross_mask(self.config, inputs_embeds, *encoder)
 
         placed = self.place(inputs_embeds, position_ids, cache, masks)
-        unplaced = {layer_type: {"attention_mask": mask} for layer_type, mask in masks.items()}
+        unplaced = {layer_type: ((mask,), {}) for layer_type, mask in masks.items()}
         without = self.config.layers_without_positions
         kwargs |= {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
         hidden_states = self.embed(inputs_embeds, position_ids, token_type_ids)
         for index, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
-            given = (unplaced if index in without else placed)[self.config.layer_types[index]]
-            hidden_states = layer(hidden_states, encoder_hidden_states, **given, **kwargs)
+            shared, given = (unplaced if index in without else placed)[self.config.layer_types[index]]
+            # a reentrant checkpoint passes gradients on to what it is given by position
+            hidden_states = layer(hidden_states, encoder_hidden_states, *shared, **given, **kwargs)
         return BaseModelOutputWithPast(self.norm(hidden_states), past_key_values if use_cache else None)
 
     def new_cache(self) -> Cache:
