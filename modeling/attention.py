@@ -457,18 +457,19 @@ class WeftAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: Any = None,
+        table: torch.Tensor | None = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         relative: Any = None,
-        attention_mask: Any = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Args:
             hidden_states: [batch, tokens, hidden_size].
             encoder_hidden_states: [batch, encoder tokens, hidden_size], of attention to an encoder.
-            position_embeddings: cos and sin, each [batch, tokens, rotated_dim]; None: nothing is turned.
-            relative: what the score bias is made of (see `_score_bias`); None: there is none.
             attention_mask: in the form the backend wants (see `create_masks`).
+            position_embeddings: cos and sin, each [batch, tokens, rotated_dim]; None: nothing is turned.
+            table, relative: what the score bias is made of (see `_score_bias`); None: there is none.
             kwargs: for the backend; `is_causal` overrides the config's.
         Returns: [batch, tokens, hidden_size], and the attention weights where the backend has them.
         """
@@ -493,7 +494,7 @@ class WeftAttention(nn.Module):
         implementation = self.config._attn_implementation
         attend = BACKENDS.get(implementation) or ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         if relative is not None:
-            kwargs["score_bias"] = self._score_bias(relative, query, key, is_causal)
+            kwargs["score_bias"] = self._score_bias(table, relative, query, key, is_causal)
         kwargs |= {"scaling": self.scaling, "sliding_window": window, "softcap": self.config.attn_logit_softcapping}
         kwargs["dropout"] = self.config.attention_dropout if self.training else 0.0
         mixed, weights = attend(self, query, key, value, attention_mask, **kwargs)
@@ -518,18 +519,19 @@ class WeftAttention(nn.Module):
         cache.is_updated[self.layer_idx] = True
         return cache.cross_attention_cache.update(*self._keys(states), self.layer_idx)
 
-    def _score_bias(self, relative: Any, query: torch.Tensor, key: torch.Tensor, is_causal: bool) -> ScoreBias:
+    def _score_bias(
+        self, table: torch.Tensor | None, relative: Any, query: torch.Tensor, key: torch.Tensor, is_causal: bool
+    ) -> ScoreBias:
         """The bias of this layer's scores of queries and keys [batch, heads, tokens, head_dim].
 
-        `relative` is a bias that all layers share, as it is; distances, of which this layer has numbers of its own; or,
-        disentangled, distances, the vectors of the buckets [buckets, hidden_size] and the bucket of each distance. The
-        vectors are compared with the queries (what the content says of a position, c2p) and with the keys (p2c) through
+        `relative` are distances, of which `table` has the numbers that all layers share, or this layer numbers of its
+        own; or, disentangled, distances and their buckets, of which `table` has the vectors [buckets, hidden_size].
+        These are compared with the queries (what the content says of a position, c2p) and with the keys (p2c) through
         this layer's own maps."""
-        if isinstance(relative, ScoreBias):
-            return relative
         if isinstance(relative, Distances):
-            return ScoreBias(relative, self.position_bias(relative, query.dtype, is_causal))
-        distances, table, buckets = relative
+            table = self.position_bias(relative, query.dtype, is_causal) if table is None else table
+            return ScoreBias(relative, table)
+        distances, buckets = relative
         table = self.table_dropout(table)[None]
         query_terms = key_terms = None
         if "c2p" in self.config.pos_att_type:

@@ -251,8 +251,9 @@ class WeftConfig(PreTrainedConfig):
         return config
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "WeftConfig":
-        """What caches are made for: the decoder, where there are two stacks."""
-        return self.of_stack(is_decoder=True) if decoder and not encoder and self.is_encoder_decoder else self
+        """What caches are made for: the decoder, where there are two stacks that differ."""
+        differs = self.is_encoder_decoder and self.num_decoder_layers != self.num_hidden_layers
+        return self.of_stack(is_decoder=True) if decoder and not encoder and differs else self
 
     def rope_parameters_by_layer_type(self) -> dict[str, dict[str, Any]]:
         """Each set of rotary parameters by the layer type that it is for; "all" where there is one set."""

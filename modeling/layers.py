@@ -101,17 +101,21 @@ class WeftLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: Any = None,
+        table: torch.Tensor | None = None,
         cross_mask: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """[batch, tokens, hidden_size] to the same; attention to the encoder sees `encoder_hidden_states` under
         `cross_mask`, and `kwargs` go to both attentions."""
-        mixed, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
+        inputs = (self.input_layernorm(hidden_states), None, attention_mask, table)
+        mixed, _ = self.self_attn(*inputs, **kwargs)
         mixed = self.dropout(self.attention_output_norm(mixed))
         read_by_mlp, hidden_states = hidden_states, self.attention_residual_norm(hidden_states + mixed)
         if self.is_cross:
-            kwargs |= {"attention_mask": cross_mask, "position_embeddings": None, "relative": None, "is_causal": False}
-            mixed, _ = self.cross_attn(self.cross_input_norm(hidden_states), encoder_hidden_states, **kwargs)
+            kwargs |= {"position_embeddings": None, "relative": None, "is_causal": False}
+            inputs = (self.cross_input_norm(hidden_states), encoder_hidden_states, cross_mask)
+            mixed, _ = self.cross_attn(*inputs, **kwargs)
             mixed = self.dropout(self.cross_output_norm(mixed))
             hidden_states = self.cross_residual_norm(hidden_states + mixed)
         read_by_mlp = read_by_mlp if self.is_parallel else hidden_states

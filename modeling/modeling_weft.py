@@ -50,12 +50,12 @@ logger = logging.get_logger(__name__)
 # Weights of heads; a class that has no such head passes over them without a warning.
 TASK_HEADS = [r"^score\.", r"^classifier\.", r"^qa_outputs\.", r"^choice_score\.", r"^classifier_transform\."]
 LANGUAGE_MODEL_HEADS = [r"^lm_head\.", r"^head_transform\.", r"^pooler\.", r"^seq_relationship\."]
+INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "inputs_embeds")
 
 
 def captured(outputs: ModelOutput) -> dict[str, Any]:
-    """The hidden states and attention weights of a stack's outputs (of the decoder, where there are two)."""
-    prefix = "decoder_" if isinstance(outputs, Seq2SeqModelOutput) else ""
-    return {name: outputs.get(prefix + name) for name in ("hidden_states", "attentions")}
+    """What a stack returns beside its last hidden state."""
+    return {name: value for name, value in outputs.items() if name != "last_hidden_state"}
 
 
 class WeftPreTrainedModel(PreTrainedModel):
@@ -149,31 +149,27 @@ class WeftModel(WeftPreTrainedModel):
 
     def place(
         self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor, cache: Cache | None, masks: dict[str, Any]
-    ) -> dict[str, dict[str, Any]]:
-        """What attention needs to know of positions, for each layer type: `position_embeddings` (cos and sin),
-        `relative` (what scores are edited with) and `attention_mask`, which a bias that all layers share is written
-        into, but for flex attention."""
+    ) -> dict[str, tuple[tuple[Any, Any], dict[str, Any]]]:
+        """What layers need to know of positions, for each layer type: the attention mask, which a bias that all layers
+        share is written into, but for flex attention; `table`, what else of it is learned; and as keyword arguments
+        `position_embeddings` (cos and sin) and `relative` (what scores are edited with)."""
         config, kind, turns = self.config, self.config.position_embedding_type, {}
         if kind == "rope":
             turns = {name: turn(inputs_embeds, position_ids) for name, turn in self.rotary_emb.items()}
-        placed: dict[str, dict[str, Any]] = {}
+        placed: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {}
         for layer_type, mask in masks.items():
-            placed[layer_type] = given = {"attention_mask": mask}
-            if kind == "rope":
-                given["position_embeddings"] = turns.get(layer_type, turns.get("all"))
-            if kind not in BIASES:
-                continue
-            distances = find_distances(config, inputs_embeds, cache, layer_type)
+            given, table = {"position_embeddings": turns.get(layer_type, turns.get("all"))}, None
+            if kind in BIASES:
+                given["relative"] = distances = find_distances(config, inputs_embeds, cache, layer_type)
             if kind == "disentangled":
-                given["relative"] = (distances, *self.relative_embeddings(distances))
-            elif kind == "t5" and config.relative_attention_per_layer:
-                given["relative"] = distances
-            else:
-                bias = ScoreBias(distances, self.position_bias(distances, inputs_embeds.dtype, config.is_causal))
-                if config._attn_implementation == "flex_attention":
-                    given["relative"] = bias
-                else:
-                    given["attention_mask"] = fold_bias(mask, bias, config.is_causal)
+                table, buckets = self.relative_embeddings(distances)
+                given["relative"] = (distances, buckets)
+            elif kind in SHARED_BIASES and not (kind == "t5" and config.relative_attention_per_layer):
+                table = self.position_bias(distances, inputs_embeds.dtype, config.is_causal)
+                if config._attn_implementation != "flex_attention":
+                    mask = fold_bias(mask, ScoreBias(distances, table), config.is_causal)
+                    table = given["relative"] = None
+            placed[layer_type] = ((mask, table), given)
         return placed
 
     @merge_with_config_defaults
@@ -231,18 +227,23 @@ class WeftModel(WeftPreTrainedModel):
             kwargs["cross_mask"] = create_cross_mask(self.config, inputs_embeds, *encoder)
 
         placed = self.place(inputs_embeds, position_ids, cache, masks)
-        unplaced = {layer_type: {"attention_mask": mask} for layer_type, mask in masks.items()}
+        unplaced = {layer_type: ((mask,), {}) for layer_type, mask in masks.items()}
         without = self.config.layers_without_positions
         kwargs |= {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
         hidden_states = self.embed(inputs_embeds, position_ids, token_type_ids)
         for index, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
-            given = (unplaced if index in without else placed)[self.config.layer_types[index]]
-            hidden_states = layer(hidden_states, encoder_hidden_states, **given, **kwargs)
+            shared, given = (unplaced if index in without else placed)[self.config.layer_types[index]]
+            # a reentrant checkpoint passes gradients on to what it is given by position
+            hidden_states = layer(hidden_states, encoder_hidden_states, *shared, **given, **kwargs)
         return BaseModelOutputWithPast(self.norm(hidden_states), past_key_values if use_cache else None)
 
     def new_cache(self) -> Cache:
         """An empty cache of the kind that the stack fills."""
         return DynamicCache(config=self.config)
+
+
+class WeftEncoder(WeftModel):
+    """The stack that a decoder attends to, under a name of its own: it is not the base model that heads look for."""
 
 
 class WeftDecoder(WeftModel):
@@ -266,7 +267,7 @@ class WeftEncoderDecoderModel(WeftModel):
     https://huggingface.co/papers/1706.03762)."""
 
     def build(self, config: WeftConfig) -> None:
-        self.encoder = WeftModel(config.of_stack(is_decoder=False))
+        self.encoder = WeftEncoder(config.of_stack(is_decoder=False))
         self.decoder = WeftDecoder(config.of_stack(is_decoder=True))
 
     def get_input_embeddings(self) -> nn.Module:
@@ -357,8 +358,7 @@ class WeftHeadModel(WeftPreTrainedModel):
     def run_stack(self, inputs: tuple[Any, ...], **kwargs: Any) -> BaseModelOutputWithPast:
         """The stack without a cache of its own. `inputs` are input_ids, attention_mask, position_ids, token_type_ids,
         inputs_embeds, as in `WeftModel.forward`."""
-        names = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "inputs_embeds")
-        return self.model(**{**kwargs, **dict(zip(names, inputs)), "use_cache": False})
+        return self.model(**{**kwargs, **dict(zip(INPUT_NAMES, inputs)), "use_cache": False})
 
 
 class WeftLanguageModel(WeftHeadModel):
@@ -456,7 +456,7 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.get_logits(outputs.last_hidden_state[:, kept])
         loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
-        return modeling_outputs.CausalLMOutputWithPast(loss, logits, outputs.past_key_values, **captured(outputs))
+        return modeling_outputs.CausalLMOutputWithPast(loss, logits, **captured(outputs))
 
     @staticmethod
     def create_masks_for_generate(
@@ -510,8 +510,7 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         outputs = self.model(*inputs, decoder_position_ids=decoder_position_ids, **kwargs)
         logits = self.get_logits(outputs.last_hidden_state)
         loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
-        fields = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
-        return modeling_outputs.Seq2SeqLMOutput(loss=loss, logits=logits, **fields)
+        return modeling_outputs.Seq2SeqLMOutput(loss, logits, **captured(outputs))
 
 
 @dataclass
@@ -635,6 +634,7 @@ class WeftTaskModel(WeftHeadModel):
 
     _keys_to_ignore_on_load_unexpected = TASK_HEADS + LANGUAGE_MODEL_HEADS
     is_of_document = False  # whether the head is given one hidden state for each document
+    seq2seq_output_class = modeling_outputs.Seq2SeqSequenceClassifierOutput  # for tokens there is none
     head_name, head_width = "classifier", None  # of the output matrix; None: num_labels wide, with classifier_bias
 
     def build_head(self, config: WeftConfig) -> None:
@@ -650,15 +650,19 @@ class WeftTaskModel(WeftHeadModel):
 
     def read(
         self, inputs: tuple[Any, ...], **kwargs: Any
-    ) -> tuple[BaseModelOutputWithPast, torch.Tensor | None, torch.Tensor]:
-        """The outputs of the stack for these inputs (see `run_stack`), what `find_documents` says of them, and logits
+    ) -> tuple[BaseModelOutputWithPast, Any, torch.Tensor | None, torch.Tensor]:
+        """The outputs of the stack for these inputs (see `run_stack`), the attention mask of the states that the head
+        reads (a decoder's own, where it is given an input of its own), what `find_documents` says of them, and logits
         [batch, tokens, head_width] or [documents, head_width]."""
-        documents = find_documents(inputs[2], inputs[1], kwargs.get("past_key_values"))
+        own = tuple(kwargs.get("decoder_" + name) for name in INPUT_NAMES)
+        last = inputs if own[0] is None and own[-1] is None else own
+        documents = find_documents(last[2], last[1], kwargs.get("past_key_values"))
         outputs = self.run_stack(inputs, **kwargs)
         states = outputs.last_hidden_state
         if self.is_of_document:
-            states = self.pool_documents(states, inputs, documents)
-        return outputs, documents, getattr(self, self.head_name)(self.dropout(self.classifier_transform(states)))
+            states = self.pool_documents(states, last, documents)
+        logits = getattr(self, self.head_name)(self.dropout(self.classifier_transform(states)))
+        return outputs, last[1], documents, logits
 
     @can_return_tuple
     def forward(
@@ -673,9 +677,14 @@ class WeftTaskModel(WeftHeadModel):
     ) -> ModelOutput:
         """`labels` are as `get_loss` of the class says, which is also given `class_weights` and `label_smoothing`."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, _, logits = self.read(inputs, **kwargs)
+        outputs, *_, logits = self.read(inputs, **kwargs)
         loss = None if labels is None else self.get_loss(logits, labels, **kwargs)
-        return self.output_class(loss, logits, **captured(outputs))
+        return self.as_output(outputs, loss, logits)
+
+    def as_output(self, outputs: ModelOutput, *values: torch.Tensor | None) -> ModelOutput:
+        """Loss and logits with all that the stack returned, in the class that transformers has for one stack or two."""
+        kind = self.seq2seq_output_class if self.config.is_encoder_decoder else self.output_class
+        return kind(*values, **captured(outputs))
 
     def pool_documents(self, states: torch.Tensor, inputs: tuple[Any, ...], documents: Any) -> torch.Tensor:
         """What stands for each document, by the config's `classifier_pooling`: [documents, hidden_size], of packed rows
@@ -735,6 +744,8 @@ class WeftForQuestionAnswering(WeftTaskModel):
 
     head_name, head_width = "qa_outputs", 2
     loss_function = staticmethod(question_answering_loss)
+    output_class = modeling_outputs.QuestionAnsweringModelOutput
+    seq2seq_output_class = modeling_outputs.Seq2SeqQuestionAnsweringModelOutput
 
     @can_return_tuple
     def forward(
@@ -747,7 +758,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
         start_positions: torch.LongTensor | None = None,
         end_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> modeling_outputs.QuestionAnsweringModelOutput:
+    ) -> ModelOutput:
         """Args:
             start_positions, end_positions: [documents], where the answer's first and last token are: counted over the
                 row, padding included, or in packed rows from the document's first token. -100, and what is outside of
@@ -758,7 +769,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
         Raises: ValueError for positions that are not one for each document.
         """
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, documents, logits = self.read(inputs, **kwargs)
+        outputs, attention_mask, documents, logits = self.read(inputs, **kwargs)
         is_token = token_mask(attention_mask, logits.shape[1])
         if documents is not None:
             places = document_places(logits, attention_mask, documents)
@@ -771,7 +782,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
             for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
                 check_count(name, positions.numel(), len(logits), "document")
             loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
-        return modeling_outputs.QuestionAnsweringModelOutput(loss, start_logits, end_logits, **captured(outputs))
+        return self.as_output(outputs, loss, start_logits, end_logits)
 
 
 class WeftForMultipleChoice(WeftTaskModel):
@@ -779,6 +790,7 @@ class WeftForMultipleChoice(WeftTaskModel):
 
     is_of_document, head_name, head_width = True, "choice_score", 1
     loss_function = staticmethod(token_classification_loss)
+    output_class = modeling_outputs.MultipleChoiceModelOutput
 
     @can_return_tuple
     def forward(
@@ -791,7 +803,7 @@ class WeftForMultipleChoice(WeftTaskModel):
         labels: torch.LongTensor | None = None,
         choice_counts: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> modeling_outputs.MultipleChoiceModelOutput:
+    ) -> ModelOutput:
         """Args:
             input_ids: [examples, choices, tokens], and so what stands beside them (inputs_embeds: [examples, choices,
                 tokens, hidden_size]). A choice whose attention_mask is all 0 does not exist. Or, with choice_counts,
@@ -817,8 +829,10 @@ class WeftForMultipleChoice(WeftTaskModel):
                 for value in (input_ids, attention_mask, position_ids, token_type_ids)
             )
             inputs_embeds = None if inputs_embeds is None else inputs_embeds.flatten(0, 1)
+            of_decoder = [name for name, value in kwargs.items() if "decoder_" in name and torch.is_tensor(value)]
+            kwargs |= {name: kwargs[name].flatten(0, 1) for name in of_decoder}
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, _, logits = self.read(inputs, **kwargs)
+        outputs, attention_mask, _, logits = self.read(inputs, **kwargs)
         scores = logits[:, 0]
         if shape is not None and scores.shape[0] != shape[0] * shape[1]:
             raise ValueError(
@@ -845,7 +859,7 @@ class WeftForMultipleChoice(WeftTaskModel):
             check_count("labels", labels.numel(), len(logits), "example")
             self.check_choices(labels.to(logits.device).reshape(-1), exists)
             loss = self.loss_function(logits, labels, **kwargs)
-        return modeling_outputs.MultipleChoiceModelOutput(loss, logits, **captured(outputs))
+        return self.as_output(outputs, loss, logits)
 
     @staticmethod
     def check_choices(labels: torch.Tensor, exists: torch.Tensor) -> None:

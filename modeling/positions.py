@@ -81,7 +81,7 @@ def check_positions(position_ids: torch.Tensor, limit: int) -> torch.Tensor:
 
 class WeftRotaryEmbedding(nn.Module):
     """Cosines and sines of the rotation at each position (RoFormer, https://huggingface.co/papers/2104.09864), under
-    any scaling that transformers knows, by one set of `rope_parameters`.
+    any scaling that transformers knows, by one set of `rope_parameters` (None: the config has one only).
 
     transformers recognises such a module by its name and attributes and restores the two buffers after
     `from_pretrained`; `dynamic_rope_update` rewrites them for scalings that depend on the input's length."""
@@ -89,10 +89,10 @@ class WeftRotaryEmbedding(nn.Module):
     inv_freq: torch.Tensor
     original_inv_freq: torch.Tensor
 
-    def __init__(self, config: PreTrainedConfig, parameters: dict[str, Any]) -> None:
+    def __init__(self, config: PreTrainedConfig, parameters: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.config = copy.copy(config)
-        self.config.rope_parameters = parameters
+        self.config.rope_parameters = parameters = parameters or config.rope_parameters
         self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
         self.rope_type, self.interleaved = parameters["rope_type"], config.position_interleaved
         compute = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)

@@ -318,6 +318,29 @@ def test_a_row_of_only_padding_among_packed_rows_holds_no_document() -> None:
 
 
 @pytest.mark.parametrize("task", list(TASKS))
+def test_the_decoder_may_be_given_a_text_of_its_own(task: str) -> None:
+    """Of another length and with other padding than the encoder's; the head reads the decoder."""
+    model = make_task(task, is_encoder_decoder=True, decoder_start_token_id=1)
+    inputs = padded("right", tokens=16)
+    own = {f"decoder_{name}": value.flip(0)[:, -13:] for name, value in padded("left").items()}
+    if task == "choice":  # two examples of three
+        inputs, own = ({name: each.view(2, 3, -1) for name, each in one.items()} for one in (inputs, own))
+    with torch.no_grad():
+        found = list(model(**inputs, **own).values())[: 2 if task == "question" else 1]
+        for row in range(len(DOCUMENTS)):
+            pair = {"input_ids": DOCUMENTS[row], "decoder_input_ids": DOCUMENTS[-1 - row]}
+            if task == "choice":
+                pair = {name: each[None] for name, each in pair.items()}
+            alone = list(model(**pair).values())[: 2 if task == "question" else 1]
+            tokens = LENGTHS[-1 - row]
+            for logits, expected in zip(found, alone):
+                here = logits.flatten()[row, None, None] if task == "choice" else logits[None, row]
+                here = here[:, -tokens:] if task in ("token", "question") else here.view_as(expected)
+                torch.testing.assert_close(here, expected, **EXACT)
+        assert model(**inputs).keys() >= {"encoder_last_hidden_state"}, "the decoder reads the encoder's text then"
+
+
+@pytest.mark.parametrize("task", list(TASKS))
 def test_a_cached_prefix_counts_as_no_document(task: str) -> None:
     """Keys and values that stand before the text (as prefix tuning puts them there) give logits for the text alone."""
     model = make_task(task)
