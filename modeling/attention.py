@@ -55,8 +55,7 @@ def find_documents(
         attention_mask: [batch, tokens], 1 for tokens and 0 for padding, or None. A ready-made mask (4-D, or a dict)
             is obeyed as it is: no documents.
         past_key_values: nothing is looked for once it holds tokens.
-    Returns: ids [batch, tokens], or None where every row holds one document (not looked at while tracing).
-    """
+    Returns: ids [batch, tokens], or None where every row holds one document (not looked at while tracing)."""
     nothing_to_tell = position_ids is None or position_ids.shape[-1] == 1 or is_ready_made(attention_mask)
     if nothing_to_tell or _holds_tokens(past_key_values):
         return None
@@ -79,8 +78,7 @@ def document_places(hidden_states: torch.Tensor, attention_mask: Any, documents:
     and rows stay together. Of hidden_states [batch, tokens, anything] the shape is read; attention_mask is as in
     `find_documents`, and documents what that returned.
     Returns: indices [documents, longest document, or tokens where rows are not packed] into the batch's tokens, row
-        after row; -1 behind a document's last token.
-    """
+        after row; -1 behind a document's last token."""
     (batch_size, tokens), is_packed = hidden_states.shape[:2], documents is not None
     if documents is None:
         is_token = token_mask(attention_mask, tokens)
@@ -138,8 +136,7 @@ def create_masks(
         prefix_mask: bool [batch, tokens]; tokens that see each other in both directions in a causal model (prefix
             language model, https://huggingface.co/papers/1910.10683). Passed over once the cache holds tokens.
     Raises: ValueError for causal_rows or prefix_mask on flash attention, which has one direction for a whole batch, or
-        beside a mask that is ready-made.
-    """
+        beside a mask that is ready-made."""
     prefix_mask = None if _holds_tokens(past_key_values) else prefix_mask
     for name, value in (("causal_rows", causal_rows), ("prefix_mask", prefix_mask)):
         if value is not None and is_ready_made(attention_mask):
@@ -215,8 +212,7 @@ def create_cross_mask(
     """What a decoder's tokens, inputs_embeds [batch, tokens, anything], see of encoder_hidden_states [batch, encoder
     tokens, anything]: all that is no padding (by encoder_attention_mask, as in `create_masks`), in packed rows those of
     the document with the same number (ids of `find_documents` of both sides).
-    Raises: ValueError where only one side is packed, or both are on flash attention.
-    """
+    Raises: ValueError where only one side is packed, or both are on flash attention."""
     see_same_document = None
     if documents is not None or encoder_documents is not None:
         if documents is None or encoder_documents is None or "flash" in config._attn_implementation:
@@ -471,8 +467,7 @@ class WeftAttention(nn.Module):
             position_embeddings: cos and sin, each [batch, tokens, rotated_dim]; None: nothing is turned.
             table, relative: what the score bias is made of (see `_score_bias`); None: there is none.
             kwargs: for the backend; `is_causal` overrides the config's.
-        Returns: [batch, tokens, hidden_size], and the attention weights where the backend has them.
-        """
+        Returns: [batch, tokens, hidden_size], and the attention weights where the backend has them."""
         query = self._heads(self.q_norm, self.q_proj(hidden_states))
         if position_embeddings is not None:
             cos, sin = (table.unsqueeze(1) for table in position_embeddings)

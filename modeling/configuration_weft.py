@@ -126,8 +126,7 @@ class WeftConfig(PreTrainedConfig):
         use_cache: return keys and values, so that generation does not compute them again.
         pad_token_id: id of padding.
         bos_token_id: id that starts a document.
-        eos_token_id: id (or ids) that end a document.
-    """
+        eos_token_id: id (or ids) that end a document."""
 
     model_type = "weft"
     keys_to_ignore_at_inference = ["past_key_values"]

@@ -1,8 +1,7 @@
 """Losses that divide by the number of targets they are told of, so that how a batch is cut changes nothing.
 
 Those of classification take plain logits and serve models of any family. All return a scalar in float32 (float64 for
-float64 logits), 0 without any target.
-"""
+float64 logits), 0 without any target."""
 
 from typing import Any
 
@@ -29,8 +28,7 @@ def causal_lm_loss(
         num_items_in_batch: number of targets of the whole step, over all micro-batches and processes; the sum is
             divided by it. None: the mean over this call's targets.
         ignore_index: label of what is not a target.
-        shift_labels: [batch, tokens], targets already aligned with the logits; used instead of `labels`.
-    """
+        shift_labels: [batch, tokens], targets already aligned with the logits; used instead of `labels`."""
     if shift_labels is None:
         shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     logits, targets = logits.reshape(-1, vocab_size), shift_labels.reshape(-1)
@@ -54,8 +52,7 @@ def masked_lm_loss(
         num_items_in_batch: what the sum is divided by: the targets (or the weights) of the whole step. None: those of
             this call.
         loss_weights: [...], what each target counts; None: 1.
-        nats: [...], `target_nats` of logits and labels, where that was computed before.
-    """
+        nats: [...], `target_nats` of logits and labels, where that was computed before."""
     labels = labels.reshape(-1)
     if nats is None:
         nats = target_nats(logits.reshape(-1, vocab_size), labels, ignore_index)
@@ -128,8 +125,7 @@ def count_targets(
         problem_type: as in `find_problem_type`; None: class numbers.
         class_weights: [classes], as the loss takes them.
     Returns: a scalar, the number of labels (of several labels at once and of regression: of their entries) that are
-        targets, or of class numbers with class_weights the sum of their weights.
-    """
+        targets, or of class numbers with class_weights the sum of their weights."""
     if problem_type == "regression":
         return (~labels.isnan()).sum()
     is_target = labels != IGNORE_INDEX
@@ -159,8 +155,7 @@ def sequence_classification_loss(
             1 (`pos_weight` of PyTorch's binary_cross_entropy_with_logits).
         label_smoothing: share of each target that is spread over all classes; of several labels at once, over 0 and 1.
     Raises: ValueError for labels that are no class numbers where such are needed, and for class_weights or
-        label_smoothing of a regression.
-    """
+        label_smoothing of a regression."""
     problem_type = find_problem_type(problem_type, logits.shape[-1], labels)
     if problem_type == "single_label_classification":
         return token_classification_loss(logits, labels, num_items_in_batch, class_weights, label_smoothing)
@@ -194,8 +189,7 @@ def token_classification_loss(
         logits: [..., classes].
         labels: class numbers [...], -100 where there is no target; others are refused with a ValueError.
         num_items_in_batch, class_weights, label_smoothing: as in `sequence_classification_loss`. Smoothing gives every
-            class a share: it has no meaning where logits of choices that do not exist are the dtype's minimum.
-    """
+            class a share: it has no meaning where logits of choices that do not exist are the dtype's minimum."""
     if labels.is_floating_point():
         raise ValueError(
             f"The labels must be class numbers (torch.int64), but they are {labels.dtype}: give such, or set "
@@ -220,8 +214,7 @@ def question_answering_loss(
         start_positions, end_positions: [documents], the answer's first and last token. -100, and anything else that
             is outside of the tokens, is no target.
         num_items_in_batch: the number of answers of the whole step, which both sums are divided by. None: each by the
-            number of its own targets.
-    """
+            number of its own targets."""
     losses = []
     for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
         positions = positions.to(logits.device).reshape(-1)

@@ -204,8 +204,7 @@ class WeftModel(WeftPreTrainedModel):
             prefix_mask: bool [batch, tokens], the tokens of a causal batch that see each other in both directions.
             encoder_hidden_states, encoder_attention_mask, encoder_documents: what a decoder beside an encoder attends
                 to (see `create_cross_mask`).
-        Returns: last_hidden_state [batch, tokens, hidden_size], after the final norm.
-        """
+        Returns: last_hidden_state [batch, tokens, hidden_size], after the final norm."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
@@ -300,8 +299,7 @@ class WeftEncoderDecoderModel(WeftModel):
                 `decoder_start_token_id`, as in BART. Packed rows need position_ids on both sides, and as many documents
                 in each row.
             encoder_outputs: what the encoder returned before, instead of its input.
-        Returns: last_hidden_state of the decoder [batch, tokens, hidden_size], and the encoder's.
-        """
+        Returns: last_hidden_state of the decoder [batch, tokens, hidden_size], and the encoder's."""
         for name in ("is_causal", "causal_rows", "prefix_mask"):
             kwargs.pop(name, None)
         if decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -405,8 +403,7 @@ class WeftLanguageModel(WeftHeadModel):
         logits at i predict token i, which a model with `masked_next_token` predicts from the token before it (nothing
         stands before a document's first token, whose logits have no meaning then).
         Returns: the stack's outputs, the logits, and where labels were given the loss and, with `predict_from`, the
-            cross-entropy of each target.
-        """
+            cross-entropy of each target."""
         kwargs = {"is_causal": False, **kwargs}
         outputs = self.run_stack(inputs, **kwargs)
         hidden_states = outputs.last_hidden_state
@@ -447,8 +444,7 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
             labels: [batch, tokens], the input's own tokens, -100 where there is no target; the loss compares the
                 logits at i with the label at i + 1. With `shift_labels` (already aligned) they are not looked at.
             logits_to_keep: compute logits for the last so many tokens only (0: all), or at these indices [n].
-        Returns: loss and logits [batch, tokens kept, vocab_size].
-        """
+        Returns: loss and logits [batch, tokens kept, vocab_size]."""
         kwargs = {"is_causal": True, **kwargs}
         inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids}
@@ -501,8 +497,7 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         """Args:
             labels: [batch, tokens], what the decoder is to say; those at i belong to its logits at i, -100 where there
                 is no target. Without decoder_input_ids the decoder reads them shifted to the right.
-        Returns: loss and logits [batch, tokens, vocab_size].
-        """
+        Returns: loss and logits [batch, tokens, vocab_size]."""
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.model.shift_right(labels, decoder_attention_mask, decoder_position_ids)
         inputs = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs)
@@ -556,8 +551,7 @@ class WeftForMaskedLM(WeftLanguageModel):
                 predict_from, [n].
             predict_from: compute logits at these places only: indices [n] into the batch's tokens, row after row. They
                 are the places to predict from: with the config's `masked_next_token` the one before the masked token.
-        Returns: loss and logits [batch, tokens, vocab_size] or [n, vocab_size].
-        """
+        Returns: loss and logits [batch, tokens, vocab_size] or [n, vocab_size]."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
         outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
         return WeftMaskedLMOutput(loss=loss, logits=logits, **captured(outputs), target_nats=nats)
@@ -595,8 +589,7 @@ class WeftForPreTraining(WeftLanguageModel):
                 token of each row, padding apart, or of each document in packed rows, in order.
             num_pairs_in_batch: number of next-sentence targets of the whole step, which their sum is divided by.
         Returns: loss, the sum of both (or of those whose labels were given), and the logits of both.
-        Raises: ValueError where there are not as many next-sentence labels as documents.
-        """
+        Raises: ValueError where there are not as many next-sentence labels as documents."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
         outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
         hidden_states = outputs.last_hidden_state
@@ -766,8 +759,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
         Returns: loss (where both were given), start_logits and end_logits: [batch, tokens], or of packed rows
             [documents, tokens of the longest], all documents in order. They are the dtype's minimum at padding and
             behind a document's last token.
-        Raises: ValueError for positions that are not one for each document.
-        """
+        Raises: ValueError for positions that are not one for each document."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
         outputs, attention_mask, documents, logits = self.read(inputs, **kwargs)
         is_token = token_mask(attention_mask, logits.shape[1])
@@ -813,8 +805,7 @@ class WeftForMultipleChoice(WeftTaskModel):
             labels: [examples], the number of the right choice, -100 where there is no target.
         Returns: loss and logits [examples, most choices], the dtype's minimum for a choice that does not exist.
         Raises: ValueError for choices that are not as many as announced, or labels that are not one for each example or
-            name a choice that does not exist.
-        """
+            name a choice that does not exist."""
         shape = None
         if choice_counts is None:
             rows = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
