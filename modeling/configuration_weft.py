@@ -237,6 +237,8 @@ class WeftConfig(PreTrainedConfig):
         if self.is_encoder_decoder and self.num_decoder_layers is None:
             self.num_decoder_layers = self.num_hidden_layers
         self.layers_without_positions, self.pos_att_type = list(self.layers_without_positions), list(self.pos_att_type)
+        if self.position_embedding_type in ("alibi", "t5") or (self.qk_norm and self.qk_norm_over == "width"):
+            self.base_model_tp_plan = None  # these have something for all heads, of which a process would hold a share
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
 

@@ -144,7 +144,7 @@ class WeftModel(WeftPreTrainedModel):
             types = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
             hidden_states = hidden_states + self.token_type_embeddings(types)
         if self.position_embeddings is not None:
-            hidden_states = hidden_states + self.position_embeddings(position_ids)
+            hidden_states = hidden_states + self.position_embeddings(position_ids).to(hidden_states.dtype)
         return self.dropout(self.embedding_norm(hidden_states))
 
     def place(

@@ -77,6 +77,14 @@ def test_parallel_plans_name_modules_that_exist():
     assert {type(layer).__name__ for layer in model.model.layers} == set(model._no_split_modules)
 
 
+def test_heads_are_not_divided_where_something_is_for_all_of_them(tmp_path):
+    for fields in ({"position_embedding_type": "alibi"}, {"position_embedding_type": "t5"}, {"qk_norm_over": "width"}):
+        config = tiny_config(qk_norm=True, **fields)
+        assert config.base_model_tp_plan is None and tiny_config().base_model_tp_plan is not None
+        config.save_pretrained(tmp_path)
+        assert "tp_plan" not in (tmp_path / "config.json").read_text()
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_alone_lists_every_target_that_the_readme_names():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -52,6 +52,9 @@ class CausalTester:
     seq_length = 7
     num_choices = 4
     is_training = True
+    # What training and tensor parallelism are tested with; the mixins call it `causal_lm_class` in every role.
+    trained_head = "AutoModelForCausalLM"
+    role_arguments: dict[str, Any] = {}
 
     def __init__(
         self,
@@ -74,10 +77,11 @@ class CausalTester:
             "pad_token_id": 0,
             "bos_token_id": 1,
             "eos_token_id": 2,
+            **self.role_arguments,
             **config_arguments,
         }
         self.base_model_class = model_classes["AutoModel"]
-        self.causal_lm_class = model_classes.get("AutoModelForCausalLM")
+        self.causal_lm_class = model_classes[self.trained_head]
 
     def __getattr__(self, name: str) -> Any:
         """Sizes such as `vocab_size`, which the mixins read off the tester."""
@@ -95,15 +99,10 @@ class CausalTester:
         return self.get_config(), {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
-class CausalTests(
-    ModelTesterMixin,
-    GenerationTesterMixin,
-    PipelineTesterMixin,
-    TrainingTesterMixin,
-    test_tensor_parallel_mixin.TensorParallelTesterMixin,
-    test_fsdp_mixin.FSDPTesterMixin,
+class CommonTests(
+    ModelTesterMixin, PipelineTesterMixin, TrainingTesterMixin, test_tensor_parallel_mixin.TensorParallelTesterMixin
 ):
-    """All mixins; a test class adds `unittest.TestCase` and `make_tester`."""
+    """The mixins that every family has to pass; a test class adds `unittest.TestCase` and `make_tester`."""
 
     model_tester = None
     all_model_classes = ()
@@ -111,6 +110,8 @@ class CausalTests(
     test_can_init_all_missing_weights_before_2023 = True
     # The smallest share is below that of the embeddings, which offloading cannot cut.
     model_split_percents = [0.5, 0.7, 0.8]
+    # The pipeline for the head that is trained.
+    pipeline_task = "text-generation"
 
     def make_tester(self) -> CausalTester:
         raise NotImplementedError
@@ -120,9 +121,13 @@ class CausalTests(
         self.all_model_classes = tuple(self.model_tester.model_classes.values())
         self.pipeline_model_mapping = {
             "feature-extraction": self.model_tester.base_model_class,
-            "text-generation": self.model_tester.causal_lm_class,
+            self.pipeline_task: self.model_tester.causal_lm_class,
         }
         self._torch_compile_train_cls = self.model_tester.causal_lm_class
 
     def test_config(self) -> None:
         ConfigTester(self, config_class=self.model_tester.config_class).run_common_tests()
+
+
+class CausalTests(CommonTests, GenerationTesterMixin, test_fsdp_mixin.FSDPTesterMixin):
+    """All mixins. Those of FSDP start from AutoModelForCausalLM and know no other class."""

@@ -4,6 +4,7 @@ import unittest
 
 import transformers
 from causal_tests import CausalTester, CausalTests, one_sliding_layer
+from encoder_decoder_tests import EncoderDecoderTester, EncoderDecoderTests
 from encoder_tests import EncoderTester, EncoderTests
 
 
@@ -53,3 +54,17 @@ class BertModelTest(EncoderTests, unittest.TestCase):
     def make_tester(self) -> EncoderTester:
         classes = classes_of("Bert", "PreTraining", *ENCODER_TASKS)
         return EncoderTester(classes, transformers.BertConfig, type_vocab_size=2, tie_word_embeddings=True)
+
+
+class BartModelTest(EncoderDecoderTests, unittest.TestCase):
+    """The encoder-decoder."""
+
+    # What is to be classified is found by its token ids.
+    test_inputs_embeds = None
+
+    def make_tester(self) -> EncoderDecoderTester:
+        classes = classes_of("Bart", "SequenceClassification", "QuestionAnswering")
+        classes["AutoModelForSeq2SeqLM"] = transformers.BartForConditionalGeneration
+        sizes = {"num_key_value_heads": 4, "decoder_attention_heads": 4, "encoder_layers": 2, "decoder_layers": 2}
+        sizes |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "forced_eos_token_id": None}
+        return EncoderDecoderTester(classes, transformers.BartConfig, tie_word_embeddings=True, **sizes)
