@@ -241,6 +241,9 @@ class WeftConfig(PreTrainedConfig):
             self.base_model_tp_plan = None  # these have something for all heads, of which a process would hold a share
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
+        by_type = self.rope_parameters_by_layer_type()
+        if "all" not in by_type:
+            self.rope_parameters = by_type  # some versions of transformers put defaults for all beside them
 
     def of_stack(self, is_decoder: bool) -> "WeftConfig":
         """The config of one of the two stacks of an encoder-decoder."""

@@ -1,5 +1,6 @@
 """What a family of models is to Weft: a table of config fields and one of weights, read in both directions."""
 
+import copy
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -139,7 +140,7 @@ class Family:
                 f"this {self.model_type} checkpoint cannot be expressed in Weft: {'; '.join(in_the_way)}."
             )
         table = {name: there for name, there in self.table().items() if hasattr(stock, there)}
-        given = {name: getattr(stock, there) for name, there in table.items()}
+        given = {name: copy.deepcopy(getattr(stock, there)) for name, there in table.items()}  # configs change dicts
         given |= {**self.config, **self.heads[head].config, **self.to_weft(stock)}
         if head in ("sequence", "tokens"):
             given |= {name: getattr(stock, name) for name in LABELS}
@@ -157,7 +158,7 @@ class Family:
         """
         self._check_head(head)
         given = {name: value[0] if isinstance(value, tuple) else value for name, value in self.requires.items()}
-        given |= {there: getattr(config, name) for name, there in self.table().items()}
+        given |= {there: copy.deepcopy(getattr(config, name)) for name, there in self.table().items()}
         given |= self.to_stock(config)
         if head in ("sequence", "tokens"):
             given |= {name: getattr(config, name) for name in LABELS}
