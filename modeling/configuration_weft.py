@@ -40,6 +40,18 @@ SIZES += ("relative_attention_num_buckets", "relative_attention_max_distance")
 LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(("type_vocab_size", "position_offset", "position_buckets"), 0)
 POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale")
 POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping")
+# how tensor parallelism divides a stack
+TP_PLAN = {
+    "layers.*.self_attn.q_proj": "colwise",
+    "layers.*.self_attn.k_proj": "colwise",
+    "layers.*.self_attn.v_proj": "colwise",
+    "layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
+    "layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
+    "layers.*.self_attn.o_proj": "rowwise",
+    "layers.*.mlp.gate_proj": "colwise",
+    "layers.*.mlp.up_proj": "colwise",
+    "layers.*.mlp.down_proj": "rowwise",
+}
 
 
 @strict
@@ -131,17 +143,6 @@ class WeftConfig(PreTrainedConfig):
     model_type = "weft"
     keys_to_ignore_at_inference = ["past_key_values"]
 
-    base_model_tp_plan = {
-        "layers.*.self_attn.q_proj": "colwise",
-        "layers.*.self_attn.k_proj": "colwise",
-        "layers.*.self_attn.v_proj": "colwise",
-        "layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
-        "layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
-        "layers.*.self_attn.o_proj": "rowwise",
-        "layers.*.mlp.gate_proj": "colwise",
-        "layers.*.mlp.up_proj": "colwise",
-        "layers.*.mlp.down_proj": "rowwise",
-    }
     base_model_pp_plan = {
         "embed_tokens": (["input_ids"], ["inputs_embeds"]),
         "layers": (["hidden_states", "attention_mask"], ["hidden_states"]),
@@ -237,13 +238,20 @@ class WeftConfig(PreTrainedConfig):
         if self.is_encoder_decoder and self.num_decoder_layers is None:
             self.num_decoder_layers = self.num_hidden_layers
         self.layers_without_positions, self.pos_att_type = list(self.layers_without_positions), list(self.pos_att_type)
-        if self.position_embedding_type in ("alibi", "t5") or (self.qk_norm and self.qk_norm_over == "width"):
-            self.base_model_tp_plan = None  # these have something for all heads, of which a process would hold a share
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
         by_type = self.rope_parameters_by_layer_type()
         if "all" not in by_type:
             self.rope_parameters = by_type  # some versions of transformers put defaults for all beside them
+
+    @property
+    def base_model_tp_plan(self) -> dict[str, str] | None:
+        """How tensor parallelism divides the model: not at all, where all heads share a bias or a norm."""
+        if self.position_embedding_type in ("alibi", "t5") or (self.qk_norm and self.qk_norm_over == "width"):
+            return None
+        plan = {name: how for name, how in TP_PLAN.items() if self.mlp_gated or "gate_proj" not in name}
+        stacks = ("encoder.", "decoder.") if self.is_encoder_decoder else ("",)
+        return {stack + name: how for stack in stacks for name, how in plan.items()}
 
     def of_stack(self, is_decoder: bool) -> "WeftConfig":
         """The config of one of the two stacks of an encoder-decoder."""

@@ -67,8 +67,9 @@ def test_machines_that_would_resume_from_different_steps_are_refused(monkeypatch
         launch.check_same_checkpoint("runs/a/checkpoint-5")
 
 
-def test_parallel_plans_name_modules_that_exist():
-    model = WeftForCausalLM(tiny_config(qk_norm=True))
+@pytest.mark.parametrize("mlp_gated", [True, False])
+def test_parallel_plans_name_modules_that_exist(mlp_gated):
+    model = WeftForCausalLM(tiny_config(qk_norm=True, mlp_gated=mlp_gated))
     names = {re.sub(r"\.\d+\.", ".*.", name) for name, _ in model.model.named_modules()}
     assert set(model.config.base_model_tp_plan) <= names
     assert {f"layers.*.self_attn.{name}_proj" for name in "qkvo"} <= set(model.config.base_model_tp_plan)

@@ -29,6 +29,8 @@ MODERN_BERT = {
     "embedding_norm": True,
     "rope_parameters": {"sliding_attention": ONE_FOR_EACH, "full_attention": {**ONE_FOR_EACH, "rope_theta": 160000.0}},
 }
+# What starts processes, a minute each.
+DISTRIBUTED = ("test_tp_forward", "test_tp_backward", "test_tp_generation", "test_fsdp2", "test_hsdp")
 
 
 def weft_case(tests: type, is_sliding: bool = False, **arguments: Any) -> type[unittest.TestCase]:
@@ -51,7 +53,7 @@ def weft_case(tests: type, is_sliding: bool = False, **arguments: Any) -> type[u
     left_out: tuple[str, ...] = ()
     if arguments.get("position_embedding_type", "rope") != "rope":
         # rope_parameters are there, but not read; processes share the work as they do without, or not at all (biases)
-        left_out = ("test_model_rope_scaling", "test_tp_", "test_fsdp", "test_hsdp")
+        left_out = ("test_model_rope_scaling", *DISTRIBUTED)
     elif "rope_parameters" in arguments:  # asks for one module with buffers of every set; Weft has one for each set
         left_out = ("test_model_rope_scaling_frequencies",)
     for name in dir(WeftTest):
