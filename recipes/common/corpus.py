@@ -93,7 +93,10 @@ class Corpus:
     @property
     def has_boundaries(self) -> bool:
         """Whether it is known where words and sentences begin."""
-        return (self.folder / f"{BOUNDARIES[0]}.bits").is_file()
+        is_mapped = (
+            "_boundaries" in self.__dict__
+        )  # a block of a stream may be gone from the disk while it is still read
+        return is_mapped or (self.folder / f"{BOUNDARIES[0]}.bits").is_file()
 
     @cached_property
     def _boundaries(self) -> dict[str, np.ndarray]:
