@@ -4,7 +4,6 @@ import torch
 from causal_tests import CausalTester, CommonTests
 from tests.test_modeling_common import GenerationTesterMixin, ids_tensor
 from transformers import PreTrainedConfig
-from transformers.testing_utils import torch_device
 
 
 class EncoderDecoderTester(CausalTester):
@@ -20,7 +19,7 @@ class EncoderDecoderTester(CausalTester):
         inputs["input_ids"] = inputs["input_ids"].clamp(min=3)
         inputs["input_ids"][:, -1] = self.eos_token_id
         decoder_input_ids = ids_tensor([self.batch_size, self.seq_length], self.vocab_size).clamp(min=3)
-        decoder_mask = torch.ones_like(decoder_input_ids).tril().flip(0).to(torch_device)
+        decoder_mask = torch.ones_like(decoder_input_ids)  # generation goes on behind it, so there is no padding
         return config, {**inputs, "decoder_input_ids": decoder_input_ids, "decoder_attention_mask": decoder_mask}
 
 
