@@ -17,11 +17,11 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from weft import WeftConfig
 from weft.interop import InteropError, families, find_family, find_head, weft_class
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
-from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.common.errors import RecipeError, first_line, run_command
 from weft.recipes.common.files import new_folder
+from weft.recipes.common.models import UNLOADABLE
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "source.spm")
-UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError)
 
 
 def main() -> None:
@@ -110,7 +110,7 @@ def _load_config(checkpoint: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(checkpoint)
     except UNLOADABLE as error:
-        raise RecipeError(f"{checkpoint!r} cannot be loaded: {_reason(error)}") from error
+        raise RecipeError(f"{checkpoint!r} cannot be loaded: {first_line(error)}") from error
 
 
 def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> PreTrainedModel:
@@ -120,7 +120,7 @@ def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> PreTrain
             checkpoint, dtype="auto", attn_implementation="eager", use_safetensors=True
         ).eval()
     except UNLOADABLE as error:
-        raise RecipeError(f"{checkpoint!r} cannot be loaded: {_reason(error)}") from error
+        raise RecipeError(f"{checkpoint!r} cannot be loaded: {first_line(error)}") from error
 
 
 def _load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase | None:
@@ -130,10 +130,6 @@ def _load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase | None:
     with contextlib.suppress(*UNLOADABLE):
         return AutoTokenizer.from_pretrained(checkpoint)
     return None
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, set_seed
 
 from weft.recipes.common.arguments import parse_arguments
-from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.common.errors import RecipeError, first_line, run_command
 from weft.recipes.common.generation import generate_texts, start_ids
 
 
@@ -50,12 +50,12 @@ def main() -> None:
         tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(f"model {arguments.model!r} cannot be loaded: {reason}") from error
     try:
         model = model.to(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(f"device {arguments.device!r} cannot be used: {reason}") from error
     set_seed(arguments.seed)
     options = _generation_options(arguments)

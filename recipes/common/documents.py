@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import zstandard
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 
 if TYPE_CHECKING:  # it takes long to import, and only data sets need it
     import datasets
@@ -95,7 +95,7 @@ def open_dataset(name: str, config_name: str | None, split: str) -> "datasets.It
     try:
         return datasets.load_dataset(name, config_name, split=split, streaming=True)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(f"data set {name!r} (split {split!r}) cannot be loaded ({reason}).") from error
 
 
@@ -120,7 +120,7 @@ def read_examples(
         except StopIteration:
             return
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise RecipeError(f"data set {name!r} cannot be read after {row} examples ({reason}).") from error
         yield _text_of(example, text_column, f"data set {name!r}, example {row}")
         row += 1
@@ -229,7 +229,7 @@ def _read_parquet(path: Path, text_column: str) -> Iterator[str]:
     try:
         table = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise RecipeError(f"{path} is not a parquet file ({str(error).splitlines()[0]}).") from error
+        raise RecipeError(f"{path} is not a parquet file ({first_line(error)}).") from error
     names = table.schema_arrow.names
     if text_column not in names:
         _text_of(dict.fromkeys(names), text_column, str(path))
@@ -240,7 +240,7 @@ def _read_parquet(path: Path, text_column: str) -> Iterator[str]:
         except StopIteration:
             return
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise RecipeError(f"{path} is broken after row {row} ({reason}): write it again.") from error
         for text in texts:
             yield _text_of({text_column: text}, text_column, f"{path}, row {row}")

@@ -9,6 +9,11 @@ class RecipeError(Exception):
     """Something a user asked for cannot be done; the message says what was given, what is allowed and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in one line: its first, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def run_command(command: Callable[[], None]) -> None:
     """Run a recipe's main function; a RecipeError ends the process with its sentence and status 2."""
     try:

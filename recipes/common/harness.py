@@ -14,7 +14,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.scoring import Scorer
 from weft.recipes.common.scoring_models import load_model
 
@@ -114,7 +114,7 @@ def run_harness(
             model, tasks=list(tasks), task_manager=manager, num_fewshot=num_fewshot, limit=limit, log_samples=False
         )
     except (OSError, ConnectionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(f"lm_eval cannot load the data of {', '.join(tasks)}: {reason}") from error
     return {
         task: {name: value for name, value in metrics.items() if isinstance(value, int | float)}

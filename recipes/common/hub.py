@@ -7,7 +7,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 
 # What a reader of the published model needs; optimizer states, logs, pickles and texts of the data stay at home.
 PUBLISHED = ("*.safetensors", "*.json", "*.py", "README.md", "*.png", "*.model", "*.txt", "*.jinja")
@@ -55,7 +55,7 @@ def publish(folder: Path, name: str, revisions: bool = False, private: bool = Fa
             _upload(api, checkpoint, repository.repo_id, branch, f"Checkpoint of {branch.replace('-', ' ')}")
         _upload(api, folder, repository.repo_id, None, "Publish the trained model")
     except Exception as error:  # whatever went wrong on the way, the run is whole and can be published later
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise RecipeError(
             f"{name} could not be published: {reason}. The run is whole in {folder}: try again with "
             f"`python recipes/publish.py {folder} {name}`."

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 
 # Width, depth and heads; everything else is WeftConfig's default.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -22,6 +23,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 VOCABULARY_UNIT = 64  # matrices with a multiple of it are multiplied faster; ids beyond the tokenizer's never occur
+
+# What transformers raises for a checkpoint that is missing, broken, or of a kind that it does not know.
+UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError)
 
 # What may be changed on a model that exists: nothing that its weights depend on.
 CHANGEABLE_FIELDS = ("attention_dropout", "hidden_dropout", "max_position_embeddings", "rope_parameters")
@@ -149,7 +153,7 @@ def _existing_config(
         content, _ = PreTrainedConfig.get_config_dict(name)
         own = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
     if content.get("model_type") != WeftConfig.model_type:
         raise RecipeError(
             f"model {name!r} is of type {content.get('model_type')!r}: only Weft models can be trained further here."

@@ -12,7 +12,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.scoring import SCORINGS
 from weft.tokenizer.roles import for_role
 
@@ -48,7 +48,7 @@ def load_model(
             name, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(f"model {name!r} cannot be loaded: {reason}") from error
     if info["missing_keys"]:
         raise RecipeError(
@@ -58,7 +58,7 @@ def load_model(
     try:
         model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(f"device {device!r} cannot be used: {reason}") from error
     if chosen == "causal" and not _is_causal(model):
         raise RecipeError(

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from weft.recipes.common.documents import BROKEN_COMPRESSION, check_file, file_format, read_lines
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 
@@ -74,7 +74,7 @@ def read_hub_records(name: str, config_name: str | None, split: str) -> list[Rec
     try:
         dataset = datasets.load_dataset(name, config_name, split=split)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(
             f"data set {name!r} (split {split!r}) cannot be loaded ({reason}): check its name and the network, or give "
             "local files."
@@ -207,7 +207,7 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not a whole parquet file ({str(error).splitlines()[0]}).") from error
+        raise RecipeError(f"{path} is not a whole parquet file ({first_line(error)}).") from error
     for number, values in enumerate(rows):
         yield Record(values, f"{path}, row {number}")
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from weft.recipes.common.boundaries import get_segmenter, sentence_starts, word_starts
 from weft.recipes.common.data_arguments import DataArguments
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.script_report import ScriptReport
 
 BATCH_CHARACTERS = 1 << 20
@@ -50,7 +50,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(f"tokenizer {name!r} cannot be loaded ({reason}).") from error
     if not tokenizer.is_fast:
         raise RecipeError(f"tokenizer {name!r} has no fast version (tokenizer.json): convert it.")

@@ -9,14 +9,13 @@ from typing import Any
 import regex
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.finetuning.arguments import StartArguments
 from weft.recipes.common.finetuning.kind import Kind
-from weft.recipes.common.models import CHANGEABLE_FIELDS, ModelArguments, make_config
+from weft.recipes.common.models import CHANGEABLE_FIELDS, UNLOADABLE, ModelArguments, make_config
 from weft.recipes.common.tokenising import load_tokenizer
 from weft.tokenizer.roles import for_role
 from weft.tokenizer.train import train_tokenizer
@@ -25,7 +24,6 @@ DEFAULT_LENGTH, SAMPLE_TEXTS = 512, 1000
 # What a Weft model gets for fine-tuning unless told otherwise: few examples, seen several times.
 DROPOUT = {"hidden_dropout": 0.1, "classifier_dropout": 0.1}
 CHANGEABLE = (*CHANGEABLE_FIELDS, "classifier_pooling", "classifier_dropout")
-UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError)
 
 
 @dataclass
@@ -90,7 +88,7 @@ class Start:
                     **options,
                 )
         except UNLOADABLE as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise RecipeError(f"model {name or 'of this shape'!r} cannot be made: {reason}") from error
         new = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
         prefix = f"{model.base_model_prefix}." if self.kind.has_own_head else ""
@@ -248,7 +246,7 @@ def _load_config(arguments: StartArguments, name: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
     except UNLOADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(f"model {name!r} cannot be loaded: {reason}") from error
 
 

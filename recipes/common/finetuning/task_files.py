@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from weft.recipes.common.documents import COMPRESSIONS
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.finetuning.arguments import FileArguments
 from weft.recipes.common.finetuning.splits import split_off
 from weft.recipes.common.tables import Record, read_hub_records
@@ -132,7 +132,7 @@ def _hub_splits(name: str, config_name: str | None) -> dict[str, str]:
     try:
         names = datasets.get_dataset_split_names(name, config_name)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(
             f"data set {name!r} cannot be loaded ({reason}): check its name and the network, or give local files."
         ) from error

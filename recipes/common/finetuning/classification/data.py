@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
 from weft.recipes.common.finetuning.classification.columns import Columns, find_columns, has_labels
 from weft.recipes.common.finetuning.classification.docstring_areas import docstring_records
@@ -122,7 +122,7 @@ def _read_hub(arguments: ClassificationArguments) -> dict[str, list[Record]]:
     try:
         there = datasets.get_dataset_split_names(name, config)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(
             f"data set {name!r} cannot be loaded ({reason}): check its name, dataset_config_name and the network."
         ) from error
