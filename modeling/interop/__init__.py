@@ -7,14 +7,14 @@ from weft.interop.family import HEADS, Family, InteropError, find_head, weft_cla
 
 __all__ = ["HEADS", "Family", "InteropError", "families", "find_family", "find_head", "weft_class"]
 
-_HELPERS = ("family", "weights", "convert")
+_NOT_FAMILIES = ("convert", "family", "heads", "weights")
 
 
 def families() -> dict[str, Family]:
     """Every family by its `model_type`; each is a file of this package."""
     found = {}
     for entry in pkgutil.iter_modules(__path__):
-        if entry.name not in _HELPERS:
+        if entry.name not in _NOT_FAMILIES:
             family = importlib.import_module(f"{__name__}.{entry.name}").FAMILY
             found[family.model_type] = family
     return found

@@ -1,7 +1,8 @@
 """BLOOM (https://huggingface.co/papers/2211.05100)."""
 
-from weft.interop.family import Family, Head
-from weft.interop.weights import HEADS, module, modules
+from weft.interop.family import Family
+from weft.interop.heads import DECODER_HEADS
+from weft.interop.weights import BY_HEAD, QKV, module
 
 FAMILY = Family(
     model_type="bloom",
@@ -28,20 +29,12 @@ FAMILY = Family(
         *module("word_embeddings", "embed_tokens"),
         *module("word_embeddings_layernorm", "embedding_norm"),
         *module("h.{i}.input_layernorm", "layers.{i}.input_layernorm"),
-        *module(
-            "h.{i}.self_attention.query_key_value", [f"layers.{{i}}.self_attn.{name}_proj" for name in "qkv"], HEADS
-        ),
+        *module("h.{i}.self_attention.query_key_value", QKV, BY_HEAD),
         *module("h.{i}.self_attention.dense", "layers.{i}.self_attn.o_proj"),
         *module("h.{i}.post_attention_layernorm", "layers.{i}.post_attention_layernorm"),
         *module("h.{i}.mlp.dense_h_to_4h", "layers.{i}.mlp.up_proj"),
         *module("h.{i}.mlp.dense_4h_to_h", "layers.{i}.mlp.down_proj"),
         *module("ln_f", "norm"),
     ],
-    heads={
-        "base": Head(),
-        "causal": Head(modules("lm_head")),
-        "sequence": Head(modules("score"), {"classifier_bias": False, "classifier_pooling": "last"}),
-        "tokens": Head(modules("classifier")),
-        "question": Head(modules("qa_outputs")),
-    },
+    heads=DECODER_HEADS,
 )

@@ -6,9 +6,10 @@ import torch
 from transformers import PreTrainedConfig
 
 from weft import WeftConfig
-from weft.interop.family import Family, Head
+from weft.interop.family import Family
+from weft.interop.heads import GENERIC_HEADS
 from weft.interop.llama import FIELDS, GATED_LAYER, OUTSIDE, SAME
-from weft.interop.weights import module, modules
+from weft.interop.weights import module
 
 SANDWICH = [
     *module("layers.{i}.input_layernorm"),
@@ -16,7 +17,6 @@ SANDWICH = [
     *module("layers.{i}.pre_feedforward_layernorm", "layers.{i}.post_attention_layernorm"),
     *module("layers.{i}.post_feedforward_layernorm", "layers.{i}.mlp_output_norm"),
 ]
-SCORE = Head(modules("score"), {"classifier_bias": False, "classifier_pooling": "last"})
 
 
 def to_weft(stock: PreTrainedConfig) -> dict[str, Any]:
@@ -49,10 +49,5 @@ FAMILY = Family(
     to_weft=to_weft,
     to_stock=to_stock,
     weights=[*OUTSIDE, *GATED_LAYER, *SANDWICH],
-    heads={
-        "base": Head(),
-        "causal": Head(modules("lm_head")),
-        "sequence": SCORE,
-        "tokens": Head(module("score", "classifier")),
-    },
+    heads=GENERIC_HEADS,
 )

@@ -3,14 +3,13 @@
 import dataclasses
 
 from weft.interop import gemma2
-from weft.interop.family import Head
+from weft.interop.heads import GENERIC_HEADS
 from weft.interop.qwen3 import HEAD_NORMS
-from weft.interop.weights import modules
 
 FAMILY = dataclasses.replace(
     gemma2.FAMILY,
     model_type="gemma3_text",
     config={**gemma2.FAMILY.config, "qk_norm": True},
     weights=[*gemma2.FAMILY.weights, *HEAD_NORMS],
-    heads={"base": Head(), "causal": Head(modules("lm_head")), "sequence": gemma2.SCORE},
+    heads={name: head for name, head in GENERIC_HEADS.items() if name != "tokens"},  # transformers has no such class
 )

@@ -1,7 +1,8 @@
 """GPT-2 (https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)."""
 
-from weft.interop.family import Family, Head
-from weft.interop.weights import COLUMNS, module, modules
+from weft.interop.family import Family
+from weft.interop.heads import DECODER_HEADS
+from weft.interop.weights import COLUMNS, QKV, module
 
 FAMILY = Family(
     model_type="gpt2",
@@ -34,19 +35,13 @@ FAMILY = Family(
         *module("wte", "embed_tokens"),
         *module("wpe", "position_embeddings"),
         *module("h.{i}.ln_1", "layers.{i}.input_layernorm"),
-        *module("h.{i}.attn.c_attn", [f"layers.{{i}}.self_attn.{name}_proj" for name in "qkv"], COLUMNS),
+        *module("h.{i}.attn.c_attn", QKV, COLUMNS),
         *module("h.{i}.attn.c_proj", "layers.{i}.self_attn.o_proj", COLUMNS),
         *module("h.{i}.ln_2", "layers.{i}.post_attention_layernorm"),
         *module("h.{i}.mlp.c_fc", "layers.{i}.mlp.up_proj", COLUMNS),
         *module("h.{i}.mlp.c_proj", "layers.{i}.mlp.down_proj", COLUMNS),
         *module("ln_f", "norm"),
     ],
-    heads={
-        "base": Head(),
-        "causal": Head(modules("lm_head")),
-        "sequence": Head(modules("score"), {"classifier_bias": False, "classifier_pooling": "last"}),
-        "tokens": Head(modules("classifier")),
-        "question": Head(modules("qa_outputs")),
-    },
+    heads=DECODER_HEADS,
     ignored=[r"\.attn\.(bias|masked_bias)$"],
 )

@@ -1,7 +1,8 @@
 """GPT-NeoX and Pythia (https://huggingface.co/papers/2204.06745)."""
 
 from weft.interop.family import COMMON, Family, Head
-from weft.interop.weights import HEADS, module, modules
+from weft.interop.heads import DECODER_HEADS
+from weft.interop.weights import BY_HEAD, QKV, module, modules
 
 FAMILY = Family(
     model_type="gpt_neox",
@@ -13,20 +14,12 @@ FAMILY = Family(
         *module("embed_in", "embed_tokens"),
         *module("layers.{i}.input_layernorm"),
         *module("layers.{i}.post_attention_layernorm"),
-        *module(
-            "layers.{i}.attention.query_key_value", [f"layers.{{i}}.self_attn.{name}_proj" for name in "qkv"], HEADS
-        ),
+        *module("layers.{i}.attention.query_key_value", QKV, BY_HEAD),
         *module("layers.{i}.attention.dense", "layers.{i}.self_attn.o_proj"),
         *module("layers.{i}.mlp.dense_h_to_4h", "layers.{i}.mlp.up_proj"),
         *module("layers.{i}.mlp.dense_4h_to_h", "layers.{i}.mlp.down_proj"),
         *module("final_layer_norm", "norm"),
     ],
-    heads={
-        "base": Head(),
-        "causal": Head([*modules("lm_head"), *module("embed_out", "lm_head")]),
-        "sequence": Head(modules("score"), {"classifier_bias": False, "classifier_pooling": "last"}),
-        "tokens": Head(modules("classifier")),
-        "question": Head(modules("qa_outputs")),
-    },
+    heads={**DECODER_HEADS, "causal": Head([*modules("lm_head"), *module("embed_out", "lm_head")])},
     ignored=[r"\.attention\.(bias|masked_bias)$", r"inv_freq$"],
 )

@@ -1,7 +1,8 @@
 """Llama (https://huggingface.co/papers/2302.13971), of any size and rotary scaling: Weft's default without QK-norm."""
 
-from weft.interop.family import COMMON, Family, Head
-from weft.interop.weights import module, modules
+from weft.interop.family import COMMON, Family
+from weft.interop.heads import GENERIC_HEADS
+from weft.interop.weights import modules
 
 GATED_LAYER = modules(
     *(f"layers.{{i}}.self_attn.{name}_proj" for name in "qkvo"),
@@ -11,14 +12,6 @@ PRE_NORMS = modules("layers.{i}.input_layernorm", "layers.{i}.post_attention_lay
 OUTSIDE = modules("embed_tokens", "norm")
 SAME = (*COMMON, "num_key_value_heads", "head_dim", "hidden_act", "attention_bias", "attention_dropout")
 FIELDS = {"norm_eps": "rms_norm_eps"}
-# Heads that transformers makes in the same way for every decoder
-DECODER_HEADS = {
-    "base": Head(),
-    "causal": Head(modules("lm_head")),
-    "sequence": Head(modules("score"), {"classifier_bias": False, "classifier_pooling": "last"}),
-    "tokens": Head(module("score", "classifier")),
-}
-# The question-answering class of Llama's kind calls its body so
 FAMILY = Family(
     model_type="llama",
     same=(*SAME, "mlp_bias", "rope_parameters"),
@@ -26,5 +19,5 @@ FAMILY = Family(
     config={"qk_norm": False},
     requires={"pretraining_tp": 1},
     weights=[*OUTSIDE, *GATED_LAYER, *PRE_NORMS],
-    heads=DECODER_HEADS,
+    heads=GENERIC_HEADS,
 )

@@ -5,7 +5,8 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from weft.interop.family import Family
-from weft.interop.llama import DECODER_HEADS, FIELDS, GATED_LAYER, OUTSIDE, PRE_NORMS, SAME
+from weft.interop.heads import GENERIC_HEADS
+from weft.interop.llama import FIELDS, GATED_LAYER, OUTSIDE, PRE_NORMS, SAME
 
 
 def _layer_types(stock: PreTrainedConfig) -> dict[str, Any]:
@@ -20,5 +21,5 @@ FAMILY = Family(
     config={"qk_norm": False},
     to_weft=_layer_types,
     weights=[*OUTSIDE, *GATED_LAYER, *PRE_NORMS],
-    heads=DECODER_HEADS,
+    heads=GENERIC_HEADS,
 )

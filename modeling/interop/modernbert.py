@@ -5,7 +5,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from weft.interop.family import COMMON, Family, Head, InteropError
-from weft.interop.weights import module
+from weft.interop.weights import QKV, module
 
 
 def _to_weft(stock: PreTrainedConfig) -> dict[str, Any]:
@@ -58,7 +58,7 @@ FAMILY = Family(
         *module("embeddings.tok_embeddings", "embed_tokens"),
         *module("embeddings.norm", "embedding_norm"),
         *module("layers.{i}.attn_norm", "layers.{i}.input_layernorm"),
-        *module("layers.{i}.attn.Wqkv", [f"layers.{{i}}.self_attn.{name}_proj" for name in "qkv"]),
+        *module("layers.{i}.attn.Wqkv", QKV),
         *module("layers.{i}.attn.Wo", "layers.{i}.self_attn.o_proj"),
         *module("layers.{i}.mlp_norm", "layers.{i}.post_attention_layernorm"),
         *module("layers.{i}.mlp.Wi", ["layers.{i}.mlp.gate_proj", "layers.{i}.mlp.up_proj"]),

@@ -4,8 +4,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from weft.interop.family import Family, Head, InteropError
-from weft.interop.weights import module, modules
+from weft.interop.family import Family, InteropError
+from weft.interop.heads import DECODER_HEADS
+from weft.interop.weights import QKV, module
 
 ATTENTION = {"alibi": True, "clip_qkv": None, "qk_ln": False, "prefix_lm": False, "alibi_bias_max": 8}
 
@@ -47,18 +48,12 @@ FAMILY = Family(
     weights=[
         *module("wte", "embed_tokens"),
         *module("blocks.{i}.norm_1", "layers.{i}.input_layernorm"),
-        *module("blocks.{i}.attn.Wqkv", [f"layers.{{i}}.self_attn.{name}_proj" for name in "qkv"]),
+        *module("blocks.{i}.attn.Wqkv", QKV),
         *module("blocks.{i}.attn.out_proj", "layers.{i}.self_attn.o_proj"),
         *module("blocks.{i}.norm_2", "layers.{i}.post_attention_layernorm"),
         *module("blocks.{i}.ffn.up_proj", "layers.{i}.mlp.up_proj"),
         *module("blocks.{i}.ffn.down_proj", "layers.{i}.mlp.down_proj"),
         *module("norm_f", "norm"),
     ],
-    heads={
-        "base": Head(),
-        "causal": Head(modules("lm_head")),
-        "sequence": Head(modules("score"), {"classifier_bias": False, "classifier_pooling": "last"}),
-        "tokens": Head(modules("classifier")),
-        "question": Head(modules("qa_outputs")),
-    },
+    heads=DECODER_HEADS,
 )

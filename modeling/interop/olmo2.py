@@ -1,9 +1,10 @@
 """OLMo 2 (https://huggingface.co/papers/2501.00656): norms of outputs only, QK-norm over all heads."""
 
-from weft.interop.family import Family, Head
+from weft.interop.family import Family
+from weft.interop.heads import GENERIC_HEADS
 from weft.interop.llama import FIELDS, GATED_LAYER, OUTSIDE, SAME
 from weft.interop.qwen3 import HEAD_NORMS
-from weft.interop.weights import module, modules
+from weft.interop.weights import module
 
 FAMILY = Family(
     model_type="olmo2",
@@ -17,5 +18,5 @@ FAMILY = Family(
         *module("layers.{i}.post_attention_layernorm", "layers.{i}.attention_output_norm"),
         *module("layers.{i}.post_feedforward_layernorm", "layers.{i}.mlp_output_norm"),
     ],
-    heads={"base": Head(), "causal": Head(modules("lm_head"))},
+    heads={"base": GENERIC_HEADS["base"], "causal": GENERIC_HEADS["causal"]},
 )

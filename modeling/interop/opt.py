@@ -4,8 +4,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from weft.interop.family import COMMON, Family, Head, InteropError
-from weft.interop.weights import Weight, module, modules
+from weft.interop.family import COMMON, Family, InteropError
+from weft.interop.heads import DECODER_HEADS
+from weft.interop.weights import Weight, module
 
 NORMS = {
     "pre": ("input_layernorm", "post_attention_layernorm"),
@@ -68,10 +69,5 @@ FAMILY = Family(
         *_norms("post"),
         *module("decoder.final_layer_norm", "norm"),
     ],
-    heads={
-        "base": Head(),
-        "causal": Head(modules("lm_head")),
-        "sequence": Head(modules("score"), {"classifier_bias": False, "classifier_pooling": "last"}),
-        "question": Head(modules("qa_outputs")),
-    },
+    heads={name: head for name, head in DECODER_HEADS.items() if name != "tokens"},  # transformers has no such class
 )

@@ -1,7 +1,8 @@
 """Qwen3 (https://huggingface.co/papers/2505.09388): Weft's default as it is."""
 
 from weft.interop.family import Family
-from weft.interop.llama import DECODER_HEADS, FIELDS, GATED_LAYER, OUTSIDE, PRE_NORMS, SAME
+from weft.interop.heads import GENERIC_HEADS
+from weft.interop.llama import FIELDS, GATED_LAYER, OUTSIDE, PRE_NORMS, SAME
 from weft.interop.weights import modules
 
 HEAD_NORMS = modules("layers.{i}.self_attn.q_norm", "layers.{i}.self_attn.k_norm")
@@ -12,5 +13,5 @@ FAMILY = Family(
     config={"qk_norm": True},
     to_stock=lambda config: {"use_sliding_window": "sliding_attention" in config.layer_types},
     weights=[*OUTSIDE, *GATED_LAYER, *PRE_NORMS, *HEAD_NORMS],
-    heads=DECODER_HEADS,
+    heads=GENERIC_HEADS,
 )

@@ -1,7 +1,8 @@
 """SmolLM3 (https://huggingface.co/blog/smollm3): Llama, some layers of which have no positions."""
 
 from weft.interop.family import Family
-from weft.interop.llama import DECODER_HEADS, FIELDS, GATED_LAYER, OUTSIDE, PRE_NORMS, SAME
+from weft.interop.heads import GENERIC_HEADS
+from weft.interop.llama import FIELDS, GATED_LAYER, OUTSIDE, PRE_NORMS, SAME
 
 FAMILY = Family(
     model_type="smollm3",
@@ -20,5 +21,5 @@ FAMILY = Family(
         "use_sliding_window": "sliding_attention" in c.layer_types,
     },
     weights=[*OUTSIDE, *GATED_LAYER, *PRE_NORMS],
-    heads=DECODER_HEADS,
+    heads=GENERIC_HEADS,
 )

@@ -58,7 +58,7 @@ ROWS = Layout(_join_rows, _split_rows)
 # The same transposed (GPT-2's Conv1D).
 COLUMNS = Layout(_join_columns, _split_columns)
 # Query, key and value of the first head, then of the second ... (BLOOM, GPT-NeoX).
-HEADS = Layout(_join_heads, _split_heads)
+BY_HEAD = Layout(_join_heads, _split_heads)
 # A vector that is stored as a matrix of one row.
 ONE_ROW = Layout(lambda parts, _: parts[0][None], lambda whole, *_: [whole[0]])
 
@@ -71,6 +71,10 @@ class Weight:
     stock: str
     weft: tuple[str, ...]
     layout: Layout = ROWS
+
+
+# Query, key and value of a layer, which many families keep in one tensor.
+QKV = tuple(f"layers.{{i}}.self_attn.{name}_proj" for name in "qkv")
 
 
 def module(stock: str, weft: str | Sequence[str] | None = None, layout: Layout = ROWS) -> list[Weight]:
