@@ -470,7 +470,7 @@ class WeftAttention(nn.Module):
         Returns: [batch, tokens, hidden_size], and the attention weights where the backend has them."""
         query = self._heads(self.q_norm, self.q_proj(hidden_states))
         if position_embeddings is not None:
-            cos, sin = (table.unsqueeze(1) for table in position_embeddings)
+            cos, sin = (each.unsqueeze(1) for each in position_embeddings)
             query = rotate(query, cos, sin, self.config.position_interleaved)
         if self.is_cross:
             key, value = self._encoder_keys(encoder_hidden_states, past_key_values)

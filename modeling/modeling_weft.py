@@ -124,8 +124,8 @@ class WeftModel(WeftPreTrainedModel):
         if kind == "rope":
             sets = config.rope_parameters_by_layer_type()
             self.rotary_emb = nn.ModuleDict({name: WeftRotaryEmbedding(config, one) for name, one in sets.items()})
-        if kind in SHARED_BIASES and not (kind == "t5" and config.relative_attention_per_layer):
-            self.position_bias = SHARED_BIASES[kind](config)
+        is_shared = kind in SHARED_BIASES and not (kind == "t5" and config.relative_attention_per_layer)
+        self.position_bias = SHARED_BIASES[kind](config) if is_shared else None
         if kind == "disentangled":
             norm = make_norm(config, config.hidden_size) if config.norm_rel_ebd else nn.Identity()
             self.relative_embeddings = WeftDisentangled(config, norm)
@@ -164,7 +164,7 @@ class WeftModel(WeftPreTrainedModel):
             if kind == "disentangled":
                 table, buckets = self.relative_embeddings(distances)
                 given["relative"] = (distances, buckets)
-            elif kind in SHARED_BIASES and not (kind == "t5" and config.relative_attention_per_layer):
+            elif self.position_bias is not None:
                 table = self.position_bias(distances, inputs_embeds.dtype, config.is_causal)
                 if config._attn_implementation != "flex_attention":
                     mask = fold_bias(mask, ScoreBias(distances, table), config.is_causal)

@@ -165,9 +165,7 @@ class ScoreBias:
 
     distances: Distances
     by_distance: torch.Tensor | None = None  # [heads, queries + keys - 1], along `distances.line`
-    query_terms: torch.Tensor | None = (
-        None  # [batch, heads, queries, buckets], what each adds for a bucket of distances
-    )
+    query_terms: torch.Tensor | None = None  # [batch, heads, queries, buckets], what each adds for each bucket
     key_terms: torch.Tensor | None = None  # [batch, heads, keys, buckets]
     buckets: torch.Tensor | None = None  # [queries + keys - 1], the bucket of each distance
 

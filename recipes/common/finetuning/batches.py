@@ -113,30 +113,22 @@ class Batcher:
                 layout.lengths.append(len(ids))
                 start += len(ids)
         batch = self._fill(layout)
-        position_ids = torch.zeros(layout.shape, dtype=torch.long)
-        for row, start, length in zip(layout.rows, layout.starts, layout.lengths):
-            position_ids[row, start : start + length] = torch.arange(length)
-        batch["position_ids"] = position_ids
+        batch["position_ids"] = in_place(layout, [range(length) for length in layout.lengths], 0)
         if self.choices:
             batch["choice_counts"] = torch.tensor([len(item.sequences) for item in layout.items])
         return batch, layout
 
     def _fill(self, layout: Layout) -> dict[str, torch.Tensor]:
-        input_ids = torch.full(layout.shape, self.pad, dtype=torch.long)
-        attention_mask = torch.zeros(layout.shape, dtype=torch.long)
-        types = torch.zeros(layout.shape, dtype=torch.long)
         sequences = [ids for item in layout.items for ids in item.sequences]
-        for row, start, ids in zip(layout.rows, layout.starts, sequences):
-            input_ids[row, start : start + len(ids)] = torch.tensor(ids)
-            attention_mask[row, start : start + len(ids)] = 1
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        batch = {
+            "input_ids": in_place(layout, sequences, self.pad),
+            "attention_mask": in_place(layout, [[1] * len(ids) for ids in sequences], 0),
+        }
         if self.with_types:
             given = [
                 kinds for item in layout.items for kinds in item.token_types or [[0] * len(i) for i in item.sequences]
             ]
-            for row, start, kinds in zip(layout.rows, layout.starts, given):
-                types[row, start : start + len(kinds)] = torch.tensor(kinds)
-            batch["token_type_ids"] = types
+            batch["token_type_ids"] = in_place(layout, given, 0)
         return batch
 
 

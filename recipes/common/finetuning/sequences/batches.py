@@ -1,13 +1,10 @@
 """Batches of an encoder and a decoder: their rows hold the same pairs, one each or, packed, several."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from weft.losses import IGNORE_INDEX
-from weft.recipes.common.finetuning.batches import Batcher, Item, Layout
+from weft.recipes.common.finetuning.batches import Batcher, Item, Layout, in_place
 
 
 class PairBatcher(Batcher):
@@ -34,25 +31,17 @@ def decoder_batch(layout: Layout, start: int, pad: int) -> dict[str, torch.Tenso
         labels, decoder_input_ids and decoder_attention_mask [rows, tokens]; packed also decoder_position_ids, which
         begin anew with each target.
     """
-    ends = [0] * layout.shape[0]
-    starts = []
-    for row, item in zip(layout.rows, layout.items, strict=True):
-        starts.append(ends[row])
-        ends[row] += len(item.target)
-    shape = (layout.shape[0], max(ends))
     targets = [item.target for item in layout.items]
-
-    def place(values: Sequence[Any], fill: int) -> torch.Tensor:
-        tensor = torch.full(shape, fill, dtype=torch.long)
-        for row, first, of_tokens in zip(layout.rows, starts, values):
-            tensor[row, first : first + len(of_tokens)] = torch.tensor(of_tokens, dtype=torch.long)
-        return tensor
-
+    ends, starts = [0] * layout.shape[0], []
+    for row, ids in zip(layout.rows, targets, strict=True):
+        starts.append(ends[row])
+        ends[row] += len(ids)
+    places = Layout(layout.items, layout.rows, starts, [len(ids) for ids in targets], (layout.shape[0], max(ends)))
     batch = {
-        "labels": place(targets, IGNORE_INDEX),
-        "decoder_input_ids": place([[start, *ids[:-1]] for ids in targets], pad),
-        "decoder_attention_mask": place([[1] * len(ids) for ids in targets], 0),
+        "labels": in_place(places, targets, IGNORE_INDEX),
+        "decoder_input_ids": in_place(places, [[start, *ids[:-1]] for ids in targets], pad),
+        "decoder_attention_mask": in_place(places, [[1] * length for length in places.lengths], 0),
     }
     if layout.packed:
-        batch["decoder_position_ids"] = place([range(len(ids)) for ids in targets], 0)
+        batch["decoder_position_ids"] = in_place(places, [range(length) for length in places.lengths], 0)
     return batch
