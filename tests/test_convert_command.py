@@ -1,6 +1,8 @@
 """convert.py writes checkpoints that load as the other family, or says in a sentence why not and writes nothing."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,22 @@ def test_wrong_words_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(RecipeError, match=sentence):
             run(monkeypatch, command, *places)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_is_one_sentence_and_a_status(tmp_path: Path) -> None:
+    words = [sys.executable, convert.__file__, "import", str(tmp_path / "nowhere"), str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_torn_file_of_weights_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, stock, _ = make_pair("gpt2", "causal")
+    stock.save_pretrained(tmp_path / "stock")
+    weights = tmp_path / "stock" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(RecipeError, match="stock' cannot be loaded"):
+        run(monkeypatch, "import", tmp_path / "stock", tmp_path / "out")
 
 
 def test_an_imported_translator_goes_on_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

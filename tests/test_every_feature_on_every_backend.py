@@ -2,9 +2,13 @@
 
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from helpers.backends import BACKENDS, FEATURES, outcome
+import torch
+from helpers.backends import BACKENDS, FEATURES, batches, make, outcome, written_out
+
+from weft.positions import ScoreBias
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- features and backends -->", "<!-- end -->"
@@ -21,6 +25,22 @@ def claimed() -> dict[str, list[str]]:
 
 def test_the_table_has_every_feature() -> None:
     assert list(claimed()) == list(FEATURES)
+
+
+@pytest.mark.parametrize("feature", ["ALiBi", "T5 buckets, shared", "T5 buckets, per layer", "disentangled"])
+def test_flex_attention_never_writes_a_bias_out(feature: str) -> None:
+    """Edits are made one score at a time; tokens x tokens x heads numbers are not made on the way."""
+    model, batch = make(feature, "flex_attention", True), batches(feature)["left"]
+    refuse = AssertionError("a bias was written out")
+    with (
+        torch.no_grad(),
+        patch("weft.attention.compile_friendly_flex_attention", written_out),
+        patch.object(ScoreBias, "dense", side_effect=refuse),
+    ):
+        assert model(**batch).logits.isfinite().all()
+        model.set_attn_implementation("sdpa")
+        with pytest.raises(AssertionError, match="a bias was written out"):
+            model(**batch)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

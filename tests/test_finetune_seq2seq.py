@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import time
 
 import pytest
 import torch
@@ -85,14 +82,7 @@ def test_a_killed_run_continues_bit_for_bit(files, tmp_path):
     fields = seq.small(**files, max_steps=24, evaluations=8, hidden_dropout=0.1)
     seq.run(**fields, output_dir=tmp_path / "whole")
     process = ft.start(recipe="finetune_seq2seq", **fields, output_dir=tmp_path / "killed")
-    deadline = time.monotonic() + 240
-    while not list((tmp_path / "killed").glob("seed-*/checkpoint-*")):
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "killed" / "metrics.json").exists()
+    ft.kill_once_saved(process, tmp_path / "killed")
     seq.run(**fields, output_dir=tmp_path / "killed")
     whole, killed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert whole.keys() == killed.keys()

@@ -1,9 +1,5 @@
 """The trained weights depend on seed and data, not on how the work was cut, interrupted or laid out in batches."""
 
-import os
-import signal
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -83,14 +79,7 @@ def test_a_killed_run_continues_bit_for_bit(recipe, tmp_path):
     fields = {**ft.files_of(recipe, tmp_path), "seeds": [1, 2], "max_steps": 24, "evaluations": 8}
     ft.run_here(main, **fields, output_dir=tmp_path / "whole")
     process = ft.start(1, recipe, **fields, output_dir=tmp_path / "killed")
-    deadline = time.monotonic() + 240
-    while not list((tmp_path / "killed").glob("seed-*/checkpoint-*")):
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "killed" / "metrics.json").exists()
+    ft.kill_once_saved(process, tmp_path / "killed")
     ft.run_here(main, **fields, output_dir=tmp_path / "killed")
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(weights(tmp_path / "killed")[name], value), name

@@ -19,6 +19,11 @@ FIELDS = {"max_steps": 10, "save_steps": 5, "eval_steps": 5}
 SHIPPED = {"attention.py", "configuration_weft.py", "layers.py", "losses.py", "modeling_weft.py", "positions.py"}
 
 
+def test_the_code_in_a_checkpoint_can_be_read_in_one_sitting():
+    modeling = Path(__file__).resolve().parents[1] / "modeling"
+    assert sum(len((modeling / name).read_text(encoding="utf-8").splitlines()) for name in SHIPPED) < 2500
+
+
 @pytest.fixture
 def hub(tmp_path):
     with FakeHub(tmp_path / "hub") as running:

@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
@@ -35,6 +37,18 @@ SMALL_RUN = {
     "use_cpu": "true",
     "cpu_threads": 1,
 }
+
+
+def kill_once_saved(process: subprocess.Popen, folder: Path) -> None:
+    """Kill a run of `start` as soon as it has written a checkpoint, long before its end."""
+    deadline = time.monotonic() + 240
+    while not list(folder.glob("seed-*/checkpoint-*")):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "metrics.json").exists()
 
 
 def sentences(number: int, seed: int = 0) -> list[tuple[str, str]]:
