@@ -36,8 +36,8 @@ CHOICES = {
 # what must be at least 1; field -> the least that it may be; what must be above 0
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
 SIZES += ("num_key_value_heads", "max_position_embeddings", "num_decoder_layers", "max_relative_positions")
-SIZES += ("relative_attention_num_buckets", "relative_attention_max_distance")
 LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(("type_vocab_size", "position_offset", "position_buckets"), 0)
+LEAST["relative_attention_num_buckets"] = 4
 POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale")
 POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping")
 # how tensor parallelism divides a stack
@@ -274,8 +274,8 @@ class WeftConfig(PreTrainedConfig):
 
     def validate_shape(self) -> None:
         """Refuse, with a ValueError, a size that is too small, a key-value head count that does not divide the query
-        heads, an odd head_dim under rotation, a scale, norm_eps or initializer_range that is not positive, or a dropout
-        outside [0, 1)."""
+        heads, an odd head_dim under rotation, distances that all have buckets of their own where they should share
+        some, a scale, norm_eps or initializer_range that is not positive, or a dropout outside [0, 1)."""
         for name, least in LEAST.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be at least {least}.")
@@ -286,6 +286,19 @@ class WeftConfig(PreTrainedConfig):
             )
         if self.head_dim % 2 and self.position_embedding_type == "rope":
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, give an even one.")
+        if self.position_buckets == 1:
+            raise ValueError("position_buckets=1 is not allowed: give 0, for a vector of each distance, or at least 2.")
+        single = self.relative_attention_num_buckets // (2 if self.is_causal else 4)
+        # kind of positions -> the field of the largest distance, what it must exceed for buckets to be shared
+        reaches = {"t5": ("relative_attention_max_distance", single)}
+        if self.position_buckets:
+            reaches["disentangled"] = ("max_relative_positions", self.position_buckets // 2 + 1)
+        reach, least = reaches.get(self.position_embedding_type, ("max_relative_positions", 0))
+        if getattr(self, reach) <= least:
+            raise ValueError(
+                f"{reach}={getattr(self, reach)} is not allowed: it must be above {least}, the nearer distances have "
+                "a bucket each."
+            )
         for name in POSITIVE:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be above 0.")

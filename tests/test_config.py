@@ -68,6 +68,28 @@ from weft.configuration_weft import AUTO_MAP
         ({"pos_att_type": ["p2p"]}, "pos_att_type=.*choose among c2p and p2c"),
         ({"position_embedding_type": "disentangled"}, "needs num_key_value_heads=4, as many as num_attention_heads"),
         ({"is_encoder_decoder": True, "is_causal": False}, "the decoder is causal, leave is_causal True"),
+        (
+            {"relative_attention_num_buckets": 3},
+            "relative_attention_num_buckets=3 is not allowed: it must be at least 4",
+        ),
+        (
+            {"position_embedding_type": "t5", "relative_attention_max_distance": 16},
+            "relative_attention_max_distance=16 is not allowed: it must be above 16",
+        ),
+        (
+            {"position_embedding_type": "t5", "is_causal": False, "relative_attention_max_distance": 8},
+            "relative_attention_max_distance=8 is not allowed: it must be above 8",
+        ),
+        ({"position_buckets": 1}, "position_buckets=1 is not allowed: give 0, for a vector of each distance, or at l"),
+        (
+            {
+                "position_embedding_type": "disentangled",
+                "num_key_value_heads": 4,
+                "position_buckets": 8,
+                "max_relative_positions": 5,
+            },
+            "max_relative_positions=5 is not allowed: it must be above 5",
+        ),
         ({"parallel_residual": True, "norm_position": "post"}, "parallel_residual has no sum between"),
         ({"embedding_scale": 0.0}, r"embedding_scale=0\.0 is not allowed: it must be above 0"),
         ({"attn_logit_softcapping": -1.0}, r"attn_logit_softcapping=-1\.0 is not allowed: it must be above 0"),

@@ -47,6 +47,9 @@ def test_a_folder_that_is_refused_stays_as_it_was(files, tmp_path):
 def test_seeds_can_be_added_to_a_finished_run(files, tmp_path, monkeypatch, capsys, lora_rank):
     """The result is that of all seeds at once, and those that are done are not trained again."""
     fields = {**files, "max_steps": 6, "evaluations": 2, "lora_rank": lora_rank}
+    if lora_rank is not None:
+        ft.run_here(**files, output_dir=tmp_path / "start", max_steps=1)
+        fields["model_name_or_path"] = tmp_path / "start"
     ft.run_here(**fields, output_dir=tmp_path / "once", seeds=[3, 1, 2])
     ft.run_here(**fields, output_dir=tmp_path / "added", seeds=[3])
     capsys.readouterr()

@@ -160,6 +160,7 @@ def test_wrong_fields_are_refused_before_any_work(files, tmp_path):
         ({"batching": "dense"}, "batching is 'dense'"),
         ({"seeds": [1, 1]}, "more than once"),
         ({"lora_rank": 4, "layer_decay": 0.5}, "lora_rank trains adapters only"),
+        ({"lora_rank": 4}, "lora_rank adapts a trained model: give model_name_or_path"),
         ({"layer_decay": 0}, "layer_decay is 0"),
         ({"freeze_layers": 9}, "the model has 2 layers"),
         ({"search_trials": 2, "search_space": "colour=1,2"}, "'colour' cannot be searched"),

@@ -80,6 +80,7 @@ def pretrain(
     settings |= {**parsed.model, **parsed.trainer, "processes": world_size()}
     lock = contextlib.nullcontext()
     if is_first_process() and not run.plan:
+        open_run(folder, settings)  # before the lock, so that none is left in a folder that is refused
         lock = only_one_process(folder / ".lock", str(folder))
     with lock:
         if not run.plan and open_run(folder, settings) is RunState.FINISHED:

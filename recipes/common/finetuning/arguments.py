@@ -239,3 +239,5 @@ class StartArguments:
             raise RecipeError(
                 "lora_rank trains adapters only: leave freeze_embeddings, freeze_layers and layer_decay out."
             )
+        if self.lora_rank is not None and self.model_name_or_path is None:
+            raise RecipeError("lora_rank adapts a trained model: give model_name_or_path, or leave lora_rank out.")

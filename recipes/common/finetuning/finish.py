@@ -9,21 +9,22 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import flush_to_disk, read_json, remove_folder, write_json
 from weft.recipes.common.finetuning.adaptation import merge_adapters
-from weft.recipes.common.finetuning.arguments import FineTuningArguments
+from weft.recipes.common.finetuning.arguments import FineTuningArguments, StartArguments
 from weft.recipes.common.finetuning.batches import Batcher, Item
 from weft.recipes.common.finetuning.card import Card, plot_seeds, write_card
 from weft.recipes.common.finetuning.kind import Kind
-from weft.recipes.common.finetuning.models import Start, default_length, is_weft_model
+from weft.recipes.common.finetuning.models import Start, default_length, is_weft_model, load_config
 from weft.recipes.common.finetuning.seed_run import SeedRun
 from weft.recipes.common.finetuning.training import WEIGHTS, SeedResult, load_weights, predict
 from weft.recipes.common.launch import is_first_process, share_cores
 from weft.recipes.common.metric_names import text_of, words_of
 from weft.recipes.common.run_folder import METRICS, SETTINGS
+from weft.recipes.common.tokenising import load_tokenizer
 from weft.recipes.common.trainer import remove_unfinished
 
 PACKAGES = ("weft-lm", "transformers", "torch")
@@ -71,7 +72,7 @@ class FinishedSeeds:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         model = self._model_of(best.seed, staging / "adapter")
-        model.to("cuda" if torch.cuda.is_available() and not self.settings.get("use_cpu") else "cpu").eval()
+        model.to(_device(self.settings)).eval()
         model.save_pretrained(staging)
         self.start.tokenizer.save_pretrained(staging)
         metrics, sections = self._score(model, staging, best)
@@ -93,7 +94,7 @@ class FinishedSeeds:
         """The model with the best weights of a seed; adapters are saved by themselves too, and merged."""
         weights = self.folder / f"seed-{seed}" / WEIGHTS
         if not weights.is_file():  # it was the best of a finished run, to which seeds were added
-            return _published(self.kind, self.folder)
+            return _published(self.kind, self.folder, self.start.arguments)
         model = self.seed_run.make_model(seed)
         load_weights(model, weights)
         return model if self.start.arguments.lora_rank is None else merge_adapters(model, adapter)
@@ -225,23 +226,32 @@ def _predict_unlabelled(
         print(f"predictions in {file}")
 
 
-def _published(kind: Kind, folder: Path) -> PreTrainedModel:
-    return getattr(transformers, kind.auto_class).from_pretrained(folder, dtype=torch.float32).eval()
+def _device(settings: dict[str, Any]) -> str:
+    """Where one process predicts, by the run's fields."""
+    return "cuda" if torch.cuda.is_available() and not settings.get("use_cpu") else "cpu"
 
 
-def predict_with_finished(kind: Kind, arguments: FineTuningArguments, folder: Path) -> None:
+def _published(kind: Kind, folder: Path, start: StartArguments) -> PreTrainedModel:
+    auto_class = getattr(transformers, kind.auto_class)
+    model = auto_class.from_pretrained(folder, dtype=torch.float32, trust_remote_code=start.trust_remote_code)
+    return model.eval()
+
+
+def predict_with_finished(
+    kind: Kind, arguments: FineTuningArguments, start: StartArguments, settings: dict[str, Any], folder: Path
+) -> None:
     """Predict with the model of a finished folder, where that is asked for.
 
     Raises:
-        RecipeError: the model's labels are not those of the data.
+        RecipeError: the model's labels are not those of the data, or it comes with code that is not trusted.
     """
     if not kind.unlabelled(folder):
         return
-    if not kind.adopt(AutoConfig.from_pretrained(folder)):
+    if not kind.adopt(load_config(start, str(folder))):
         raise RecipeError(f"the labels of {folder} are not those of the data: give the data it was trained on.")
     share_cores(arguments.cpu_threads)
-    tokenizer = kind.prepare_tokenizer(AutoTokenizer.from_pretrained(folder))
-    model = _published(kind, folder)
+    tokenizer = kind.prepare_tokenizer(load_tokenizer(str(folder), start.trust_remote_code))
+    model = _published(kind, folder, start).to(_device(settings))
     packed = is_weft_model(model) and arguments.batching in ("auto", "packed")
     batcher = kind.make_batcher(tokenizer, packed)
     max_length = arguments.max_length or default_length(model.config, tokenizer)

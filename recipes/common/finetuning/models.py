@@ -127,7 +127,7 @@ def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any],
     ]
     if given:
         raise RecipeError(f"{', '.join(given)} cannot be given with model_name_or_path, which has its own: choose one.")
-    config, tokenizer = _load_config(arguments, name), load_tokenizer(name, arguments.trust_remote_code)
+    config, tokenizer = load_config(arguments, name), load_tokenizer(name, arguments.trust_remote_code)
     keep_head = kind.adopt(config)
     if config.model_type == WeftConfig.model_type:
         fixed = [field for field in fields if field not in CHANGEABLE]
@@ -179,7 +179,7 @@ def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_leng
             tokenizer = train_tokenizer(kind.texts(), kind_of_tokenizer, arguments.vocab_size)
         except ValueError as error:
             raise RecipeError(str(error)) from error
-    existing = None if arguments.config_name is None else _load_config(arguments, arguments.config_name)
+    existing = None if arguments.config_name is None else load_config(arguments, arguments.config_name)
     if existing is not None and existing.model_type != WeftConfig.model_type:
         if fields:
             raise RecipeError(f"{', '.join(fields)} can only be given for Weft models, not {arguments.config_name}.")
@@ -242,12 +242,12 @@ def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) ->
         raise RecipeError(str(error)) from error
 
 
-def _load_config(arguments: StartArguments, name: str) -> PreTrainedConfig:
+def load_config(arguments: StartArguments, name: str) -> PreTrainedConfig:
+    """The config of a folder or Hub id; raises RecipeError."""
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
     except UNLOADABLE as error:
-        reason = first_line(error)
-        raise RecipeError(f"model {name!r} cannot be loaded: {reason}") from error
+        raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
 
 
 def default_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -113,7 +113,7 @@ def finetune(
             if is_first_process():
                 print(f"{folder} is finished: nothing to train (give another --output_dir for a new run)")
                 remove_leftovers(folder)
-                predict_with_finished(kind, run, folder)
+                predict_with_finished(kind, run, start_arguments, settings, folder)
                 _publish(run, folder)
             return
         start = prepare_start(kind, start_arguments, parsed.model, run.max_length)
