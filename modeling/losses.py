@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 IGNORE_INDEX = -100
+# how many logits the chunked loss makes at a time: what stays in a processor's caches, or keeps a GPU busy
+LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 27}
 
 
 def causal_lm_loss(
@@ -18,21 +20,17 @@ def causal_lm_loss(
     num_items_in_batch: torch.Tensor | int | None = None,
     ignore_index: int = IGNORE_INDEX,
     shift_labels: torch.Tensor | None = None,
-    **_: Any,
+    **kwargs: Any,
 ) -> torch.Tensor:
-    """Next-token cross-entropy in nats per target.
-    Args:
-        logits: [batch, tokens, vocab_size].
-        labels: [batch, tokens], aligned with the input: logits at i are compared with labels at i + 1.
-        vocab_size: size of the last dimension of `logits`.
-        num_items_in_batch: number of targets of the whole step, over all micro-batches and processes; the sum is
-            divided by it. None: the mean over this call's targets.
-        ignore_index: label of what is not a target.
-        shift_labels: [batch, tokens], targets already aligned with the logits; used instead of `labels`."""
-    if shift_labels is None:
-        shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-    logits, targets = logits.reshape(-1, vocab_size), shift_labels.reshape(-1)
-    return token_cross_entropy(logits, targets, num_items_in_batch, ignore_index)
+    """Next-token cross-entropy in nats per target: `masked_lm_loss` of labels [batch, tokens] that are aligned with the
+    input, so that logits at i are compared with labels at i + 1; or of `shift_labels`, which are aligned already."""
+    targets = next_labels(labels, ignore_index) if shift_labels is None else shift_labels
+    return masked_lm_loss(logits, targets, vocab_size, num_items_in_batch, ignore_index, **kwargs)
+
+
+def next_labels(labels: torch.Tensor, ignore_index: int = IGNORE_INDEX) -> torch.Tensor:
+    """Labels [batch, tokens], each where the token before it is."""
+    return nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
 
 
 def masked_lm_loss(
@@ -43,35 +41,30 @@ def masked_lm_loss(
     ignore_index: int = IGNORE_INDEX,
     loss_weights: torch.Tensor | None = None,
     nats: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     **_: Any,
 ) -> torch.Tensor:
     """Cross-entropy in nats per target, of logits that stand where their labels do.
     Args:
         logits: [..., vocab_size].
         labels: [...], `ignore_index` where there is no target.
-        num_items_in_batch: what the sum is divided by: the targets (or the weights) of the whole step. None: those of
-            this call.
+        num_items_in_batch: what the sum is divided by: the targets (or the weights) of the whole step, over all
+            micro-batches and processes. None: those of this call.
         loss_weights: [...], what each target counts; None: 1.
-        nats: [...], `target_nats` of logits and labels, where that was computed before."""
+        nats: [...], `target_nats` of logits and labels, where that was computed before.
+        label_smoothing, z_loss: as in `target_nats`."""
     labels = labels.reshape(-1)
     if nats is None:
-        nats = target_nats(logits.reshape(-1, vocab_size), labels, ignore_index)
-    nats, counts = nats.reshape(-1), labels.to(nats.device) != ignore_index
-    if loss_weights is not None:
-        weights = loss_weights.reshape(-1).to(nats)
-        nats, counts = nats * weights, weights * counts
-    return _mean(nats, counts, num_items_in_batch)
+        nats = target_nats(logits.reshape(-1, vocab_size), labels, ignore_index, None, label_smoothing, z_loss)
+    counts = count_each(labels.to(nats.device), loss_weights, nats.dtype, ignore_index)
+    return _mean(nats.reshape(-1) * counts, counts, num_items_in_batch)
 
 
-def token_cross_entropy(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    num_items_in_batch: torch.Tensor | int | None = None,
-    ignore_index: int = IGNORE_INDEX,
-) -> torch.Tensor:
-    """Cross-entropy of logits [n, classes] against targets [n]: the sum divided by `num_items_in_batch`, or by the
-    number of the targets that are not `ignore_index`."""
-    return _mean(target_nats(logits, targets, ignore_index), targets != ignore_index, num_items_in_batch)
+def count_each(targets: torch.Tensor, weights: torch.Tensor | None, dtype: torch.dtype, ignore: int) -> torch.Tensor:
+    """What each of targets [n] counts: 0 at `ignore`, elsewhere its weight, or 1."""
+    counts = (targets != ignore).to(dtype)
+    return counts if weights is None else counts * weights.reshape(-1).to(counts)
 
 
 def _mean(losses: torch.Tensor, counts: torch.Tensor, divisor: torch.Tensor | float | None) -> torch.Tensor:
@@ -95,13 +88,111 @@ def target_nats(
     ignore_index: int = IGNORE_INDEX,
     class_weights: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy of each row of logits [n, classes] against its target [n]: [n], 0 at `ignore_index`; half
-    precision is computed in float32. `class_weights` [classes] and `label_smoothing` as in PyTorch's cross_entropy."""
+    precision is computed in float32. `class_weights` [classes] and `label_smoothing` as in PyTorch's cross_entropy;
+    `z_loss` times the square of the logarithm of the softmax's denominator is added (PaLM,
+    https://huggingface.co/papers/2204.02311)."""
     logits, targets = _lift(logits), targets.to(logits.device)
     weight = None if class_weights is None else class_weights.to(logits)
     options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
-    return nn.functional.cross_entropy(logits, targets, weight, reduction="none", **options)
+    nats = nn.functional.cross_entropy(logits, targets, weight, reduction="none", **options)
+    return nats + z_loss * logits.logsumexp(-1).square().where(targets != ignore_index, 0) if z_loss else nats
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Sum of weighted cross-entropies of a linear map's outputs. The gradients are made in the forward pass, while the
+    logits of a few rows are there; the logits of all rows never are."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        counts: torch.Tensor,
+        options: tuple[torch.dtype, float | None, float, float],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        dtype, softcap, label_smoothing, z_loss = options
+        wide, classes, with_gradients = torch.promote_types(dtype, torch.float32), len(weight), ctx.needs_input_grad
+        matrix, shift = weight.to(dtype), None if bias is None else bias.to(dtype)
+        nats = hidden.new_empty(len(hidden), dtype=wide)
+        of_hidden = torch.empty_like(hidden) if with_gradients[0] else None
+        of_weight = torch.zeros_like(weight, dtype=wide) if with_gradients[1] else None
+        of_bias = torch.zeros_like(bias, dtype=wide) if with_gradients[2] else None
+        rows = max(1, LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cuda"]) // classes)
+        for begin in range(0, len(hidden), rows):
+            part = slice(begin, begin + rows)
+            inputs, places = hidden[part].to(dtype), targets[part, None].clamp(min=0)
+            logits = nn.functional.linear(inputs, matrix, shift).to(wide)
+            if softcap is not None:
+                logits = logits.div_(softcap).tanh_().mul_(softcap)
+            slopes = logits.softmax(-1)
+            # the largest probability never underflows: exact where that of the target does
+            denominator = logits.amax(-1) - slopes.amax(-1).log()
+            nats[part] = denominator - (1 - label_smoothing) * logits.gather(-1, places)[:, 0]
+            if label_smoothing:
+                nats[part] -= label_smoothing * logits.mean(-1)
+            if z_loss:
+                nats[part] += z_loss * denominator.square()
+                slopes *= 1 + 2 * z_loss * denominator[:, None]
+            if not any(with_gradients[:3]):
+                continue
+            slopes.scatter_add_(-1, places, slopes.new_full(places.shape, label_smoothing - 1))
+            if label_smoothing:
+                slopes -= label_smoothing / classes
+            if softcap is not None:
+                slopes *= 1 - (logits / softcap).square()
+            slopes = slopes.mul_(counts[part, None]).to(dtype)
+            if of_hidden is not None:
+                of_hidden[part] = slopes @ matrix
+            if of_weight is not None and dtype == wide:
+                of_weight.addmm_(slopes.t(), inputs)
+            elif of_weight is not None:
+                of_weight += slopes.t() @ inputs
+            if of_bias is not None:
+                of_bias += slopes.sum(0)
+        ctx.gradients, ctx.dtypes = (of_hidden, of_weight, of_bias), (hidden.dtype, weight.dtype, weight.dtype)
+        nats = nats.where(targets != IGNORE_INDEX, 0)
+        ctx.mark_non_differentiable(nats)
+        return (nats * counts).sum(), nats
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError("The chunked loss has no second backward pass: ask for logits (return_logits=True).")
+        scaled = (None if one is None else one.mul_(slope).to(dtype) for one, dtype in zip(gradients, ctx.dtypes))
+        return (*scaled, None, None, None)
+
+
+def linear_cross_entropy(
+    hidden_states: torch.Tensor,
+    linear: nn.Linear,
+    targets: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    loss_weights: torch.Tensor | None = None,
+    softcap: float | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of `masked_lm_loss`, to rounding, of the logits that `linear` makes of hidden_states [..., hidden_size],
+    which are never there all at once. It has one backward pass, and no gradient of a gradient.
+    Args:
+        targets: [...], the class at each place, -100 where there is no target.
+        softcap: logits are `softcap * tanh(logits / softcap)`.
+    Returns: the loss, and the cross-entropy of each target [n] without gradient."""
+    hidden, targets = hidden_states.flatten(0, -2), targets.to(hidden_states.device).flatten()
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    counts = count_each(targets, loss_weights, torch.promote_types(dtype, torch.float32), IGNORE_INDEX)
+    options = (dtype, softcap, label_smoothing, z_loss)
+    with torch.autocast(device, enabled=False):
+        total, nats = _LinearCrossEntropy.apply(hidden, linear.weight, linear.bias, targets, counts, options)
+    return _mean(total, counts, num_items_in_batch), nats
 
 
 def find_problem_type(problem_type: str | None, num_labels: int, labels: torch.Tensor) -> str:
@@ -221,5 +312,6 @@ def question_answering_loss(
         is_inside = (positions >= 0) & (positions < logits.shape[-1])
         chosen = logits.gather(-1, positions.where(is_inside, 0)[:, None])[:, 0]
         is_inside = is_inside & (chosen > torch.finfo(logits.dtype).min)
-        losses.append(token_cross_entropy(logits, positions.where(is_inside, IGNORE_INDEX), num_items_in_batch))
+        targets = positions.where(is_inside, IGNORE_INDEX)
+        losses.append(masked_lm_loss(logits, targets, logits.shape[-1], num_items_in_batch))
     return (losses[0] + losses[1]) / 2

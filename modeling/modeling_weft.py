@@ -36,12 +36,13 @@ from .losses import (
     IGNORE_INDEX,
     causal_lm_loss,
     find_problem_type,
+    linear_cross_entropy,
     masked_lm_loss,
+    next_labels,
     question_answering_loss,
     sequence_classification_loss,
     target_nats,
     token_classification_loss,
-    token_cross_entropy,
 )
 from .positions import EMBEDDINGS, SHARED_BIASES, ScoreBias, WeftDisentangled, WeftRotaryEmbedding, count_positions
 
@@ -395,9 +396,25 @@ class WeftLanguageModel(WeftHeadModel):
         cap = self.config.final_logit_softcapping
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
+    def chunked_loss(
+        self, hidden_states: torch.Tensor, targets: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and cross-entropies, as `linear_cross_entropy` returns them, of targets that stand where their logits
+        would: those are never there all at once."""
+        if type(self.lm_head) is not nn.Linear:
+            raise ValueError(f"return_logits=False cannot see into {type(self.lm_head).__name__}: leave it True.")
+        hidden_states = self.head_transform(hidden_states) * self.config.lm_head_scale
+        cap = self.config.final_logit_softcapping
+        return linear_cross_entropy(hidden_states, self.lm_head, targets, softcap=cap, **kwargs)
+
     def forward_masked(
-        self, inputs: tuple[Any, ...], labels: torch.Tensor | None, predict_from: torch.Tensor | None, **kwargs: Any
-    ) -> tuple[BaseModelOutputWithPast, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        self,
+        inputs: tuple[Any, ...],
+        labels: torch.Tensor | None,
+        predict_from: torch.Tensor | None,
+        return_logits: bool = True,
+        **kwargs: Any,
+    ) -> tuple[BaseModelOutputWithPast, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """What the masked heads have in common: the stack, bidirectional unless `is_causal` says otherwise, logits and
         loss. `inputs` as in `run_stack`, labels and predict_from as in `WeftForMaskedLM.forward`. Without predict_from
         logits at i predict token i, which a model with `masked_next_token` predicts from the token before it (nothing
@@ -413,11 +430,15 @@ class WeftLanguageModel(WeftHeadModel):
             _, attention_mask, position_ids, *_ = inputs
             previous = previous_tokens(hidden_states, attention_mask, position_ids)
             hidden_states = hidden_states.gather(1, previous[..., None].expand_as(hidden_states))
-        logits = self.get_logits(hidden_states)
         if labels is None:
-            return outputs, logits, None, None
-        nats = target_nats(logits.flatten(0, -2), labels.flatten())
-        loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, nats=nats, **kwargs)
+            return outputs, self.get_logits(hidden_states), None, None
+        if return_logits:
+            logits = self.get_logits(hidden_states)
+            options = {name: kwargs[name] for name in ("label_smoothing", "z_loss") if name in kwargs}
+            nats = target_nats(logits.flatten(0, -2), labels.flatten(), **options)
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, nats=nats, **kwargs)
+        else:
+            logits, (loss, nats) = None, self.chunked_loss(hidden_states, labels, **kwargs)
         return outputs, logits, loss, None if predict_from is None else nats.detach()
 
 
@@ -438,18 +459,25 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         token_type_ids: torch.LongTensor | None = None,
+        return_logits: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> modeling_outputs.CausalLMOutputWithPast:
         """Args:
             labels: [batch, tokens], the input's own tokens, -100 where there is no target; the loss compares the
                 logits at i with the label at i + 1. With `shift_labels` (already aligned) they are not looked at.
             logits_to_keep: compute logits for the last so many tokens only (0: all), or at these indices [n].
+            return_logits: False: where there are labels, the same loss by `chunked_loss`, and no logits.
         Returns: loss and logits [batch, tokens kept, vocab_size]."""
         kwargs = {"is_causal": True, **kwargs}
         inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids}
         outputs = self.model(**inputs, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        if labels is not None and not return_logits:
+            targets = kwargs.pop("shift_labels", None)
+            targets = next_labels(labels) if targets is None else targets
+            loss, _ = self.chunked_loss(outputs.last_hidden_state, targets, **kwargs)
+            return modeling_outputs.CausalLMOutputWithPast(loss, **captured(outputs))
         logits = self.get_logits(outputs.last_hidden_state[:, kept])
         loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
         return modeling_outputs.CausalLMOutputWithPast(loss, logits, **captured(outputs))
@@ -492,17 +520,22 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         decoder_position_ids: torch.LongTensor | None = None,
+        return_logits: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> modeling_outputs.Seq2SeqLMOutput:
         """Args:
             labels: [batch, tokens], what the decoder is to say; those at i belong to its logits at i, -100 where there
                 is no target. Without decoder_input_ids the decoder reads them shifted to the right.
+            return_logits: as in `WeftForCausalLM.forward`.
         Returns: loss and logits [batch, tokens, vocab_size]."""
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.model.shift_right(labels, decoder_attention_mask, decoder_position_ids)
         inputs = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs)
         inputs += (past_key_values, inputs_embeds, decoder_inputs_embeds, use_cache if labels is None else False)
         outputs = self.model(*inputs, decoder_position_ids=decoder_position_ids, **kwargs)
+        if labels is not None and not return_logits:
+            loss, _ = self.chunked_loss(outputs.last_hidden_state, labels, **kwargs)
+            return modeling_outputs.Seq2SeqLMOutput(loss, **captured(outputs))
         logits = self.get_logits(outputs.last_hidden_state)
         loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
         return modeling_outputs.Seq2SeqLMOutput(loss, logits, **captured(outputs))
@@ -551,6 +584,7 @@ class WeftForMaskedLM(WeftLanguageModel):
                 predict_from, [n].
             predict_from: compute logits at these places only: indices [n] into the batch's tokens, row after row. They
                 are the places to predict from: with the config's `masked_next_token` the one before the masked token.
+            return_logits: as in `WeftForCausalLM.forward`.
         Returns: loss and logits [batch, tokens, vocab_size] or [n, vocab_size]."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
         outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
@@ -605,7 +639,7 @@ class WeftForPreTraining(WeftLanguageModel):
                     f"next_sentence_label has {len(label)} labels for {len(order_logits)} documents: give one for each "
                     "document of the batch, -100 where it is no target, or name the tokens to pool with pool_from."
                 )
-            order_loss = token_cross_entropy(order_logits, label, num_pairs_in_batch)
+            order_loss = masked_lm_loss(order_logits, label, 2, num_pairs_in_batch)
             loss = order_loss if loss is None else loss + order_loss
             order_nats = target_nats(order_logits.detach(), label)
         nats_of = {"target_nats": nats, "next_sentence_nats": order_nats}

@@ -56,8 +56,8 @@ class WeftTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The config allows the cache, so that every checkpoint does; training has no use for it."""
-        inputs = {**inputs, **self._other_counts, "use_cache": False}
+        """The config allows the cache, so that every checkpoint does; training has no use for it, nor for logits."""
+        inputs = {**inputs, **self._other_counts, "use_cache": False, "return_logits": False}
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         self.parts.add(inputs, outputs)
         return (loss, outputs) if return_outputs else loss
