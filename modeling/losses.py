@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 IGNORE_INDEX = -100
-# how many logits the chunked loss makes at a time: what stays in a processor's caches, or keeps a GPU busy
-LOGITS_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 27}
+# how many logits the chunked loss makes at a time: large enough for matrix products to be fast
+LOGITS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 27}
 
 
 def causal_lm_loss(
@@ -122,19 +122,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
         of_hidden = torch.empty_like(hidden) if with_gradients[0] else None
         of_weight = torch.zeros_like(weight, dtype=wide) if with_gradients[1] else None
         of_bias = torch.zeros_like(bias, dtype=wide) if with_gradients[2] else None
-        rows = max(1, LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cuda"]) // classes)
+        rows = min(len(hidden), max(1, LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cuda"]) // classes))
+        room = hidden.new_empty(rows, classes, dtype=wide)  # made once: fresh memory costs a processor time
         for begin in range(0, len(hidden), rows):
             part = slice(begin, begin + rows)
             inputs, places = hidden[part].to(dtype), targets[part, None].clamp(min=0)
-            logits = nn.functional.linear(inputs, matrix, shift).to(wide)
+            logits = room[: len(inputs)]
+            if dtype == wide:
+                torch.mm(inputs, matrix.t(), out=logits)
+            else:
+                logits.copy_(inputs @ matrix.t())
+            if shift is not None:
+                logits += shift
             if softcap is not None:
-                logits = logits.div_(softcap).tanh_().mul_(softcap)
-            slopes = logits.softmax(-1)
+                logits.div_(softcap).tanh_()
+                bends = 1 - logits.square() if any(with_gradients[:3]) else None
+                logits *= softcap
+            largest, of_target = logits.amax(-1), logits.gather(-1, places)[:, 0]
+            mean = logits.mean(-1) if label_smoothing else 0
+            slopes = torch.softmax(logits, -1, out=logits)
             # the largest probability never underflows: exact where that of the target does
-            denominator = logits.amax(-1) - slopes.amax(-1).log()
-            nats[part] = denominator - (1 - label_smoothing) * logits.gather(-1, places)[:, 0]
-            if label_smoothing:
-                nats[part] -= label_smoothing * logits.mean(-1)
+            denominator = largest - slopes.amax(-1).log()
+            nats[part] = denominator - (1 - label_smoothing) * of_target - label_smoothing * mean
             if z_loss:
                 nats[part] += z_loss * denominator.square()
                 slopes *= 1 + 2 * z_loss * denominator[:, None]
@@ -144,7 +153,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if label_smoothing:
                 slopes -= label_smoothing / classes
             if softcap is not None:
-                slopes *= 1 - (logits / softcap).square()
+                slopes *= bends
             slopes = slopes.mul_(counts[part, None]).to(dtype)
             if of_hidden is not None:
                 of_hidden[part] = slopes @ matrix

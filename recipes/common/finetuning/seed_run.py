@@ -1,6 +1,7 @@
 """The training of one seed, from a fresh model to its best weights and scores."""
 
 import copy
+import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -155,7 +156,7 @@ class SeedRun:
 
     def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> FineTuningTrainer:
         plan = self.plan
-        every = max(1, round(plan.max_steps / self.arguments.evaluations))
+        every = math.ceil(plan.max_steps / self.arguments.evaluations)  # the last is at the end
         arguments = TrainingArguments(
             **{
                 "logging_steps": max(1, min(50, plan.max_steps // 20)),
