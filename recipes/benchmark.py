@@ -2,6 +2,7 @@
 
     python recipes/benchmark.py --subject prepare_data --train_files text.txt --tokenizer_name runs/tokenizer
     python recipes/benchmark.py --subject finetune --train_files SST-2/train.tsv --tokenizer_name runs/tokenizer
+    python recipes/benchmark.py --subject step --family bert
 
 Subject prepare_data: processor time (all cores) of prepare_data.py against the way of transformers' run_clm.py, which
 maps the tokenizer over the lines of the file with `datasets` and then groups them into blocks. Both run in fresh
@@ -9,6 +10,10 @@ processes with empty caches; loading the libraries is counted, and measured alon
 
 Subject finetune: time of training steps of a classifier whose batches are packed, padded to 128 tokens as transformers'
 run_glue.py does, padded to their longest example, or made of examples of like length; same shape, same examples.
+
+Subjects step, head and generate: a training step (time, and memory in fresh processes), the output matrix and its loss
+alone, and greedy decoding of one stream, of Weft and of a stock class (--family llama, gpt2, bert or modernbert) with
+the same shape and the same weights; both must give the same losses or tokens.
 """
 
 import importlib.metadata
@@ -20,8 +25,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from weft.recipes.common.arguments import parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
@@ -55,15 +61,23 @@ print(len(tokens.map(group, batched=True)))
 class BenchmarkArguments:
     """What to measure."""
 
-    subject: str = field(default="prepare_data", metadata={"help": "prepare_data or finetune"})
+    subject: str = field(default="prepare_data", metadata={"help": "prepare_data, finetune, step, head or generate"})
     train_files: list[str] = field(
         default_factory=list, metadata={"help": "a .txt file; for finetune a table of examples"}
     )
     text_column: str = field(default="sentence", metadata={"help": "finetune: the column with the text"})
     preset: str = field(default="tiny", metadata={"help": "finetune: shape of the model"})
-    batch_size: int = field(default=32, metadata={"help": "finetune: examples of a training step"})
-    steps: int = field(default=50, metadata={"help": "finetune: training steps of a round"})
-    cpu_threads: int | None = field(default=None, metadata={"help": "finetune: threads to compute with"})
+    batch_size: int | None = field(
+        default=None, metadata={"help": "examples of a training step; 32 for finetune, else 8"}
+    )
+    steps: int | None = field(default=None, metadata={"help": "training steps of a round; 50 for finetune, else 1"})
+    cpu_threads: int | None = field(default=None, metadata={"help": "threads to compute with"})
+    family: str = field(default="llama", metadata={"help": "step, head, generate: llama, gpt2, bert or modernbert"})
+    num_layers: int = field(default=6, metadata={"help": "step, generate: layers of the model"})
+    width: int = field(default=384, metadata={"help": "step, head, generate: hidden_size, a multiple of 64"})
+    vocab_size: int = field(default=32_000, metadata={"help": "step, head, generate: size of the vocabulary"})
+    length: int = field(default=256, metadata={"help": "step, head, generate: tokens of an example"})
+    measure_memory: bool = field(default=True, metadata={"help": "step: also measure the peak of memory"})
     tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of the tokenizer"})
     rounds: int = field(default=5, metadata={"help": "times that each side is measured"})
     output_file: str | None = field(default=None, metadata={"help": "write all measurements as JSON here"})
@@ -72,11 +86,18 @@ class BenchmarkArguments:
         """Refuse values that make no sense; raises RecipeError."""
         if self.subject not in SUBJECTS:
             raise RecipeError(f"subject {self.subject!r} is unknown: choose one of {', '.join(SUBJECTS)}.")
-        if len(self.train_files) != 1 or self.tokenizer_name is None:
+        if self.subject in STOCK_SUBJECTS:
+            if self.family not in FAMILIES:
+                raise RecipeError(f"family {self.family!r} is not measured: choose one of {', '.join(FAMILIES)}.")
+            if self.subject == "generate" and self.family not in FAMILIES[:2]:
+                raise RecipeError(f"{self.family} writes no text: give --family llama or gpt2.")
+            if self.width % 64 or self.width < 64:
+                raise RecipeError(f"width is {self.width}: give a multiple of 64, the width of a head.")
+        elif len(self.train_files) != 1 or self.tokenizer_name is None:
             raise RecipeError(f"subject {self.subject} needs one --train_files and a --tokenizer_name.")
-        if not Path(self.train_files[0]).is_file():
+        elif not Path(self.train_files[0]).is_file():
             raise RecipeError(f"train_files {self.train_files[0]!r} is no file: give the path of one.")
-        for name in ("rounds", "steps", "batch_size", "cpu_threads"):
+        for name in ("rounds", "steps", "batch_size", "cpu_threads", "num_layers", "vocab_size", "length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RecipeError(f"{name} is {value}: give at least 1.")
@@ -122,11 +143,47 @@ def finetune_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Cal
     path = Path(arguments.train_files[0])
     return batching_sides(
         *(path, arguments.text_column, arguments.tokenizer_name),
-        *(arguments.preset, arguments.batch_size, arguments.steps),
+        *(arguments.preset, arguments.batch_size or 32, arguments.steps or 50),
     )
 
 
-SUBJECTS = {"prepare_data": prepare_data_sides, "finetune": finetune_sides}
+def stock_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
+    """Weft and a stock class at the same work."""
+    from weft.recipes.common import stock_sides as sides
+
+    share_cores(arguments.cpu_threads)
+    make = {"step": sides.step_sides, "head": sides.head_sides, "generate": sides.generate_sides}[arguments.subject]
+    return make(_shape(arguments), _device(), arguments.steps or 1)
+
+
+def _shape(arguments: BenchmarkArguments) -> Any:
+    from weft.recipes.common.stock_sides import Shape
+
+    sizes = (arguments.num_layers, arguments.width, arguments.vocab_size, arguments.length)
+    return Shape(arguments.family, *sizes, arguments.batch_size or 8)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def memory(arguments: BenchmarkArguments) -> dict[str, list[float]]:
+    """Peak megabytes of training on each side, three times."""
+    from weft.recipes.common.stock_sides import peak_megabytes
+
+    shape, device, threads = _shape(arguments), _device(), share_cores(arguments.cpu_threads)
+    found: dict[str, list[float]] = {"weft": [], arguments.family: []}
+    for _ in range(3):
+        for name, peaks in found.items():
+            peaks.append(peak_megabytes(shape, name, device, threads))
+    return found
+
+
+FAMILIES = ("llama", "gpt2", "bert", "modernbert")
+STOCK_SUBJECTS = dict.fromkeys(("step", "head", "generate"), stock_sides)
+SUBJECTS = {"prepare_data": prepare_data_sides, "finetune": finetune_sides, **STOCK_SUBJECTS}
 
 
 def main() -> None:
@@ -147,6 +204,8 @@ def main() -> None:
         "ratios": {name: _ratio(found, seconds["weft"]) for name, found in seconds.items() if name != "weft"},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "settings": asdict(arguments),
     }
     for name, median in medians.items():
         print(f"{name:20} {median:8.2f} s (median of {arguments.rounds})")
@@ -157,8 +216,20 @@ def main() -> None:
         work = {name: medians[name] - medians[f"{name}{IMPORTS}"] for name in medians if not name.endswith(IMPORTS)}
         result["ratio_without_imports"] = work["run_clm"] / work["weft"]
         print(f"without loading libraries: {result['ratio_without_imports']:.2f}")
+    if arguments.subject == "step" and arguments.measure_memory:
+        result["peak_megabytes"] = memory(arguments)
+        peaks = {name: statistics.median(found) for name, found in result["peak_megabytes"].items()}
+        for name, peak in peaks.items():
+            print(f"{name:20} {peak:8.0f} MB at most (median of 3)")
+        print(f"{arguments.family} / weft = {peaks[arguments.family] / peaks['weft']:.2f} in memory")
     if arguments.output_file is not None:
         write_json(Path(arguments.output_file), result)
+
+
+def _commit() -> str | None:
+    """The commit of the source that runs, None where it is not in a repository."""
+    found = subprocess.run(["git", "-C", str(RECIPES), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return found.stdout.strip() or None
 
 
 def _ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:

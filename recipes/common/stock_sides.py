@@ -1,0 +1,225 @@
+"""Weft beside transformers' own classes of the same shape and the same weights, for the benchmark."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from weft.interop import find_family, weft_class
+from weft.interop.convert import import_model
+from weft.losses import linear_cross_entropy, masked_lm_loss
+from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.packing import IGNORE_INDEX
+
+MASKED_SHARE, WARM_UP, TOLERANCE = 0.15, 2, 1e-4
+NO_DROPOUT = {
+    "gpt2": ("embd_pdrop", "attn_pdrop", "resid_pdrop"),
+    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+}
+# family -> the head that is trained
+HEADS = {"llama": "causal", "gpt2": "causal", "bert": "masked", "modernbert": "masked"}
+GATED = ("llama", "modernbert")
+
+
+@dataclass
+class Shape:
+    """What is measured: a model of one family, and its batches."""
+
+    family: str
+    layers: int
+    width: int
+    vocabulary: int
+    length: int
+    batch_size: int
+
+    @property
+    def head(self) -> str:
+        """The name of the head in `weft.interop`."""
+        return HEADS[self.family]
+
+    def stock_config(self) -> PreTrainedConfig:
+        """The family's config: heads of 64, no dropout, no special tokens among the ids that are drawn."""
+        inner = -(-self.width * 8 // (3 * 64)) * 64 if self.family in GATED else 4 * self.width
+        fields: dict[str, Any] = {
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": max(1, self.width // 64),
+            "max_position_embeddings": self.length,
+            "pad_token_id": 0,
+            **dict.fromkeys(NO_DROPOUT.get(self.family, ()), 0.0),
+        }
+        fields |= {} if self.family == "gpt2" else {"intermediate_size": inner}
+        special = ("bos_token_id", "eos_token_id", *(("cls_token_id", "sep_token_id") * (self.family == "modernbert")))
+        fields |= dict.fromkeys(special, 1)
+        return AutoConfig.for_model(self.family, **fields)
+
+    def batch(self, device: str) -> dict[str, torch.Tensor]:
+        """Full rows of random ids and, for the masked head, a share of random places."""
+        draw = torch.Generator().manual_seed(0)
+        ids = torch.randint(2, self.vocabulary, (self.batch_size, self.length), generator=draw)
+        labels = ids
+        if self.head == "masked":
+            labels = ids.where(torch.rand(ids.shape, generator=draw) < MASKED_SHARE, IGNORE_INDEX)
+        return {"input_ids": ids.to(device), "labels": labels.to(device)}
+
+    def weft_batch(self, device: str) -> dict[str, torch.Tensor]:
+        """The same as the recipes give it: the places to predict alone, and no logits returned."""
+        batch = self.batch(device)
+        if self.head == "masked":
+            places = (batch["labels"].flatten() != IGNORE_INDEX).nonzero()[:, 0]
+            batch |= {"labels": batch["labels"].flatten()[places], "predict_from": places}
+        return {**batch, "return_logits": False}
+
+
+def make_stock(shape: Shape) -> PreTrainedModel:
+    """A stock model of random weights."""
+    torch.manual_seed(0)
+    return find_family(shape.family).stock_class(shape.head)._from_config(shape.stock_config())
+
+
+class Training:
+    """A model that is trained on one batch again and again, with the AdamW that the recipes use."""
+
+    def __init__(self, model: PreTrainedModel, batch: dict[str, Any], device: str) -> None:
+        self.model, self.batch, self.device = model.to(device).train(), batch, device
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step(self) -> float:
+        """One training step; returns its loss."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            loss = self.model(**self.batch, use_cache=False).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()  # waits for a GPU
+
+
+def step_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
+    """Training steps of both, each a function that takes `steps` of them and returns the seconds.
+
+    Raises:
+        RecipeError: the two do not start with the same loss, so that their times would say nothing.
+    """
+    stock = make_stock(shape)
+    model, _ = import_model(stock, find_family(shape.family), shape.head)
+    trainings = {
+        "weft": Training(model, shape.weft_batch(device), device),
+        shape.family: Training(stock, shape.batch(device), device),
+    }
+    ours, theirs = (training.step() for training in trainings.values())
+    if abs(ours - theirs) > (1e-2 if device == "cuda" else TOLERANCE):
+        raise RecipeError(f"weft starts with a loss of {ours:.6f}, {shape.family} with {theirs:.6f}: they differ.")
+
+    def measure(training: Training) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            training.step()
+        return time.perf_counter() - began
+
+    for training in trainings.values():
+        for _ in range(WARM_UP):
+            training.step()
+    return {name: lambda training=training: measure(training) for name, training in trainings.items()}
+
+
+def head_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
+    """Output matrix and loss alone, forward and backward: in chunks, and as stock classes compute them."""
+    from transformers.loss.loss_utils import ForCausalLMLoss, ForMaskedLMLoss
+
+    torch.manual_seed(0)
+    head = nn.Linear(shape.width, shape.vocabulary, bias=False, device=device)
+    hidden = torch.randn(shape.batch_size, shape.length, shape.width, device=device)
+    labels = shape.batch(device)["labels"]
+    targets = labels if shape.head == "masked" else nn.functional.pad(labels, (0, 1), value=IGNORE_INDEX)[..., 1:]
+    chosen = targets.flatten() != IGNORE_INDEX
+    stock_loss = ForMaskedLMLoss if shape.head == "masked" else ForCausalLMLoss
+
+    def ours(states: torch.Tensor) -> torch.Tensor:
+        if shape.head == "masked":
+            return linear_cross_entropy(states.flatten(0, 1)[chosen], head, targets.flatten()[chosen])[0]
+        return linear_cross_entropy(states, head, targets)[0]
+
+    def measure(loss_of: Callable[[torch.Tensor], torch.Tensor]) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            states = hidden.clone().requires_grad_()
+            loss = loss_of(states)
+            loss.backward()
+            loss.item()
+            head.weight.grad = None
+        return time.perf_counter() - began
+
+    sides = {
+        "weft": ours,
+        "weft, logits": lambda states: masked_lm_loss(head(states), targets, shape.vocabulary),
+        "stock": lambda states: stock_loss(head(states), labels, shape.vocabulary),
+    }
+    for loss_of in sides.values():
+        measure(loss_of)
+    return {name: lambda loss_of=loss_of: measure(loss_of) for name, loss_of in sides.items()}
+
+
+def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
+    """Greedy decoding of one stream, `steps` times half the length behind a prompt of 8 tokens.
+
+    Raises:
+        RecipeError: the two do not write the same tokens.
+    """
+    stock = make_stock(shape).to(device).eval()
+    model, _ = import_model(stock, find_family(shape.family), shape.head)
+    prompt = shape.batch(device)["input_ids"][:1, :8]
+    number = shape.length // 2
+    options = {"max_new_tokens": number, "min_new_tokens": number, "do_sample": False, "pad_token_id": 0}
+    written = [each.generate(prompt, **options) for each in (model, stock)]
+    if not torch.equal(*written):
+        raise RecipeError(f"weft and {shape.family} do not write the same tokens: their times would say nothing.")
+
+    def measure(each: PreTrainedModel) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            each.generate(prompt, **options)
+        return time.perf_counter() - began
+
+    return {"weft": lambda: measure(model), shape.family: lambda: measure(stock)}
+
+
+def peak_megabytes(shape: Shape, side: str, device: str, threads: int) -> float:
+    """Memory that training takes at most, in a fresh process: what it grew by from before there was a model (of a GPU:
+    what was allocated there)."""
+    command = [sys.executable, "-m", __name__, json.dumps([asdict(shape), side, device, threads])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RecipeError(f"memory of {side} was not measured: {first_line(done.stderr.strip().splitlines()[-1])}")
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def _train_here(shape: Shape, side: str, device: str) -> float:
+    """Train for a few steps and return the megabytes that this process grew by."""
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    if side == "weft":
+        config = find_family(shape.family).import_config(shape.stock_config(), shape.head)
+        training = Training(weft_class(shape.head)._from_config(config), shape.weft_batch(device), device)
+    else:
+        training = Training(make_stock(shape), shape.batch(device), device)
+    for _ in range(WARM_UP + 1):
+        training.step()
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before
+
+
+if __name__ == "__main__":
+    _shape, _side, _device, _threads = json.loads(sys.argv[1])
+    torch.set_num_threads(_threads)
+    print(_train_here(Shape(**_shape), _side, _device))
