@@ -91,6 +91,8 @@ class BenchmarkArguments:
                 raise RecipeError(f"family {self.family!r} is not measured: choose one of {', '.join(FAMILIES)}.")
             if self.subject == "generate" and self.family not in FAMILIES[:2]:
                 raise RecipeError(f"{self.family} writes no text: give --family llama or gpt2.")
+            if self.subject == "step" and self.measure_memory and not Path("/proc/self/status").is_file():
+                raise RecipeError("memory is measured on Linux only: give --measure_memory false.")
             if self.width % 64 or self.width < 64:
                 raise RecipeError(f"width is {self.width}: give a multiple of 64, the width of a head.")
         elif len(self.train_files) != 1 or self.tokenizer_name is None:

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from helpers.backends import BACKENDS, FEATURES, batches, make, outcome, written_out
+from helpers.backends import BACKENDS, FEATURES, batches, directions, make, outcome, real_tokens, written_out
 
 from weft.positions import ScoreBias
 
@@ -49,3 +49,14 @@ def test_the_table_tells_the_truth(feature: str, backend: str) -> None:
     if backend == "flex_attention" and not has_compiler:
         pytest.skip("flex_attention on a CPU is compiled with a C++ compiler")
     assert outcome(feature, backend) == claimed()[feature][BACKENDS.index(backend)]
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_every_feature_compiles_as_one_graph_that_computes_the_same(feature: str) -> None:
+    model, batch = make(feature, "eager", directions(feature)[0]), batches(feature)["packed"]
+    torch._dynamo.reset()
+    with torch.no_grad():
+        expected = model(**batch, use_cache=False).logits
+        found = torch.compile(model, backend="eager", fullgraph=True)(**batch, use_cache=False).logits
+    is_token = real_tokens(batch)
+    torch.testing.assert_close(found[is_token], expected[is_token], rtol=0, atol=1e-11)

@@ -1,7 +1,6 @@
 """Weft beside transformers' own classes of the same shape and the same weights, for the benchmark."""
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -206,7 +205,7 @@ def peak_megabytes(shape: Shape, side: str, device: str, threads: int) -> float:
 
 def _train_here(shape: Shape, side: str, device: str) -> float:
     """Train for a few steps and return the megabytes that this process grew by."""
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    before = _megabytes("VmRSS")
     if side == "weft":
         config = find_family(shape.family).import_config(shape.stock_config(), shape.head)
         training = Training(weft_class(shape.head)._from_config(config), shape.weft_batch(device), device)
@@ -216,7 +215,13 @@ def _train_here(shape: Shape, side: str, device: str) -> float:
         training.step()
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before
+    return _megabytes("VmHWM") - before
+
+
+def _megabytes(field: str) -> float:
+    """Of this process, by Linux; the peak that getrusage tells of begins with that of the parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""The benchmark beside stock classes: the same weights and losses on both sides, ratios of one run, memory apart."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedModel
+
+from weft.recipes import benchmark
+from weft.recipes.common import stock_sides
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.stock_sides import Shape
+
+SMALL = {"num_layers": 1, "width": 64, "vocab_size": 200, "length": 16, "batch_size": 2, "cpu_threads": 1}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    words = [word for name, value in {**SMALL, **fields}.items() for word in (f"--{name}", str(value))]
+    monkeypatch.setattr("sys.argv", ["benchmark.py", *words])
+    benchmark.main()
+
+
+@pytest.mark.parametrize("family", benchmark.FAMILIES)
+def test_a_training_step_is_measured_on_both_sides(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tmp_path / "result.json"
+    run(monkeypatch, subject="step", family=family, rounds=2, measure_memory="false", output_file=result)
+    found = json.loads(result.read_text())
+    assert found["seconds"].keys() == {"weft", family} and all(len(times) == 2 for times in found["seconds"].values())
+    assert found["settings"]["family"] == family and found["versions"].keys() >= {"torch", "transformers"}
+
+
+def test_memory_is_measured_in_fresh_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vocabulary whose logits are most of the memory: without them there is less of it."""
+    result = tmp_path / "result.json"
+    large = {"vocab_size": 20_000, "length": 256, "batch_size": 8}
+    run(monkeypatch, subject="step", rounds=1, output_file=result, **large)
+    peaks = json.loads(result.read_text())["peak_megabytes"]
+    assert all(len(found) == 3 for found in peaks.values())
+    assert min(peaks["llama"]) > 2 * 8 * 256 * 20_000 * 4 / 1e6  # logits and their gradient
+    assert max(peaks["weft"]) < min(peaks["llama"])
+
+
+@pytest.mark.parametrize("subject", ["head", "generate"])
+def test_head_and_decoding_are_measured(subject: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = tmp_path / "result.json"
+    run(monkeypatch, subject=subject, rounds=1, output_file=result)
+    sides = {"head": {"weft", "weft, logits", "stock"}, "generate": {"weft", "llama"}}[subject]
+    assert json.loads(result.read_text())["seconds"].keys() == sides
+
+
+def test_sides_that_do_not_compute_the_same_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, make_stock = Shape("llama", 1, 64, 200, 16, 2), stock_sides.make_stock
+
+    def other(shape: Shape) -> PreTrainedModel:
+        """Weights that change between the import and the first step."""
+        model = make_stock(shape)
+        model.train = lambda mode=True: model.lm_head.weight.data.mul_(1.5) is not None and model
+        return model
+
+    monkeypatch.setattr(stock_sides, "make_stock", other)
+    with pytest.raises(RecipeError, match=r"weft starts with a loss of .*, llama with .*: they differ"):
+        stock_sides.step_sides(shape, "cpu", 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"subject": "step", "family": "mamba"}, "family 'mamba' is not measured: choose one of llama, gpt2"),
+        ({"subject": "generate", "family": "bert"}, "bert writes no text: give --family llama or gpt2"),
+        ({"subject": "step", "width": 100}, "width is 100: give a multiple of 64"),
+        ({"subject": "head", "vocab_size": 0}, "vocab_size is 0: give at least 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(fields: dict, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match=sentence):
+        run(monkeypatch, **fields)
