@@ -42,16 +42,10 @@ POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale",
 POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping")
 # how tensor parallelism divides a stack
 TP_PLAN = {
-    "layers.*.self_attn.q_proj": "colwise",
-    "layers.*.self_attn.k_proj": "colwise",
-    "layers.*.self_attn.v_proj": "colwise",
-    "layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
-    "layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
-    "layers.*.self_attn.o_proj": "rowwise",
-    "layers.*.mlp.gate_proj": "colwise",
-    "layers.*.mlp.up_proj": "colwise",
-    "layers.*.mlp.down_proj": "rowwise",
+    f"layers.*.{name}_proj": "colwise" for name in ("self_attn.q", "self_attn.k", "self_attn.v", "mlp.gate", "mlp.up")
 }
+TP_PLAN |= {f"layers.*.self_attn.{name}_norm": "replicated_with_grad_allreduce" for name in ("q", "k")}
+TP_PLAN |= {f"layers.*.{name}_proj": "rowwise" for name in ("self_attn.o", "mlp.down")}
 
 
 @strict

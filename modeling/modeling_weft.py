@@ -396,24 +396,26 @@ class WeftLanguageModel(WeftHeadModel):
         cap = self.config.final_logit_softcapping
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def chunked_loss(
-        self, hidden_states: torch.Tensor, targets: torch.Tensor, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and cross-entropies, as `linear_cross_entropy` returns them, of targets that stand where their logits
-        would: those are never there all at once."""
+    def predict(
+        self, states: torch.Tensor, labels: Any, targets: Any, return_logits: bool = True, **kwargs: Any
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Logits of hidden states [..., hidden_size] and, where there are labels, the loss and the cross-entropy of
+        each of `targets` [...], which stand where their logits do. Without `return_logits` the loss is computed by
+        `linear_cross_entropy`, and there are no logits."""
+        if labels is None:
+            return self.get_logits(states), None, None
+        if return_logits:
+            logits = self.get_logits(states)
+            options = {name: kwargs[name] for name in ("label_smoothing", "z_loss") if name in kwargs}
+            nats = target_nats(logits.flatten(0, -2), targets.flatten(), **options)
+            return logits, self.loss_function(logits, labels, self.config.vocab_size, nats=nats, **kwargs), nats
         if type(self.lm_head) is not nn.Linear:
             raise ValueError(f"return_logits=False cannot see into {type(self.lm_head).__name__}: leave it True.")
-        hidden_states = self.head_transform(hidden_states) * self.config.lm_head_scale
-        cap = self.config.final_logit_softcapping
-        return linear_cross_entropy(hidden_states, self.lm_head, targets, softcap=cap, **kwargs)
+        states, cap = self.head_transform(states) * self.config.lm_head_scale, self.config.final_logit_softcapping
+        return None, *linear_cross_entropy(states, self.lm_head, targets, softcap=cap, **kwargs)
 
     def forward_masked(
-        self,
-        inputs: tuple[Any, ...],
-        labels: torch.Tensor | None,
-        predict_from: torch.Tensor | None,
-        return_logits: bool = True,
-        **kwargs: Any,
+        self, inputs: tuple[Any, ...], labels: torch.Tensor | None, predict_from: torch.Tensor | None, **kwargs: Any
     ) -> tuple[BaseModelOutputWithPast, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """What the masked heads have in common: the stack, bidirectional unless `is_causal` says otherwise, logits and
         loss. `inputs` as in `run_stack`, labels and predict_from as in `WeftForMaskedLM.forward`. Without predict_from
@@ -430,16 +432,8 @@ class WeftLanguageModel(WeftHeadModel):
             _, attention_mask, position_ids, *_ = inputs
             previous = previous_tokens(hidden_states, attention_mask, position_ids)
             hidden_states = hidden_states.gather(1, previous[..., None].expand_as(hidden_states))
-        if labels is None:
-            return outputs, self.get_logits(hidden_states), None, None
-        if return_logits:
-            logits = self.get_logits(hidden_states)
-            options = {name: kwargs[name] for name in ("label_smoothing", "z_loss") if name in kwargs}
-            nats = target_nats(logits.flatten(0, -2), labels.flatten(), **options)
-            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, nats=nats, **kwargs)
-        else:
-            logits, (loss, nats) = None, self.chunked_loss(hidden_states, labels, **kwargs)
-        return outputs, logits, loss, None if predict_from is None else nats.detach()
+        logits, loss, nats = self.predict(hidden_states, labels, labels, **kwargs)
+        return outputs, logits, loss, None if predict_from is None or nats is None else nats.detach()
 
 
 class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
@@ -466,20 +460,15 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
             labels: [batch, tokens], the input's own tokens, -100 where there is no target; the loss compares the
                 logits at i with the label at i + 1. With `shift_labels` (already aligned) they are not looked at.
             logits_to_keep: compute logits for the last so many tokens only (0: all), or at these indices [n].
-            return_logits: False: where there are labels, the same loss by `chunked_loss`, and no logits.
+            return_logits: False: where there are labels, the same loss in less memory, and no logits (see `predict`).
         Returns: loss and logits [batch, tokens kept, vocab_size]."""
         kwargs = {"is_causal": True, **kwargs}
         inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids}
         outputs = self.model(**inputs, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        if labels is not None and not return_logits:
-            targets = kwargs.pop("shift_labels", None)
-            targets = next_labels(labels) if targets is None else targets
-            loss, _ = self.chunked_loss(outputs.last_hidden_state, targets, **kwargs)
-            return modeling_outputs.CausalLMOutputWithPast(loss, **captured(outputs))
-        logits = self.get_logits(outputs.last_hidden_state[:, kept])
-        loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
+        targets = None if labels is None else kwargs.setdefault("shift_labels", next_labels(labels))
+        logits, loss, _ = self.predict(outputs.last_hidden_state[:, kept], labels, targets, return_logits, **kwargs)
         return modeling_outputs.CausalLMOutputWithPast(loss, logits, **captured(outputs))
 
     @staticmethod
@@ -533,11 +522,7 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         inputs = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs)
         inputs += (past_key_values, inputs_embeds, decoder_inputs_embeds, use_cache if labels is None else False)
         outputs = self.model(*inputs, decoder_position_ids=decoder_position_ids, **kwargs)
-        if labels is not None and not return_logits:
-            loss, _ = self.chunked_loss(outputs.last_hidden_state, labels, **kwargs)
-            return modeling_outputs.Seq2SeqLMOutput(loss, **captured(outputs))
-        logits = self.get_logits(outputs.last_hidden_state)
-        loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
+        logits, loss, _ = self.predict(outputs.last_hidden_state, labels, labels, return_logits, **kwargs)
         return modeling_outputs.Seq2SeqLMOutput(loss, logits, **captured(outputs))
 
 

@@ -1,6 +1,7 @@
 """A pretraining run from its fields to a published model: what every objective shares."""
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -216,7 +217,7 @@ class _Run:
 
     def _make_trainer(self, bf16: bool) -> WeftTrainer:
         plan, tokenizer = self.plan, self.tokenizer
-        every = max(1, plan.max_steps // 10)
+        every = math.ceil(plan.max_steps / 10)  # the tenth is the last step
         given = self.trainer_fields
         trainer_arguments = TrainingArguments(
             **{
