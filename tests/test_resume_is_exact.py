@@ -63,6 +63,18 @@ def test_killed_twice_at_any_moment_the_weights_and_the_optimizer_are_the_same(c
     assert not list(folder.glob(".unfinished-*"))
 
 
+def test_muon_goes_on_with_its_momentum(corpus, tmp_path):
+    fields = {"data": corpus, "optimizer": "muon", "decay_type": "1-sqrt", "learning_rate": 1e-2, "max_steps": 30}
+    output = runs.finish(runs.start(**fields, output_dir=tmp_path / "whole"))
+    assert "muon, warmup_stable_decay" in output
+    folder = tmp_path / "killed"
+    process = runs.start(**fields, output_dir=folder)
+    wait_for(process, folder, 12)
+    kill_group(process, signal.SIGKILL)
+    assert "resuming from" in runs.finish(runs.start(**fields, output_dir=folder))
+    assert_same_run(folder, tmp_path / "whole", "checkpoint-30")
+
+
 def test_sigterm_saves_the_step_it_came_in_and_the_run_goes_on_from_there(corpus, never_killed, tmp_path):
     folder = tmp_path / "stopped"
     process = runs.start(data=corpus, output_dir=folder, **{**FIELDS, "save_steps": 7})

@@ -73,5 +73,6 @@ def _refuse_without_effect(parsed: Parsed) -> None:
     parsed.refuse_without(("dataset_config_name", "dataset_split"), "dataset_name")
     parsed.refuse_without(("hub_revisions", "hub_private_repo"), "push_to_hub")
     run = parsed.groups[0]
-    if "decay_steps" in parsed.given and run.lr_scheduler_type != "warmup_stable_decay":
-        raise RecipeError(f"decay_steps has no effect on the schedule {run.lr_scheduler_type}: leave it out.")
+    for name in ("decay_steps", "decay_type"):
+        if name in parsed.given and run.lr_scheduler_type != "warmup_stable_decay":
+            raise RecipeError(f"{name} has no effect on the schedule {run.lr_scheduler_type}: leave it out.")

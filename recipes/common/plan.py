@@ -6,9 +6,11 @@ from typing import Any
 
 from weft.recipes.common.arguments import parse_count
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 2
 SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant")
+DECAYS = ("linear", "cosine", "1-sqrt")
 
 
 @dataclass
@@ -37,11 +39,15 @@ class RunArguments:
     decay_steps: float = field(
         default=0.3, metadata={"help": "warmup_stable_decay: steps in which it falls; below 1: a share of all steps"}
     )
+    decay_type: str = field(default="linear", metadata={"help": "warmup_stable_decay: falls linear, cosine or 1-sqrt"})
     min_lr_ratio: float = field(default=0.0, metadata={"help": "the last learning rate over the highest"})
     weight_decay: float = field(
         default=0.1, metadata={"help": "decay of matrices; norms, biases and embeddings never decay"}
     )
     adam_beta2: float = field(default=0.95, metadata={"help": "second beta of AdamW"})
+    optimizer: str = field(
+        default="adamw", metadata={"help": "adamw, or muon: Muon for the layers' matrices, AdamW for the rest"}
+    )
     cpu_threads: int | None = field(
         default=None, metadata={"help": "threads of each process on a CPU; the default shares the cores evenly"}
     )
@@ -150,10 +156,10 @@ def _check(arguments: RunArguments) -> None:
     for name, (lowest, bound) in ranges.items():
         if not lowest <= getattr(arguments, name) < bound:
             raise RecipeError(f"{name} is {getattr(arguments, name)}: give a number from {lowest} to below {bound}.")
-    if arguments.lr_scheduler_type not in SCHEDULES:
-        raise RecipeError(
-            f"lr_scheduler_type is {arguments.lr_scheduler_type!r}: choose one of {', '.join(SCHEDULES)}."
-        )
+    choices = {"lr_scheduler_type": SCHEDULES, "decay_type": DECAYS, "optimizer": OPTIMIZERS}
+    for name, known in choices.items():
+        if getattr(arguments, name) not in known:
+            raise RecipeError(f"{name} is {getattr(arguments, name)!r}: choose one of {', '.join(known)}.")
     for name in ("warmup_steps", "decay_steps"):
         if getattr(arguments, name) < 0:
             raise RecipeError(f"{name} is {getattr(arguments, name)}: give a number of steps, or a share below 1.")
@@ -182,7 +188,7 @@ def schedule_fields(arguments: RunArguments, max_steps: int) -> dict[str, Any]:
         decay = min(steps_of(arguments.decay_steps, max_steps), max_steps - warmup)
         options: dict[str, Any] = {
             "num_decay_steps": decay,
-            "decay_type": "linear",
+            "decay_type": arguments.decay_type,
             "min_lr_ratio": arguments.min_lr_ratio,
         }
         return {**fields, "lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": options}

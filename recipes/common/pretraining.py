@@ -210,8 +210,8 @@ class _Run:
             ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads per process"),
             (
                 "schedule",
-                f"{self.arguments.lr_scheduler_type}, learning rate {self.arguments.learning_rate:g}, weight decay "
-                f"{self.arguments.weight_decay:g}",
+                f"{self.arguments.optimizer}, {self.arguments.lr_scheduler_type}, learning rate "
+                f"{self.arguments.learning_rate:g}, weight decay {self.arguments.weight_decay:g}",
             ),
         ]
 
@@ -267,6 +267,7 @@ class _Run:
             evaluator=self.evaluator,
             throughput=throughput,
             steps_per_epoch=plan.rows_per_epoch / plan.rows_per_step if plan.rows_per_epoch else plan.max_steps,
+            uses_muon=self.arguments.optimizer == "muon",
             callbacks=[
                 Console(trainer_arguments.disable_tqdm or not sys.stderr.isatty(), self.blocks is None),
                 StopSignal(),

@@ -14,6 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import move_folder, remove_folder
 from weft.recipes.common.loss_parts import LossParts
+from weft.recipes.common.optimizers import make_muon
 from weft.recipes.common.packing import IGNORE_INDEX
 from weft.recipes.common.throughput import Throughput
 
@@ -32,17 +33,25 @@ class WeftTrainer(Trainer):
     """Trainer with atomic checkpoints, a guard against losses that are not finite, and the recipes' evaluation."""
 
     def __init__(
-        self, *args: Any, evaluator: Evaluator, throughput: Throughput, steps_per_epoch: float, **kwargs: Any
+        self,
+        *args: Any,
+        evaluator: Evaluator,
+        throughput: Throughput,
+        steps_per_epoch: float,
+        uses_muon: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Args:
         evaluator: computes the metrics of the validation text; they get the prefix "eval_".
         throughput: adds tokens_seen, tokens_per_second and mfu to each training log.
         steps_per_epoch: steps in which the text is seen once (the Trainer sees the whole run as one epoch).
+        uses_muon: whether the matrices of the layers are trained by Muon instead of AdamW.
         """
         super().__init__(*args, eval_dataset=evaluator.rows, **kwargs)
         self.evaluator = evaluator
         self.throughput = throughput
         self.steps_per_epoch = steps_per_epoch
+        self.uses_muon = uses_muon
         self.parts = LossParts()
         self._other_counts: dict[str, torch.Tensor] = {}
         self.idle_seconds = 0.0  # spent on evaluating and saving; throughput leaves it out
@@ -84,6 +93,14 @@ class WeftTrainer(Trainer):
             for name, parameter in model.named_parameters()
             if parameter.ndim >= 2 and id(parameter) not in embeddings
         ]
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Muon where it is asked for, else the Trainer's own."""
+        if self.optimizer is None and self.uses_muon:
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            rates = (self.args.learning_rate, self.args.weight_decay, betas)
+            self.optimizer = make_muon(self.model, self.get_decay_parameter_names(self.model), *rates)
+        return super().create_optimizer(*args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as the Trainer does, with the clock of the throughput started at the first step."""
