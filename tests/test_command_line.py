@@ -282,6 +282,8 @@ def test_the_length_is_given_in_tokens_epochs_or_steps():
         ({"warmup_steps": -1.0}, "warmup_steps is -1.0"),
         ({"decay_steps": -0.5}, "decay_steps is -0.5"),
         ({"lr_scheduler_type": "polynomial"}, "choose one of warmup_stable_decay, cosine, linear, constant"),
+        ({"decay_type": "steep"}, "decay_type is 'steep': choose one of linear, cosine, 1-sqrt"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd': choose one of adamw, muon"),
         ({"min_lr_ratio": 1.5}, "min_lr_ratio is 1.5"),
         ({"min_lr_ratio": 0.1, "lr_scheduler_type": "linear"}, "min_lr_ratio has no effect"),
         ({"tokens_per_step": "lots"}, "'lots' is not a number of tokens"),
@@ -327,6 +329,8 @@ def test_warmup_stable_decay_rises_stays_and_falls():
     expected = [0.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.5, 1.0, 0.5]
     assert rates(10, warmup_steps=2, decay_steps=4) == pytest.approx(expected)
     assert rates(10, warmup_steps=0.2, decay_steps=0.4) == pytest.approx(expected)
+    rooted = [*expected[:6], *(2 * (1 - (step / 4) ** 0.5) for step in range(4))]
+    assert rates(10, warmup_steps=2, decay_steps=4, decay_type="1-sqrt") == pytest.approx(rooted)
     lowest = [1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 2.0, 1.75, 1.5, 1.25]  # from half of it and to half of it
     assert rates(10, warmup_steps=2, decay_steps=4, min_lr_ratio=0.5) == pytest.approx(lowest)
 
