@@ -122,7 +122,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         of_hidden = torch.empty_like(hidden) if with_gradients[0] else None
         of_weight = torch.zeros_like(weight, dtype=wide) if with_gradients[1] else None
         of_bias = torch.zeros_like(bias, dtype=wide) if with_gradients[2] else None
-        rows = min(len(hidden), max(1, LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cuda"]) // classes))
+        at_once = LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cuda"]) // classes
+        rows = max(1, min(len(hidden), at_once))
         room = hidden.new_empty(rows, classes, dtype=wide)  # made once: fresh memory costs a processor time
         for begin in range(0, len(hidden), rows):
             part = slice(begin, begin + rows)

@@ -177,9 +177,10 @@ def test_a_second_backward_pass_is_refused() -> None:
         loss.backward()
 
 
-def test_without_any_target_the_loss_and_its_gradients_are_zero() -> None:
-    hidden, linear = torch.randn(5, 8, requires_grad=True), nn.Linear(8, 30)
-    loss, nats = linear_cross_entropy(hidden, linear, torch.full((5,), -100))
+@pytest.mark.parametrize("rows", [0, 5])
+def test_without_any_target_the_loss_and_its_gradients_are_zero(rows: int) -> None:
+    hidden, linear = torch.randn(rows, 8, requires_grad=True), nn.Linear(8, 30)
+    loss, nats = linear_cross_entropy(hidden, linear, torch.full((rows,), -100))
     loss.backward()
     assert loss.item() == 0 and not nats.any() and not hidden.grad.any() and not linear.weight.grad.any()
 

@@ -100,9 +100,10 @@ def test_wrong_names_and_folders_are_refused_before_anything_is_sent(tmp_path):
 def test_a_classifier_publishes_its_plots_and_its_adapter_but_no_text_and_works_by_name(hub, tmp_path):
     files = finetuning.write_files(tmp_path / "data", train=60, validation=30)
     files["test_file"] = finetuning.write_examples(tmp_path / "data" / "test.csv", 30, seed=3)
-    words = finetuning.command(
-        **files, output_dir=tmp_path / "run", lora_rank=2, push_to_hub="me/classifier", max_steps=2, evaluations=1
-    )
+    fields = {**files, "max_steps": 2, "evaluations": 1}
+    finetuning.run_here(**fields, output_dir=tmp_path / "start")
+    fields |= {"model_name_or_path": tmp_path / "start", "lora_rank": 2}
+    words = finetuning.command(**fields, output_dir=tmp_path / "run", push_to_hub="me/classifier")
     done = python(hub, tmp_path, str(runs.RECIPES / "finetune_classification.py"), *words)
     assert done.returncode == 0, done.stderr
     pushed = set(hub.repositories.files("me/classifier", "main"))
