@@ -282,15 +282,15 @@ class WeftConfig(PreTrainedConfig):
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, give an even one.")
         if self.position_buckets == 1:
             raise ValueError("position_buckets=1 is not allowed: give 0, for a vector of each distance, or at least 2.")
-        single = self.relative_attention_num_buckets // (2 if self.is_causal else 4)
+        near = self.relative_attention_num_buckets // (2 if self.is_causal else 4)
         # kind of positions -> the field of the largest distance, what it must exceed for buckets to be shared
-        reaches = {"t5": ("relative_attention_max_distance", single)}
+        reaches = {"t5": ("relative_attention_max_distance", near)}
         if self.position_buckets:
             reaches["disentangled"] = ("max_relative_positions", self.position_buckets // 2 + 1)
-        reach, least = reaches.get(self.position_embedding_type, ("max_relative_positions", 0))
-        if getattr(self, reach) <= least:
+        reach, near = reaches.get(self.position_embedding_type, ("max_relative_positions", 0))
+        if getattr(self, reach) <= near:
             raise ValueError(
-                f"{reach}={getattr(self, reach)} is not allowed: it must be above {least}, the nearer distances have "
+                f"{reach}={getattr(self, reach)} is not allowed: it must be above {near}, the nearer distances have "
                 "a bucket each."
             )
         for name in POSITIVE:

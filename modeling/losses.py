@@ -323,5 +323,5 @@ def question_answering_loss(
         chosen = logits.gather(-1, positions.where(is_inside, 0)[:, None])[:, 0]
         is_inside = is_inside & (chosen > torch.finfo(logits.dtype).min)
         targets = positions.where(is_inside, IGNORE_INDEX)
-        losses.append(masked_lm_loss(logits, targets, logits.shape[-1], num_items_in_batch))
+        losses.append(token_classification_loss(logits, targets, num_items_in_batch))
     return (losses[0] + losses[1]) / 2

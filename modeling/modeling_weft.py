@@ -624,7 +624,7 @@ class WeftForPreTraining(WeftLanguageModel):
                     f"next_sentence_label has {len(label)} labels for {len(order_logits)} documents: give one for each "
                     "document of the batch, -100 where it is no target, or name the tokens to pool with pool_from."
                 )
-            order_loss = masked_lm_loss(order_logits, label, 2, num_pairs_in_batch)
+            order_loss = token_classification_loss(order_logits, label, num_pairs_in_batch)
             loss = order_loss if loss is None else loss + order_loss
             order_nats = target_nats(order_logits.detach(), label)
         nats_of = {"target_nats": nats, "next_sentence_nats": order_nats}

@@ -58,8 +58,9 @@ class Shape:
             **dict.fromkeys(NO_DROPOUT.get(self.family, ()), 0.0),
         }
         fields |= {} if self.family == "gpt2" else {"intermediate_size": inner}
-        special = ("bos_token_id", "eos_token_id", *(("cls_token_id", "sep_token_id") * (self.family == "modernbert")))
-        fields |= dict.fromkeys(special, 1)
+        fields |= dict.fromkeys(("bos_token_id", "eos_token_id"), 1)
+        if self.family == "modernbert":
+            fields |= dict.fromkeys(("cls_token_id", "sep_token_id"), 1)
         return AutoConfig.for_model(self.family, **fields)
 
     def batch(self, device: str) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """The mixins that a causal language model has to pass, put together once for every family that is tested."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -113,8 +114,7 @@ class CommonTests(
     # The pipeline for the head that is trained.
     pipeline_task = "text-generation"
 
-    def make_tester(self) -> CausalTester:
-        raise NotImplementedError
+    make_tester: Callable[..., CausalTester]
 
     def setUp(self) -> None:
         self.model_tester = self.make_tester()
