@@ -139,15 +139,10 @@ def create_masks(
         beside a mask that is ready-made."""
     prefix_mask = None if _holds_tokens(past_key_values) else prefix_mask
     for name, value in (("causal_rows", causal_rows), ("prefix_mask", prefix_mask)):
-        if value is not None and is_ready_made(attention_mask):
+        if value is not None and (is_ready_made(attention_mask) or "flash" in config._attn_implementation):
             raise ValueError(
-                f"{name} cannot change a ready-made attention_mask, which says by itself who sees whom: write the "
-                "direction of each row into that mask, or give a 2-D attention_mask or none."
-            )
-        if value is not None and "flash" in config._attn_implementation:
-            raise ValueError(
-                f"{config._attn_implementation} attends in one direction per batch, but {name} asks for both: use "
-                "attn_implementation='sdpa' or 'flex_attention'."
+                f"{name} cannot change a ready-made attention_mask, nor flash attention's one direction in a batch: "
+                "give a 2-D attention_mask or none, and attn_implementation='sdpa' or 'flex_attention'."
             )
     if isinstance(attention_mask, dict):
         return attention_mask
@@ -340,10 +335,7 @@ def flex_attention(
     `eager_attention`, but attention_mask: a BlockMask, or a tensor added to the scores or saying which to keep."""
     if query.device.type == "cpu":
         if torch.is_grad_enabled() and query.requires_grad:
-            raise ValueError(
-                "flex_attention has no backward pass on a CPU: train with attn_implementation='sdpa' or 'eager' there, "
-                "or run the forward pass under torch.no_grad()."
-            )
+            raise ValueError("flex_attention has no backward pass on a CPU: take attn_implementation='sdpa' to train.")
         if kwargs.get("sliding_window") is not None and query.shape[2] % 16:
             raise ValueError(
                 f"flex_attention on a CPU computes a sliding window wrongly at {query.shape[2]} tokens: pad the input "

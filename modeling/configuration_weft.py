@@ -10,18 +10,11 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 # Every class that a checkpoint can be loaded as. The whole table is written into every saved config, so that
 # a folder saved by one head loads as any other; modeling_weft.py and the package's __init__ read it too.
-AUTO_MAP = {
-    "AutoConfig": "configuration_weft.WeftConfig",
-    "AutoModel": "modeling_weft.WeftModel",
-    "AutoModelForCausalLM": "modeling_weft.WeftForCausalLM",
-    "AutoModelForMaskedLM": "modeling_weft.WeftForMaskedLM",
-    "AutoModelForPreTraining": "modeling_weft.WeftForPreTraining",
-    "AutoModelForSequenceClassification": "modeling_weft.WeftForSequenceClassification",
-    "AutoModelForTokenClassification": "modeling_weft.WeftForTokenClassification",
-    "AutoModelForQuestionAnswering": "modeling_weft.WeftForQuestionAnswering",
-    "AutoModelForMultipleChoice": "modeling_weft.WeftForMultipleChoice",
-    "AutoModelForSeq2SeqLM": "modeling_weft.WeftForConditionalGeneration",
-}
+HEADS = ("CausalLM", "MaskedLM", "PreTraining", "SequenceClassification", "TokenClassification")
+HEADS += ("QuestionAnswering", "MultipleChoice")
+AUTO_MAP = {"AutoConfig": "configuration_weft.WeftConfig", "AutoModel": "modeling_weft.WeftModel"}
+AUTO_MAP |= {f"AutoModelFor{head}": f"modeling_weft.WeftFor{head}" for head in HEADS}
+AUTO_MAP["AutoModelForSeq2SeqLM"] = "modeling_weft.WeftForConditionalGeneration"
 
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 LAYER_TYPES = ("full_attention", "sliding_attention")
@@ -267,9 +260,7 @@ class WeftConfig(PreTrainedConfig):
         return by_type or {"all": self.rope_parameters}
 
     def validate_shape(self) -> None:
-        """Refuse, with a ValueError, a size that is too small, a key-value head count that does not divide the query
-        heads, an odd head_dim under rotation, distances that all have buckets of their own where they should share
-        some, a scale, norm_eps or initializer_range that is not positive, or a dropout outside [0, 1)."""
+        """Refuse, with a ValueError, numbers out of range or that do not fit each other."""
         for name, least in LEAST.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be at least {least}.")
@@ -289,10 +280,7 @@ class WeftConfig(PreTrainedConfig):
             reaches["disentangled"] = ("max_relative_positions", self.position_buckets // 2 + 1)
         reach, near = reaches.get(self.position_embedding_type, ("max_relative_positions", 0))
         if getattr(self, reach) <= near:
-            raise ValueError(
-                f"{reach}={getattr(self, reach)} is not allowed: it must be above {near}, the nearer distances have "
-                "a bucket each."
-            )
+            raise ValueError(f"{reach}={getattr(self, reach)}: it must be above {near}, up to which each has a bucket.")
         for name in POSITIVE:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be above 0.")
@@ -301,8 +289,7 @@ class WeftConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be in [0, 1).")
 
     def validate_choices(self) -> None:
-        """Refuse, with a ValueError, names that nothing implements (of an activation, rope_type, layer type or other
-        choice), and a sliding layer without a window."""
+        """Refuse, with a ValueError, names that nothing implements, and layers that do not exist."""
         activations = sorted(ACT2FN)
         choices = {**CHOICES, "hidden_act": activations, "classifier_transform": [*activations, None]}
         for name, allowed in choices.items():
@@ -320,41 +307,29 @@ class WeftConfig(PreTrainedConfig):
                 raise ValueError(f"{place} has partial_rotary_factor {share}: it must be above 0 and at most 1.")
             untold = set() if name == "all" else set(self.layer_types) - set(self.rope_parameters)
             if untold:
-                given = ", ".join(self.rope_parameters_by_layer_type())
-                raise ValueError(
-                    f"rope_parameters has a dict for {given}, but layer_types names {', '.join(sorted(untold))}: give "
-                    "one for each, or one dict for all layers."
-                )
+                missing = ", ".join(sorted(untold))
+                raise ValueError(f"rope_parameters has no dict for {missing}: give one for each layer type.")
         unknown = sorted(set(self.layer_types) - set(LAYER_TYPES))
         if unknown:
             raise ValueError(f"layer_types names {', '.join(unknown)}: choose among {' and '.join(LAYER_TYPES)}.")
         if "sliding_attention" in self.layer_types and (self.sliding_window is None or self.sliding_window < 1):
-            raise ValueError(
-                f"layer_types has sliding_attention but sliding_window={self.sliding_window}: give the window's "
-                "length in tokens, at least 1, or make every layer full_attention."
-            )
+            raise ValueError(f"sliding_attention needs a sliding_window of at least 1, not {self.sliding_window}.")
         if set(self.pos_att_type) - {"c2p", "p2c"} or len(set(self.pos_att_type)) < len(self.pos_att_type):
             raise ValueError(f"pos_att_type={self.pos_att_type}: choose among c2p and p2c, each once.")
         outside = [layer for layer in self.layers_without_positions if not 0 <= layer < self.num_hidden_layers]
         if outside:
-            raise ValueError(
-                f"layers_without_positions names layer {outside[0]}, but there are layers 0 to "
-                f"{self.num_hidden_layers - 1}."
-            )
+            last = self.num_hidden_layers - 1
+            raise ValueError(f"layers_without_positions names layer {outside[0]}, but there are layers 0 to {last}.")
 
     def validate_combinations(self) -> None:
-        """Refuse, with a ValueError, choices that contradict each other: a first token that stands for a document of
-        which it has seen nothing, an encoder-decoder that is not causal or has mixed layers, shared heads under
-        disentangled positions, or parallel sublayers that are normalised after their sum."""
+        """Refuse, with a ValueError, choices that contradict each other."""
         if self.classifier_pooling == "cls" and self.is_causal:
             raise ValueError(
                 "classifier_pooling='cls' cannot work with is_causal=True, where the first token has seen no other: "
                 "choose 'last' or 'mean'."
             )
         if self.is_encoder_decoder and not self.is_causal:
-            raise ValueError(
-                "is_encoder_decoder=True with is_causal=False: the decoder is causal, leave is_causal True."
-            )
+            raise ValueError("is_encoder_decoder=True with is_causal=False: the decoder is causal, leave it True.")
         mixed = len(set(self.layer_types)) > 1 or bool(self.layers_without_positions)
         if self.is_encoder_decoder and mixed and self.num_decoder_layers != self.num_hidden_layers:
             raise ValueError(
@@ -367,6 +342,4 @@ class WeftConfig(PreTrainedConfig):
                 f"num_key_value_heads={self.num_attention_heads}, as many as num_attention_heads."
             )
         if self.parallel_residual and self.norm_position == "post":
-            raise ValueError(
-                "parallel_residual has no sum between attention and feed-forward: give norm_position 'pre'."
-            )
+            raise ValueError("parallel_residual has no sum behind attention: give norm_position 'pre'.")

@@ -28,9 +28,6 @@ class WeftRMSNorm(nn.Module):
         weight = self.weight + self.offset if self.offset and self.weight is not None else self.weight
         return nn.functional.rms_norm(hidden_states, (self.width,), weight, self.eps)
 
-    def extra_repr(self) -> str:
-        return f"{self.width}, eps={self.eps}"
-
 
 def make_norm(config: PreTrainedConfig, width: int) -> nn.Module:
     """The norm that the config names, of the last dimension (LayerNorm: https://huggingface.co/papers/1607.06450)."""

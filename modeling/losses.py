@@ -77,11 +77,6 @@ def _mean(losses: torch.Tensor, counts: torch.Tensor, divisor: torch.Tensor | fl
     return total / (count or 1)
 
 
-def _lift(logits: torch.Tensor) -> torch.Tensor:
-    """Half precision in float32."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
 def target_nats(
     logits: torch.Tensor,
     targets: torch.Tensor,
@@ -94,7 +89,7 @@ def target_nats(
     precision is computed in float32. `class_weights` [classes] and `label_smoothing` as in PyTorch's cross_entropy;
     `z_loss` times the square of the logarithm of the softmax's denominator is added (PaLM,
     https://huggingface.co/papers/2204.02311)."""
-    logits, targets = _lift(logits), targets.to(logits.device)
+    logits, targets = logits.to(torch.promote_types(logits.dtype, torch.float32)), targets.to(logits.device)
     weight = None if class_weights is None else class_weights.to(logits)
     options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
     nats = nn.functional.cross_entropy(logits, targets, weight, reduction="none", **options)
@@ -260,7 +255,8 @@ def sequence_classification_loss(
     problem_type = find_problem_type(problem_type, logits.shape[-1], labels)
     if problem_type == "single_label_classification":
         return token_classification_loss(logits, labels, num_items_in_batch, class_weights, label_smoothing)
-    logits, labels = _lift(logits), labels.to(logits.device).reshape(logits.shape)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    labels = labels.to(logits.device).reshape(logits.shape)
     if problem_type == "multi_label_classification":
         is_target = labels != IGNORE_INDEX
         targets = labels.where(is_target, 0).to(logits) * (1 - label_smoothing) + label_smoothing / 2
@@ -268,10 +264,7 @@ def sequence_classification_loss(
         losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none")
     else:
         if class_weights is not None or label_smoothing:
-            raise ValueError(
-                "A regression has no classes: class_weights and label_smoothing must be left out, or problem_type be "
-                "one of the two classifications."
-            )
+            raise ValueError("A regression has no classes: leave out class_weights and label_smoothing.")
         is_target = ~labels.isnan()
         losses = (logits - labels.where(is_target, 0).to(logits)).square()
     return _mean(losses.where(is_target, 0), is_target, num_items_in_batch)
@@ -293,8 +286,7 @@ def token_classification_loss(
             class a share: it has no meaning where logits of choices that do not exist are the dtype's minimum."""
     if labels.is_floating_point():
         raise ValueError(
-            f"The labels must be class numbers (torch.int64), but they are {labels.dtype}: give such, or set "
-            "problem_type='multi_label_classification' or 'regression' in the config."
+            f"Labels must be class numbers (torch.int64), not {labels.dtype}: or set another problem_type."
         )
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1).long()
     nats = target_nats(logits, labels, class_weights=class_weights, label_smoothing=label_smoothing)

@@ -372,15 +372,11 @@ class WeftLanguageModel(WeftHeadModel):
     has_encoder = False
 
     def __init__(self, config: WeftConfig) -> None:
-        if config.is_encoder_decoder and not self.has_encoder:
+        if config.is_encoder_decoder != self.has_encoder:
+            kind = "an encoder-decoder" if self.has_encoder else "one stack"
             raise ValueError(
-                f"{type(self).__name__} is one stack, but the config has is_encoder_decoder=True: use "
-                "WeftForConditionalGeneration, or a config of its own for one stack."
-            )
-        if self.has_encoder and not config.is_encoder_decoder:
-            raise ValueError(
-                f"{type(self).__name__} is an encoder-decoder, but the config has is_encoder_decoder=False: set "
-                "it, or use WeftForCausalLM."
+                f"{type(self).__name__} is {kind}, but the config has is_encoder_decoder={config.is_encoder_decoder}: "
+                "change that, or take WeftForConditionalGeneration for two stacks and any other class for one."
             )
         super().__init__(config)
 
@@ -619,11 +615,7 @@ class WeftForPreTraining(WeftLanguageModel):
         order_nats = None
         if next_sentence_label is not None:
             label = next_sentence_label.reshape(-1)
-            if len(label) != len(order_logits):
-                raise ValueError(
-                    f"next_sentence_label has {len(label)} labels for {len(order_logits)} documents: give one for each "
-                    "document of the batch, -100 where it is no target, or name the tokens to pool with pool_from."
-                )
+            check_count("next_sentence_label", len(label), len(order_logits), "document")
             order_loss = token_classification_loss(order_logits, label, num_pairs_in_batch)
             loss = order_loss if loss is None else loss + order_loss
             order_nats = target_nats(order_logits.detach(), label)
@@ -634,10 +626,8 @@ class WeftForPreTraining(WeftLanguageModel):
 def check_count(name: str, found: int, number: int, what: str, each: int = 1) -> None:
     """Refuse anything but `each` labels for every one of `number` documents (or tokens, or examples)."""
     if found != number * each:
-        raise ValueError(
-            f"{name} has {found} values for {number} {what}s: give {'one' if each == 1 else each} for each {what} of "
-            "the batch."
-        )
+        wanted = "one" if each == 1 else each
+        raise ValueError(f"{name} has {found} values for {number} {what}s: give {wanted} for each {what}.")
 
 
 class WeftTaskModel(WeftHeadModel):
@@ -655,9 +645,7 @@ class WeftTaskModel(WeftHeadModel):
         has_transform = config.classifier_transform and (self.is_of_document or config.classifier_transform_tokens)
         transform = (config.classifier_transform, config.classifier_transform_bias, config.classifier_transform_norm)
         self.classifier_transform = WeftTransform(config, *transform) if has_transform else nn.Identity()
-        width, bias = (
-            (config.num_labels, config.classifier_bias) if self.head_width is None else (self.head_width, True)
-        )
+        width, bias = self.head_width or config.num_labels, config.classifier_bias or self.head_width is not None
         self.add_module(self.head_name, nn.Linear(config.hidden_size, width, bias))
 
     def read(
@@ -825,7 +813,6 @@ class WeftForMultipleChoice(WeftTaskModel):
         Returns: loss and logits [examples, most choices], the dtype's minimum for a choice that does not exist.
         Raises: ValueError for choices that are not as many as announced, or labels that are not one for each example or
             name a choice that does not exist."""
-        shape = None
         if choice_counts is None:
             rows = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
             if rows is None or rows.ndim != 3:
@@ -833,7 +820,8 @@ class WeftForMultipleChoice(WeftTaskModel):
                     "Give input_ids [examples, choices, tokens] (or inputs_embeds, with hidden_size behind), or rows "
                     "of documents [rows, tokens] and with choice_counts how many of them belong to each example."
                 )
-            shape = (rows.shape[0], rows.shape[1])
+            number, most = rows.shape[0] * rows.shape[1], rows.shape[1]
+            counts = torch.full(rows.shape[:1], most, device=rows.device)
             input_ids, attention_mask, position_ids, token_type_ids = (
                 value.flatten(0, 1) if torch.is_tensor(value) and value.ndim == 3 else value
                 for value in (input_ids, attention_mask, position_ids, token_type_ids)
@@ -841,29 +829,23 @@ class WeftForMultipleChoice(WeftTaskModel):
             inputs_embeds = None if inputs_embeds is None else inputs_embeds.flatten(0, 1)
             of_decoder = [name for name, value in kwargs.items() if "decoder_" in name and torch.is_tensor(value)]
             kwargs |= {name: kwargs[name].flatten(0, 1) for name in of_decoder}
+        else:
+            counts, number, most = choice_counts.reshape(-1), int(choice_counts.sum()), int(choice_counts.max())
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
         outputs, attention_mask, _, logits = self.read(inputs, **kwargs)
-        scores = logits[:, 0]
-        if shape is not None and scores.shape[0] != shape[0] * shape[1]:
+        scores, counts = logits[:, 0], counts.to(logits.device)
+        if number != scores.shape[0]:  # len() would fix the size of an exported program
             raise ValueError(
-                f"position_ids divide {shape[0] * shape[1]} choices into {len(scores)} documents: give each choice "
-                "one, or pack them in rows [rows, tokens] with choice_counts."
+                f"The batch announces {number} choices (by choice_counts, or the shape of its input), but holds "
+                f"{len(scores)} documents: give each choice one, in order."
             )
-        if shape is None:  # the documents of each example side by side
-            counts = choice_counts.to(scores.device).reshape(-1)
-            if counts.sum() != len(scores):
-                raise ValueError(
-                    f"choice_counts announces {int(counts.sum())} choices for {len(scores)} documents: every document "
-                    "of the batch is one choice of one example, in order."
-                )
-            steps, first = torch.arange(int(counts.max()), device=scores.device), counts.cumsum(0) - counts
-            places = (first[:, None] + steps).clamp(max=scores.shape[0] - 1)
-            scores, exists = scores[places], steps < counts[:, None]
-        else:
-            is_token = token_mask(attention_mask, outputs.last_hidden_state.shape[1])
-            exists = scores.new_ones(scores.shape).bool() if is_token is None else is_token.any(dim=-1)
-            scores, exists = scores.view(shape), exists.view(shape)
-        logits = scores.masked_fill(~exists, torch.finfo(scores.dtype).min)
+        # the documents of each example side by side
+        steps, first = torch.arange(most, device=scores.device), counts.cumsum(0) - counts
+        places, exists = (first[:, None] + steps).clamp(max=number - 1), steps < counts[:, None]
+        is_token = token_mask(attention_mask, outputs.last_hidden_state.shape[1])
+        if choice_counts is None and is_token is not None:
+            exists = is_token.any(dim=-1)[places]
+        logits = scores[places].masked_fill(~exists, torch.finfo(scores.dtype).min)
         loss = None
         if labels is not None:
             check_count("labels", labels.numel(), len(logits), "example")

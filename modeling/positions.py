@@ -43,8 +43,6 @@ class WeftSinusoidalEmbedding(nn.Module):
     """Fixed sines and cosines, added to the token's embedding ("Attention Is All You Need",
     https://huggingface.co/papers/1706.03762, where they alternate; Marian has all sines first)."""
 
-    table: torch.Tensor
-
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.shape = (config.max_position_embeddings, config.hidden_size)
@@ -85,9 +83,6 @@ class WeftRotaryEmbedding(nn.Module):
 
     transformers recognises such a module by its name and attributes and restores the two buffers after
     `from_pretrained`; `dynamic_rope_update` rewrites them for scalings that depend on the input's length."""
-
-    inv_freq: torch.Tensor
-    original_inv_freq: torch.Tensor
 
     def __init__(self, config: PreTrainedConfig, parameters: dict[str, Any] | None = None) -> None:
         super().__init__()

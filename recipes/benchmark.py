@@ -10,6 +10,7 @@ processes with empty caches; loading the libraries is counted, and measured alon
 
 Subject finetune: time of training steps of a classifier whose batches are packed, padded to 128 tokens as transformers'
 run_glue.py does, padded to their longest example, or made of examples of like length; same shape, same examples.
+Subject pairs: the same of an encoder-decoder, from two files of lines (--train_files a.en a.de).
 
 Subjects step, head and generate: a training step (time, and memory in fresh processes), the output matrix and its loss
 alone, and greedy decoding of one stream, of Weft and of a stock class (--family llama, gpt2, bert or modernbert) with
@@ -61,16 +62,21 @@ print(len(tokens.map(group, batched=True)))
 class BenchmarkArguments:
     """What to measure."""
 
-    subject: str = field(default="prepare_data", metadata={"help": "prepare_data, finetune, step, head or generate"})
+    subject: str = field(
+        default="prepare_data", metadata={"help": "prepare_data, finetune, pairs, step, head or generate"}
+    )
     train_files: list[str] = field(
-        default_factory=list, metadata={"help": "a .txt file; for finetune a table of examples"}
+        default_factory=list,
+        metadata={"help": "a .txt file; for finetune a table of examples; for pairs two .txt files"},
     )
     text_column: str = field(default="sentence", metadata={"help": "finetune: the column with the text"})
-    preset: str = field(default="tiny", metadata={"help": "finetune: shape of the model"})
+    preset: str = field(default="tiny", metadata={"help": "finetune, pairs: shape of the model"})
     batch_size: int | None = field(
-        default=None, metadata={"help": "examples of a training step; 32 for finetune, else 8"}
+        default=None, metadata={"help": "examples of a training step; 32 for finetune and pairs, else 8"}
     )
-    steps: int | None = field(default=None, metadata={"help": "training steps of a round; 50 for finetune, else 1"})
+    steps: int | None = field(
+        default=None, metadata={"help": "training steps of a round; 50 for finetune, 8 for pairs, else 1"}
+    )
     cpu_threads: int | None = field(default=None, metadata={"help": "threads to compute with"})
     family: str = field(default="llama", metadata={"help": "step, head, generate: llama, gpt2, bert or modernbert"})
     num_layers: int = field(default=6, metadata={"help": "step, generate: layers of the model"})
@@ -95,10 +101,13 @@ class BenchmarkArguments:
                 raise RecipeError("memory is measured on Linux only: give --measure_memory false.")
             if self.width % 64 or self.width < 64:
                 raise RecipeError(f"width is {self.width}: give a multiple of 64, the width of a head.")
-        elif len(self.train_files) != 1 or self.tokenizer_name is None:
-            raise RecipeError(f"subject {self.subject} needs one --train_files and a --tokenizer_name.")
-        elif not Path(self.train_files[0]).is_file():
-            raise RecipeError(f"train_files {self.train_files[0]!r} is no file: give the path of one.")
+        else:
+            number = 2 if self.subject == "pairs" else 1
+            if len(self.train_files) != number or self.tokenizer_name is None:
+                raise RecipeError(f"subject {self.subject} needs {number} --train_files and a --tokenizer_name.")
+            for name in self.train_files:
+                if not Path(name).is_file():
+                    raise RecipeError(f"train_files {name!r} is no file: give the path of one.")
         for name in ("rounds", "steps", "batch_size", "cpu_threads", "num_layers", "vocab_size", "length"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -137,16 +146,16 @@ def prepare_data_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str,
 
 
 def finetune_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
-    """The ways of making batches of short examples."""
-    from weft.recipes.common.finetuning.step_rates import batching_sides  # torch, whose loading the other subject times
+    """The ways of making batches of short examples, or of pairs."""
+    from weft.recipes.common.finetuning import step_rates  # torch, whose loading the other subject times
 
     share_cores(arguments.cpu_threads)
     keep_freed_memory()
-    path = Path(arguments.train_files[0])
-    return batching_sides(
-        *(path, arguments.text_column, arguments.tokenizer_name),
-        *(arguments.preset, arguments.batch_size or 32, arguments.steps or 50),
-    )
+    first, *rest = map(Path, arguments.train_files)
+    settings = (arguments.tokenizer_name, arguments.preset, arguments.batch_size or 32)
+    if rest:
+        return step_rates.pair_sides(first, *rest, *settings, arguments.steps or 8)
+    return step_rates.batching_sides(first, arguments.text_column, *settings, arguments.steps or 50)
 
 
 def stock_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
@@ -186,7 +195,7 @@ def memory(arguments: BenchmarkArguments) -> dict[str, list[float]]:
 WRITERS = ("llama", "gpt2")
 FAMILIES = (*WRITERS, "bert", "modernbert")
 STOCK_SUBJECTS = dict.fromkeys(("step", "head", "generate"), stock_sides)
-SUBJECTS = {"prepare_data": prepare_data_sides, "finetune": finetune_sides, **STOCK_SUBJECTS}
+SUBJECTS = {"prepare_data": prepare_data_sides, "finetune": finetune_sides, "pairs": finetune_sides, **STOCK_SUBJECTS}
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ def tokenizer(tmp_path_factory):
     return folder
 
 
-def run(monkeypatch, **fields):
+def run(monkeypatch, *files, **fields):
     words = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
+    words += ["--train_files", *map(str, files)] if files else []
     monkeypatch.setattr("sys.argv", ["benchmark.py", "--subject", "finetune", "--cpu_threads", "1", *words])
     benchmark.main()
 
@@ -37,6 +38,20 @@ def test_all_ways_are_measured_in_turns_and_written_with_the_machine(tokenizer, 
     ratio = found["ratios"]["pad to 128"]
     assert ratio["lowest"] <= ratio["median"] <= ratio["highest"]
     assert "pad to 128 / weft" in capsys.readouterr().out
+
+
+def test_pairs_are_measured_packed_padded_and_grouped(tokenizer, tmp_path, monkeypatch):
+    texts, result = [line for text in sentences(40) for line in text.splitlines() if line], tmp_path / "result.json"
+    files = [tmp_path / name for name in ("a.txt", "b.txt", "short.txt")]
+    for path, lines in zip(files, (texts, texts[::-1], texts[:-1])):
+        path.write_text("\n".join(lines))
+    fields = {"subject": "pairs", "tokenizer_name": tokenizer, "steps": 1, "rounds": 1, "batch_size": 4}
+    run(monkeypatch, *files[:2], **fields, output_file=result)
+    assert json.loads(result.read_text())["ratios"].keys() == {"dynamic padding", "length-grouped"}
+    with pytest.raises(RecipeError, match=f"has {len(texts)} lines and .* {len(texts) - 1}: give lines that belong"):
+        run(monkeypatch, files[0], files[2], **fields)
+    with pytest.raises(RecipeError, match="subject pairs needs 2 --train_files"):
+        run(monkeypatch, files[0], **fields)
 
 
 def test_too_few_examples_are_refused(tokenizer, tmp_path, monkeypatch):

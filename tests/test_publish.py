@@ -21,7 +21,7 @@ SHIPPED = {"attention.py", "configuration_weft.py", "layers.py", "losses.py", "m
 
 def test_the_code_in_a_checkpoint_can_be_read_in_one_sitting():
     modeling = Path(__file__).resolve().parents[1] / "modeling"
-    assert sum(len((modeling / name).read_text(encoding="utf-8").splitlines()) for name in SHIPPED) < 2600
+    assert sum(len((modeling / name).read_text(encoding="utf-8").splitlines()) for name in SHIPPED) < 2500
 
 
 @pytest.fixture

@@ -301,7 +301,7 @@ def test_whatever_stands_beside_the_choices_has_their_shape() -> None:
         torch.testing.assert_close(one_for_all, expected, **EXACT)
         assert (model(ids).logits - expected).abs().max() > 1e-3, "the types say something"
         two_documents = torch.cat((torch.arange(4), torch.arange(5)))
-        with pytest.raises(ValueError, match="position_ids divide 6 choices into 12 documents: give each choice one"):
+        with pytest.raises(ValueError, match="announces 6 choices .* but holds 12 documents: give each choice one"):
             model(ids, position_ids=two_documents.expand(2, 3, -1))
 
 
@@ -367,7 +367,7 @@ def test_a_cached_prefix_counts_as_no_document(task: str) -> None:
         (
             "sequence",
             {"labels": torch.zeros(6, 2)},
-            "labels has 12 values for 6 documents: give 3 for each document of the batch",
+            "labels has 12 values for 6 documents: give 3 for each document",
         ),
         ("token", {"labels": torch.zeros(6).long()}, "labels has 6 values for 42 tokens: give one for each token"),
         (
@@ -380,7 +380,7 @@ def test_a_cached_prefix_counts_as_no_document(task: str) -> None:
             {"start_positions": torch.zeros(6).long(), "end_positions": torch.zeros(3).long()},
             "end_positions has 3 values for 6 documents",
         ),
-        ("choice", {"choice_counts": torch.tensor([2, 3])}, "choice_counts announces 5 choices for 6 documents"),
+        ("choice", {"choice_counts": torch.tensor([2, 3])}, "announces 5 choices .* but holds 6 documents"),
         ("choice", {}, r"Give input_ids \[examples, choices, tokens\]"),
         (
             "choice",

@@ -185,7 +185,7 @@ def test_labels_of_several_at_once_may_be_whole_numbers() -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     logits = make_logits(7, 4)
-    with pytest.raises(ValueError, match=r"labels must be class numbers .* but they are torch\.float64"):
+    with pytest.raises(ValueError, match=r"Labels must be class numbers .*, not torch\.float64"):
         sequence_classification_loss(logits, CLASSES.double(), "single_label_classification")
     for options in (OPTIONS["weighted"], OPTIONS["smoothed"]):
         with pytest.raises(ValueError, match="A regression has no classes"):
