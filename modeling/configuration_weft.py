@@ -225,14 +225,14 @@ class WeftConfig(PreTrainedConfig):
         if self.is_encoder_decoder and self.num_decoder_layers is None:
             self.num_decoder_layers = self.num_hidden_layers
         self.layers_without_positions, self.pos_att_type = list(self.layers_without_positions), list(self.pos_att_type)
+        self.base_model_tp_plan = self.make_tp_plan()
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
         by_type = self.rope_parameters_by_layer_type()
         if "all" not in by_type:
             self.rope_parameters = by_type  # some versions of transformers put defaults for all beside them
 
-    @property
-    def base_model_tp_plan(self) -> dict[str, str] | None:
+    def make_tp_plan(self) -> dict[str, str] | None:
         """How tensor parallelism divides the model: not at all, where all heads share a bias or a norm."""
         if self.position_embedding_type in ("alibi", "t5") or (self.qk_norm and self.qk_norm_over == "width"):
             return None
@@ -247,6 +247,7 @@ class WeftConfig(PreTrainedConfig):
         if is_decoder and self.num_decoder_layers != self.num_hidden_layers:
             config.layer_types = self.layer_types[:1] * self.num_decoder_layers  # the number is checked against them
             config.num_hidden_layers = self.num_decoder_layers
+        config.base_model_tp_plan = config.make_tp_plan()
         return config
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "WeftConfig":

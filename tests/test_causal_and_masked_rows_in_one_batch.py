@@ -161,7 +161,7 @@ def test_flash_attention_refuses_two_directions(monkeypatch: pytest.MonkeyPatch)
     ids, _ = inputs_of("plain")
     with torch.no_grad():
         assert model(ids).logits.isfinite().all()
-    with pytest.raises(ValueError, match="causal_rows cannot change .* flash attention's one direction in a batch"):
+    with pytest.raises(ValueError, match=r"causal_rows cannot change .* flash attention's one direction in a batch"):
         model(ids, causal_rows=CAUSAL_ROWS)
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from weft import WeftForConditionalGeneration
 from weft.recipes.common import optimizers
-from weft.recipes.common.optimizers import MuonWithAdamW, make_muon, orthogonalise
+from weft.recipes.common.optimizers import MuonWithAdamW, make_optimizer, orthogonalise
 
 
 def decayed(model: nn.Module) -> list[str]:
@@ -22,8 +22,8 @@ def decayed(model: nn.Module) -> list[str]:
 
 
 def make(model: nn.Module, **changes: Any) -> MuonWithAdamW:
-    fields = {"learning_rate": 1e-2, "weight_decay": 0.1, "betas": (0.9, 0.95), **changes}
-    return make_muon(model, decayed(model), **fields)
+    fields = {"kind": "muon", "learning_rate": 1e-2, "weight_decay": 0.1, "betas": (0.9, 0.95), **changes}
+    return make_optimizer(model, decayed(model), **fields)
 
 
 def backward(model: PreTrainedModel, seed: int) -> None:
@@ -50,7 +50,7 @@ def test_the_step_is_that_of_pytorch() -> None:
     torch.manual_seed(0)
     ours = nn.ParameterList([nn.Parameter(torch.randn(12, 20)), nn.Parameter(torch.randn(20, 12))])
     theirs = copy.deepcopy(ours)
-    group = {"params": list(ours), "is_muon": True, "weight_decay": 0.1}
+    group = {"params": list(ours), "is_muon": True, "is_cautious": False, "weight_decay": 0.1}
     optimizer = MuonWithAdamW([group], lr=0.05)
     reference = muon.Muon(list(theirs), lr=0.05, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     with pytest.MonkeyPatch.context() as patch:
@@ -107,6 +107,26 @@ def test_muon_trains_the_matrices_of_all_layers_and_nothing_else(role: str) -> N
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(by_identity)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_cautious_decay_shrinks_what_moves_towards_zero_and_nothing_else(kind: str) -> None:
+    """Against the same step without decay, which the decay is added to."""
+    model = make_role("causal head", tie_word_embeddings=False)
+    start, plain = copy.deepcopy(model), copy.deepcopy(model)
+    names = set(decayed(model))
+    pair = ((model, {"weight_decay": 0.5, "is_cautious": True}), (plain, {"weight_decay": 0.0}))
+    for each, fields in pair:
+        optimizer = make(each, kind=kind, **fields)
+        backward(each, 0)
+        optimizer.step()
+        assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, fields["weight_decay"]}
+    shrunk = 0
+    for (name, old), one, other in zip(start.named_parameters(), model.parameters(), plain.parameters()):
+        decays = (old * (old - other) >= 0) if name in names else torch.zeros_like(old, dtype=torch.bool)
+        shrunk += int(decays.sum())
+        torch.testing.assert_close(one, other - 1e-2 * 0.5 * old.where(decays, 0), rtol=0, atol=1e-7)
+    assert 0 < shrunk < sum(old.numel() for name, old in start.named_parameters() if name in names)
+
+
 def test_its_state_is_saved_and_goes_on_bit_for_bit() -> None:
     whole = make_role("causal head")
     first = copy.deepcopy(whole)
@@ -149,7 +169,9 @@ def test_sharded_matrices_are_refused() -> None:
         mesh = init_device_mesh("cpu", (1,))
         weight = nn.Parameter(distribute_tensor(torch.randn(4, 4), mesh, [Shard(0)]))
         weight.grad = torch.ones_like(weight)
-        optimizer = MuonWithAdamW([{"params": [weight], "is_muon": True, "weight_decay": 0.0}], lr=0.1)
+        optimizer = MuonWithAdamW(
+            [{"params": [weight], "is_muon": True, "is_cautious": False, "weight_decay": 0.0}], lr=0.1
+        )
         with pytest.raises(ValueError, match="Muon needs whole matrices, not a DTensor: give optimizer adamw"):
             optimizer.step()
     finally:

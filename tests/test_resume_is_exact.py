@@ -9,6 +9,9 @@ import time
 import pytest
 import torch
 from helpers import runs
+from safetensors.torch import load_file
+
+from weft.recipes.common.averaging import FILE
 
 # Two epochs and more of the text, dropout on, so that data order and random numbers both have to go on.
 FIELDS = {"max_steps": 60, "attention_dropout": 0.1, "hidden_dropout": 0.1, "save_total_limit": 2}
@@ -63,8 +66,9 @@ def test_killed_twice_at_any_moment_the_weights_and_the_optimizer_are_the_same(c
     assert not list(folder.glob(".unfinished-*"))
 
 
-def test_muon_goes_on_with_its_momentum(corpus, tmp_path):
+def test_muon_goes_on_with_its_momentum_and_the_average_of_the_weights(corpus, tmp_path):
     fields = {"data": corpus, "optimizer": "muon", "decay_type": "1-sqrt", "learning_rate": 1e-2, "max_steps": 30}
+    fields |= {"average_decay": 0.9, "cautious_weight_decay": "true", "z_loss": 1e-4}
     output = runs.finish(runs.start(**fields, output_dir=tmp_path / "whole"))
     assert "muon, warmup_stable_decay" in output
     folder = tmp_path / "killed"
@@ -73,6 +77,9 @@ def test_muon_goes_on_with_its_momentum(corpus, tmp_path):
     kill_group(process, signal.SIGKILL)
     assert "resuming from" in runs.finish(runs.start(**fields, output_dir=folder))
     assert_same_run(folder, tmp_path / "whole", "checkpoint-30")
+    found, expected = (load_file(path / "checkpoint-30" / FILE) for path in (folder, tmp_path / "whole"))
+    assert all(torch.equal(found[name], average) for name, average in expected.items())
+    assert any(not torch.equal(runs.weights(folder / "checkpoint-30")[name], one) for name, one in found.items())
 
 
 def test_sigterm_saves_the_step_it_came_in_and_the_run_goes_on_from_there(corpus, never_killed, tmp_path):

@@ -301,7 +301,7 @@ def test_whatever_stands_beside_the_choices_has_their_shape() -> None:
         torch.testing.assert_close(one_for_all, expected, **EXACT)
         assert (model(ids).logits - expected).abs().max() > 1e-3, "the types say something"
         two_documents = torch.cat((torch.arange(4), torch.arange(5)))
-        with pytest.raises(ValueError, match="announces 6 choices .* but holds 12 documents: give each choice one"):
+        with pytest.raises(ValueError, match=r"announces 6 choices .* but holds 12 documents: give each choice one"):
             model(ids, position_ids=two_documents.expand(2, 3, -1))
 
 

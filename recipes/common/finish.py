@@ -42,6 +42,10 @@ class FinishedRun:
         history = trainer.state.log_history
         evaluated = [entry for entry in history if "eval_loss" in entry and entry["step"] == self.plan.max_steps]
         metrics = evaluated[-1] if evaluated else trainer.evaluate()
+        with trainer.averaged():
+            self._write(trainer, metrics, history)
+
+    def _write(self, trainer: WeftTrainer, metrics: dict[str, float], history: list[dict[str, Any]]) -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if not is_first_process():
             return

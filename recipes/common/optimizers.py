@@ -40,6 +40,9 @@ class MuonWithAdamW(torch.optim.AdamW):
     large as AdamW's: both take the same learning rate and weight decay (https://huggingface.co/papers/2502.16982).
     State and groups are those of any optimizer, so it is saved and resumed like one. Every process computes the same
     step of whole matrices: sharded weights are refused with a ValueError.
+
+    Groups with `is_cautious` decay a weight only where its step goes towards zero, or nowhere
+    (https://huggingface.co/papers/2510.12402).
     """
 
     @torch.no_grad()
@@ -47,10 +50,20 @@ class MuonWithAdamW(torch.optim.AdamW):
         """One step of all groups."""
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group["is_muon"]]
+        cautious = [group for group in self.param_groups if group["is_cautious"] and group["weight_decay"]]
+        decays = [group["weight_decay"] for group in cautious]
+        before = [[weight.clone() for weight in group["params"]] for group in cautious]
         try:
+            for group in cautious:
+                group["weight_decay"] = 0.0
             loss = super().step(closure)
         finally:
             self.param_groups = groups
+            for group, decay in zip(cautious, decays):
+                group["weight_decay"] = decay
+        for group, olds in zip(cautious, before):
+            for weight, old in zip(group["params"], olds):
+                weight.sub_(_cautious(old, old - weight), alpha=float(group["lr"]) * group["weight_decay"])
         for group in groups:
             if group["is_muon"]:
                 self._muon_step(group)
@@ -80,23 +93,41 @@ class MuonWithAdamW(torch.optim.AdamW):
             stack = orthogonalise(torch.stack(updates), iteration_dtype(weights[0])).to(weights[0].dtype)
             scale = 0.2 * math.sqrt(max(shape))
             for weight, update in zip(weights, stack):
-                weight.mul_(1 - rate * group["weight_decay"]).add_(update, alpha=-rate * scale)
+                shrinks = _cautious(weight, update) if group["is_cautious"] else weight
+                weight.sub_(shrinks, alpha=rate * group["weight_decay"]).add_(update, alpha=-rate * scale)
 
 
-def make_muon(
-    model: nn.Module, decayed: Iterable[str], learning_rate: float, weight_decay: float, betas: tuple[float, float]
+def _cautious(weight: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
+    """The weight where subtracting the update moves it towards zero or not at all, else 0."""
+    return weight.where(weight * update >= 0, 0)
+
+
+def make_optimizer(
+    model: nn.Module,
+    decayed: Iterable[str],
+    kind: str,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    is_cautious: bool = False,
 ) -> MuonWithAdamW:
-    """The optimizer of a model: Muon for the matrices inside of its layers, AdamW for embeddings, output matrices,
-    norms and biases. `decayed`: names of the parameters that decay, by Muon or AdamW."""
+    """The optimizer of a model: of kind "muon" Muon for the matrices inside of its layers and AdamW for embeddings,
+    output matrices, norms and biases; of kind "adamw" AdamW for all. `decayed`: names of the parameters that decay."""
     decayed = set(decayed)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_muon = parameter.ndim == 2 and name in decayed and ".layers." in f".{name}"
+            is_inside = parameter.ndim == 2 and name in decayed and ".layers." in f".{name}"
+            is_muon = kind == "muon" and is_inside
             groups[is_muon, name in decayed].append(parameter)
     return MuonWithAdamW(
         [
-            {"params": parameters, "is_muon": is_muon, "weight_decay": weight_decay if decays else 0.0}
+            {
+                "params": parameters,
+                "is_muon": is_muon,
+                "is_cautious": is_cautious,
+                "weight_decay": weight_decay if decays else 0.0,
+            }
             for (is_muon, decays), parameters in sorted(groups.items(), reverse=True)
         ],
         lr=learning_rate,

@@ -48,6 +48,16 @@ class RunArguments:
     optimizer: str = field(
         default="adamw", metadata={"help": "adamw, or muon: Muon for the layers' matrices, AdamW for the rest"}
     )
+    cautious_weight_decay: bool = field(
+        default=False, metadata={"help": "decay a weight only where its step goes towards zero"}
+    )
+    average_decay: float | None = field(
+        default=None,
+        metadata={"help": "evaluate and publish an exponential moving average of the weights, e.g. 0.999"},
+    )
+    z_loss: float = field(
+        default=0.0, metadata={"help": "weight of the squared logarithm of the softmax's denominator, e.g. 1e-4"}
+    )
     cpu_threads: int | None = field(
         default=None, metadata={"help": "threads of each process on a CPU; the default shares the cores evenly"}
     )
@@ -153,9 +163,11 @@ def _check(arguments: RunArguments) -> None:
         if value is not None and not 0 < value < math.inf:
             raise RecipeError(f"{name} is {value}: give a number above 0.")
     ranges = {"weight_decay": (0, math.inf), "adam_beta2": (0, 1), "seed": (0, 2**32)}
+    ranges |= {"z_loss": (0, math.inf), "average_decay": (0, 1)}
     for name, (lowest, bound) in ranges.items():
-        if not lowest <= getattr(arguments, name) < bound:
-            raise RecipeError(f"{name} is {getattr(arguments, name)}: give a number from {lowest} to below {bound}.")
+        value = getattr(arguments, name)
+        if value is not None and not lowest <= value < bound:
+            raise RecipeError(f"{name} is {value}: give a number from {lowest} to below {bound}.")
     choices = {"lr_scheduler_type": SCHEDULES, "decay_type": DECAYS, "optimizer": OPTIMIZERS}
     for name, known in choices.items():
         if getattr(arguments, name) not in known:

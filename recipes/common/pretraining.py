@@ -267,7 +267,10 @@ class _Run:
             evaluator=self.evaluator,
             throughput=throughput,
             steps_per_epoch=plan.rows_per_epoch / plan.rows_per_step if plan.rows_per_epoch else plan.max_steps,
-            uses_muon=self.arguments.optimizer == "muon",
+            optimizer_kind=self.arguments.optimizer,
+            is_cautious=self.arguments.cautious_weight_decay,
+            average_decay=self.arguments.average_decay,
+            z_loss=self.arguments.z_loss,
             callbacks=[
                 Console(trainer_arguments.disable_tqdm or not sys.stderr.isatty(), self.blocks is None),
                 StopSignal(),

@@ -1,5 +1,6 @@
 """The Trainer of all recipes: transformers' own, with checkpoints that are whole or absent and only finite losses."""
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -11,10 +12,11 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
+from weft.recipes.common.averaging import WeightAverage
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import move_folder, remove_folder
 from weft.recipes.common.loss_parts import LossParts
-from weft.recipes.common.optimizers import make_muon
+from weft.recipes.common.optimizers import make_optimizer
 from weft.recipes.common.packing import IGNORE_INDEX
 from weft.recipes.common.throughput import Throughput
 
@@ -38,25 +40,35 @@ class WeftTrainer(Trainer):
         evaluator: Evaluator,
         throughput: Throughput,
         steps_per_epoch: float,
-        uses_muon: bool = False,
+        optimizer_kind: str = "adamw",
+        is_cautious: bool = False,
+        average_decay: float | None = None,
+        z_loss: float = 0.0,
         **kwargs: Any,
     ) -> None:
         """Args:
         evaluator: computes the metrics of the validation text; they get the prefix "eval_".
         throughput: adds tokens_seen, tokens_per_second and mfu to each training log.
         steps_per_epoch: steps in which the text is seen once (the Trainer sees the whole run as one epoch).
-        uses_muon: whether the matrices of the layers are trained by Muon instead of AdamW.
+        optimizer_kind: adamw, or muon for the matrices of the layers with AdamW for the rest.
+        is_cautious: whether weights decay only where their step goes towards zero.
+        average_decay: of the moving average of the weights, which is then what is evaluated; None: there is none.
+        z_loss: of the model's loss.
         """
         super().__init__(*args, eval_dataset=evaluator.rows, **kwargs)
         self.evaluator = evaluator
         self.throughput = throughput
         self.steps_per_epoch = steps_per_epoch
-        self.uses_muon = uses_muon
+        self.optimizer_kind, self.is_cautious = optimizer_kind, is_cautious
+        self.average = None if average_decay is None else WeightAverage(self.model, average_decay)
+        self.loss_fields = {"z_loss": z_loss} if z_loss else {}
         self.parts = LossParts()
         self._other_counts: dict[str, torch.Tensor] = {}
         self.idle_seconds = 0.0  # spent on evaluating and saving; throughput leaves it out
         self.add_callback(StopAtNonFinite())
         self.add_callback(Cadence())
+        if self.average is not None:
+            self.add_callback(self.average)
 
     def compute_loss(
         self,
@@ -66,7 +78,7 @@ class WeftTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The config allows the cache, so that every checkpoint does; training has no use for it, nor for logits."""
-        inputs = {**inputs, **self._other_counts, "use_cache": False, "return_logits": False}
+        inputs = {**inputs, **self._other_counts, **self.loss_fields, "use_cache": False, "return_logits": False}
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         self.parts.add(inputs, outputs)
         return (loss, outputs) if return_outputs else loss
@@ -95,11 +107,11 @@ class WeftTrainer(Trainer):
         ]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """Muon where it is asked for, else the Trainer's own."""
-        if self.optimizer is None and self.uses_muon:
-            betas = (self.args.adam_beta1, self.args.adam_beta2)
-            rates = (self.args.learning_rate, self.args.weight_decay, betas)
-            self.optimizer = make_muon(self.model, self.get_decay_parameter_names(self.model), *rates)
+        """Muon or cautious decay where it is asked for, else the Trainer's own."""
+        if self.optimizer is None and (self.optimizer_kind != "adamw" or self.is_cautious):
+            rates = (self.args.learning_rate, self.args.weight_decay, (self.args.adam_beta1, self.args.adam_beta2))
+            decayed = self.get_decay_parameter_names(self.model)
+            self.optimizer = make_optimizer(self.model, decayed, self.optimizer_kind, *rates, self.is_cautious)
         return super().create_optimizer(*args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -118,11 +130,21 @@ class WeftTrainer(Trainer):
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Run the recipe's evaluator, log what it returns and tell the callbacks."""
         began = time.perf_counter()
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator(self).items()}
+        with self.averaged():
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator(self).items()}
         self.idle_seconds += time.perf_counter() - began
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """While this lasts the model has the averaged weights, where there are such."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+        if self.average is not None:
+            self.average.load(Path(resume_from_checkpoint))
 
     def _get_output_dir(self, trial: Any) -> str:
         """The run's folder, or, while a checkpoint is being written, a hidden folder inside of it."""
@@ -142,6 +164,8 @@ class WeftTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
+                    if self.average is not None:
+                        self.average.save(run / self._unfinished / name)
                     move_folder(run / self._unfinished / name, run / name)
                     (run / self._unfinished).rmdir()
             finally:
