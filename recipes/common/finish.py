@@ -42,7 +42,7 @@ class FinishedRun:
         history = trainer.state.log_history
         evaluated = [entry for entry in history if "eval_loss" in entry and entry["step"] == self.plan.max_steps]
         metrics = evaluated[-1] if evaluated else trainer.evaluate()
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = trainer.whole_model()
         if not is_first_process():
             return
         metrics = {name: value for name, value in metrics.items() if name.startswith("eval_")}

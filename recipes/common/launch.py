@@ -49,17 +49,21 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def check_launcher() -> None:
-    """Refuse what the launcher was configured for and the recipes do not do.
+def check_launcher(can_shard: bool = False) -> None:
+    """Refuse what the launcher was configured for and the recipe does not do.
+
+    Args:
+        can_shard: whether the recipe trains weights that FSDP shards over processes.
 
     Raises:
-        RecipeError: weights sharded over processes (FSDP, DeepSpeed).
+        RecipeError: weights are sharded in another way, or at all.
     """
-    for name in ("FSDP", "DEEPSPEED"):
+    for name in ("DEEPSPEED",) if can_shard else ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            sharding = " (to shard the weights, with fsdp2.yaml)" if can_shard else ""
             raise RecipeError(
-                f"the launcher is configured for {name}, but every process holds all weights here: launch with "
-                "--multi_gpu, or run `accelerate config` again."
+                f"the launcher is configured for {name}, which this recipe does not train with: launch with ddp.yaml "
+                f"of recipes/configs/accelerate, or --multi_gpu{sharding}."
             )
 
 

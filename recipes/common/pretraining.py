@@ -67,7 +67,7 @@ def pretrain(
         argv: the words after the program's name; None: this process's.
     """
     end_with_launcher()
-    check_launcher()
+    check_launcher(can_shard=True)
     all_groups = [groups[0], DataArguments, ModelArguments, *groups[1:], StreamArguments]
     parsed = parse_arguments(description, all_groups, True, True, argv, alternatives=LENGTHS)
     run, data, stream = *parsed.groups[:2], parsed.groups[-1]
