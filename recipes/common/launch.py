@@ -118,6 +118,12 @@ def check_processes(arguments: TrainingArguments, processes: int) -> None:
         )
 
 
+def computes_on_gpu(use_cpu: bool) -> bool:
+    """Whether this process computes on a GPU: there is one, and neither the run nor the launcher keeps it off."""
+    kept_off = use_cpu or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    return torch.cuda.is_available() and not kept_off
+
+
 def keep_freed_memory() -> None:
     """Have the C library keep large freed blocks for the next step instead of returning them to the system.
 

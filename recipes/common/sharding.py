@@ -30,6 +30,11 @@ def shards_weights() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
+def describe_sharding() -> str:
+    """What a run's plan says of it."""
+    return ", weights sharded over all processes (FSDP2)" if shards_weights() else ""
+
+
 def check_sharding(optimizer: str, trainer_fields: dict[str, Any]) -> None:
     """Refuse what sharded weights cannot be trained with here.
 
@@ -51,7 +56,6 @@ def check_sharding(optimizer: str, trainer_fields: dict[str, Any]) -> None:
     instead = {
         "OFFLOAD_PARAMS": "leave the weights on the GPUs",
         "ACTIVATION_CHECKPOINTING": "give --gradient_checkpointing true to the recipe instead",
-        "CPU_RAM_EFFICIENT_LOADING": "have every process make the weights",
     }
     for name, advice in instead.items():
         if os.environ.get(f"FSDP_{name}", "false").lower() == "true":
@@ -138,8 +142,6 @@ class ShardingTrainer(Trainer):
             weight = weights[place]
             for name, value in found.items():
                 if value.shape == weight.shape:
-                    found[name] = distribute_tensor(
-                        value, weight.device_mesh, weight.placements, src_data_rank=None
-                    )
+                    found[name] = distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
         self.optimizer.load_state_dict(state)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
