@@ -1,9 +1,12 @@
-"""Processes as a file for `accelerate launch` starts them, forked off the test's: nothing is imported again."""
+"""Processes as a file for `accelerate launch` starts them, forked off the test's so that nothing is imported again, and
+runs that note what each of them was given."""
 
 import argparse
 import contextlib
+import json
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
 import traceback
@@ -11,22 +14,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from torch.distributed.tensor import DTensor
+
+from helpers import runs
+from weft.recipes.common.trainer import StopAtNonFinite, WeftTrainer
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "accelerate"
 
 
 def launch_arguments(config: str, *words: str) -> argparse.Namespace:
-    """What `accelerate launch --config_file CONFIG [words]` is told, by its own reading of the file."""
+    """What `accelerate launch --config_file CONFIG [words]` makes of the file, by its own reading."""
     words = ("--config_file", str(CONFIGS / config), *words, "script.py")
     return _validate_launch_command(launch_command_parser().parse_args(words))[0]
 
 
 def launch_environment(config: str, *words: str) -> dict[str, str]:
     """The variables that it sets for the processes which it starts."""
-    arguments = launch_arguments(config, "--main_process_port", "0", *words)
+    arguments = launch_arguments(config, *words)
     if arguments.use_fsdp or arguments.multi_gpu:
+        arguments.main_process_port = 0  # any that is free
         made = prepare_multi_gpu_env(arguments)
     else:
         _, made = prepare_simple_launcher_cmd_env(arguments)
@@ -35,11 +44,14 @@ def launch_environment(config: str, *words: str) -> dict[str, str]:
 
 def run_together(config: str, function: Callable[..., None], *arguments: Any, processes: int = 2) -> None:
     """Call a function in each of several processes that form a group, as they would under this file."""
-    shared = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"MASTER_PORT": _free_port(), **launch_environment(config), "OMP_NUM_THREADS": 1}
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    shared = {**launch_environment(config), "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
     fork = multiprocessing.get_context("fork")
     started = [
-        fork.Process(target=_run, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, function, arguments))
+        fork.Process(target=_call, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, function, arguments))
         for rank in range(processes)
     ]
     for process in started:
@@ -52,7 +64,7 @@ def run_together(config: str, function: Callable[..., None], *arguments: Any, pr
     assert codes == [0] * processes
 
 
-def _run(environment: dict[str, Any], function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _call(environment: dict[str, Any], function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.environ.update({name: str(value) for name, value in environment.items()})
     try:
         function(*arguments)
@@ -62,7 +74,38 @@ def _run(environment: dict[str, Any], function: Callable[..., None], arguments: 
         os._exit(1)
 
 
-def _free_port() -> int:
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def watched_run(folder: Path, **fields: object) -> None:
+    """Carry a run out, and note in its folder what this process computed on at each step, and with which weights."""
+    rows: dict[int, list] = {}
+    held: dict[str, list] = {}
+    compute_loss, check = WeftTrainer.compute_loss, StopAtNonFinite.on_pre_optimizer_step
+
+    def note_rows(trainer: WeftTrainer, model: Any, inputs: dict, *args: Any, **kwargs: Any) -> Any:
+        rows.setdefault(trainer.state.global_step, []).extend(inputs["input_ids"].tolist())
+        return compute_loss(trainer, model, inputs, *args, **kwargs)
+
+    def note_weights(callback: StopAtNonFinite, *args: Any, model: Any, **kwargs: Any) -> None:
+        for name, weight in model.named_parameters():
+            parts = [one.to_local() if isinstance(one, DTensor) else one for one in (weight, weight.grad)]
+            held[name] = [weight.numel(), *(part.numel() for part in parts)]
+        check(callback, *args, model=model, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WeftTrainer, "compute_loss", note_rows)
+        patch.setattr(StopAtNonFinite, "on_pre_optimizer_step", note_weights)
+        runs.run_here(output_dir=folder, **fields)
+    rank = os.environ.get("RANK", "0")
+    (folder / f"watched-{rank}.json").write_text(json.dumps({"rows": rows, "held": held}))
+
+
+def watched(folder: Path, processes: int = 1) -> list[dict]:
+    """What the processes of a `watched_run` noted: "rows" of each step, and "held": numbers of each weight, those of
+    them that are here, and those of its gradient."""
+    return [json.loads((folder / f"watched-{rank}.json").read_text()) for rank in range(processes)]
+
+
+def as_stopped(finished: Path, folder: Path, step: int) -> Path:
+    """A copy of a run as it was when it stopped after this step."""
+    shutil.copytree(finished / f"checkpoint-{step}", folder / f"checkpoint-{step}")
+    shutil.copy(finished / "run.json", folder)
+    return folder

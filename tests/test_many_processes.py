@@ -1,0 +1,207 @@
+"""Two processes learn what one does, hold what their launcher's file says, and go on where the others stopped."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import runs
+from helpers.launched import CONFIGS, as_stopped, run_together, watched, watched_run
+from transformers import AutoModelForCausalLM
+
+from weft.layers import WeftMLP
+
+STEPS = 8
+FIELDS = {"max_steps": STEPS, "save_steps": STEPS // 2, "eval_steps": 4, "learning_rate": 0.01, "max_grad_norm": 0.5}
+# Plain gradient descent for one step: the weights move by the gradient, or by as much of it as clipping leaves.
+ONE_STEP = {"optim": "sgd", "max_steps": 1, "warmup_steps": 0, "lr_scheduler_type": "constant", "weight_decay": 0}
+ONE_STEP |= {"learning_rate": 1.0, "save_steps": 1, "eval_steps": 1}
+# What else a step may be computed with: everything must be the same as in one process without it.
+SAME = {"per_device_train_batch_size": 1, "gradient_checkpointing": "true", "tie_word_embeddings": "false"}
+LAUNCHED = ("cpu_2.yaml", "fsdp2.yaml")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def one(corpus: Path, folder: Path) -> Path:
+    """The run in one process."""
+    watched_run(folder / "one", data=corpus, **FIELDS)
+    return folder / "one"
+
+
+@pytest.fixture(scope="module", params=LAUNCHED)
+def two(request: pytest.FixtureRequest, corpus: Path, folder: Path, one: Path) -> Path:
+    """A folder with the same runs in two processes, under each launcher's file."""
+    place = folder / Path(request.param).stem
+    as_stopped(one, place / "resumed from one", STEPS // 2)
+    run_together(request.param, carry_out, place, corpus)
+    return place
+
+
+def carry_out(place: Path, corpus: Path) -> None:
+    """What each of two processes does."""
+    watched_run(place / "whole", data=corpus, **FIELDS)
+    watched_run(place / "resumed from one", data=corpus, **FIELDS)
+    if os.environ["RANK"] == "0":
+        as_stopped(place / "whole", place / "resumed", STEPS // 2)
+    runs_of_options = {"same": {**FIELDS, **SAME}, "bf16": {**FIELDS, "bf16": "true"}}
+    for name, fields in {**runs_of_options, "clipped": {**ONE_STEP, "max_grad_norm": 0.1}}.items():
+        runs.run_here(data=corpus, output_dir=place / name, **fields)
+    watched_run(place / "resumed", data=corpus, **FIELDS)
+
+
+def assert_same_weights(found: Path, expected: Path) -> None:
+    """As far apart as sums in another order take two runs, over the length of the whole path."""
+    for name in ("", *(path.name for path in expected.glob(f"checkpoint-{STEPS}"))):
+        weights, reference = runs.weights(found / name), runs.weights(expected / name)
+        assert weights.keys() == reference.keys()
+        for key, value in reference.items():
+            assert weights[key].dtype == value.dtype
+            assert (weights[key] - value).norm() <= 1e-4 * value.norm(), key
+    assert_same_curve(found, expected, 1e-5)
+
+
+def assert_same_curve(found: Path, expected: Path, tolerance: float) -> None:
+    curves = [torch.tensor(runs.losses(path)) for path in (found, expected)]
+    torch.testing.assert_close(*curves, rtol=tolerance, atol=0)
+    metrics = [json.loads((path / "metrics.json").read_text()) for path in (found, expected)]
+    for name in ("eval_loss", "eval_bits_per_byte"):
+        assert metrics[0][name] == pytest.approx(metrics[1][name], rel=tolerance)
+
+
+def rows_of(noted: list[dict]) -> dict[str, list]:
+    """Rows of each step over all processes, in any order."""
+    return {step: sorted(row for each in noted for row in each["rows"][step]) for step in noted[0]["rows"]}
+
+
+def test_each_process_sees_half_of_every_step(two: Path, one: Path) -> None:
+    expected, found = watched(one), watched(two / "whole", 2)
+    assert len(expected[0]["rows"]) == STEPS and rows_of(found) == rows_of(expected)
+    assert {len(rows) for each in found for rows in each["rows"].values()} == {4}
+
+
+def test_the_weights_are_those_of_one_process(two: Path, one: Path) -> None:
+    assert_same_weights(two / "whole", one)
+    norms = [[entry["grad_norm"] for entry in runs.history(path) if "loss" in entry] for path in (two / "whole", one)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_each_process_holds_what_the_file_says(two: Path) -> None:
+    """Under FSDP2 half of every weight and of its gradient, else all of them."""
+    found = [each["held"] for each in watched(two / "whole", 2)]
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 10
+    for name, (whole, *_) in found[0].items():
+        here = [each[name][1:] for each in found]
+        assert here == [[whole // 2] * 2] * 2 if two.name == "fsdp2" else here == [[whole] * 2] * 2, name
+
+
+def test_checkpoints_are_the_folders_that_one_process_writes(two: Path, one: Path) -> None:
+    last = f"checkpoint-{STEPS}"
+    names = [{path.name for path in (path / last).iterdir()} for path in (two / "whole", one)]
+    assert names[0] - names[1] == {"rng_state_0.pth", "rng_state_1.pth"} and names[1] - names[0] == {"rng_state.pth"}
+    assert (two / "whole" / last / "config.json").read_text() == (one / last / "config.json").read_text()
+    ids = torch.arange(12)[None]
+    models = [AutoModelForCausalLM.from_pretrained(path / last).eval() for path in (two / "whole", one)]
+    torch.testing.assert_close(models[0](ids).logits, models[1](ids).logits, rtol=0, atol=1e-3)
+    optimizers = [torch.load(path / last / "optimizer.pt", weights_only=True) for path in (two / "whole", one)]
+    assert optimizers[0]["param_groups"] == optimizers[1]["param_groups"]
+    for place, state in optimizers[1]["state"].items():
+        for name, value in state.items():
+            assert (optimizers[0]["state"][place][name] - value).norm() <= 1e-3 * value.norm(), (place, name)
+
+
+@pytest.mark.parametrize("name", ["resumed", "resumed from one"])
+def test_a_run_goes_on_with_the_same_rows_to_the_same_weights(two: Path, one: Path, name: str) -> None:
+    assert_same_weights(two / name, one)
+    rest = {step: rows for step, rows in rows_of(watched(one)).items() if int(step) >= STEPS // 2}
+    assert rows_of(watched(two / name, 2)) == rest
+    if name == "resumed":
+        weights = [runs.weights(two / each) for each in (name, "whole")]
+        assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
+
+
+def test_what_two_processes_began_one_ends(two: Path, one: Path, corpus: Path, tmp_path: Path) -> None:
+    watched_run(as_stopped(two / "whole", tmp_path / "run", STEPS // 2), data=corpus, **FIELDS)
+    assert_same_weights(tmp_path / "run", one)
+    rest = {step: rows for step, rows in rows_of(watched(one)).items() if int(step) >= STEPS // 2}
+    assert rows_of(watched(tmp_path / "run")) == rest
+
+
+@pytest.fixture(scope="module")
+def untied(corpus: Path, folder: Path) -> Path:
+    fields = {**FIELDS, "tie_word_embeddings": "false"}
+    runs.run_here(data=corpus, output_dir=folder / "untied", **fields)
+    return folder / "untied"
+
+
+def test_accumulated_and_computed_again_the_step_is_the_same(two: Path, untied: Path) -> None:
+    """Four micro-batches, layers computed again in the backward pass, and an output matrix of its own."""
+    assert_same_weights(two / "same", untied)
+
+
+def test_bfloat16_follows_the_curve_with_float32_weights(two: Path, one: Path) -> None:
+    assert_same_curve(two / "bf16", one, 2e-2)
+    assert runs.losses(two / "bf16") != pytest.approx(runs.losses(one), rel=1e-5)
+    assert {value.dtype for value in runs.weights(two / "bf16").values()} == {torch.float32}
+
+
+def test_clipping_is_that_of_the_whole_gradient(two: Path, corpus: Path, tmp_path: Path) -> None:
+    free, clipped = tmp_path / "free", tmp_path / "clipped"
+    for path, limit in ((free, 0), (clipped, 0.1)):
+        runs.run_here(data=corpus, output_dir=path, **ONE_STEP, max_grad_norm=limit)
+    norm = next(entry["grad_norm"] for entry in runs.history(free) if "loss" in entry)
+    assert norm > 0.5
+    for path in (clipped, two / "clipped"):
+        found, expected = runs.weights(path), runs.weights(free)
+        apart = torch.cat([(found[name] - value).flatten() for name, value in expected.items()]).norm()
+        assert apart == pytest.approx(norm - 0.1, rel=1e-4)
+
+
+def test_layers_are_computed_again_where_that_is_asked_for(one: Path, corpus: Path, tmp_path: Path) -> None:
+    passes = []
+    forward = WeftMLP.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WeftMLP, "forward", lambda self, states: passes.append(self.training) or forward(self, states))
+        runs.run_here(data=corpus, output_dir=tmp_path / "run", gradient_checkpointing="true", **FIELDS)
+    assert sum(passes) == 2 * 2 * STEPS  # both layers, twice a step
+    found, expected = runs.weights(tmp_path / "run"), runs.weights(one)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("config", LAUNCHED)
+def test_muon_trains_whole_matrices_in_two_processes_or_is_refused(config: str, corpus: Path, tmp_path: Path) -> None:
+    fields = {**FIELDS, "data": corpus, "optimizer": "muon"}
+    run_together(config, carry_muon_out, tmp_path, fields)
+    if config == "fsdp2.yaml":
+        assert not (tmp_path / "whole").exists()
+        return
+    runs.run_here(output_dir=tmp_path / "one", **fields)
+    assert_same_weights(tmp_path / "whole", tmp_path / "one")
+    found, expected = (runs.weights(tmp_path / name) for name in ("resumed", "whole"))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def carry_muon_out(place: Path, fields: dict[str, Any]) -> None:
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        message = runs.run_error(output_dir=place / "whole", **fields)
+        assert "muon needs whole matrices" in message and "adamw" in message and "ddp.yaml" in message
+        return
+    runs.run_here(output_dir=place / "whole", **fields)
+    if os.environ["RANK"] == "0":
+        as_stopped(place / "whole", place / "resumed", STEPS // 2)
+    runs.run_here(output_dir=place / "resumed", **fields)
+
+
+@pytest.mark.parametrize("config", LAUNCHED)
+def test_the_command_of_the_file_works(config: str, corpus: Path, one: Path, tmp_path: Path) -> None:
+    words = ["--config_file", CONFIGS / config, "--num_processes", 2, "--main_process_port", 0]
+    output = runs.finish(runs.start(launcher=words, data=corpus, output_dir=tmp_path / "run", **FIELDS))
+    assert "2 processes x 1 micro-batches x 4 rows" in output
+    assert ("weights sharded over all processes" in output) == (config == "fsdp2.yaml")
+    assert_same_weights(tmp_path / "run", one)
