@@ -1,9 +1,7 @@
 """Two processes learn what one does, hold what their launcher's file says, and go on where the others stopped."""
 
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -39,21 +37,18 @@ def one(corpus: Path, folder: Path) -> Path:
 def two(request: pytest.FixtureRequest, corpus: Path, folder: Path, one: Path) -> Path:
     """A folder with the same runs in two processes, under each launcher's file."""
     place = folder / Path(request.param).stem
-    as_stopped(one, place / "resumed from one", STEPS // 2)
-    run_together(request.param, carry_out, place, corpus)
+    run_together(request.param, watched_run, place / "whole", data=corpus, **FIELDS)
+    for name, source in (("resumed", place / "whole"), ("resumed from one", one)):
+        stopped = as_stopped(source, place / name, STEPS // 2)
+        run_together(request.param, watched_run, stopped, data=corpus, **FIELDS)
+    others = {
+        "same": {**FIELDS, **SAME},
+        "bf16": {**FIELDS, "bf16": "true"},
+        "clipped": {**ONE_STEP, "max_grad_norm": 0.1},
+    }
+    for name, fields in others.items():
+        run_together(request.param, runs.run_here, data=corpus, output_dir=place / name, **fields)
     return place
-
-
-def carry_out(place: Path, corpus: Path) -> None:
-    """What each of two processes does."""
-    watched_run(place / "whole", data=corpus, **FIELDS)
-    watched_run(place / "resumed from one", data=corpus, **FIELDS)
-    if os.environ["RANK"] == "0":
-        as_stopped(place / "whole", place / "resumed", STEPS // 2)
-    runs_of_options = {"same": {**FIELDS, **SAME}, "bf16": {**FIELDS, "bf16": "true"}}
-    for name, fields in {**runs_of_options, "clipped": {**ONE_STEP, "max_grad_norm": 0.1}}.items():
-        runs.run_here(data=corpus, output_dir=place / name, **fields)
-    watched_run(place / "resumed", data=corpus, **FIELDS)
 
 
 def assert_same_weights(found: Path, expected: Path) -> None:
@@ -174,28 +169,15 @@ def test_layers_are_computed_again_where_that_is_asked_for(one: Path, corpus: Pa
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-@pytest.mark.parametrize("config", LAUNCHED)
-def test_muon_trains_whole_matrices_in_two_processes_or_is_refused(config: str, corpus: Path, tmp_path: Path) -> None:
+def test_muon_is_the_same_in_two_processes_and_goes_on_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
     fields = {**FIELDS, "data": corpus, "optimizer": "muon"}
-    run_together(config, carry_muon_out, tmp_path, fields)
-    if config == "fsdp2.yaml":
-        assert not (tmp_path / "whole").exists()
-        return
     runs.run_here(output_dir=tmp_path / "one", **fields)
+    run_together("cpu_2.yaml", runs.run_here, output_dir=tmp_path / "whole", **fields)
     assert_same_weights(tmp_path / "whole", tmp_path / "one")
+    stopped = as_stopped(tmp_path / "whole", tmp_path / "resumed", STEPS // 2)
+    run_together("cpu_2.yaml", runs.run_here, output_dir=stopped, **fields)
     found, expected = (runs.weights(tmp_path / name) for name in ("resumed", "whole"))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-
-
-def carry_muon_out(place: Path, fields: dict[str, Any]) -> None:
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        message = runs.run_error(output_dir=place / "whole", **fields)
-        assert "muon needs whole matrices" in message and "adamw" in message and "ddp.yaml" in message
-        return
-    runs.run_here(output_dir=place / "whole", **fields)
-    if os.environ["RANK"] == "0":
-        as_stopped(place / "whole", place / "resumed", STEPS // 2)
-    runs.run_here(output_dir=place / "resumed", **fields)
 
 
 @pytest.mark.parametrize("config", LAUNCHED)

@@ -42,32 +42,34 @@ def launch_environment(config: str, *words: str) -> dict[str, str]:
     return {name: value for name, value in made.items() if os.environ.get(name) != value}
 
 
-def run_together(config: str, function: Callable[..., None], *arguments: Any, processes: int = 2) -> None:
-    """Call a function in each of several processes that form a group, as they would under this file."""
+def run_together(config: str, function: Callable[..., None], *arguments: Any, **fields: Any) -> None:
+    """Call a function in each of two processes that form a group, as they would under this file."""
     with contextlib.closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    shared = {**launch_environment(config), "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    shared = {**launch_environment(config), "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
     fork = multiprocessing.get_context("fork")
     started = [
-        fork.Process(target=_call, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, function, arguments))
-        for rank in range(processes)
+        fork.Process(target=_call, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, function, arguments, fields))
+        for rank in range(2)
     ]
     for process in started:
         process.start()
     for process in started:
-        process.join(240)
+        process.join(120)
     codes = [process.exitcode for process in started]
     for process in started:
         process.kill()
-    assert codes == [0] * processes
+    assert codes == [0, 0]
 
 
-def _call(environment: dict[str, Any], function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _call(
+    environment: dict[str, Any], function: Callable[..., None], arguments: tuple[Any, ...], fields: dict[str, Any]
+) -> None:
     os.environ.update({name: str(value) for name, value in environment.items()})
     try:
-        function(*arguments)
+        function(*arguments, **fields)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
