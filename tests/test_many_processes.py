@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import runs
-from helpers.launched import CONFIGS, as_stopped, run_together, watched, watched_run
+from helpers.launched import as_stopped, run_together, watched, watched_run
 from transformers import AutoModelForCausalLM
 
 from weft.layers import WeftMLP
@@ -16,6 +16,7 @@ FIELDS = {"max_steps": STEPS, "save_steps": STEPS // 2, "eval_steps": 4, "learni
 # Plain gradient descent for one step: the weights move by the gradient, or by as much of it as clipping leaves.
 ONE_STEP = {"optim": "sgd", "max_steps": 1, "warmup_steps": 0, "lr_scheduler_type": "constant", "weight_decay": 0}
 ONE_STEP |= {"learning_rate": 1.0, "save_steps": 1, "eval_steps": 1}
+CLIPPED = {"max_grad_norm": 0.1}
 # What else a step may be computed with: everything must be the same as in one process without it.
 SAME = {"per_device_train_batch_size": 1, "gradient_checkpointing": "true", "tie_word_embeddings": "false"}
 LAUNCHED = ("cpu_2.yaml", "fsdp2.yaml")
@@ -41,14 +42,16 @@ def two(request: pytest.FixtureRequest, corpus: Path, folder: Path, one: Path) -
     for name, source in (("resumed", place / "whole"), ("resumed from one", one)):
         stopped = as_stopped(source, place / name, STEPS // 2)
         run_together(request.param, watched_run, stopped, data=corpus, **FIELDS)
-    others = {
-        "same": {**FIELDS, **SAME},
-        "bf16": {**FIELDS, "bf16": "true"},
-        "clipped": {**ONE_STEP, "max_grad_norm": 0.1},
-    }
-    for name, fields in others.items():
-        run_together(request.param, runs.run_here, data=corpus, output_dir=place / name, **fields)
     return place
+
+
+@pytest.fixture(scope="module")
+def sharded(corpus: Path, folder: Path) -> Path:
+    """A folder with runs of other options in two processes that share the weights."""
+    others = {"same": {**FIELDS, **SAME}, "bf16": {**FIELDS, "bf16": "true"}, "clipped": {**ONE_STEP, **CLIPPED}}
+    for name, fields in others.items():
+        run_together("fsdp2.yaml", runs.run_here, data=corpus, output_dir=folder / "sharded" / name, **fields)
+    return folder / "sharded"
 
 
 def assert_same_weights(found: Path, expected: Path) -> None:
@@ -128,31 +131,30 @@ def test_what_two_processes_began_one_ends(two: Path, one: Path, corpus: Path, t
     assert rows_of(watched(tmp_path / "run")) == rest
 
 
-@pytest.fixture(scope="module")
-def untied(corpus: Path, folder: Path) -> Path:
-    fields = {**FIELDS, "tie_word_embeddings": "false"}
-    runs.run_here(data=corpus, output_dir=folder / "untied", **fields)
-    return folder / "untied"
-
-
-def test_accumulated_and_computed_again_the_step_is_the_same(two: Path, untied: Path) -> None:
+def test_accumulated_and_computed_again_the_step_is_the_same(sharded: Path, corpus: Path, tmp_path: Path) -> None:
     """Four micro-batches, layers computed again in the backward pass, and an output matrix of its own."""
-    assert_same_weights(two / "same", untied)
+    fields = {**FIELDS, "tie_word_embeddings": "false"}
+    runs.run_here(data=corpus, output_dir=tmp_path / "untied", **fields)
+    assert_same_weights(sharded / "same", tmp_path / "untied")
 
 
-def test_bfloat16_follows_the_curve_with_float32_weights(two: Path, one: Path) -> None:
-    assert_same_curve(two / "bf16", one, 2e-2)
-    assert runs.losses(two / "bf16") != pytest.approx(runs.losses(one), rel=1e-5)
-    assert {value.dtype for value in runs.weights(two / "bf16").values()} == {torch.float32}
+def test_bfloat16_follows_the_curve_with_float32_weights(
+    sharded: Path, one: Path, corpus: Path, tmp_path: Path
+) -> None:
+    runs.run_here(data=corpus, output_dir=tmp_path / "bf16", **FIELDS, bf16="true")
+    for path in (tmp_path / "bf16", sharded / "bf16"):
+        assert_same_curve(path, one, 2e-2)
+        assert runs.losses(path) != pytest.approx(runs.losses(one), rel=1e-5)
+        assert {value.dtype for value in runs.weights(path).values()} == {torch.float32}
 
 
-def test_clipping_is_that_of_the_whole_gradient(two: Path, corpus: Path, tmp_path: Path) -> None:
+def test_clipping_is_that_of_the_whole_gradient(sharded: Path, corpus: Path, tmp_path: Path) -> None:
     free, clipped = tmp_path / "free", tmp_path / "clipped"
-    for path, limit in ((free, 0), (clipped, 0.1)):
-        runs.run_here(data=corpus, output_dir=path, **ONE_STEP, max_grad_norm=limit)
+    runs.run_here(data=corpus, output_dir=free, **ONE_STEP, max_grad_norm=0)
+    runs.run_here(data=corpus, output_dir=clipped, **ONE_STEP, **CLIPPED)
     norm = next(entry["grad_norm"] for entry in runs.history(free) if "loss" in entry)
     assert norm > 0.5
-    for path in (clipped, two / "clipped"):
+    for path in (clipped, sharded / "clipped"):
         found, expected = runs.weights(path), runs.weights(free)
         apart = torch.cat([(found[name] - value).flatten() for name, value in expected.items()]).norm()
         assert apart == pytest.approx(norm - 0.1, rel=1e-4)
@@ -180,10 +182,7 @@ def test_muon_is_the_same_in_two_processes_and_goes_on_bit_for_bit(corpus: Path,
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-@pytest.mark.parametrize("config", LAUNCHED)
-def test_the_command_of_the_file_works(config: str, corpus: Path, one: Path, tmp_path: Path) -> None:
-    words = ["--config_file", CONFIGS / config, "--num_processes", 2, "--main_process_port", 0]
-    output = runs.finish(runs.start(launcher=words, data=corpus, output_dir=tmp_path / "run", **FIELDS))
-    assert "2 processes x 1 micro-batches x 4 rows" in output
-    assert ("weights sharded over all processes" in output) == (config == "fsdp2.yaml")
+def test_the_command_of_the_file_shards_the_weights(corpus: Path, one: Path, tmp_path: Path) -> None:
+    output = runs.finish(runs.start(2, "fsdp2.yaml", data=corpus, output_dir=tmp_path / "run", **FIELDS))
+    assert "2 processes x 1 micro-batches x 4 rows" in output and "weights sharded over all processes" in output
     assert_same_weights(tmp_path / "run", one)

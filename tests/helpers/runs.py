@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -126,16 +125,16 @@ def run_error(**fields: object) -> str:
     raise AssertionError("the run was not refused")
 
 
-def start(processes: int = 1, launcher: Sequence[object] | None = None, **fields: object) -> subprocess.Popen:
-    """Start a run in processes of its own, as a user would; `launcher`: other words for `accelerate launch`."""
-    if launcher is None:
-        launcher = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        launcher += ["--num_processes", processes]
-        launcher += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
-    launch = [sys.executable, "-m", "accelerate.commands.launch", *map(str, launcher)]
+def start(processes: int = 1, config: str = "cpu_2.yaml", **fields: object) -> subprocess.Popen:
+    """Start a run in processes of its own, as a user would; `config`: the launcher's file for several of them."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    if processes > 1:
+        launcher += ["--config_file", str(RECIPES / "configs" / "accelerate" / config), "--main_process_port", "0"]
+    else:
+        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
-        [*launch, str(RECIPES / f"{recipe_of(fields)}.py"), *command(**fields)],
+        [*launcher, str(RECIPES / f"{recipe_of(fields)}.py"), *command(**fields)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
