@@ -1,6 +1,8 @@
 """Two processes learn what one does, hold what their launcher's file says, and go on where the others stopped."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from helpers.launched import as_stopped, run_together, watched, watched_run
 from transformers import AutoModelForCausalLM
 
 from weft.layers import WeftMLP
+from weft.recipes.common import pretraining
+from weft.recipes.common.trainer import WeftTrainer
 
 STEPS = 8
 FIELDS = {"max_steps": STEPS, "save_steps": STEPS // 2, "eval_steps": 4, "learning_rate": 0.01, "max_grad_norm": 0.5}
@@ -17,9 +21,18 @@ FIELDS = {"max_steps": STEPS, "save_steps": STEPS // 2, "eval_steps": 4, "learni
 ONE_STEP = {"optim": "sgd", "max_steps": 1, "warmup_steps": 0, "lr_scheduler_type": "constant", "weight_decay": 0}
 ONE_STEP |= {"learning_rate": 1.0, "save_steps": 1, "eval_steps": 1}
 CLIPPED = {"max_grad_norm": 0.1}
-# What else a step may be computed with: everything must be the same as in one process without it.
-SAME = {"per_device_train_batch_size": 1, "gradient_checkpointing": "true", "tie_word_embeddings": "false"}
+# Both kinds of rows and an output matrix of its own; and what changes no number of a step.
+HYBRID = {**FIELDS, "objective": "hybrid", "causal_share": 0.5, "tie_word_embeddings": "false"}
+SAME = {"per_device_train_batch_size": 1, "gradient_checkpointing": "true"}
 LAUNCHED = ("cpu_2.yaml", "fsdp2.yaml")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unmeasured() -> Iterator[None]:
+    """Without the rate of matrix products, which takes a processor a minute to find out in bfloat16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "measure_matmul_flops", lambda device, dtype: 1e9)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +59,11 @@ def two(request: pytest.FixtureRequest, corpus: Path, folder: Path, one: Path) -
 
 
 @pytest.fixture(scope="module")
-def sharded(corpus: Path, folder: Path) -> Path:
+def sharded(corpus: Path, english: Path, folder: Path) -> Path:
     """A folder with runs of other options in two processes that share the weights."""
-    others = {"same": {**FIELDS, **SAME}, "bf16": {**FIELDS, "bf16": "true"}, "clipped": {**ONE_STEP, **CLIPPED}}
-    for name, fields in others.items():
-        run_together("fsdp2.yaml", runs.run_here, data=corpus, output_dir=folder / "sharded" / name, **fields)
+    others = {"bf16": {**FIELDS, "data": corpus, "bf16": "true"}, "clipped": {**ONE_STEP, "data": corpus, **CLIPPED}}
+    for name, fields in {**others, "hybrid": {**HYBRID, "data": english, **SAME}}.items():
+        run_together("fsdp2.yaml", runs.run_here, output_dir=folder / "sharded" / name, **fields)
     return folder / "sharded"
 
 
@@ -69,7 +82,7 @@ def assert_same_curve(found: Path, expected: Path, tolerance: float) -> None:
     curves = [torch.tensor(runs.losses(path)) for path in (found, expected)]
     torch.testing.assert_close(*curves, rtol=tolerance, atol=0)
     metrics = [json.loads((path / "metrics.json").read_text()) for path in (found, expected)]
-    for name in ("eval_loss", "eval_bits_per_byte"):
+    for name in ("eval_loss", *({"eval_bits_per_byte", "eval_masked_loss"} & metrics[1].keys())):
         assert metrics[0][name] == pytest.approx(metrics[1][name], rel=tolerance)
 
 
@@ -131,11 +144,14 @@ def test_what_two_processes_began_one_ends(two: Path, one: Path, corpus: Path, t
     assert rows_of(watched(tmp_path / "run")) == rest
 
 
-def test_accumulated_and_computed_again_the_step_is_the_same(sharded: Path, corpus: Path, tmp_path: Path) -> None:
-    """Four micro-batches, layers computed again in the backward pass, and an output matrix of its own."""
-    fields = {**FIELDS, "tie_word_embeddings": "false"}
-    runs.run_here(data=corpus, output_dir=tmp_path / "untied", **fields)
-    assert_same_weights(sharded / "same", tmp_path / "untied")
+def test_accumulated_and_computed_again_the_step_is_the_same(sharded: Path, english: Path, tmp_path: Path) -> None:
+    """Four micro-batches, and layers computed again in the backward pass, where the weights are sharded."""
+    runs.run_here(data=english, output_dir=tmp_path / "one", **HYBRID)
+    assert_same_weights(sharded / "hybrid", tmp_path / "one")
+    for name in ("loss_causal", "loss_masked"):
+        paths = (sharded / "hybrid", tmp_path / "one")
+        found, expected = ([entry[name] for entry in runs.history(path) if name in entry] for path in paths)
+        assert len(expected) == STEPS and found == pytest.approx(expected, rel=1e-5)
 
 
 def test_bfloat16_follows_the_curve_with_float32_weights(
@@ -158,6 +174,26 @@ def test_clipping_is_that_of_the_whole_gradient(sharded: Path, corpus: Path, tmp
         found, expected = runs.weights(path), runs.weights(free)
         apart = torch.cat([(found[name] - value).flatten() for name, value in expected.items()]).norm()
         assert apart == pytest.approx(norm - 0.1, rel=1e-4)
+
+
+def break_third_step(folder: Path, message: Path, **fields: object) -> None:
+    """A run in which the loss of the second process is infinite at the third step; notes the sentence it ends with."""
+    compute_loss = WeftTrainer.compute_loss
+
+    def broken(trainer: WeftTrainer, *args: object, **kwargs: object) -> torch.Tensor:
+        is_here = trainer.state.global_step == 2 and trainer.args.process_index == 1
+        return compute_loss(trainer, *args, **kwargs) * (float("inf") if is_here else 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WeftTrainer, "compute_loss", broken)
+        said = runs.run_error(output_dir=folder, **fields)
+    message.with_suffix(f".{os.environ['RANK']}").write_text(said)
+
+
+def test_an_infinite_loss_of_one_process_stops_all_of_them(corpus: Path, tmp_path: Path) -> None:
+    run_together("fsdp2.yaml", break_third_step, tmp_path / "run", tmp_path / "said", data=corpus, **FIELDS)
+    for rank in range(2):
+        assert "not finite at step 3" in (tmp_path / f"said.{rank}").read_text()
 
 
 def test_layers_are_computed_again_where_that_is_asked_for(one: Path, corpus: Path, tmp_path: Path) -> None:
