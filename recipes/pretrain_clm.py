@@ -4,8 +4,8 @@
 
 Without any field it learns from the English text that Python itself carries, in a few minutes on two CPU cores.
 On your own text:   accelerate launch recipes/pretrain_clm.py --train_files text.jsonl --output_dir runs/mine
-On several GPUs:    accelerate launch --multi_gpu --num_processes 8 recipes/pretrain_clm.py my.yaml
-On two CPU processes: accelerate launch --multi_gpu --num_processes 2 recipes/pretrain_clm.py --use_cpu true
+On several GPUs:    accelerate launch --config_file recipes/configs/accelerate/ddp.yaml recipes/pretrain_clm.py my.yaml
+That folder has files for other hardware too: two CPU processes, sharded weights (FSDP2), several machines, Slurm.
 Killed or stopped, the same command goes on where the last checkpoint was saved.
 """
 

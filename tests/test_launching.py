@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import runs
 from helpers.models import tiny_config
 
 from weft import WeftForCausalLM
@@ -45,12 +46,46 @@ def test_processes_share_the_cores_of_a_machine(monkeypatch, asked, launched, om
     assert launch.share_cores(asked) == expected == torch.get_num_threads()
 
 
-@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
-def test_a_launcher_that_shards_weights_is_refused(monkeypatch, name):
-    launch.check_launcher()
+@pytest.mark.parametrize(("name", "can_shard"), [("FSDP", False), ("DEEPSPEED", False), ("DEEPSPEED", True)])
+def test_a_launcher_that_shards_weights_as_the_recipe_does_not_is_refused(monkeypatch, name, can_shard):
+    launch.check_launcher(can_shard)
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    with pytest.raises(RecipeError, match=f"configured for {name}"):
-        launch.check_launcher()
+    with pytest.raises(RecipeError, match=f"configured for {name}.*ddp.yaml"):
+        launch.check_launcher(can_shard)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields", "said"),
+    [
+        ({}, {"optimizer": "muon"}, "muon needs whole matrices.*adamw.*ddp.yaml"),
+        ({}, {"optim": "adafactor"}, "adafactor needs whole matrices"),
+        ({}, {"cautious_weight_decay": "true"}, "cautious_weight_decay is for whole weights"),
+        ({}, {"average_decay": 0.9}, "average_decay is for whole weights"),
+        ({"FSDP_VERSION": "1"}, {}, "set fsdp_version to 2"),
+        ({"FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params: set it to false"),
+        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "--gradient_checkpointing true"),
+    ],
+)
+def test_what_sharded_weights_are_not_trained_with_is_refused(monkeypatch, corpus, tmp_path, changes, fields, said):
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **changes}.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "run"
+    assert re.search(said, runs.run_error(data=corpus, output_dir=folder, **fields))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("use_cpu", "launched_for_cpu"), [(True, False), (False, True), (False, False)])
+def test_a_run_keeps_off_the_gpu_where_it_or_its_launcher_says_so(monkeypatch, use_cpu, launched_for_cpu):
+    monkeypatch.setattr(launch.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", str(launched_for_cpu))
+    assert launch.computes_on_gpu(use_cpu) == (not use_cpu and not launched_for_cpu)
+
+
+def test_a_launcher_that_asks_for_float16_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    for on_gpu in (False, True):
+        with pytest.raises(RecipeError, match="asks for mixed precision fp16: choose bf16 or no"):
+            launch.choose_bf16(None, on_gpu)
 
 
 def test_machines_that_would_resume_from_different_steps_are_refused(monkeypatch):

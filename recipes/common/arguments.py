@@ -55,7 +55,7 @@ _REASONS = {
     "the loss has no label smoothing": ("label_smoothing_factor",),
     "its overflowing steps look like a run that fails: give bf16": ("fp16",),
     "there are no such kernels for Weft": ("use_liger_kernel", "liger_kernel_config"),
-    "weights are not sharded over processes: each holds them all": (
+    "the launcher says how weights are held: choose a file of recipes/configs/accelerate": (
         *("fsdp", "fsdp_config", "deepspeed", "parallelism_config"),
     ),
     "give push_to_hub NAME, and hub_revisions for the intermediate checkpoints": (

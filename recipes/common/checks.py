@@ -9,6 +9,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.hub import check_name
 from weft.recipes.common.objective import Objective
 from weft.recipes.common.preparation import DataArguments
+from weft.recipes.common.sharding import check_sharding, shards_weights
 
 
 def check_fields(parsed: Parsed) -> None:
@@ -32,6 +33,8 @@ def check_fields(parsed: Parsed) -> None:
     if run.sequence_length < 2 or not math.isfinite(run.learning_rate):
         raise RecipeError("sequence_length must be at least 2 and learning_rate a finite number.")
     model.check(parsed.model)
+    if shards_weights():
+        check_sharding(run, parsed.trainer)
 
 
 def check_objective(objective: Objective, parsed: Parsed) -> None:

@@ -46,7 +46,7 @@ class FinishedRun:
             self._write(trainer, metrics, history)
 
     def _write(self, trainer: WeftTrainer, metrics: dict[str, float], history: list[dict[str, Any]]) -> None:
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = trainer.whole_model()
         if not is_first_process():
             return
         metrics = {name: value for name, value in metrics.items() if name.startswith("eval_")}

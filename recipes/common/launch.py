@@ -49,17 +49,21 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def check_launcher() -> None:
-    """Refuse what the launcher was configured for and the recipes do not do.
+def check_launcher(can_shard: bool = False) -> None:
+    """Refuse what the launcher was configured for and the recipe does not do.
+
+    Args:
+        can_shard: whether the recipe trains weights that FSDP shards over processes.
 
     Raises:
-        RecipeError: weights sharded over processes (FSDP, DeepSpeed).
+        RecipeError: weights are sharded in another way, or at all.
     """
-    for name in ("FSDP", "DEEPSPEED"):
+    for name in ("DEEPSPEED",) if can_shard else ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            sharding = " (to shard the weights, with fsdp2.yaml)" if can_shard else ""
             raise RecipeError(
-                f"the launcher is configured for {name}, but every process holds all weights here: launch with "
-                "--multi_gpu, or run `accelerate config` again."
+                f"the launcher is configured for {name}, which this recipe does not train with: launch with ddp.yaml "
+                f"of recipes/configs/accelerate, or --multi_gpu{sharding}."
             )
 
 
@@ -112,6 +116,12 @@ def check_processes(arguments: TrainingArguments, processes: int) -> None:
             f"one process sees {arguments.n_gpu} GPUs: launch one each (`accelerate launch --multi_gpu "
             f"--num_processes {arguments.n_gpu} ...`), or set CUDA_VISIBLE_DEVICES=0."
         )
+
+
+def computes_on_gpu(use_cpu: bool) -> bool:
+    """Whether this process computes on a GPU: there is one, and neither the run nor the launcher keeps it off."""
+    kept_off = use_cpu or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    return torch.cuda.is_available() and not kept_off
 
 
 def keep_freed_memory() -> None:

@@ -27,6 +27,7 @@ from weft.recipes.common.launch import (
     check_same_checkpoint,
     check_same_corpus,
     choose_bf16,
+    computes_on_gpu,
     end_with_launcher,
     is_first_of_machine,
     is_first_process,
@@ -40,6 +41,7 @@ from weft.recipes.common.objective import Objective
 from weft.recipes.common.plan import Plan, RunArguments, describe, make_plan, schedule_fields
 from weft.recipes.common.preparation import DataArguments, report
 from weft.recipes.common.run_folder import RunState, last_checkpoint, open_run, start_run
+from weft.recipes.common.sharding import describe_sharding
 from weft.recipes.common.stop_signal import StopSignal
 from weft.recipes.common.stream_blocks import StreamFolder, open_first_block
 from weft.recipes.common.stream_rows import StreamRows
@@ -67,7 +69,7 @@ def pretrain(
         argv: the words after the program's name; None: this process's.
     """
     end_with_launcher()
-    check_launcher()
+    check_launcher(can_shard=True)
     all_groups = [groups[0], DataArguments, ModelArguments, *groups[1:], StreamArguments]
     parsed = parse_arguments(description, all_groups, True, True, argv, alternatives=LENGTHS)
     run, data, stream = *parsed.groups[:2], parsed.groups[-1]
@@ -123,7 +125,7 @@ class _Run:
         self.tokenizer = objective.prepare_tokenizer(corpus.tokenizer())
         length, processes = self.arguments.sequence_length, world_size()
         self.layout = objective.lay_out(corpus, length, self.arguments.seed, self.tokenizer)
-        self.on_gpu = torch.cuda.is_available() and not parsed.trainer.get("use_cpu", False)
+        self.on_gpu = computes_on_gpu(parsed.trainer.get("use_cpu", False))
         self.threads = share_cores(self.arguments.cpu_threads)
         if not self.on_gpu:
             keep_freed_memory()
@@ -206,8 +208,8 @@ class _Run:
             ),
             *self.objective.plan_lines(),
             ("attention", backend),
-            ("dtype", "bfloat16 autocast, float32 weights" if bf16 else "float32"),
-            ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads per process"),
+            ("dtype", "computed in bfloat16, float32 weights" if bf16 else "float32"),
+            ("device", ("GPU" if self.on_gpu else f"CPU, {self.threads} threads per process") + describe_sharding()),
             (
                 "schedule",
                 f"{self.arguments.optimizer}, {self.arguments.lr_scheduler_type}, learning rate "
@@ -218,7 +220,6 @@ class _Run:
     def _make_trainer(self, bf16: bool) -> WeftTrainer:
         plan, tokenizer = self.plan, self.tokenizer
         every = math.ceil(plan.max_steps / 10)  # the tenth is the last step
-        given = self.trainer_fields
         trainer_arguments = TrainingArguments(
             **{
                 "logging_steps": max(1, min(50, plan.max_steps // 50)),
@@ -233,7 +234,7 @@ class _Run:
                 "dataloader_pin_memory": torch.cuda.is_available(),
                 "dataloader_num_workers": GPU_WORKERS if self.on_gpu else 0,
                 "bf16": bf16,
-                **given,
+                **self.trainer_fields,
             },
             **self.schedule,
             output_dir=str(self.folder),
@@ -252,11 +253,10 @@ class _Run:
         check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
         model = make_model(self.model_arguments, self.config, self.objective.model_class)
-        device = trainer_arguments.device
         throughput = Throughput(
             plan.tokens_per_step,
             training_flops_per_token(self.config, self.parameters, plan.sequence_length, self.objective.head_share()),
-            plan.processes * measure_matmul_flops(device, torch.bfloat16 if bf16 else torch.float32),
+            plan.processes * measure_matmul_flops(trainer_arguments.device, torch.bfloat16 if bf16 else torch.float32),
         )
         trainer = WeftTrainer(
             model=model,

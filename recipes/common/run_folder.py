@@ -25,7 +25,7 @@ FREE_FIELDS = {
     *("hub_private_repo", "logging_steps", "eval_steps", "save_steps", "save_total_limit", "report_to", "run_name"),
     *("disable_tqdm", "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "use_cpu"),
     *("torch_compile", "torch_compile_backend", "torch_compile_mode", "gradient_checkpointing", "output_dir"),
-    *("sample_prompt", "project", "logging_first_step", "ddp_backend", "processes"),
+    *("sample_prompt", "project", "logging_first_step", "ddp_backend", "processes", "activation_checkpointing"),
 }
 # Of these, what decides which rows share the random numbers of dropout.
 CUT_FIELDS = {"per_device_train_batch_size", "processes"}

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from weft.recipes.common.averaging import WeightAverage
@@ -18,6 +19,7 @@ from weft.recipes.common.files import move_folder, remove_folder
 from weft.recipes.common.loss_parts import LossParts
 from weft.recipes.common.optimizers import make_optimizer
 from weft.recipes.common.packing import IGNORE_INDEX
+from weft.recipes.common.sharding import ShardingTrainer
 from weft.recipes.common.throughput import Throughput
 
 UNFINISHED_PREFIX = ".unfinished-"
@@ -31,7 +33,7 @@ class Evaluator(Protocol):
     def __call__(self, trainer: "WeftTrainer") -> dict[str, float]: ...
 
 
-class WeftTrainer(Trainer):
+class WeftTrainer(ShardingTrainer):
     """Trainer with atomic checkpoints, a guard against losses that are not finite, and the recipes' evaluation."""
 
     def __init__(
@@ -77,8 +79,12 @@ class WeftTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The config allows the cache, so that every checkpoint does; training has no use for it, nor for logits."""
-        inputs = {**inputs, **self._other_counts, **self.loss_fields, "use_cache": False, "return_logits": False}
+        """The config allows the cache, so that every checkpoint does; training has no use for it, nor for logits.
+
+        Where weights are sharded, those of the head are whole only while it computes logits.
+        """
+        options = {**self._other_counts, **self.loss_fields, "return_logits": self.is_fsdp_enabled}
+        inputs = {**inputs, **options, "use_cache": False}
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         self.parts.add(inputs, outputs)
         return (loss, outputs) if return_outputs else loss
@@ -221,7 +227,8 @@ class StopAtNonFinite(TrainerCallback):
     ) -> None:
         """Raises NotFiniteError where the norm of all gradients is not finite."""
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm):
             raise NotFiniteError(
                 f"the loss or its gradient is not finite at step {state.global_step + 1}: training stopped, and the "
                 f"last checkpoint in {args.output_dir} is kept. Look at the text of that step, or lower learning_rate "

@@ -125,11 +125,13 @@ def run_error(**fields: object) -> str:
     raise AssertionError("the run was not refused")
 
 
-def start(processes: int = 1, **fields: object) -> subprocess.Popen:
-    """Start a run in processes of its own, as a user would."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
-    launcher += ["--dynamo_backend", "no", "--num_processes", str(processes)]
-    launcher += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+def start(processes: int = 1, config: str = "cpu_2.yaml", **fields: object) -> subprocess.Popen:
+    """Start a run in processes of its own, as a user would; `config`: the launcher's file for several of them."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    if processes > 1:
+        launcher += ["--config_file", str(RECIPES / "configs" / "accelerate" / config), "--main_process_port", "0"]
+    else:
+        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
         [*launcher, str(RECIPES / f"{recipe_of(fields)}.py"), *command(**fields)],

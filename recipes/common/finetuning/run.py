@@ -30,6 +30,7 @@ from weft.recipes.common.hub import check_name, publish
 from weft.recipes.common.launch import (
     check_launcher,
     choose_bf16,
+    computes_on_gpu,
     end_with_launcher,
     is_first_process,
     keep_freed_memory,
@@ -129,7 +130,7 @@ class _Run:
         self.kind, self.start, self.folder, self.settings = kind, start, folder, settings
         self.arguments: FineTuningArguments = parsed.groups[0]
         self.search_arguments: SearchArguments = parsed.groups[-1]
-        self.on_gpu = torch.cuda.is_available() and not parsed.trainer.get("use_cpu", False)
+        self.on_gpu = computes_on_gpu(parsed.trainer.get("use_cpu", False))
         self.threads = share_cores(self.arguments.cpu_threads)
         if not self.on_gpu:
             keep_freed_memory()
