@@ -6,13 +6,15 @@ Everything here is arithmetic on measured seconds; `trial` measures them.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft.recipes.common.errors import RecipeError
 
 # Tokens for each parameter with which a given compute is used best (https://huggingface.co/papers/2203.15556), and
 # passes over a text beyond which more of them add little (https://huggingface.co/papers/2305.16264).
 TOKENS_PER_PARAMETER, PASSES = 20, 4
+TIMES = 10  # evaluations and checkpoints of a run
+EVALUATION_SHARE = 0.1
 
 
 def parse_duration(text: str) -> float:
@@ -61,22 +63,29 @@ def choose(speeds: Sequence[Speed], seconds: float, tokens_per_epoch: int | None
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured seconds of the parts of a run."""
+    """Measured seconds of the parts of a run; `evaluations`: how many of them, where their interval is not given."""
 
     setup: float
     step: float
     evaluation: float
     checkpoint: float
     report: float
+    evaluations: int = TIMES
+
+    def with_few_evaluations(self, seconds: float) -> "Costs":
+        """The same with no more evaluations than a tenth of the time has room for, but for the one at the end."""
+        room = int(EVALUATION_SHARE * seconds / self.evaluation)
+        return replace(self, evaluations=max(1, min(TIMES, room)))
 
     def seconds(self, steps: int, eval_steps: float | None, save_steps: float | None) -> float:
         """What a run of so many steps takes.
 
         Args:
-            eval_steps: steps between evaluations, below 1 as a share of all; None: a tenth. The end is one in any case.
-            save_steps: the same of checkpoints.
+            eval_steps: steps between evaluations, below 1 as a share of all; None: `evaluations` in the whole run. The
+                end is evaluated in any case.
+            save_steps: the same of checkpoints; None: ten of them.
         """
-        evaluations, checkpoints = _times(steps, eval_steps), _times(steps, save_steps)
+        evaluations, checkpoints = _times(steps, eval_steps, self.evaluations), _times(steps, save_steps, TIMES)
         repeated = evaluations * self.evaluation + checkpoints * self.checkpoint
         return self.setup + steps * self.step + repeated + self.report
 
@@ -90,7 +99,7 @@ class Costs:
         return low
 
 
-def _times(steps: int, every: float | None) -> int:
+def _times(steps: int, every: float | None, times: int) -> int:
     if every is None:
-        every = -(-steps // 10)
+        every = -(-steps // times)
     return math.ceil(steps / (math.ceil(every * steps) if every < 1 else every))

@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "xl": {"hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 8},
 }
 # Parameters with a vocabulary of 32,768, as `count_parameters` finds them.
-PRESET_SIZES = {"tiny": "5.0M", "mini": "12.8M", "small": "40.4M", "base": "101M"}
+PRESET_SIZES = {"tiny": "5.05M", "mini": "12.8M", "small": "40.4M", "base": "101M"}
 PRESET_SIZES |= {"medium": "312M", "large": "524M", "xl": "1.04B"}
 
 VOCABULARY_UNIT = 64  # matrices with a multiple of it are multiplied faster; ids beyond the tokenizer's never occur

@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from weft.recipes.common.arguments import parse_arguments
+from weft.recipes.common.budget import TIMES
 from weft.recipes.common.checks import check_fields, check_objective
 from weft.recipes.common.console import Console
 from weft.recipes.common.corpus import Corpus
@@ -202,14 +203,14 @@ class _Run(RunSetup):
 
     def _make_trainer(self, bf16: bool, trial: dict[str, Any] | None, clock: TrainerCallback | None) -> WeftTrainer:
         plan, tokenizer = self.plan, self.tokenizer
-        every = math.ceil(plan.max_steps / 10)  # the tenth is the last step
+        every = math.ceil(plan.max_steps / TIMES)  # the last is at the last step
         given = self.trainer_fields
         trainer_arguments = TrainingArguments(
             **{
                 "logging_steps": max(1, min(50, plan.max_steps // 50)),
                 "logging_first_step": True,
                 "eval_strategy": "steps",
-                "eval_steps": every,
+                "eval_steps": math.ceil(plan.max_steps / self.evaluations),
                 "save_steps": every,
                 "save_total_limit": None if self.arguments.hub_revisions else 2,
                 "per_device_eval_batch_size": plan.micro_batch,

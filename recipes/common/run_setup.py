@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from weft.recipes.common.arguments import Parsed
+from weft.recipes.common.budget import TIMES
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.derived import DERIVED, describe_derived, with_derived
 from weft.recipes.common.launch import keep_freed_memory, share_cores, world_size
@@ -77,6 +78,11 @@ class RunSetup:
         self.rows = self.objective.make_rows(self.layout, self.plan)
         if self.blocks:
             self.rows = StreamRows(self.stream, self.objective, self.layout, self.plan, arguments.seed, self.tokenizer)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the held-out text is scored, where the interval is not given."""
+        return TIMES if self.budget is None else self.budget["evaluations"]
 
     def derived(self) -> dict[str, Any]:
         """What was derived or decided, for `derive` to make the same run again."""

@@ -125,12 +125,15 @@ def plan_within(run: OpenRun, budget: str) -> dict[str, Any]:
         RecipeError: there is no time for a single step.
     """
     seconds = parse_duration(budget)
+    if is_first_process():
+        print(f"measuring what fits into {budget} ...", flush=True)
     intervals = run.trainer_fields.get("eval_steps"), run.trainer_fields.get("save_steps")
     speed, speeds = choose_speed(run, seconds)
     run.derive(speed.preset, tokens=str(max(1, int(speed.tokens_per_second * seconds))))
     tokens_per_step = run.plan.tokens_per_step
     costs = measure_costs(run, seconds, tokens_per_step / speed.tokens_per_second)
     spent = _of_first_process(time.perf_counter() - run.began)
+    costs = costs.with_few_evaluations(seconds)
     steps = costs.steps_within(seconds - spent, *intervals)
     if steps < 1:
         raise RecipeError(
@@ -139,12 +142,14 @@ def plan_within(run: OpenRun, budget: str) -> dict[str, Any]:
             "give more."
         )
     run.derive(speed.preset, max_steps=steps, tokens_per_step=str(tokens_per_step))
+    parts = asdict(costs)
     return {
+        "evaluations": parts.pop("evaluations"),
         "predicted_seconds": round(spent + costs.seconds(steps, *intervals), 1),
         "tokens_per_second": round(tokens_per_step / costs.step, 1),
         "tokens_per_parameter": round(run.plan.total_tokens / run.parameters.total, 2),
         "measuring_seconds": round(spent, 1),
-        "measured_seconds": {name: round(value, 4) for name, value in asdict(costs).items()},
+        "measured_seconds": {name: round(value, 4) for name, value in parts.items()},
         "chosen": speed.preset,
         "measured_speeds": [asdict(speed) for speed in speeds],
     }
@@ -156,9 +161,9 @@ def describe_budget(budget: str, decided: dict[str, Any], epochs: float | None) 
     lines = [
         (
             "budget",
-            f"{budget}: {decided['predicted_seconds']:,.0f} s predicted, {decided['measuring_seconds']:.0f} s of them for "
-            f"measuring; {decided['tokens_per_second']:,.0f} tokens/s, {costs['evaluation']:.1f} s for an evaluation, "
-            f"{costs['checkpoint']:.1f} s for a checkpoint",
+            f"{budget}: {decided['predicted_seconds']:,.0f} s predicted, {decided['measuring_seconds']:.0f} s of "
+            f"them for measuring; {decided['tokens_per_second']:,.0f} tokens/s, {costs['evaluation']:.1f} s for an "
+            f"evaluation, {costs['checkpoint']:.1f} s for a checkpoint",
         )
     ]
     if decided["chosen"]:
