@@ -27,7 +27,7 @@ from weft.recipes.common.throughput import synchronize
 from weft.recipes.common.trainer import UNFINISHED_PREFIX, WeftTrainer
 
 ROUGH_STEPS = 2  # to compare sizes with
-SHARE, LEAST_STEPS, MOST_STEPS = 0.03, 3, 50  # of the time, and of steps, to measure the chosen size with
+SHARE, LEAST_STEPS, MOST_STEPS = 0.05, 5, 50  # of the time, and of steps, to measure the chosen size with
 PLOT_SECONDS = 1.0  # for the curve and the card
 CPU_TOKENS, GPU_TOKENS = 2048, 32768  # of a step to compare sizes with; on GPUs for each
 LONG_RUN = 1_000_000  # steps of a run whose length is not known yet
