@@ -1,13 +1,13 @@
 """Contradictions between the fields of a pretraining run, refused before any work is done."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 from weft.recipes.common.arguments import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.hub import check_name
 from weft.recipes.common.objective import Objective
+from weft.recipes.common.plan import check_run
 from weft.recipes.common.preparation import DataArguments
 from weft.recipes.common.sharding import check_sharding, shards_weights
 
@@ -29,9 +29,11 @@ def check_fields(parsed: Parsed) -> None:
         data.check()
     stream = parsed.groups[-1]
     if stream.stream:
-        stream.check(data, has_length=run.tokens is not None or run.max_steps is not None)
-    if run.sequence_length < 2 or not math.isfinite(run.learning_rate):
-        raise RecipeError("sequence_length must be at least 2 and learning_rate a finite number.")
+        lengths = (run.tokens, run.max_steps, run.budget)
+        stream.check(data, has_length=any(length is not None for length in lengths))
+    if run.sequence_length < 2:
+        raise RecipeError(f"sequence_length is {run.sequence_length}: give at least 2.")
+    check_run(run)
     model.check(parsed.model)
     if shards_weights():
         check_sharding(run, parsed.trainer)

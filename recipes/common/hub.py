@@ -11,7 +11,10 @@ from weft.recipes.common.errors import RecipeError, first_line
 
 # What a reader of the published model needs; optimizer states, logs, pickles and texts of the data stay at home.
 PUBLISHED = ("*.safetensors", "*.json", "*.py", "README.md", "*.png", "*.model", "*.txt", "*.jinja")
-PRIVATE = ("run.json", "trainer_state.json", "predictions.json", "nbest.json", "na_prob.json", "predicted.json")
+PRIVATE = (
+    *("run.json", "plan.json", "trainer_state.json"),
+    *("predictions.json", "nbest.json", "na_prob.json", "predicted.json"),
+)
 # Folders beside the model that its card speaks of: plots of other splits, and an adapter by itself.
 PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter")
 

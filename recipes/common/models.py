@@ -13,14 +13,20 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from weft import WeftConfig, WeftPreTrainedModel
 from weft.recipes.common.errors import RecipeError, first_line
 
-# Width, depth and heads; everything else is WeftConfig's default.
+# Width, depth and heads; everything else is WeftConfig's default. From `mini` on widths are multiples of 256 and heads
+# 64 wide; key-value heads are shared by two to five query heads.
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
     "mini": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2},
     "small": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4},
     "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4},
     "medium": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 8},
+    "large": {"hidden_size": 1280, "num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4},
+    "xl": {"hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 8},
 }
+# Parameters with a vocabulary of 32,768, as `count_parameters` finds them.
+PRESET_SIZES = {"tiny": "5.05M", "mini": "12.8M", "small": "40.4M", "base": "101M"}
+PRESET_SIZES |= {"medium": "312M", "large": "524M", "xl": "1.04B"}
 
 VOCABULARY_UNIT = 64  # matrices with a multiple of it are multiplied faster; ids beyond the tokenizer's never occur
 
@@ -38,8 +44,11 @@ class ModelArguments:
     preset: str = field(
         default="tiny",
         metadata={
-            "help": "shape of a new model: "
-            + ", ".join(f"{name} ({p['num_hidden_layers']} x {p['hidden_size']})" for name, p in PRESETS.items())
+            "help": "shape of a new model, and its parameters with a vocabulary of 32,768: "
+            + ", ".join(
+                f"{name} ({p['num_hidden_layers']} x {p['hidden_size']}, {PRESET_SIZES[name]})"
+                for name, p in PRESETS.items()
+            )
         },
     )
     config_name: str | None = field(

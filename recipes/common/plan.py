@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weft.recipes.common.arguments import parse_count
+from weft.recipes.common.budget import parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 2
+LENGTHS = ("tokens", "num_train_epochs", "max_steps", "budget")
 SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant")
 DECAYS = ("linear", "cosine", "1-sqrt")
 
@@ -20,18 +22,32 @@ class RunArguments:
     output_dir: str = field(default="runs/pretrain", metadata={"help": "the run's folder; a run there is resumed"})
     data: str | None = field(default=None, metadata={"help": "a folder made by prepare_data.py, instead of raw text"})
     sequence_length: int = field(default=256, metadata={"help": "tokens of a row; longer documents are cut"})
-    tokens_per_step: str = field(
-        default="2048", metadata={"help": "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M"}
+    tokens_per_step: str | None = field(
+        default=None,
+        metadata={
+            "help": "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M; without it they follow from "
+            "the model's size and the length of the run (2,048 for the smallest)"
+        },
     )
     tokens: str | None = field(default=None, metadata={"help": "length of the run in tokens, e.g. 20M"})
     num_train_epochs: float | None = field(
         default=None, metadata={"help": f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}"}
     )
     max_steps: int | None = field(default=None, metadata={"help": "or in optimizer steps"})
+    budget: str | None = field(
+        default=None,
+        metadata={
+            "help": "or in time, from the prepared text to the finished model, e.g. 30m or 1h30m: a few steps are "
+            "measured, then the steps that fit are fixed, and the preset too, if none is given"
+        },
+    )
     per_device_train_batch_size: int | None = field(
         default=None, metadata={"help": "rows of one forward pass of one process; the default suits the hardware"}
     )
-    learning_rate: float = field(default=3e-3, metadata={"help": "the highest learning rate"})
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "the highest learning rate; without it it follows from size and length (at most 3e-3)"},
+    )
     lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": f"one of {', '.join(SCHEDULES)}"})
     warmup_steps: float = field(
         default=0.02, metadata={"help": "steps in which the learning rate rises; below 1: a share of all steps"}
@@ -41,8 +57,12 @@ class RunArguments:
     )
     decay_type: str = field(default="linear", metadata={"help": "warmup_stable_decay: falls linear, cosine or 1-sqrt"})
     min_lr_ratio: float = field(default=0.0, metadata={"help": "the last learning rate over the highest"})
-    weight_decay: float = field(
-        default=0.1, metadata={"help": "decay of matrices; norms, biases and embeddings never decay"}
+    weight_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "decay of matrices (norms, biases and embeddings never decay); without it it follows from size, "
+            "length, batch and learning rate (about 0.1)"
+        },
     )
     adam_beta2: float = field(default=0.95, metadata={"help": "second beta of AdamW"})
     optimizer: str = field(
@@ -112,7 +132,7 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: in
     Raises:
         RecipeError: lengths that contradict each other, or a batch that does not divide evenly.
     """
-    _check(arguments)
+    check_run(arguments)
     length, wanted = arguments.sequence_length, parse_count(arguments.tokens_per_step)
     rows_per_step = wanted // length
     if wanted % length or rows_per_step % processes:
@@ -147,10 +167,13 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: in
     )
 
 
-def _check(arguments: RunArguments) -> None:
-    lengths = [name for name in ("tokens", "num_train_epochs", "max_steps") if getattr(arguments, name) is not None]
+def check_run(arguments: RunArguments) -> None:
+    """Raises RecipeError where a field is out of range, or several give the length."""
+    lengths = [name for name in LENGTHS if getattr(arguments, name) is not None]
     if len(lengths) > 1:
         raise RecipeError(f"the length is given by {' and '.join(lengths)}: choose one.")
+    if arguments.budget is not None:
+        parse_duration(arguments.budget)
     for name in (
         "sequence_length",
         "num_train_epochs",

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from weft.recipes.common.arguments import Parsed, parse_arguments
+from weft.recipes.common.arguments import parse_arguments
+from weft.recipes.common.budget import TIMES
 from weft.recipes.common.checks import check_fields, check_objective
 from weft.recipes.common.console import Console
 from weft.recipes.common.corpus import Corpus
@@ -27,31 +29,28 @@ from weft.recipes.common.launch import (
     check_same_checkpoint,
     check_same_corpus,
     choose_bf16,
-    computes_on_gpu,
     end_with_launcher,
     is_first_of_machine,
     is_first_process,
-    keep_freed_memory,
     prepare_before_group,
-    share_cores,
     world_size,
 )
-from weft.recipes.common.models import ModelArguments, count_parameters, make_config, make_model
+from weft.recipes.common.models import ModelArguments, make_model
 from weft.recipes.common.objective import Objective
-from weft.recipes.common.plan import Plan, RunArguments, describe, make_plan, schedule_fields
+from weft.recipes.common.plan import LENGTHS, RunArguments, describe
 from weft.recipes.common.preparation import DataArguments, report
-from weft.recipes.common.run_folder import RunState, last_checkpoint, open_run, start_run
+from weft.recipes.common.run_folder import RunState, last_checkpoint, note_plan, open_run, start_run
+from weft.recipes.common.run_setup import RunSetup
 from weft.recipes.common.sharding import describe_sharding
 from weft.recipes.common.stop_signal import StopSignal
 from weft.recipes.common.stream_blocks import StreamFolder, open_first_block
-from weft.recipes.common.stream_rows import StreamRows
 from weft.recipes.common.stream_writer import keep_writing
 from weft.recipes.common.streaming import BlockArguments, StreamArguments, parse_bytes
 from weft.recipes.common.throughput import Throughput, measure_matmul_flops, training_flops_per_token
 from weft.recipes.common.trainer import WeftTrainer
+from weft.recipes.common.trial import plan_within
 
 GPU_WORKERS = 4  # processes that make rows while the GPU computes; on a CPU they would take its cores
-LENGTHS = ("tokens", "num_train_epochs", "max_steps")
 
 
 def pretrain(
@@ -102,59 +101,25 @@ def pretrain(
             _publish(run, folder)
 
 
-class _Run:
+class _Run(RunSetup):
     """One run, from its plan to its report."""
-
-    def __init__(
-        self,
-        objective: Objective,
-        parsed: Parsed,
-        corpus: Corpus,
-        blocks: BlockArguments | None,
-        folder: Path,
-        settings: dict[str, Any],
-    ) -> None:
-        """Args:
-        corpus: what to train on and to evaluate with.
-        blocks: of the stream that `corpus` is the first block of, if it is.
-        """
-        self.objective, self.corpus, self.folder, self.settings = objective, corpus, folder, settings
-        self.blocks, self.stream = blocks, StreamFolder(folder)
-        self.arguments, _, self.model_arguments = parsed.groups[:3]
-        self.trainer_fields = parsed.trainer
-        self.tokenizer = objective.prepare_tokenizer(corpus.tokenizer())
-        length, processes = self.arguments.sequence_length, world_size()
-        self.layout = objective.lay_out(corpus, length, self.arguments.seed, self.tokenizer)
-        self.on_gpu = computes_on_gpu(parsed.trainer.get("use_cpu", False))
-        self.threads = share_cores(self.arguments.cpu_threads)
-        if not self.on_gpu:
-            keep_freed_memory()
-        rows_per_epoch = None if blocks else self.layout.rows_per_epoch
-        self.plan: Plan = make_plan(self.arguments, rows_per_epoch, processes, self.on_gpu)
-        self.schedule = schedule_fields(self.arguments, self.plan.max_steps)
-        self.rows = objective.make_rows(self.layout, self.plan)
-        if blocks:
-            self.rows = StreamRows(self.stream, objective, self.layout, self.plan, self.arguments.seed, self.tokenizer)
-        self.evaluator = objective.make_evaluator(corpus, length, self.tokenizer)
-        self.config = make_config(self.model_arguments, parsed.model, self.tokenizer, length, objective.role())
-        self.tokenizer.model_max_length = self.config.max_position_embeddings
-        self.parameters = count_parameters(self.config, objective.model_class)
 
     def carry_out(self) -> bool:
         """Train, and finish if training came to its end; returns whether it did."""
-        bf16 = choose_bf16(self.trainer_fields.get("bf16"), self.on_gpu)
+        bf16 = self.bf16 = choose_bf16(self.trainer_fields.get("bf16"), self.on_gpu)
         if is_first_process():
-            print(report(self.corpus))
+            print(report(self.corpus), flush=True)
+        if self.given.budget is not None and self.budget is None:
+            self.budget = plan_within(self, self.given.budget)
+        if is_first_process():
             print(f"plan of {self.folder}")
             print(describe(self.plan, self._describe_corpus(), self._plan_lines(bf16)), flush=True)
         if self.arguments.plan:
             return False
         if is_first_process():
             start_run(self.folder, self.settings)
-        try:
-            trainer = self._make_trainer(bf16)
-        except (ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise RecipeError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
+            note_plan(self.folder, self.derived() | ({} if self.budget is None else {"budget": self.budget}))
+        trainer = self.make_trainer()
         checkpoint = last_checkpoint(self.folder)
         check_same_checkpoint(checkpoint)
         if checkpoint and is_first_process():
@@ -167,12 +132,31 @@ class _Run:
                 print(f"stopped at step {trainer.state.global_step}: run the same command again to go on", flush=True)
         else:
             self._finished().write(trainer)
+            if self.budget and not checkpoint and is_first_process():
+                took, predicted = time.perf_counter() - self.began, self.budget["predicted_seconds"]
+                print(f"budget {self.given.budget}: {predicted:,.0f} s predicted, {took:,.0f} s taken", flush=True)
         trainer.accelerator.wait_for_everyone()
         if finished and self.blocks and is_first_of_machine():
             self.stream.remove()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         return finished
+
+    def make_trainer(self, trial: dict[str, Any] | None = None, clock: TrainerCallback | None = None) -> WeftTrainer:
+        """The run's Trainer.
+
+        Args:
+            trial: fields of TrainingArguments for one that only measures, with the callback `clock`; None: the run.
+
+        Raises:
+            RecipeError: it cannot be set up.
+        """
+        try:
+            return self._make_trainer(self.bf16, trial, clock)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise RecipeError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
 
     @contextlib.contextmanager
     def _blocks_written(self, checkpoint: str | None) -> Iterator[None]:
@@ -215,17 +199,18 @@ class _Run:
                 f"{self.arguments.optimizer}, {self.arguments.lr_scheduler_type}, learning rate "
                 f"{self.arguments.learning_rate:g}, weight decay {self.arguments.weight_decay:g}",
             ),
+            *self.decisions(),
         ]
 
-    def _make_trainer(self, bf16: bool) -> WeftTrainer:
+    def _make_trainer(self, bf16: bool, trial: dict[str, Any] | None, clock: TrainerCallback | None) -> WeftTrainer:
         plan, tokenizer = self.plan, self.tokenizer
-        every = math.ceil(plan.max_steps / 10)  # the tenth is the last step
+        every = math.ceil(plan.max_steps / TIMES)  # the last is at the last step
         trainer_arguments = TrainingArguments(
             **{
                 "logging_steps": max(1, min(50, plan.max_steps // 50)),
                 "logging_first_step": True,
                 "eval_strategy": "steps",
-                "eval_steps": every,
+                "eval_steps": math.ceil(plan.max_steps / self.evaluations),
                 "save_steps": every,
                 "save_total_limit": None if self.arguments.hub_revisions else 2,
                 "per_device_eval_batch_size": plan.micro_batch,
@@ -249,6 +234,8 @@ class _Run:
             use_cache=True,
             logging_nan_inf_filter=False,
         )
+        for name, value in (trial or {}).items():
+            setattr(trainer_arguments, name, value)
         check_processes(trainer_arguments, plan.processes)
         check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
@@ -261,7 +248,8 @@ class _Run:
         trainer = WeftTrainer(
             model=model,
             args=trainer_arguments,
-            train_dataset=self.rows,
+            # a trial stays within the first block of a stream
+            train_dataset=self.rows if trial is None else self.objective.make_rows(self.layout, plan),
             data_collator=self.objective.collate,
             processing_class=tokenizer,
             evaluator=self.evaluator,
@@ -274,7 +262,9 @@ class _Run:
             callbacks=[
                 Console(trainer_arguments.disable_tqdm or not sys.stderr.isatty(), self.blocks is None),
                 StopSignal(),
-            ],
+            ]
+            if clock is None
+            else [clock],
         )
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
@@ -284,7 +274,7 @@ class _Run:
         return FinishedRun(
             objective=self.objective,
             arguments=self.arguments,
-            settings=self.settings,
+            settings=self.settings | self.derived(),
             corpus=self.corpus,
             tokenizer=self.tokenizer,
             plan=self.plan,

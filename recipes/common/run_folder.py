@@ -1,6 +1,7 @@
 """The folder of a run: started, resumed, finished or refused, never overwritten.
 
 run.json        the fields the run was started with; written first
+plan.json       what was derived from them, for a resumed run to keep
 checkpoint-N/   a `from_pretrained` folder with what resuming needs
 metrics.json    written last: its presence means that the run is finished
 """
@@ -17,6 +18,7 @@ from weft.recipes.common.files import read_json, write_json
 from weft.recipes.common.trainer import remove_unfinished
 
 SETTINGS = "run.json"
+PLAN = "plan.json"
 METRICS = "metrics.json"
 
 # Fields that change how a run is watched, cut or published, but not which model comes out of it.
@@ -87,3 +89,15 @@ def start_run(folder: Path, settings: dict[str, Any], has_begun: bool | None = N
 def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint, which is whole because it has its name."""
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+
+
+def note_plan(folder: Path, derived: dict[str, Any]) -> None:
+    """Note what a new run derives from its fields."""
+    if last_checkpoint(folder) is None:
+        write_json(folder / PLAN, derived)
+
+
+def noted_plan(folder: Path) -> dict[str, Any]:
+    """What a run that has begun was derived to be; nothing where none has."""
+    is_there = (folder / PLAN).is_file() and last_checkpoint(folder) is not None
+    return read_json(folder / PLAN) if is_there else {}

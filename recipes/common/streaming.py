@@ -42,7 +42,7 @@ class StreamArguments:
 
         Args:
             data: where the text comes from.
-            has_length: whether the run's length is given in tokens or steps.
+            has_length: whether the run's length is given in tokens, steps or time.
 
         Raises:
             RecipeError: names the field and says what to do.
@@ -51,7 +51,7 @@ class StreamArguments:
         if not data.train_files and data.dataset_name is None:
             raise RecipeError("stream is given without text to read: give train_files or dataset_name.")
         if not has_length:
-            raise RecipeError("a stream has no end, so the run needs its length: give tokens or max_steps.")
+            raise RecipeError("a stream has no end, so the run needs its length: give tokens or max_steps, or budget.")
         if data.source_weights:
             raise RecipeError(
                 "source_weights cannot be given together with stream: each pass reads every file once; leave it out, "

@@ -14,11 +14,11 @@ def measure_matmul_flops(device: torch.device, dtype: torch.dtype, seconds: floa
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
     def run(count: int) -> float:
-        _synchronize(device)
+        synchronize(device)
         began = time.perf_counter()
         for _ in range(count):
             left @ right
-        _synchronize(device)
+        synchronize(device)
         return time.perf_counter() - began
 
     run(3)
@@ -70,6 +70,7 @@ class Throughput:
         return rates
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

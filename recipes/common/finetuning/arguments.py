@@ -190,7 +190,9 @@ class StartArguments:
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "tokenizer of a new model; without it one is trained on the training text"}
     )
-    preset: str = field(default="tiny", metadata={"help": "shape of a new model: tiny, mini, small, base or medium"})
+    preset: str = field(
+        default="tiny", metadata={"help": "shape of a new model: tiny, mini, small, base, medium, large or xl"}
+    )
     tokenizer_type: str | None = field(
         default=None,
         metadata={

@@ -1,0 +1,105 @@
+"""A run that shall take a given time: which size of model, and how many steps, fit into it.
+
+Everything here is arithmetic on measured seconds; `trial` measures them.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from weft.recipes.common.errors import RecipeError
+
+# Tokens for each parameter with which a given compute is used best (https://huggingface.co/papers/2203.15556), and
+# passes over a text beyond which more of them add little (https://huggingface.co/papers/2305.16264).
+TOKENS_PER_PARAMETER, PASSES = 20, 4
+TIMES = 10  # evaluations and checkpoints of a run
+EVALUATION_SHARE = 0.1
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration like 90s, 30m, 2h or 1h30m.
+
+    Raises:
+        RecipeError: anything else, or no time at all.
+    """
+    found = re.fullmatch(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?", text.strip().lower())
+    try:
+        seconds = sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1)) if part is not None)
+    except (AttributeError, ValueError):
+        seconds = 0
+    if seconds <= 0:
+        raise RecipeError(f"{text!r} is not a duration: give for example 90s, 30m, 2h or 1h30m.")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a model of a preset trains; preset None: one that was not to be chosen."""
+
+    preset: str | None
+    parameters: int
+    tokens_per_second: float
+
+    def tokens_per_parameter(self, seconds: float, tokens_per_epoch: int | None) -> float:
+        """Tokens that can be learned from in a time, for each parameter: those of more than four passes over the text
+        do not count. tokens_per_epoch None: the text has no end."""
+        tokens = self.tokens_per_second * seconds
+        return min(tokens, PASSES * tokens_per_epoch if tokens_per_epoch else tokens) / self.parameters
+
+    def is_small(self, seconds: float, tokens_per_epoch: int | None) -> bool:
+        """Whether a larger model may use the time better."""
+        return self.tokens_per_parameter(seconds, tokens_per_epoch) > TOKENS_PER_PARAMETER
+
+
+def choose(speeds: Sequence[Speed], seconds: float, tokens_per_epoch: int | None) -> Speed:
+    """The size whose tokens for each parameter, in that time, are nearest to twenty, as a ratio."""
+
+    def distance(speed: Speed) -> float:
+        return abs(math.log(speed.tokens_per_parameter(seconds, tokens_per_epoch) / TOKENS_PER_PARAMETER))
+
+    return min(speeds, key=distance)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Measured seconds of the parts of a run; `evaluations`: how many of them, where their interval is not given."""
+
+    setup: float
+    step: float
+    evaluation: float
+    checkpoint: float
+    report: float
+    evaluations: int = TIMES
+
+    def with_few_evaluations(self, seconds: float) -> "Costs":
+        """The same with no more evaluations than a tenth of the time has room for, but for the one at the end."""
+        room = int(EVALUATION_SHARE * seconds / self.evaluation)
+        return replace(self, evaluations=max(1, min(TIMES, room)))
+
+    def seconds(self, steps: int, eval_steps: float | None, save_steps: float | None) -> float:
+        """What a run of so many steps takes.
+
+        Args:
+            eval_steps: steps between evaluations, below 1 as a share of all; None: `evaluations` in the whole run. The
+                end is evaluated in any case.
+            save_steps: the same of checkpoints; None: ten of them.
+        """
+        evaluations, checkpoints = _times(steps, eval_steps, self.evaluations), _times(steps, save_steps, TIMES)
+        repeated = evaluations * self.evaluation + checkpoints * self.checkpoint
+        return self.setup + steps * self.step + repeated + self.report
+
+    def steps_within(self, seconds: float, eval_steps: float | None, save_steps: float | None) -> int:
+        """The most steps that take no longer; 0: not even one fits."""
+        low, high = 0, max(1, int(seconds / self.step)) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = self.seconds(middle, eval_steps, save_steps) <= seconds
+            low, high = (middle, high) if fits else (low, middle)
+        return low
+
+
+def _times(steps: int, every: float | None, times: int) -> int:
+    if every is None:
+        every = -(-steps // times)
+    return math.ceil(steps / (math.ceil(every * steps) if every < 1 else every))

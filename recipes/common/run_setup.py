@@ -1,0 +1,98 @@
+"""A pretraining run before it is carried out: everything that follows from its fields, its text and its machine."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from weft.recipes.common.arguments import Parsed
+from weft.recipes.common.budget import TIMES
+from weft.recipes.common.corpus import Corpus
+from weft.recipes.common.derived import DERIVED, describe_derived, with_derived
+from weft.recipes.common.launch import computes_on_gpu, keep_freed_memory, share_cores, world_size
+from weft.recipes.common.models import PRESETS, count_parameters, make_config
+from weft.recipes.common.objective import Objective
+from weft.recipes.common.plan import LENGTHS, Plan, make_plan, schedule_fields
+from weft.recipes.common.run_folder import noted_plan
+from weft.recipes.common.stream_blocks import StreamFolder
+from weft.recipes.common.stream_rows import StreamRows
+from weft.recipes.common.streaming import BlockArguments
+from weft.recipes.common.trial import describe_budget
+
+# Fields with which a model has a size of its own.
+SIZE_FIELDS = {"preset", "config_name", "model_name_or_path", *(name for shape in PRESETS.values() for name in shape)}
+SIZE_FIELDS |= {"intermediate_size", "head_dim"}
+
+
+class RunSetup:
+    """What a run is made of: rows, evaluator, model's shape, plan and schedule."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        parsed: Parsed,
+        corpus: Corpus,
+        blocks: BlockArguments | None,
+        folder: Path,
+        settings: dict[str, Any],
+    ) -> None:
+        """Args:
+        corpus: what to train on and to evaluate with.
+        blocks: of the stream that `corpus` is the first block of, if it is.
+        """
+        self.began = time.perf_counter()
+        self.objective, self.corpus, self.folder, self.settings = objective, corpus, folder, settings
+        self.blocks, self.stream = blocks, StreamFolder(folder)
+        self.given, _, self.model_arguments = parsed.groups[:3]
+        self.model_fields, self.trainer_fields = parsed.model, parsed.trainer
+        self.presets = (None,) if SIZE_FIELDS & parsed.given else tuple(PRESETS)
+        self.tokenizer = objective.prepare_tokenizer(corpus.tokenizer())
+        length, self.processes = self.given.sequence_length, world_size()
+        self.layout = objective.lay_out(corpus, length, self.given.seed, self.tokenizer)
+        self.rows_per_epoch = None if blocks else self.layout.rows_per_epoch
+        self.on_gpu = computes_on_gpu(parsed.trainer.get("use_cpu", False))
+        self.threads = share_cores(self.given.cpu_threads)
+        if not self.on_gpu:
+            keep_freed_memory()
+        self.evaluator = objective.make_evaluator(corpus, length, self.tokenizer)
+        noted = noted_plan(folder)
+        self.budget: dict[str, Any] | None = noted.pop("budget", None)
+        if self.given.budget is None or noted:
+            self.derive(**noted)
+
+    def derive(self, preset: str | None = None, **fields: Any) -> None:
+        """Become the run of that preset (None: as given) with these fields; one that gives the length replaces all."""
+        replaced = dict.fromkeys(LENGTHS) if fields.keys() & set(LENGTHS) else {}
+        arguments = replace(self.given, **{**replaced, **fields})
+        if preset is not None:
+            self.model_arguments = replace(self.model_arguments, preset=preset)
+        length, role = arguments.sequence_length, self.objective.role()
+        self.config = make_config(self.model_arguments, self.model_fields, self.tokenizer, length, role)
+        self.tokenizer.model_max_length = self.config.max_position_embeddings
+        self.parameters = count_parameters(self.config, self.objective.model_class)
+        self.arguments = with_derived(arguments, self.parameters, self.rows_per_epoch, self.processes)
+        self.plan: Plan = make_plan(self.arguments, self.rows_per_epoch, self.processes, self.on_gpu)
+        self.schedule = schedule_fields(self.arguments, self.plan.max_steps)
+        self.rows = self.objective.make_rows(self.layout, self.plan)
+        if self.blocks:
+            self.rows = StreamRows(self.stream, self.objective, self.layout, self.plan, arguments.seed, self.tokenizer)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the held-out text is scored, where the interval is not given."""
+        return TIMES if self.budget is None else self.budget["evaluations"]
+
+    def derived(self) -> dict[str, Any]:
+        """What was derived or decided, for `derive` to make the same run again."""
+        values = {name: getattr(self.arguments, name) for name in DERIVED}
+        if self.budget is not None:
+            values |= {"max_steps": self.plan.max_steps, "preset": self.model_arguments.preset}
+        return values
+
+    def decisions(self) -> list[tuple[str, str]]:
+        """Lines of the plan on what was derived or decided."""
+        derived = describe_derived(self.given, self.arguments, self.parameters, self.plan.total_tokens)
+        lines = [("derived", derived)] if derived else []
+        if self.budget is not None:
+            lines += describe_budget(self.given.budget, self.budget, self.plan.epochs)
+        return lines
