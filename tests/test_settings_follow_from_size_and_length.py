@@ -93,7 +93,7 @@ def test_larger_models_follow_the_laws():
 
 def test_what_is_given_wins():
     given = RunArguments(tokens="1B", tokens_per_step="4096", learning_rate=1e-5, weight_decay=0.0)
-    assert with_derived(given, BASE, None, 1) == given
+    assert with_derived(given, BASE, None, 1) == dataclasses.replace(given, optimizer="muon")
     some = with_derived(dataclasses.replace(given, tokens_per_step=None), BASE, None, 1)
     assert (some.learning_rate, some.weight_decay) == (1e-5, 0.0) and some.tokens_per_step != "4096"
 
@@ -122,13 +122,29 @@ def test_the_plan_says_what_was_derived_and_from_which_rule(corpus, tmp_path, ca
     assert "learning_rate" not in printed
 
 
+def test_muon_trains_where_nothing_speaks_against_it(corpus, tmp_path, capsys, monkeypatch):
+    fields = {"data": corpus, "output_dir": tmp_path / "run", "max_steps": 1, "plan": "true"}
+    for given, sharded, expected in (
+        ({}, "false", "muon"),
+        ({"optim": "sgd"}, "false", "adamw"),
+        ({}, "true", "adamw"),
+    ):
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", sharded)
+        monkeypatch.setenv("FSDP_VERSION", "2")
+        runs.run_here(**fields, **given)
+        assert f"schedule    {expected}, warmup_stable_decay" in capsys.readouterr().out
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    error = runs.run_error(**fields, optimizer="muon", optim="sgd")
+    assert error == "both optimizer muon and optim sgd are given: choose one."
+
+
 def test_a_resumed_run_keeps_what_its_start_derived(corpus, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     fields = {"data": corpus, "output_dir": folder, "max_steps": 4, "save_steps": 2, "tokens_per_step": None}
     runs.run_here(**fields)
     whole = runs.weights(folder)
     noted = json.loads((folder / "plan.json").read_text())
-    assert noted == {"tokens_per_step": "2048", "learning_rate": 0.003, "weight_decay": 0.1}
+    assert noted == {"tokens_per_step": "2048", "learning_rate": 0.003, "weight_decay": 0.1, "optimizer": "muon"}
     assert "| learning_rate | 0.003 |" in (folder / "README.md").read_text()
     (folder / "metrics.json").unlink()
     shutil.rmtree(folder / "checkpoint-4")

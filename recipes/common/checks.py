@@ -34,6 +34,8 @@ def check_fields(parsed: Parsed) -> None:
     if run.sequence_length < 2:
         raise RecipeError(f"sequence_length is {run.sequence_length}: give at least 2.")
     check_run(run)
+    if run.optimizer == "muon" and "optim" in parsed.trainer:
+        raise RecipeError(f"both optimizer muon and optim {parsed.trainer['optim']} are given: choose one.")
     model.check(parsed.model)
     if shards_weights():
         check_sharding(run, parsed.trainer)

@@ -12,12 +12,17 @@ DERIVED = ("tokens_per_step", "learning_rate", "weight_decay")
 
 
 def with_derived(
-    arguments: RunArguments, parameters: ParameterCounts, rows_per_epoch: int | None, processes: int
+    arguments: RunArguments,
+    parameters: ParameterCounts,
+    rows_per_epoch: int | None,
+    processes: int,
+    default_optimizer: str = "muon",
 ) -> RunArguments:
     """The same fields, with tokens_per_step, learning_rate and weight_decay filled in by `scaling` where they are None.
 
     Args:
         rows_per_epoch: needed where the length is given in passes over the text.
+        default_optimizer: which it is where none is given.
     """
     body, steps = parameters.body, arguments.max_steps
     tokens = None if steps is not None else _tokens(arguments, rows_per_epoch)
@@ -32,7 +37,8 @@ def with_derived(
         rate = float(f"{scaling.best_learning_rate(body, tokens):.3g}")
     if decay is None:
         decay = float(f"{scaling.best_weight_decay(parameters.total, tokens, step, rate):.2g}")
-    return dataclasses.replace(arguments, tokens_per_step=str(step), learning_rate=rate, weight_decay=decay)
+    fields = {"tokens_per_step": str(step), "learning_rate": rate, "weight_decay": decay}
+    return dataclasses.replace(arguments, **fields, optimizer=arguments.optimizer or default_optimizer)
 
 
 def describe_derived(given: RunArguments, used: RunArguments, parameters: ParameterCounts, tokens: int) -> str | None:

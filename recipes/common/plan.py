@@ -65,8 +65,12 @@ class RunArguments:
         },
     )
     adam_beta2: float = field(default=0.95, metadata={"help": "second beta of AdamW"})
-    optimizer: str = field(
-        default="adamw", metadata={"help": "adamw, or muon: Muon for the layers' matrices, AdamW for the rest"}
+    optimizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "muon (Muon for the layers' matrices, AdamW for the rest; the default), or adamw (where optim is "
+            "given or weights are sharded)"
+        },
     )
     cautious_weight_decay: bool = field(
         default=False, metadata={"help": "decay a weight only where its step goes towards zero"}
@@ -193,7 +197,7 @@ def check_run(arguments: RunArguments) -> None:
             raise RecipeError(f"{name} is {value}: give a number from {lowest} to below {bound}.")
     choices = {"lr_scheduler_type": SCHEDULES, "decay_type": DECAYS, "optimizer": OPTIMIZERS}
     for name, known in choices.items():
-        if getattr(arguments, name) not in known:
+        if getattr(arguments, name) not in (None, *known):
             raise RecipeError(f"{name} is {getattr(arguments, name)!r}: choose one of {', '.join(known)}.")
     for name in ("warmup_steps", "decay_steps"):
         if getattr(arguments, name) < 0:

@@ -14,6 +14,7 @@ from weft.recipes.common.models import PRESETS, count_parameters, make_config
 from weft.recipes.common.objective import Objective
 from weft.recipes.common.plan import LENGTHS, Plan, make_plan, schedule_fields
 from weft.recipes.common.run_folder import noted_plan
+from weft.recipes.common.sharding import check_sharding, shards_weights
 from weft.recipes.common.stream_blocks import StreamFolder
 from weft.recipes.common.stream_rows import StreamRows
 from weft.recipes.common.streaming import BlockArguments
@@ -70,7 +71,11 @@ class RunSetup:
         self.config = make_config(self.model_arguments, self.model_fields, self.tokenizer, length, role)
         self.tokenizer.model_max_length = self.config.max_position_embeddings
         self.parameters = count_parameters(self.config, self.objective.model_class)
-        self.arguments = with_derived(arguments, self.parameters, self.rows_per_epoch, self.processes)
+        # of what Trainer or sharding offers beside it, Muon knows nothing
+        default = "adamw" if shards_weights() or "optim" in self.trainer_fields else "muon"
+        self.arguments = with_derived(arguments, self.parameters, self.rows_per_epoch, self.processes, default)
+        if shards_weights():
+            check_sharding(self.arguments, self.trainer_fields)
         self.plan: Plan = make_plan(self.arguments, self.rows_per_epoch, self.processes, self.on_gpu)
         self.schedule = schedule_fields(self.arguments, self.plan.max_steps)
         self.rows = self.objective.make_rows(self.layout, self.plan)
@@ -84,7 +89,7 @@ class RunSetup:
 
     def derived(self) -> dict[str, Any]:
         """What was derived or decided, for `derive` to make the same run again."""
-        values = {name: getattr(self.arguments, name) for name in DERIVED}
+        values = {name: getattr(self.arguments, name) for name in (*DERIVED, "optimizer")}
         if self.budget is not None:
             values |= {"max_steps": self.plan.max_steps, "preset": self.model_arguments.preset}
         return values

@@ -47,8 +47,8 @@ def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
         RecipeError: an optimizer that needs whole matrices, or ways of sharding that have not been tried.
     """
     optim = trainer_fields.get("optim", ELEMENTWISE[0])
-    if run.optimizer != "adamw" or optim not in ELEMENTWISE:
-        named = run.optimizer if run.optimizer != "adamw" else optim
+    if run.optimizer == "muon" or optim not in ELEMENTWISE:
+        named = "muon" if run.optimizer == "muon" else optim
         raise RecipeError(
             f"{named} needs whole matrices, and FSDP shards them over the "
             "processes: give optimizer adamw (without optim), or launch with ddp.yaml."
