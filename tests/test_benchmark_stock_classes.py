@@ -47,8 +47,8 @@ def test_memory_is_measured_in_fresh_processes(tmp_path: Path, monkeypatch: pyte
 def test_head_and_decoding_are_measured(subject: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = tmp_path / "result.json"
     run(monkeypatch, subject=subject, rounds=1, output_file=result)
-    sides = {"head": {"weft", "weft, logits", "stock"}, "generate": {"weft", "llama"}}[subject]
-    assert json.loads(result.read_text())["seconds"].keys() == sides
+    sides = {"head": {"weft", "weft, logits", "stock"}, "generate": {"weft", "llama", "weft, decode"}}[subject]
+    assert json.loads(result.read_text())["seconds"].keys() >= sides
 
 
 def test_sides_that_do_not_compute_the_same_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
