@@ -138,7 +138,7 @@ def _stream(model: torch.nn.Module, tokenizer: object, prompt: str, options: dic
     ids = torch.tensor([start_ids(tokenizer, prompt)], device=model.device)
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
     mask, pad = torch.ones_like(ids), tokenizer.pad_token_id
-    write_ids(model, input_ids=ids, attention_mask=mask, pad_token_id=pad, streamer=streamer, **options)
+    write_ids(model, input_ids=ids, attention_mask=mask, pad_token_id=pad, stream_to=streamer, **options)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_a_streamer_is_given_every_token() -> None:
             self.ended = True
 
     streamer, ids = Collector(), random_ids(1, 5)
-    out = writer().generate(ids, max_new_tokens=6, do_sample=False, streamer=streamer, custom_generate=decode)
+    out = writer().generate(ids, max_new_tokens=6, do_sample=False, stream_to=streamer, custom_generate=decode)
     assert streamer.given == out[0].tolist() and streamer.ended
 
 
@@ -102,12 +102,14 @@ def test_what_it_cannot_do_is_refused(options: dict[str, Any], reason: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["mixed", "alibi"])
-def test_compiled_decoding_compiles_no_more_after_its_first_batch(kind: str) -> None:
+def test_compiled_decoding_compiles_no_more_after_its_first_batches(kind: str) -> None:
     """Prompts and continuations of other lengths, padded or not, beyond the window of sliding layers."""
     model = writer(**MODELS[kind])
     options = {"do_sample": False, **compile_options(model, 40, backend="eager")}
     batch = padded_batch()
     write_ids(model, **batch, max_new_tokens=30, **options)
+    if kind == "mixed":  # the length of a sliding cache is a number, which is compiled as open the second time
+        write_ids(model, input_ids=random_ids(3, 3), max_new_tokens=4, **options)
     counters.clear()
     for length, number in ((9, 30), (4, 12), (6, 5)):
         cut = {name: value[:, -length:] for name, value in batch.items()}
@@ -131,7 +133,7 @@ def test_compiled_training_compiles_twice_for_each_mode_at_most(tmp_path: Path) 
 
 
 def test_weights_in_8_bits_stay_close() -> None:
-    """Weights within half a step of their row's scale, logits within 5 % of their spread, in a quarter of the memory."""
+    """Weights within half a step, logits within 5 % of their spread, in a quarter of the memory."""
     model = writer(tie_word_embeddings=False, attention_bias=True)
     small, ids = quantize_int8(copy.deepcopy(model)), random_ids(2, 12)
     for (name, linear), found in zip(model.named_modules(), small.modules()):

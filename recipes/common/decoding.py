@@ -16,8 +16,7 @@ def decode(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
-    streamer: BaseStreamer | None = None,
-    synced_gpus: bool = False,
+    stream_to: BaseStreamer | None = None,
     **model_kwargs: Any,
 ) -> torch.Tensor:
     """The loop of `generate` for greedy decoding and for sampling: the same tokens, the same draws of a seed.
@@ -28,6 +27,7 @@ def decode(
 
     Args:
         input_ids: prompts [batch, tokens], padded on the left.
+        stream_to: a streamer; `generate` gives none that is called `streamer` to functions of others.
 
     Returns:
         Prompts and what was written behind them [batch, tokens], rows that ended early filled with padding.
@@ -36,7 +36,7 @@ def decode(
         ValueError: something is asked for that only the loops of `generate` itself can do.
     """
     cache = model_kwargs.get("past_key_values")
-    _refuse_others(model, input_ids, generation_config, cache, synced_gpus)
+    _refuse_others(model, input_ids, generation_config, cache)
     is_fixed = cache.is_compileable and type(cache) is not DynamicCache
     may_compile = generation_config.compile_config is not None or model.device.type != "cpu"
     forward = model
@@ -49,6 +49,8 @@ def decode(
         mask = None if bool(mask.all()) else torch.cat((mask, new), dim=1)
     draws, pad = generation_config.do_sample, generation_config.pad_token_id
     unfinished = torch.ones(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+    if stream_to is not None:
+        stream_to.put(input_ids.cpu())
     prompt = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
     logits = model(**prompt, return_dict=True).logits
     while True:
@@ -57,8 +59,8 @@ def decode(
         if pad is not None:
             tokens = tokens.where(unfinished, pad)
         input_ids = torch.cat((input_ids, tokens[:, None]), dim=1)
-        if streamer is not None:
-            streamer.put(tokens.cpu())
+        if stream_to is not None:
+            stream_to.put(tokens.cpu())
         unfinished = unfinished & ~stopping_criteria(input_ids, None)
         if not unfinished.any():
             break
@@ -77,14 +79,17 @@ def decode(
                 past_key_values=cache,
                 position_ids=positions,
             )
+            # with strides of their own, whether or not there is padding: others would be compiled for anew
+            if isinstance(seen, dict):
+                seen = {name: None if each is None else each.contiguous() for name, each in seen.items()}
         logits = forward(input_ids=tokens[:, None], attention_mask=seen, **given).logits
-    if streamer is not None:
-        streamer.end()
+    if stream_to is not None:
+        stream_to.end()
     return input_ids
 
 
 def _refuse_others(
-    model: PreTrainedModel, input_ids: torch.Tensor, config: GenerationConfig, cache: Cache | None, synced_gpus: bool
+    model: PreTrainedModel, input_ids: torch.Tensor, config: GenerationConfig, cache: Cache | None
 ) -> None:
     reasons = {
         "it decodes with one beam": config.num_beams > 1,
@@ -94,7 +99,6 @@ def _refuse_others(
         "it needs input_ids": input_ids.shape[1] == 0,
         "it returns token ids only": config.return_dict_in_generate,
         "it reads a prompt as a whole": config.prefill_chunk_size is not None,
-        "it does not wait for other processes": synced_gpus,
         "it has no assistant": config.prompt_lookup_num_tokens is not None or config.is_assistant,
     }
     for reason, is_asked in reasons.items():

@@ -34,7 +34,9 @@ def write_ids(model: PreTrainedModel, **options: Any) -> torch.Tensor:
     """What `model.generate` returns, by the shorter loop of `decode` unless there are beams."""
     if isinstance(options.get("past_key_values"), StaticCache):
         options["past_key_values"].reset()
-    return model.generate(**options, custom_generate=decode if options.get("num_beams", 1) == 1 else None)
+    if options.get("num_beams", 1) > 1:
+        return model.generate(**options)
+    return model.generate(**options, custom_generate=decode)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ class Int8Linear(nn.Module):
 
     weight: torch.Tensor
     scale: torch.Tensor
+    ones: torch.Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -21,6 +22,8 @@ class Int8Linear(nn.Module):
         scale = weight.float().abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         self.register_buffer("weight", (weight.float() / scale[:, None]).round().to(torch.int8))
         self.register_buffer("scale", scale.to(weight.dtype))
+        # scales in bfloat16 would be less exact; made here, because PyTorch cannot compile the product with made ones
+        self.register_buffer("ones", torch.ones_like(scale, dtype=torch.bfloat16))
         self.bias = linear.bias
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -28,8 +31,7 @@ class Int8Linear(nn.Module):
         weights out, all else with the weights in the dtype of the states."""
         rows = states.reshape(-1, states.shape[-1])
         if states.device.type == "cpu" and rows.shape[0] <= FEW_ROWS:
-            ones = torch.ones_like(self.scale, dtype=torch.bfloat16)
-            product = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, ones).to(states.dtype)
+            product = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self.ones).to(states.dtype)
         else:
             product = rows @ self.weight.to(states.dtype).T
         product = product * self.scale
