@@ -101,15 +101,14 @@ def test_what_it_cannot_do_is_refused(options: dict[str, Any], reason: str) -> N
         writer().generate(random_ids(1, 5), max_new_tokens=3, do_sample=False, custom_generate=decode, **options)
 
 
-@pytest.mark.parametrize("kind", ["mixed", "alibi"])
-def test_compiled_decoding_compiles_no_more_after_its_first_batches(kind: str) -> None:
-    """Prompts and continuations of other lengths, padded or not, beyond the window of sliding layers."""
-    model = writer(**MODELS[kind])
+def test_compiled_decoding_compiles_no_more_after_its_first_batches() -> None:
+    """Prompts and continuations of other lengths, padded or not, beyond the window of sliding layers. A sliding cache's
+    length is a number, which is compiled as open the second time: hence two batches."""
+    model = writer(sliding_window=5, layer_types=[SLIDING, FULL])
     options = {"do_sample": False, **compile_options(model, 40, backend="eager")}
     batch = padded_batch()
     write_ids(model, **batch, max_new_tokens=30, **options)
-    if kind == "mixed":  # the length of a sliding cache is a number, which is compiled as open the second time
-        write_ids(model, input_ids=random_ids(3, 3), max_new_tokens=4, **options)
+    write_ids(model, input_ids=random_ids(3, 3), max_new_tokens=4, **options)
     counters.clear()
     for length, number in ((9, 30), (4, 12), (6, 5)):
         cut = {name: value[:, -length:] for name, value in batch.items()}
@@ -152,6 +151,15 @@ def test_weights_in_8_bits_stay_close() -> None:
     assert sum(module.weight.nbytes + module.scale.nbytes for module in weights) < 0.4 * whole
     out = small.generate(ids, max_new_tokens=5, do_sample=False, custom_generate=decode)
     assert out.shape == (2, 17)
+
+
+def test_a_model_without_a_cache_writes_the_same_and_is_not_compiled() -> None:
+    model, options = writer(), {"input_ids": random_ids(1, 5), "max_new_tokens": 6, "do_sample": False}
+    expected = write_ids(model, **options)
+    model.config.use_cache = model.generation_config.use_cache = False
+    assert torch.equal(write_ids(model, **options), expected)
+    with pytest.raises(RecipeError, match="Weft models that keep a cache"):
+        compile_options(model, 11)
 
 
 def test_a_model_without_linear_maps_is_refused() -> None:

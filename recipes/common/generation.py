@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 from transformers import CompileConfig, PreTrainedModel, PreTrainedTokenizerBase, StaticCache, set_seed
+from transformers.generation.streamers import BaseStreamer
 
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.decoding import decode
+from weft.recipes.common.errors import RecipeError
 
 SAMPLES = 3
 SAMPLE_LENGTH = 40  # tokens of a sample with masks
@@ -25,18 +27,28 @@ def start_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 def compile_options(model: PreTrainedModel, longest: int, backend: str = "inductor") -> dict[str, Any]:
     """Options of `write_ids` that compile the writing of a token, once for all batches of as many rows whose prompts
-    and continuations have at most `longest` tokens. `backend` is that of `torch.compile`."""
+    and continuations have at most `longest` tokens. `backend` is that of `torch.compile`.
+
+    Raises:
+        RecipeError: the model is not written with by `decode`.
+    """
+    if not _keeps_cache(model):
+        raise RecipeError("compile is for Weft models that keep a cache (use_cache): leave it out.")
     config = CompileConfig(backend=backend, mode="default" if backend == "inductor" else None)
     return {"past_key_values": StaticCache(config=model.config, max_cache_len=longest), "compile_config": config}
 
 
-def write_ids(model: PreTrainedModel, **options: Any) -> torch.Tensor:
-    """What `model.generate` returns, by the shorter loop of `decode` unless there are beams."""
+def _keeps_cache(model: PreTrainedModel) -> bool:
+    return model.config.model_type == "weft" and model.config.use_cache
+
+
+def write_ids(model: PreTrainedModel, stream_to: BaseStreamer | None = None, **options: Any) -> torch.Tensor:
+    """What `model.generate` returns, by the shorter loop of `decode` where there is one beam and a cache."""
     if isinstance(options.get("past_key_values"), StaticCache):
         options["past_key_values"].reset()
-    if options.get("num_beams", 1) > 1:
-        return model.generate(**options)
-    return model.generate(**options, custom_generate=decode)
+    if options.get("num_beams", 1) > 1 or not _keeps_cache(model):
+        return model.generate(**options, streamer=stream_to)
+    return model.generate(**options, custom_generate=decode, stream_to=stream_to)
 
 
 @torch.no_grad()
