@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, set_
 
 from weft.recipes.common.arguments import parse_arguments
 from weft.recipes.common.errors import RecipeError, first_line, run_command
-from weft.recipes.common.generation import generate_texts, start_ids
+from weft.recipes.common.generation import compile_options, generate_texts, start_ids, write_ids
+from weft.recipes.common.int8 import quantize_int8
 
 
 @dataclass
@@ -39,6 +40,8 @@ class GenerateArguments:
     num_beams: int = field(default=1, metadata={"help": "beams of a beam search (with do_sample false)"})
     seed: int = field(default=0, metadata={"help": "of the draws"})
     device: str | None = field(default=None, metadata={"help": "cuda, cpu ...; the default is a GPU if there is one"})
+    compile: bool = field(default=False, metadata={"help": "compile the model first, which takes a minute"})
+    int8: bool = field(default=False, metadata={"help": "weights of linear maps in 8 bits: less memory"})
     trust_remote_code: bool = field(default=False, metadata={"help": "run the code of a model that is not Weft's"})
 
 
@@ -57,8 +60,13 @@ def main() -> None:
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error)
         raise RecipeError(f"device {arguments.device!r} cannot be used: {reason}") from error
+    if arguments.int8:
+        quantize_int8(model)
     set_seed(arguments.seed)
     options = _generation_options(arguments)
+    if arguments.compile:
+        rows = [start_ids(tokenizer, prompt) for prompt in prompts or [arguments.prompt]]
+        options |= compile_options(model, max(map(len, rows)) + arguments.max_new_tokens)
     if prompts is None:
         _stream(model, tokenizer, arguments.prompt, options)
         return
@@ -70,7 +78,10 @@ def main() -> None:
             out = stack.enter_context(path.open("x", encoding="utf-8"))
         for first in range(0, len(prompts), arguments.batch_size):
             batch = prompts[first : first + arguments.batch_size]
-            for prompt, text in zip(batch, generate_texts(model, tokenizer, batch, **options)):
+            rows = batch
+            if arguments.compile:  # for the shape of the first batch: the rows behind the last prompt are dropped
+                rows = batch + batch[:1] * (min(arguments.batch_size, len(prompts)) - len(batch))
+            for prompt, text in zip(batch, generate_texts(model, tokenizer, rows, **options)):
                 print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), file=out, flush=True)
 
 
@@ -78,6 +89,8 @@ def _check(arguments: GenerateArguments) -> None:
     for name in ("batch_size", "max_new_tokens", "num_beams"):
         if getattr(arguments, name) < 1:
             raise RecipeError(f"{name} is {getattr(arguments, name)}: give at least 1.")
+    if arguments.compile and arguments.num_beams > 1:
+        raise RecipeError(f"num_beams is {arguments.num_beams}, but compile is for one beam: leave one of them out.")
     if arguments.output_file is not None and Path(arguments.output_file).exists():
         raise RecipeError(f"{arguments.output_file} exists: name another output_file, or remove it.")
     if not 0 < arguments.top_p <= 1 or arguments.top_k < 0 or arguments.repetition_penalty <= 0:
@@ -125,7 +138,7 @@ def _stream(model: torch.nn.Module, tokenizer: object, prompt: str, options: dic
     ids = torch.tensor([start_ids(tokenizer, prompt)], device=model.device)
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
     mask, pad = torch.ones_like(ids), tokenizer.pad_token_id
-    model.generate(input_ids=ids, attention_mask=mask, pad_token_id=pad, streamer=streamer, **options)
+    write_ids(model, input_ids=ids, attention_mask=mask, pad_token_id=pad, stream_to=streamer, **options)
 
 
 if __name__ == "__main__":

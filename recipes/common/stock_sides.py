@@ -1,6 +1,8 @@
 """Weft beside transformers' own classes of the same shape and the same weights, for the benchmark."""
 
+import copy
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, CompileConfig, PreTrainedConfig, PreTrainedModel
 
 from weft.interop import find_family, weft_class
 from weft.interop.convert import import_model
 from weft.losses import linear_cross_entropy, masked_lm_loss
+from weft.recipes.common.decoding import decode
 from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.int8 import quantize_int8
 from weft.recipes.common.packing import IGNORE_INDEX
 
 MASKED_SHARE, WARM_UP, TOLERANCE = 0.15, 2, 1e-4
@@ -171,7 +175,9 @@ def head_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], 
 
 
 def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
-    """Greedy decoding of one stream, `steps` times half the length behind a prompt of 8 tokens.
+    """Greedy decoding of one stream, `steps` times half the length behind a prompt of 8 tokens: by `generate` of both,
+    and of Weft also by `decode`, as it is, with weights in 8 bits (which may write other tokens) and, where PyTorch
+    finds a compiler, compiled.
 
     Raises:
         RecipeError: the two do not write the same tokens.
@@ -181,17 +187,26 @@ def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[
     prompt = shape.batch(device)["input_ids"][:1, :8]
     number = shape.length // 2
     options = {"max_new_tokens": number, "min_new_tokens": number, "do_sample": False, "pad_token_id": 0}
-    written = [each.generate(prompt, **options) for each in (model, stock)]
-    if not torch.equal(*written):
+    small = quantize_int8(copy.deepcopy(model))
+    fast = {**options, "custom_generate": decode}
+    calls = {"weft": (model, options), shape.family: (stock, options), "weft, decode": (model, fast)}
+    calls["weft, decode int8"] = (small, fast)
+    if device != "cpu" or any(map(shutil.which, ("g++", "clang++", "c++"))):
+        compiled = {**fast, "cache_implementation": "static", "compile_config": CompileConfig(mode="default")}
+        calls["weft, decode compiled"] = (model, compiled)
+        calls["weft, decode int8 compiled"] = (small, compiled)
+    written = {name: each.generate(prompt, **how) for name, (each, how) in calls.items()}
+    if not all(torch.equal(ids, written["weft"]) for name, ids in written.items() if "int8" not in name):
         raise RecipeError(f"weft and {shape.family} do not write the same tokens: their times would say nothing.")
 
-    def measure(each: PreTrainedModel) -> float:
+    def measure(name: str) -> float:
+        each, how = calls[name]
         began = time.perf_counter()
         for _ in range(steps):
-            each.generate(prompt, **options)
+            each.generate(prompt, **how)
         return time.perf_counter() - began
 
-    return {"weft": lambda: measure(model), shape.family: lambda: measure(stock)}
+    return {name: lambda name=name: measure(name) for name in calls}
 
 
 def peak_megabytes(shape: Shape, side: str, device: str, threads: int) -> float:
