@@ -162,6 +162,12 @@ def test_a_model_without_a_cache_writes_the_same_and_is_not_compiled() -> None:
         compile_options(model, 11)
 
 
+def test_compiling_for_a_processor_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(RecipeError, match=r"compile needs a C\+\+ compiler on a processor"):
+        compile_options(writer(), 11)
+
+
 def test_a_model_without_linear_maps_is_refused() -> None:
     with pytest.raises(RecipeError, match="Embedding has no linear map to quantise"):
         quantize_int8(torch.nn.Embedding(3, 3))

@@ -1,5 +1,7 @@
 """Text out of a checkpoint, for the recipe that generates and for the samples of a model card."""
 
+import os
+import shutil
 from typing import Any
 
 import torch
@@ -30,12 +32,19 @@ def compile_options(model: PreTrainedModel, longest: int, backend: str = "induct
     and continuations have at most `longest` tokens. `backend` is that of `torch.compile`.
 
     Raises:
-        RecipeError: the model is not written with by `decode`.
+        RecipeError: the model is not written with by `decode`, or there is no compiler for its processor.
     """
     if not _keeps_cache(model):
         raise RecipeError("compile is for Weft models that keep a cache (use_cache): leave it out.")
+    if backend == "inductor" and model.device.type == "cpu" and not has_compiler():
+        raise RecipeError("compile needs a C++ compiler on a processor: install g++ or clang++, or leave compile out.")
     config = CompileConfig(backend=backend, mode="default" if backend == "inductor" else None)
     return {"past_key_values": StaticCache(config=model.config, max_cache_len=longest), "compile_config": config}
+
+
+def has_compiler() -> bool:
+    """Whether PyTorch finds a C++ compiler, without which it compiles nothing for a processor."""
+    return any(map(shutil.which, (os.environ.get("CXX") or "g++", "g++", "clang++", "c++")))
 
 
 def _keeps_cache(model: PreTrainedModel) -> bool:

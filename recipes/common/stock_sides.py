@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from weft.interop.convert import import_model
 from weft.losses import linear_cross_entropy, masked_lm_loss
 from weft.recipes.common.decoding import decode
 from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.generation import has_compiler
 from weft.recipes.common.int8 import quantize_int8
 from weft.recipes.common.packing import IGNORE_INDEX
 
@@ -191,7 +191,7 @@ def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[
     fast = {**options, "custom_generate": decode}
     calls = {"weft": (model, options), shape.family: (stock, options), "weft, decode": (model, fast)}
     calls["weft, decode int8"] = (small, fast)
-    if device != "cpu" or any(map(shutil.which, ("g++", "clang++", "c++"))):
+    if device != "cpu" or has_compiler():
         compiled = {**fast, "cache_implementation": "static", "compile_config": CompileConfig(mode="default")}
         calls["weft, decode compiled"] = (model, compiled)
         calls["weft, decode int8 compiled"] = (small, compiled)
