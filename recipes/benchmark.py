@@ -37,6 +37,7 @@ from weft.recipes.common.launch import keep_freed_memory, share_cores
 
 RECIPES = Path(__file__).resolve().parent
 IMPORTS = ", imports"  # ends the names of sides that only load libraries
+MEMORY_ROUNDS = 3
 PACKAGES = ("weft-lm", "torch", "transformers", "tokenizers", "datasets")
 
 # What run_clm.py imports and does to text, with its default block size; the model is left out.
@@ -181,12 +182,12 @@ def _device() -> str:
 
 
 def memory(arguments: BenchmarkArguments) -> dict[str, list[float]]:
-    """Peak megabytes of training on each side, three times."""
+    """Peak megabytes of training on each side, MEMORY_ROUNDS times."""
     from weft.recipes.common.stock_sides import peak_megabytes
 
     shape, device, threads = _shape(arguments), _device(), share_cores(arguments.cpu_threads)
     found: dict[str, list[float]] = {"weft": [], arguments.family: []}
-    for _ in range(3):
+    for _ in range(MEMORY_ROUNDS):
         for name, peaks in found.items():
             peaks.append(peak_megabytes(shape, name, device, threads))
     return found
@@ -232,7 +233,7 @@ def main() -> None:
         result["peak_megabytes"] = memory(arguments)
         peaks = {name: statistics.median(found) for name, found in result["peak_megabytes"].items()}
         for name, peak in peaks.items():
-            print(f"{name:20} {peak:8.0f} MB at most (median of 3)")
+            print(f"{name:20} {peak:8.0f} MB at most (median of {MEMORY_ROUNDS})")
         print(f"{arguments.family} / weft = {peaks[arguments.family] / peaks['weft']:.2f} in memory")
     if arguments.output_file is not None:
         write_json(Path(arguments.output_file), result)

@@ -36,9 +36,10 @@ def test_memory_is_measured_in_fresh_processes(tmp_path: Path, monkeypatch: pyte
     """A vocabulary whose logits are most of the memory: without them there is less of it."""
     result = tmp_path / "result.json"
     large = {"vocab_size": 20_000, "length": 256, "batch_size": 8}
+    monkeypatch.setattr(benchmark, "MEMORY_ROUNDS", 1)
     run(monkeypatch, subject="step", rounds=1, output_file=result, **large)
     peaks = json.loads(result.read_text())["peak_megabytes"]
-    assert all(len(found) == 3 for found in peaks.values())
+    assert all(len(found) == 1 for found in peaks.values())
     assert min(peaks["llama"]) > 2 * 8 * 256 * 20_000 * 4 / 1e6  # logits and their gradient
     assert max(peaks["weft"]) < min(peaks["llama"])
 
@@ -46,7 +47,7 @@ def test_memory_is_measured_in_fresh_processes(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("subject", ["head", "generate"])
 def test_head_and_decoding_are_measured(subject: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = tmp_path / "result.json"
-    monkeypatch.setattr(stock_sides.shutil, "which", lambda name: None)  # compiling takes a minute
+    monkeypatch.setattr(stock_sides, "has_compiler", lambda: False)  # compiling takes a minute
     run(monkeypatch, subject=subject, rounds=1, output_file=result)
     sides = {
         "head": {"weft", "weft, logits", "stock"},

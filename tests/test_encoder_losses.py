@@ -181,7 +181,7 @@ def test_how_the_batch_is_cut_changes_nothing(chosen: bool, cut: list[int]) -> N
 
 def test_as_many_next_sentence_labels_as_documents_are_needed() -> None:
     model = make_role("pretraining head")
-    with pytest.raises(ValueError, match="next_sentence_label has 4 labels for 8 documents: give one for each"):
+    with pytest.raises(ValueError, match="next_sentence_label has 4 values for 8 documents: give one for each"):
         model(IDS, position_ids=PACKED, next_sentence_label=ORDER)
 
 

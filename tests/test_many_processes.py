@@ -17,6 +17,7 @@ from weft.recipes.common.trainer import WeftTrainer
 
 STEPS = 8
 FIELDS = {"max_steps": STEPS, "save_steps": STEPS // 2, "eval_steps": 4, "learning_rate": 0.01, "max_grad_norm": 0.5}
+FIELDS |= {"optimizer": "adamw"}  # which sharded weights are trained by
 # Plain gradient descent for one step: the weights move by the gradient, or by as much of it as clipping leaves.
 ONE_STEP = {"optim": "sgd", "max_steps": 1, "warmup_steps": 0, "lr_scheduler_type": "constant", "weight_decay": 0}
 ONE_STEP |= {"learning_rate": 1.0, "save_steps": 1, "eval_steps": 1}

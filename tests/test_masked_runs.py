@@ -7,7 +7,7 @@ import pytest
 from helpers import runs
 from helpers.elsewhere import succeed
 
-FIELDS = {"max_steps": 6, "save_steps": 6, "eval_steps": 3, "learning_rate": 0.01}
+FIELDS = {"max_steps": 9, "save_steps": 9, "eval_steps": 3, "learning_rate": 0.01}
 OBJECTIVES = {
     "masked": {"masking": "word"},
     "hybrid": {"masking": "span", "causal_share": 0.5},
