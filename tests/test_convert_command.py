@@ -48,6 +48,19 @@ def test_there_and_back_gives_the_same_tensors(
         assert torch.equal(tensor, back.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(("case", "head"), [("bert", "masked"), ("roberta", "masked"), ("llama", "causal")])
+def test_a_classifier_on_an_imported_language_model_is_exported_too(
+    case: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, stock, _ = make_pair(case, head)
+    stock.save_pretrained(tmp_path / "stock")
+    run(monkeypatch, "import", tmp_path / "stock", tmp_path / "weft")
+    WeftForSequenceClassification.from_pretrained(tmp_path / "weft", num_labels=3).save_pretrained(tmp_path / "tuned")
+    run(monkeypatch, "export", tmp_path / "tuned", CASES[case][0], tmp_path / "back")
+    back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "back")
+    assert type(back).__module__.startswith("transformers.") and back.config.num_labels == 3
+
+
 def test_a_head_keeps_the_names_of_its_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, stock, _ = make_pair("bert", "sequence")
     stock.config.id2label, stock.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}

@@ -35,6 +35,7 @@ HEADS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "base": ("WeftModel", modeling_auto.MODEL_MAPPING_NAMES),
 }
 LANGUAGE_MODELS = ("seq2seq", "causal", "masked", "pretraining")
+TASKS = ("sequence", "tokens", "choice", "question")
 
 # Fields that have the same name and meaning in nearly every family.
 COMMON = (
@@ -141,6 +142,8 @@ class Family:
             )
         table = {name: there for name, there in self.table().items() if hasattr(stock, there)}
         given = {name: copy.deepcopy(getattr(stock, there)) for name, there in table.items()}  # configs change dicts
+        if head not in TASKS and "sequence" in self.heads:  # a head that the model is given later is the family's too
+            given |= self.heads["sequence"].config
         given |= {**self.config, **self.heads[head].config, **self.to_weft(stock)}
         if head in ("sequence", "tokens"):
             given |= {name: getattr(stock, name) for name in LABELS}
@@ -268,7 +271,7 @@ def relevant_fields(config: WeftConfig, head: str) -> list[str]:
     unused = set(NEUTRAL) | {"masked_next_token"} if head != "masked" else set(NEUTRAL)
     if head not in LANGUAGE_MODELS:
         unused |= {"final_logit_softcapping", "tie_word_embeddings"} | {n for n in names if n.startswith("lm_head")}
-    if head not in ("sequence", "tokens", "choice", "question"):
+    if head not in TASKS:
         unused |= {name for name in names if name.startswith("classifier")}
     if head not in ("sequence", "choice"):
         unused.add("classifier_pooling")
