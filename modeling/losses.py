@@ -286,7 +286,7 @@ def token_classification_loss(
             class a share: it has no meaning where logits of choices that do not exist are the dtype's minimum."""
     if labels.is_floating_point():
         raise ValueError(
-            f"Labels must be class numbers (torch.int64), not {labels.dtype}: or set another problem_type."
+            f"Labels must be class numbers (torch.int64), not {labels.dtype}: give such, or set another problem_type."
         )
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1).long()
     nats = target_nats(logits, labels, class_weights=class_weights, label_smoothing=label_smoothing)
