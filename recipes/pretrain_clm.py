@@ -23,8 +23,9 @@ from weft.recipes.common.evaluation import CausalEvaluator
 from weft.recipes.common.generation import sample_texts
 from weft.recipes.common.objective import Objective, as_decoder
 from weft.recipes.common.packing import TrainingRows, ValidationRows, collate_causal
-from weft.recipes.common.plan import Plan, RunArguments
+from weft.recipes.common.plan import Plan
 from weft.recipes.common.pretraining import pretrain
+from weft.recipes.common.run_arguments import RunArguments
 
 
 @dataclass

@@ -22,8 +22,8 @@ from weft.recipes.common.masked_objectives import HybridObjective, MaskedObjecti
 from weft.recipes.common.masked_rows import HybridArguments
 from weft.recipes.common.masking import MaskingArguments
 from weft.recipes.common.objective import Objective
-from weft.recipes.common.plan import RunArguments
 from weft.recipes.common.pretraining import pretrain
+from weft.recipes.common.run_arguments import RunArguments
 
 OBJECTIVES = ("masked", "next-sentence", "sentence-order", "hybrid")
 

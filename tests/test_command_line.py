@@ -11,8 +11,9 @@ from weft import WeftConfig, WeftForCausalLM
 from weft.recipes.common.arguments import MANAGED_MODEL_FIELDS, MANAGED_TRAINER_FIELDS, parse_arguments, parse_count
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.models import PRESETS, VOCABULARY_UNIT, ModelArguments, make_config, make_model
-from weft.recipes.common.plan import Plan, RunArguments, make_plan, schedule_fields
+from weft.recipes.common.plan import Plan, make_plan, schedule_fields
 from weft.recipes.common.preparation import DataArguments
+from weft.recipes.common.run_arguments import RunArguments
 from weft.tokenizer.train import train_tokenizer
 
 GROUPS = [RunArguments, DataArguments, ModelArguments]

@@ -14,10 +14,11 @@ from weft import WeftForCausalLM, WeftForMaskedLM
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.loss_parts import LossParts
 from weft.recipes.common.masked_objectives import HybridObjective, MaskedObjective
-from weft.recipes.common.masked_rows import HybridArguments, MaskedCollator, MaskedRows, MaskedValidationRows, Steps
+from weft.recipes.common.masked_rows import HybridArguments, MaskedCollator, MaskedRows, MaskedValidationRows
 from weft.recipes.common.masking import Masker, MaskingArguments
 from weft.recipes.common.packing import IGNORE_INDEX, TrainingRows, ValidationRows
 from weft.recipes.common.plan import Plan
+from weft.recipes.common.steps import Steps
 from weft.recipes.common.trainer import WeftTrainer
 
 ROW = 16

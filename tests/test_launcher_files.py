@@ -17,7 +17,7 @@ from torch.distributed.fsdp import StateDictType
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from weft.recipes.common.launch import check_launcher
-from weft.recipes.common.plan import RunArguments
+from weft.recipes.common.run_arguments import RunArguments
 from weft.recipes.common.sharding import check_sharding, shards_weights
 
 ROOT = CONFIGS.parents[2]

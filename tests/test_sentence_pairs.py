@@ -10,12 +10,13 @@ from helpers.text import prepare_documents, write_ids
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.masked_objectives import make_vocabulary
-from weft.recipes.common.masked_rows import MaskedCollator, Steps
+from weft.recipes.common.masked_rows import MaskedCollator
 from weft.recipes.common.masking import Masker, MaskingArguments
 from weft.recipes.common.packing import IGNORE_INDEX
 from weft.recipes.common.row_filling import fill_rows
 from weft.recipes.common.sentence_pairs import IN_ORDER, SPOILT, SentencePairRows
 from weft.recipes.common.sources import Source
+from weft.recipes.common.steps import Steps
 
 ROW = 48
 HELD_OUT = 6  # every so manieth document

@@ -10,7 +10,8 @@ from helpers import runs
 from weft.recipes.common import scaling
 from weft.recipes.common.derived import with_derived
 from weft.recipes.common.models import ParameterCounts
-from weft.recipes.common.plan import RunArguments, make_plan
+from weft.recipes.common.plan import make_plan
+from weft.recipes.common.run_arguments import RunArguments
 
 TINY = ParameterCounts(total=1_901_952, body=853_376, head=1_048_576)
 BASE = ParameterCounts(total=100_684_032, body=75_518_208, head=25_165_824)

@@ -8,7 +8,8 @@ from weft import WeftForMaskedLM, WeftForPreTraining
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.masked_rows import HybridArguments
 from weft.recipes.common.masking import MaskingArguments
-from weft.recipes.common.plan import RunArguments, make_plan
+from weft.recipes.common.plan import make_plan
+from weft.recipes.common.run_arguments import RunArguments
 from weft.recipes.pretrain_mlm import MaskedRunArguments, make_objective
 
 STEPS = 6

@@ -7,8 +7,8 @@ from weft.recipes.common.arguments import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.hub import check_name
 from weft.recipes.common.objective import Objective
-from weft.recipes.common.plan import check_run
 from weft.recipes.common.preparation import DataArguments
+from weft.recipes.common.run_arguments import check_run
 from weft.recipes.common.sharding import check_sharding, shards_weights
 
 

@@ -6,7 +6,7 @@ import math
 from weft.recipes.common import scaling
 from weft.recipes.common.arguments import parse_count
 from weft.recipes.common.models import ParameterCounts
-from weft.recipes.common.plan import DEFAULT_EPOCHS, RunArguments
+from weft.recipes.common.run_arguments import DEFAULT_EPOCHS, RunArguments
 
 DERIVED = ("tokens_per_step", "learning_rate", "weight_decay")
 

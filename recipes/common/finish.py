@@ -13,9 +13,10 @@ from weft.recipes.common.files import flush_to_disk, write_json
 from weft.recipes.common.launch import is_first_process
 from weft.recipes.common.metric_names import text_of, words_of
 from weft.recipes.common.objective import Objective
-from weft.recipes.common.plan import Plan, RunArguments
+from weft.recipes.common.plan import Plan
 from weft.recipes.common.preparation import DataArguments
 from weft.recipes.common.report import RunReport, plot_curve, write_card
+from weft.recipes.common.run_arguments import RunArguments
 from weft.recipes.common.run_folder import METRICS
 from weft.recipes.common.trainer import WeftTrainer
 

@@ -14,7 +14,7 @@ from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.evaluation import CausalEvaluator, HybridEvaluator, MaskedEvaluator
 from weft.recipes.common.generation import sample_fills, sample_texts
-from weft.recipes.common.masked_rows import HybridArguments, MaskedCollator, MaskedRows, MaskedValidationRows, Steps
+from weft.recipes.common.masked_rows import HybridArguments, MaskedCollator, MaskedRows, MaskedValidationRows
 from weft.recipes.common.masking import Masker, MaskingArguments, Vocabulary
 from weft.recipes.common.objective import Layout, Objective, as_decoder
 from weft.recipes.common.packing import TrainingRows, ValidationRows
@@ -85,7 +85,7 @@ class MaskedObjective(Objective):
     def make_rows(self, layout: TrainingRows, plan: Plan) -> Dataset:
         self._check_room(0, plan.micro_batch)
         layout.num_rows = plan.num_rows
-        return MaskedRows(layout, self.masker, Steps(plan.rows_per_step, plan.max_steps), None)
+        return MaskedRows(layout, self.masker, plan.steps, None)
 
     def _check_room(self, causal_rows: int, rows: int) -> None:
         """Refuse a target_share that the targets of a batch, so many of whose rows are causal, will not fit."""
@@ -156,7 +156,7 @@ class HybridObjective(MaskedObjective):
         share = 1 if self.hybrid.causal_steps else self.hybrid.causal_share
         self._check_room(math.ceil(share * plan.micro_batch), plan.micro_batch)
         layout.num_rows = plan.num_rows
-        return MaskedRows(layout, self.masker, Steps(plan.rows_per_step, plan.max_steps), self.hybrid)
+        return MaskedRows(layout, self.masker, plan.steps, self.hybrid)
 
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> HybridEvaluator:
         causal = CausalEvaluator(ValidationRows(corpus, row_length), masked_model=True)
@@ -232,7 +232,7 @@ class SentencePairObjective(MaskedObjective):
 
     def make_rows(self, layout: SentencePairRows, plan: Plan) -> Dataset:
         self._check_room(0, plan.micro_batch)
-        layout.schedule(plan.num_rows, Steps(plan.rows_per_step, plan.max_steps))
+        layout.schedule(plan.num_rows, plan.steps)
         return layout
 
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> Evaluator:

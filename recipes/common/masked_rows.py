@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.masking import Masker
 from weft.recipes.common.packing import IGNORE_INDEX, Piece, TrainingRows, ValidationRows, positions_of
+from weft.recipes.common.steps import Steps
 
 Row = dict[str, Any]
 
@@ -32,18 +33,6 @@ class HybridArguments:
             raise RecipeError(f"causal_share is {self.causal_share}: give a share between 0 and 1.")
         if not 0 <= self.causal_steps < math.inf:
             raise RecipeError(f"causal_steps is {self.causal_steps}: give a number of steps, or a share below 1.")
-
-
-@dataclass(frozen=True)
-class Steps:
-    """How the rows of a run fall into steps."""
-
-    rows_per_step: int
-    number: int
-
-    def of(self, index: int) -> int:
-        """The step that row `index` of the run belongs to."""
-        return index // self.rows_per_step
 
 
 class MaskedRows(Dataset):

@@ -1,98 +1,15 @@
 """How long a run is and how its batches are cut: everything that is derived, computed before anything is trained."""
 
 import math
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from weft.recipes.common.arguments import parse_count
-from weft.recipes.common.budget import parse_duration
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.optimizers import OPTIMIZERS
-
-DEFAULT_EPOCHS = 2
-LENGTHS = ("tokens", "num_train_epochs", "max_steps", "budget")
-SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant")
-DECAYS = ("linear", "cosine", "1-sqrt")
-
-
-@dataclass
-class RunArguments:
-    """Length, batch and schedule of a pretraining run."""
-
-    output_dir: str = field(default="runs/pretrain", metadata={"help": "the run's folder; a run there is resumed"})
-    data: str | None = field(default=None, metadata={"help": "a folder made by prepare_data.py, instead of raw text"})
-    sequence_length: int = field(default=256, metadata={"help": "tokens of a row; longer documents are cut"})
-    tokens_per_step: str | None = field(
-        default=None,
-        metadata={
-            "help": "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M; without it they follow from "
-            "the model's size and the length of the run (2,048 for the smallest)"
-        },
-    )
-    tokens: str | None = field(default=None, metadata={"help": "length of the run in tokens, e.g. 20M"})
-    num_train_epochs: float | None = field(
-        default=None, metadata={"help": f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}"}
-    )
-    max_steps: int | None = field(default=None, metadata={"help": "or in optimizer steps"})
-    budget: str | None = field(
-        default=None,
-        metadata={
-            "help": "or in time, from the prepared text to the finished model, e.g. 30m or 1h30m: a few steps are "
-            "measured, then the steps that fit are fixed, and the preset too, if none is given"
-        },
-    )
-    per_device_train_batch_size: int | None = field(
-        default=None, metadata={"help": "rows of one forward pass of one process; the default suits the hardware"}
-    )
-    learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "the highest learning rate; without it it follows from size and length (at most 3e-3)"},
-    )
-    lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": f"one of {', '.join(SCHEDULES)}"})
-    warmup_steps: float = field(
-        default=0.02, metadata={"help": "steps in which the learning rate rises; below 1: a share of all steps"}
-    )
-    decay_steps: float = field(
-        default=0.3, metadata={"help": "warmup_stable_decay: steps in which it falls; below 1: a share of all steps"}
-    )
-    decay_type: str = field(default="linear", metadata={"help": "warmup_stable_decay: falls linear, cosine or 1-sqrt"})
-    min_lr_ratio: float = field(default=0.0, metadata={"help": "the last learning rate over the highest"})
-    weight_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "decay of matrices (norms, biases and embeddings never decay); without it it follows from size, "
-            "length, batch and learning rate (about 0.1)"
-        },
-    )
-    adam_beta2: float = field(default=0.95, metadata={"help": "second beta of AdamW"})
-    optimizer: str | None = field(
-        default=None,
-        metadata={
-            "help": "muon (Muon for the layers' matrices, AdamW for the rest; the default), or adamw (where optim is "
-            "given or weights are sharded)"
-        },
-    )
-    cautious_weight_decay: bool = field(
-        default=False, metadata={"help": "decay a weight only where its step goes towards zero"}
-    )
-    average_decay: float | None = field(
-        default=None,
-        metadata={"help": "evaluate and publish an exponential moving average of the weights, e.g. 0.999"},
-    )
-    z_loss: float = field(
-        default=0.0, metadata={"help": "weight of the squared logarithm of the softmax's denominator, e.g. 1e-4"}
-    )
-    cpu_threads: int | None = field(
-        default=None, metadata={"help": "threads of each process on a CPU; the default shares the cores evenly"}
-    )
-    seed: int = field(default=42, metadata={"help": "of the initial weights, the order of the text and dropout"})
-    push_to_hub: str | None = field(
-        default=None, metadata={"help": "publish the result under this name, e.g. me/model"}
-    )
-    hub_revisions: bool = field(default=False, metadata={"help": "also publish each checkpoint, as revision step-N"})
-    hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
-    plan: bool = field(default=False, metadata={"help": "print the plan and stop"})
-    sample_prompt: str = field(default="", metadata={"help": "what the sample texts of the model card begin with"})
+from weft.recipes.common.run_arguments import DEFAULT_EPOCHS, RunArguments, check_run
+from weft.recipes.common.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -109,6 +26,17 @@ class Plan:
     accumulation: int
     processes: int
     max_steps: int
+    initial_rows: int | None = None
+    ramp_steps: int = 0
+
+    @cached_property
+    def steps(self) -> Steps:
+        """Which rows each step takes."""
+        return Steps(self.rows_per_step, self.max_steps, self.initial_rows, self.ramp_steps)
+
+    def tokens_before(self, step: int) -> int:
+        """Tokens of the first `step` steps."""
+        return self.steps.before(step) * self.sequence_length
 
     @property
     def tokens_per_step(self) -> int:
@@ -117,17 +45,19 @@ class Plan:
     @property
     def num_rows(self) -> int:
         """Rows of the whole run."""
-        return self.max_steps * self.rows_per_step
+        return self.steps.before(self.max_steps)
 
     @property
     def total_tokens(self) -> int:
-        return self.max_steps * self.tokens_per_step
+        return self.tokens_before(self.max_steps)
 
     @property
     def epochs(self) -> float | None:
-        if self.rows_per_epoch is None:
-            return None
-        return self.max_steps * self.rows_per_step / self.rows_per_epoch
+        return None if self.rows_per_epoch is None else self.num_rows / self.rows_per_epoch
+
+    def epochs_before(self, step: int) -> float:
+        """Passes over the text in the first `step` steps; of a stream, their share of the run."""
+        return self.steps.before(step) / (self.rows_per_epoch or self.num_rows)
 
 
 def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: int, on_gpu: bool = False) -> Plan:
@@ -154,12 +84,12 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: in
             f"per_device_train_batch_size={micro_batch} does not divide the {rows_per_process} rows that a process "
             f"takes in a step: give one of {', '.join(map(str, divisors))}, or another tokens_per_step."
         )
-    if arguments.max_steps is not None:
-        max_steps = arguments.max_steps
-    elif arguments.tokens is not None:
-        max_steps = math.ceil(parse_count(arguments.tokens) / wanted)
-    else:
-        max_steps = math.ceil((arguments.num_train_epochs or DEFAULT_EPOCHS) * rows_per_epoch / rows_per_step)
+    initial = _initial_rows(arguments, rows_per_step, processes)
+    max_steps = arguments.max_steps
+    if max_steps is None:
+        epochs = arguments.num_train_epochs or DEFAULT_EPOCHS
+        rows = parse_count(arguments.tokens) / length if arguments.tokens else epochs * rows_per_epoch
+        max_steps = steps_for(rows, rows_per_step, initial, arguments.batch_ramp_steps)
     return Plan(
         sequence_length=length,
         rows_per_step=rows_per_step,
@@ -167,48 +97,40 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: in
         micro_batch=micro_batch,
         accumulation=rows_per_process // micro_batch,
         processes=processes,
-        max_steps=max(1, max_steps),
+        max_steps=max_steps,
+        initial_rows=initial,
+        ramp_steps=steps_of(arguments.batch_ramp_steps, max_steps) if initial else 0,
     )
 
 
-def check_run(arguments: RunArguments) -> None:
-    """Raises RecipeError where a field is out of range, or several give the length."""
-    lengths = [name for name in LENGTHS if getattr(arguments, name) is not None]
-    if len(lengths) > 1:
-        raise RecipeError(f"the length is given by {' and '.join(lengths)}: choose one.")
-    if arguments.budget is not None:
-        parse_duration(arguments.budget)
-    for name in (
-        "sequence_length",
-        "num_train_epochs",
-        "max_steps",
-        "per_device_train_batch_size",
-        "learning_rate",
-        "cpu_threads",
-    ):
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < math.inf:
-            raise RecipeError(f"{name} is {value}: give a number above 0.")
-    ranges = {"weight_decay": (0, math.inf), "adam_beta2": (0, 1), "seed": (0, 2**32)}
-    ranges |= {"z_loss": (0, math.inf), "average_decay": (0, 1)}
-    for name, (lowest, bound) in ranges.items():
-        value = getattr(arguments, name)
-        if value is not None and not lowest <= value < bound:
-            raise RecipeError(f"{name} is {value}: give a number from {lowest} to below {bound}.")
-    choices = {"lr_scheduler_type": SCHEDULES, "decay_type": DECAYS, "optimizer": OPTIMIZERS}
-    for name, known in choices.items():
-        if getattr(arguments, name) not in (None, *known):
-            raise RecipeError(f"{name} is {getattr(arguments, name)!r}: choose one of {', '.join(known)}.")
-    for name in ("warmup_steps", "decay_steps"):
-        if getattr(arguments, name) < 0:
-            raise RecipeError(f"{name} is {getattr(arguments, name)}: give a number of steps, or a share below 1.")
-    if arguments.min_lr_ratio and arguments.lr_scheduler_type in ("linear", "constant"):
+def steps_for(rows: float, rows_per_step: int, initial_rows: int | None, ramp_steps: float) -> int:
+    """The fewest steps that take so many rows."""
+
+    def taken(number: int) -> int:
+        return Steps(rows_per_step, number, initial_rows, steps_of(ramp_steps, number)).before(number)
+
+    least = max(1, math.ceil(rows / rows_per_step))
+    if initial_rows is None:
+        return least
+    return least + bisect_left(range(least, math.ceil(rows / initial_rows) + 1), rows, key=taken)
+
+
+def _initial_rows(arguments: RunArguments, rows_per_step: int, processes: int) -> int | None:
+    """Rows of the first steps where the batch grows, else None."""
+    if arguments.initial_tokens_per_step is None:
+        return None
+    given, length = parse_count(arguments.initial_tokens_per_step), arguments.sequence_length
+    halves = [rows_per_step]
+    while halves[-1] % (2 * processes) == 0:
+        halves.append(halves[-1] // 2)
+    allowed = [rows * length for rows in halves[1:]]
+    if given not in allowed:
         raise RecipeError(
-            f"min_lr_ratio has no effect on lr_scheduler_type {arguments.lr_scheduler_type}: leave it out, or choose "
-            "cosine or warmup_stable_decay."
+            f"initial_tokens_per_step is {given}: it doubles until it is tokens_per_step = {rows_per_step * length}, "
+            f"in whole rows of {length} for each of {processes} processes: give "
+            + (f"one of {', '.join(map(str, allowed))}." if allowed else "a larger tokens_per_step, or leave it out.")
         )
-    if not 0 <= arguments.min_lr_ratio <= 1:
-        raise RecipeError(f"min_lr_ratio is {arguments.min_lr_ratio}: give a share between 0 and 1.")
+    return given // length
 
 
 def _default_micro_batch(rows_per_process: int, sequence_length: int, on_gpu: bool) -> int:
@@ -251,11 +173,18 @@ def describe(plan: Plan, corpus: str, lines: list[tuple[str, str]]) -> str:
         (
             "step",
             f"{plan.tokens_per_step:,} tokens = {plan.processes} processes x {plan.accumulation} micro-batches x "
-            f"{plan.micro_batch} rows",
+            f"{plan.micro_batch} rows{_ramp(plan)}",
         ),
         ("length", f"{plan.max_steps:,} steps, {plan.total_tokens:,} tokens{_epochs(plan)}"),
     ]
     return "\n".join(f"  {name:11} {value}" for name, value in table)
+
+
+def _ramp(plan: Plan) -> str:
+    if plan.initial_rows is None:
+        return ""
+    first = plan.initial_rows * plan.sequence_length
+    return f"; the first have {first:,} tokens, doubled until step {plan.ramp_steps:,}"
 
 
 def _epochs(plan: Plan) -> str:

@@ -37,11 +37,13 @@ from weft.recipes.common.launch import (
 )
 from weft.recipes.common.models import ModelArguments, make_model
 from weft.recipes.common.objective import Objective
-from weft.recipes.common.plan import LENGTHS, RunArguments, describe
+from weft.recipes.common.plan import describe
 from weft.recipes.common.preparation import DataArguments, report
+from weft.recipes.common.run_arguments import LENGTHS, RunArguments
 from weft.recipes.common.run_folder import RunState, last_checkpoint, note_plan, open_run, start_run
 from weft.recipes.common.run_setup import RunSetup
 from weft.recipes.common.sharding import describe_sharding
+from weft.recipes.common.steps import StepBatches
 from weft.recipes.common.stop_signal import StopSignal
 from weft.recipes.common.stream_blocks import StreamFolder, open_first_block
 from weft.recipes.common.stream_writer import keep_writing
@@ -165,7 +167,7 @@ class _Run(RunSetup):
             yield
             return
         step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-        with keep_writing(self.stream, self.blocks, self.rows.block_of(step * self.plan.rows_per_step)):
+        with keep_writing(self.stream, self.blocks, self.rows.block_of(self.plan.steps.before(step))):
             try:
                 yield
             except RecipeError:
@@ -229,7 +231,6 @@ class _Run(RunSetup):
             weight_decay=self.arguments.weight_decay,
             adam_beta2=self.arguments.adam_beta2,
             seed=self.arguments.seed,
-            train_sampling_strategy="sequential",
             remove_unused_columns=False,
             use_cache=True,
             logging_nan_inf_filter=False,
@@ -241,7 +242,7 @@ class _Run(RunSetup):
         set_seed(self.arguments.seed)
         model = make_model(self.model_arguments, self.config, self.objective.model_class)
         throughput = Throughput(
-            plan.tokens_per_step,
+            plan.tokens_before,
             training_flops_per_token(self.config, self.parameters, plan.sequence_length, self.objective.head_share()),
             plan.processes * measure_matmul_flops(trainer_arguments.device, torch.bfloat16 if bf16 else torch.float32),
         )
@@ -254,7 +255,8 @@ class _Run(RunSetup):
             processing_class=tokenizer,
             evaluator=self.evaluator,
             throughput=throughput,
-            steps_per_epoch=plan.rows_per_epoch / plan.rows_per_step if plan.rows_per_epoch else plan.max_steps,
+            epochs_before=plan.epochs_before,
+            batches=StepBatches(plan.steps, plan.micro_batch, plan.accumulation, plan.processes),
             optimizer_kind=self.arguments.optimizer,
             is_cautious=self.arguments.cautious_weight_decay,
             average_decay=self.arguments.average_decay,

@@ -12,7 +12,8 @@ from weft.recipes.common.derived import DERIVED, describe_derived, with_derived
 from weft.recipes.common.launch import computes_on_gpu, keep_freed_memory, share_cores, world_size
 from weft.recipes.common.models import PRESETS, count_parameters, make_config
 from weft.recipes.common.objective import Objective
-from weft.recipes.common.plan import LENGTHS, Plan, make_plan, schedule_fields
+from weft.recipes.common.plan import Plan, make_plan, schedule_fields
+from weft.recipes.common.run_arguments import LENGTHS
 from weft.recipes.common.run_folder import noted_plan
 from weft.recipes.common.sharding import check_sharding, shards_weights
 from weft.recipes.common.stream_blocks import StreamFolder

@@ -25,10 +25,11 @@ from torch.utils.data import Dataset
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.hashing import make_key, uniform
-from weft.recipes.common.masked_rows import Row, Steps, empty_row, pad_row
+from weft.recipes.common.masked_rows import Row, empty_row, pad_row
 from weft.recipes.common.masking import Masker
 from weft.recipes.common.packing import IGNORE_INDEX, Piece
 from weft.recipes.common.row_filling import fill_rows
+from weft.recipes.common.steps import Steps
 
 CUT, COIN, OTHER = range(4, 7)  # streams of random numbers; those below are the masker's
 SHORT_SHARE = 0.1  # of the chunks: made to fit a shorter row, as in BERT, so that short inputs are known

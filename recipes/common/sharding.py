@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.plan import RunArguments
+from weft.recipes.common.run_arguments import RunArguments
 
 # Optimizers of transformers that treat each number of a weight by itself, so that it does not matter where it is.
 ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd")

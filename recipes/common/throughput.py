@@ -1,6 +1,7 @@
 """Tokens per second, and which share of the hardware's matrix-product rate a run uses."""
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -45,11 +46,12 @@ def training_flops_per_token(
 class Throughput:
     """Rates between two calls, without the time spent on evaluating and saving."""
 
-    def __init__(self, tokens_per_step: int, flops_per_token: float, peak_flops: float) -> None:
+    def __init__(self, tokens_before: Callable[[int], int], flops_per_token: float, peak_flops: float) -> None:
         """Args:
+        tokens_before: how many tokens so many steps take.
         peak_flops: matrix-product rate of all processes' devices together.
         """
-        self.tokens_per_step = tokens_per_step
+        self.tokens_before = tokens_before
         self.flops_per_token = flops_per_token
         self.peak_flops = peak_flops
         self.last: tuple[int, float] | None = None
@@ -61,9 +63,9 @@ class Throughput:
     def rates(self, step: int, idle_seconds: float) -> dict[str, float]:
         """tokens_seen so far, and tokens_per_second and mfu since the last call."""
         now = time.perf_counter() - idle_seconds
-        rates: dict[str, float] = {"tokens_seen": step * self.tokens_per_step}
+        rates: dict[str, float] = {"tokens_seen": self.tokens_before(step)}
         if self.last is not None and step > self.last[0]:
-            speed = (step - self.last[0]) * self.tokens_per_step / (now - self.last[1])
+            speed = (rates["tokens_seen"] - self.tokens_before(self.last[0])) / (now - self.last[1])
             rates["tokens_per_second"] = round(speed, 1)
             rates["mfu"] = round(speed * self.flops_per_token / self.peak_flops, 4)
         self.last = (step, now)

@@ -3,13 +3,14 @@
 import contextlib
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
@@ -20,6 +21,7 @@ from weft.recipes.common.loss_parts import LossParts
 from weft.recipes.common.optimizers import make_optimizer
 from weft.recipes.common.packing import IGNORE_INDEX
 from weft.recipes.common.sharding import ShardingTrainer
+from weft.recipes.common.steps import CollateSome, StepBatches
 from weft.recipes.common.throughput import Throughput
 
 UNFINISHED_PREFIX = ".unfinished-"
@@ -41,7 +43,8 @@ class WeftTrainer(ShardingTrainer):
         *args: Any,
         evaluator: Evaluator,
         throughput: Throughput,
-        steps_per_epoch: float,
+        epochs_before: Callable[[int], float],
+        batches: StepBatches | None = None,
         optimizer_kind: str = "adamw",
         is_cautious: bool = False,
         average_decay: float | None = None,
@@ -51,7 +54,8 @@ class WeftTrainer(ShardingTrainer):
         """Args:
         evaluator: computes the metrics of the validation text; they get the prefix "eval_".
         throughput: adds tokens_seen, tokens_per_second and mfu to each training log.
-        steps_per_epoch: steps in which the text is seen once (the Trainer sees the whole run as one epoch).
+        epochs_before: how often the text is seen in so many steps (the Trainer sees the whole run as one epoch).
+        batches: which rows the micro-batches take; None: all as many, in the order of the Trainer's sampler.
         optimizer_kind: adamw, or muon for the matrices of the layers with AdamW for the rest.
         is_cautious: whether weights decay only where their step goes towards zero.
         average_decay: of the moving average of the weights, which is then what is evaluated; None: there is none.
@@ -60,7 +64,7 @@ class WeftTrainer(ShardingTrainer):
         super().__init__(*args, eval_dataset=evaluator.rows, **kwargs)
         self.evaluator = evaluator
         self.throughput = throughput
-        self.steps_per_epoch = steps_per_epoch
+        self.epochs_before, self.batches = epochs_before, batches
         self.optimizer_kind, self.is_cautious = optimizer_kind, is_cautious
         self.average = None if average_decay is None else WeightAverage(self.model, average_decay)
         self.loss_fields = {"z_loss": z_loss} if z_loss else {}
@@ -91,6 +95,7 @@ class WeftTrainer(ShardingTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
         """What the losses of a step divide by: the targets, or their weights, and the sentence pairs."""
+        batch_samples = [batch for batch in batch_samples if batch]
         if not batch_samples or "predict_from" not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
         labels = [batch["next_sentence_label"] for batch in batch_samples if "next_sentence_label" in batch]
@@ -102,6 +107,32 @@ class WeftTrainer(ShardingTrainer):
         counts = counts.clamp(min=1)
         self._other_counts = {"num_pairs_in_batch": counts[1]} if labels else {}
         return counts[0]
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The rows as `batches` has them, in their own order."""
+        if self.batches is None:
+            return super().get_train_dataloader()
+        args = self.args
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=self.batches,
+            collate_fn=CollateSome(self.data_collator),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        return self.accelerator.prepare(loader)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward, of an empty micro-batch neither."""
+        if not inputs:
+            return torch.zeros((), device=self.args.device)
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """The Trainer's estimate."""
+        return super().floating_point_ops(inputs) if inputs else 0
 
     def get_decay_parameter_names(self, model: PreTrainedModel) -> list[str]:
         """Decay the matrices of linear maps, not norms, biases and embeddings (nor a head that is tied to one)."""
@@ -127,7 +158,7 @@ class WeftTrainer(ShardingTrainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add rates to training logs, and count epochs of the text."""
-        self.state.epoch = self.state.global_step / self.steps_per_epoch
+        self.state.epoch = self.epochs_before(self.state.global_step)
         if "loss" in logs:
             logs.update(self.parts.take(self.accelerator))
             logs.update(self.throughput.rates(self.state.global_step, self.idle_seconds))

@@ -22,7 +22,8 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.launch import is_first_process
 from weft.recipes.common.models import ParameterCounts
 from weft.recipes.common.objective import Objective
-from weft.recipes.common.plan import Plan, RunArguments
+from weft.recipes.common.plan import Plan
+from weft.recipes.common.run_arguments import RunArguments
 from weft.recipes.common.throughput import synchronize
 from weft.recipes.common.trainer import UNFINISHED_PREFIX, WeftTrainer
 

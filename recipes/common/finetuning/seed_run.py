@@ -199,7 +199,7 @@ class SeedRun:
                 self.arguments.per_device_eval_batch_size,
             ),
             throughput=ExampleRate(plan.items_per_step, examples / plan.items),
-            steps_per_epoch=plan.items / plan.items_per_step,
+            epochs_before=lambda step: step * plan.items_per_step / plan.items,
             kind=self.kind,
             layer_decay=self.start.arguments.layer_decay,
             callbacks=[
