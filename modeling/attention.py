@@ -433,6 +433,8 @@ class WeftAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
         self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_bias)
         self.o_proj.writes_to_residual = True
+        if config.attention_gate:
+            self.head_gate = nn.Linear(config.hidden_size, config.num_attention_heads, bias=False)
         self.q_norm, self.k_norm = qk_norm(config.num_attention_heads), qk_norm(config.num_key_value_heads)
         self.normed_shape = (-1, self.head_dim) if config.qk_norm_over == "head" else (-1,)
         if not is_cross and config.position_embedding_type == "t5" and config.relative_attention_per_layer:
@@ -485,6 +487,8 @@ class WeftAttention(nn.Module):
         kwargs |= {"scaling": self.scaling, "sliding_window": window, "softcap": self.config.attn_logit_softcapping}
         kwargs["dropout"] = self.config.attention_dropout if self.training else 0.0
         mixed, weights = attend(self, query, key, value, attention_mask, **kwargs)
+        if self.config.attention_gate:
+            mixed = mixed * self.head_gate(hidden_states).sigmoid().view(*mixed.shape[:-1], 1)
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights
 
     def _heads(self, norm: nn.Module, projected: torch.Tensor) -> torch.Tensor:

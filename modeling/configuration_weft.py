@@ -39,6 +39,7 @@ TP_PLAN = {
 }
 TP_PLAN |= {f"layers.*.self_attn.{name}_norm": "replicated_with_grad_allreduce" for name in ("q", "k")}
 TP_PLAN |= {f"layers.*.{name}_proj": "rowwise" for name in ("self_attn.o", "mlp.down")}
+TP_PLAN["layers.*.self_attn.head_gate"] = "colwise"
 
 
 @strict
@@ -46,12 +47,10 @@ class WeftConfig(PreTrainedConfig):
     """Shape of a Weft model. The default is the plain modern decoder: RMSNorm, gated SiLU, rotary positions, grouped
     queries, QK-norm and no biases, which a stock Qwen3 (or, without `qk_norm`, Llama) also computes.
     Fields:
-        vocab_size: number of token ids the embedding and the head have rows for.
-        hidden_size: width of the residual stream.
+        vocab_size, hidden_size: number of token ids with rows in embedding and head; width of the residual stream.
         intermediate_size: width inside the feed-forward; the default is 8/3 of hidden_size, rounded up to a multiple of
             64, which makes a gated feed-forward as large as a plain one of 4 times hidden_size.
-        num_hidden_layers: number of layers.
-        num_attention_heads: number of query heads.
+        num_hidden_layers, num_attention_heads: number of layers, and of query heads.
         num_key_value_heads: number of key and value heads, shared by groups of query heads (GQA,
             https://huggingface.co/papers/2305.13245); the default is num_attention_heads.
         head_dim: width of one head; the default is hidden_size / num_attention_heads.
@@ -60,8 +59,7 @@ class WeftConfig(PreTrainedConfig):
         initializer_range: standard deviation of the initial weights; the two projections that write to the residual
             stream get initializer_range / sqrt(2 * num_hidden_layers), as in GPT-2.
         norm_type: "rmsnorm", or "layernorm".
-        norm_affine: whether norms scale (and shift) what they have normalised.
-        norm_bias: whether LayerNorm shifts too.
+        norm_affine, norm_bias: whether norms scale what they have normalised, and whether LayerNorm shifts it too.
         norm_offset: added to the scale of RMSNorm, whose weights then start at 1 - norm_offset (1.0 in Gemma).
         norm_eps: added to the mean square inside every norm.
         norm_position: what is normalised: "pre", each sublayer's input (GPT-2, Llama); "post", the sum after it (BERT);
@@ -73,11 +71,12 @@ class WeftConfig(PreTrainedConfig):
         mlp_gated: three matrices, of which one gates (SwiGLU, GeGLU), or two.
         qk_norm: normalise queries and keys before the rotation (https://huggingface.co/papers/2302.05442).
         qk_norm_over: "head", each head by itself (Qwen3), or "width", all heads together (OLMo 2).
+        attention_gate: each head's output is multiplied by a sigmoid of a map of the layer's input
+            (https://huggingface.co/papers/2505.06708): lower loss, but no stock class computes it.
         attention_scale: factor of the scores; None: 1 / sqrt(head_dim). 1.0 in T5.
         attn_logit_softcapping: scores are squashed to lie between this and its negative (Gemma 2); not on sdpa.
         final_logit_softcapping: the same of the head's logits.
-        attention_bias: biases in the four attention projections.
-        mlp_bias: biases in the feed-forward projections.
+        attention_bias, mlp_bias: biases in the four attention projections, in the feed-forward projections.
         attention_dropout: share of attention weights dropped in training.
         hidden_dropout: share of activations dropped in training after the embedding and before each residual sum.
         is_causal: whether a token sees itself and what came before, or all, in the base model and fine-tuning heads;
@@ -114,18 +113,14 @@ class WeftConfig(PreTrainedConfig):
             with is_causal), "mean" (over all tokens) or "last" (as in Llama). None: "last" with is_causal, else "mean".
         classifier_transform: activation of a dense map, if any, before heads of whole documents (BERT: "tanh"), which
             are sequence classification and multiple choice.
-        classifier_transform_norm: a norm behind that map.
-        classifier_transform_bias: a bias in that map.
+        classifier_transform_norm, classifier_transform_bias: a norm behind that map, a bias in it.
         classifier_transform_tokens: the same map also before the heads that read every token (ModernBERT).
         classifier_bias: a bias in the output matrix of sequence and token classification.
         is_encoder_decoder: an encoder of num_hidden_layers and a causal decoder that attends to it.
-        num_decoder_layers: layers of that decoder; the default is num_hidden_layers.
-        decoder_start_token_id: what the decoder begins with.
+        num_decoder_layers, decoder_start_token_id: layers of it (default: num_hidden_layers); what it begins with.
         tie_word_embeddings: one matrix for the embedding and the head.
         use_cache: return keys and values, so that generation does not compute them again.
-        pad_token_id: id of padding.
-        bos_token_id: id that starts a document.
-        eos_token_id: id (or ids) that end a document."""
+        pad_token_id, bos_token_id, eos_token_id: id of padding, that starts a document, that (or those) that end it."""
 
     model_type = "weft"
     keys_to_ignore_at_inference = ["past_key_values"]
@@ -159,6 +154,7 @@ class WeftConfig(PreTrainedConfig):
     mlp_gated: bool = True
     qk_norm: bool = True
     qk_norm_over: str = "head"
+    attention_gate: bool = False
     attention_scale: float | int | None = None
     attn_logit_softcapping: float | int | None = None
     final_logit_softcapping: float | int | None = None
@@ -236,7 +232,8 @@ class WeftConfig(PreTrainedConfig):
         """How tensor parallelism divides the model: not at all, where all heads share a bias or a norm."""
         if self.position_embedding_type in ("alibi", "t5") or (self.qk_norm and self.qk_norm_over == "width"):
             return None
-        plan = {name: how for name, how in TP_PLAN.items() if self.mlp_gated or "gate_proj" not in name}
+        absent = ("gate_proj",) * (not self.mlp_gated) + ("head_gate",) * (not self.attention_gate)
+        plan = {name: how for name, how in TP_PLAN.items() if not name.endswith(absent)}
         stacks = ("encoder.", "decoder.") if self.is_encoder_decoder else ("",)
         return {stack + name: how for stack in stacks for name, how in plan.items()}
 

@@ -44,6 +44,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "no positions": {"position_embedding_type": "none"},
     "QK-norm over each head": {"qk_norm": True},
     "QK-norm over all heads": {"qk_norm": True, "qk_norm_over": "width"},
+    "gates of heads": {"attention_gate": True},
     "cap of scores": {"attn_logit_softcapping": 2.0},
     "dropout of attention weights": {"attention_dropout": 0.1},
     "prefix language model": {"prefix": True},
