@@ -10,7 +10,8 @@ from weft.recipes.common.models import ParameterCounts
 
 
 def measure_matmul_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Floating-point operations per second of a square matrix product on this device, the best of three rounds."""
+    """Floating-point operations per second of a square matrix product on this device, the best within `seconds`; of at
+    least one, however slow (bfloat16 is on many processors)."""
     size = 4096 if device.type == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
@@ -20,11 +21,14 @@ def measure_matmul_flops(device: torch.device, dtype: torch.dtype, seconds: floa
         for _ in range(count):
             left @ right
         synchronize(device)
-        return time.perf_counter() - began
+        return (time.perf_counter() - began) / count
 
-    run(3)
-    count = max(1, int(seconds / 3 / (run(3) / 3)))
-    return 2 * size**3 * count / min(run(count) for _ in range(3))
+    ends = time.perf_counter() + seconds
+    best = run(1)
+    count = max(1, int(seconds / 10 / best))
+    while time.perf_counter() < ends:
+        best = min(best, run(count))
+    return 2 * size**3 / best
 
 
 def training_flops_per_token(
