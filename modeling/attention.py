@@ -498,7 +498,8 @@ class WeftAttention(nn.Module):
 
     def _keys(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of states [batch, tokens, hidden_size]."""
-        return self._heads(self.k_norm, self.k_proj(states)), self._heads(nn.Identity(), self.v_proj(states))
+        value = self.v_proj(states).view(*states.shape[:2], -1, self.head_dim).transpose(1, 2)
+        return self._heads(self.k_norm, self.k_proj(states)), value
 
     def _encoder_keys(self, states: torch.Tensor, cache: Cache | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the encoder's tokens, computed once and then read from the cache."""

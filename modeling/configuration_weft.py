@@ -105,8 +105,7 @@ class WeftConfig(PreTrainedConfig):
             many tokens to each side.
         type_vocab_size: number of token types (segments), or 0; where no token_type_ids are given all are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
-        lm_head_transform_bias: a bias in that dense map; the default is lm_head_bias.
-        lm_head_bias: a bias in the head's output matrix.
+        lm_head_transform_bias, lm_head_bias: a bias in that map (default: lm_head_bias), in the head's output matrix.
         lm_head_scale: factor of what the head is given (1 / sqrt(hidden_size) in T5 v1.0).
         classifier_dropout: share of activations dropped in training before the output matrix of a fine-tuning head.
         classifier_pooling: which hidden state heads of whole documents read: "cls" (the first token's, as in BERT; not
