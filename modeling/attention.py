@@ -488,7 +488,8 @@ class WeftAttention(nn.Module):
         kwargs["dropout"] = self.config.attention_dropout if self.training else 0.0
         mixed, weights = attend(self, query, key, value, attention_mask, **kwargs)
         if self.config.attention_gate:
-            mixed = mixed * self.head_gate(hidden_states).sigmoid().view(*mixed.shape[:-1], 1)
+            mixed = mixed.reshape(*hidden_states.shape[:-1], -1, self.head_dim)
+            mixed = mixed * self.head_gate(hidden_states).sigmoid()[..., None]
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights
 
     def _heads(self, norm: nn.Module, projected: torch.Tensor) -> torch.Tensor:

@@ -65,8 +65,7 @@ class WeftConfig(PreTrainedConfig):
         norm_position: what is normalised: "pre", each sublayer's input (GPT-2, Llama); "post", the sum after it (BERT);
             "sandwich", input and output (Gemma 2); "output", its output only (OLMo 2).
         first_norm: whether the first layer's attention has a norm of its input (not in ModernBERT).
-        embedding_norm: normalise what the layers are given (BERT, BLOOM).
-        embedding_scale: factor of the token embeddings.
+        embedding_norm, embedding_scale: normalise what the layers are given (BERT, BLOOM); factor of token embeddings.
         parallel_residual: attention and feed-forward read the same input and are added together (GPT-NeoX).
         mlp_gated: three matrices, of which one gates (SwiGLU, GeGLU), or two.
         qk_norm: normalise queries and keys before the rotation (https://huggingface.co/papers/2302.05442).

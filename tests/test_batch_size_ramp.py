@@ -133,12 +133,27 @@ def test_masked_rows_know_their_step(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_targets_must_fit_the_small_batches_of_a_ramp_too(tmp_path):
+    """Of four rows two are causal, 58% of whose tokens are predicted; of one row all are."""
+    corpus = runs.make_corpus_of_sentences(tmp_path)
+    fields = {"objective": "hybrid", "target_share": 0.6, "mask_rate": 0.15}
+    fields |= {"per_device_train_batch_size": 4, "max_steps": 9}
+    runs.run_here(data=corpus, output_dir=tmp_path / "even", **fields)
+    error = runs.run_error(data=corpus, output_dir=tmp_path / "ramp", initial_tokens_per_step=32, **fields)
+    assert "target_share is 0.6, but up to 100.00% of a batch's tokens are predicted" in error
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"initial_tokens_per_step": 96}, "give one of 128, 64, 32."),
         ({"initial_tokens_per_step": 256}, "give one of 128, 64, 32."),
         ({"initial_tokens_per_step": 64, "batch_ramp_steps": -1}, "batch_ramp_steps is -1"),
+        (
+            {"initial_tokens_per_step": 64, "batch_ramp_steps": 10},
+            "batch_ramp_steps=10 is longer than the whole run of 9 steps",
+        ),
+        ({"batch_ramp_steps": 4}, "batch_ramp_steps has no effect without initial_tokens_per_step"),
         ({"initial_tokens_per_step": 64, "budget": "1m", "max_steps": None}, "a budget plans with steps of one size"),
     ],
 )

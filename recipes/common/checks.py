@@ -79,6 +79,7 @@ def _refuse_without_effect(parsed: Parsed) -> None:
     parsed.refuse_together(("preset",), "model_name_or_path", "it has its shape")
     parsed.refuse_without(("dataset_config_name", "dataset_split"), "dataset_name")
     parsed.refuse_without(("hub_revisions", "hub_private_repo"), "push_to_hub")
+    parsed.refuse_without(("batch_ramp_steps",), "initial_tokens_per_step")
     run = parsed.groups[0]
     for name in ("decay_steps", "decay_type"):
         if name in parsed.given and run.lr_scheduler_type != "warmup_stable_decay":

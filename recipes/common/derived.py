@@ -6,6 +6,7 @@ import math
 from weft.recipes.common import scaling
 from weft.recipes.common.arguments import parse_count
 from weft.recipes.common.models import ParameterCounts
+from weft.recipes.common.plan import make_plan
 from weft.recipes.common.run_arguments import DEFAULT_EPOCHS, RunArguments
 
 DERIVED = ("tokens_per_step", "learning_rate", "weight_decay")
@@ -31,7 +32,9 @@ def with_derived(
     else:
         wanted = scaling.best_tokens_per_step_of_steps(body, steps) if steps else None
         step = whole_rows(wanted or scaling.best_tokens_per_step(body, tokens), arguments, processes)
-    tokens = tokens or steps * step
+    if tokens is None:
+        sized = dataclasses.replace(arguments, tokens_per_step=str(step))
+        tokens = make_plan(sized, rows_per_epoch, processes).total_tokens
     rate, decay = arguments.learning_rate, arguments.weight_decay
     if rate is None:
         rate = float(f"{scaling.best_learning_rate(body, tokens):.3g}")

@@ -57,7 +57,7 @@ class FinishedRun:
         model.eval()
         model.save_pretrained(staging)
         self.tokenizer.save_pretrained(staging)
-        plot_curve(history, staging / "curve.png")
+        plot_curve(history, self.plan.tokens_before, staging / "curve.png")
         write_card(self._report(model, metrics), staging / "README.md")
         trainer.state.save_to_json(str(staging / "trainer_state.json"))
         flush_to_disk(staging)
@@ -88,6 +88,7 @@ class FinishedRun:
         training, name = self.corpus.description["splits"]["train"], self.arguments.push_to_hub or str(self.folder)
         text = f"{training['documents']:,} documents, {training['bytes']:,} bytes, {training['tokens']:,} tokens"
         epochs = "" if self.plan.epochs is None else f" ({self.plan.epochs:.2f} epochs)"
+        up_to = "" if self.plan.initial_rows is None else "up to "
         return RunReport(
             title=Path(name).name,
             summary=self.objective.summary,
@@ -95,7 +96,7 @@ class FinishedRun:
                 "data": self.corpus.description["source"],
                 "training text": text if self.plan.epochs is not None else f"a stream; its first block has {text}",
                 "seen in training": f"{self.plan.total_tokens:,} tokens{epochs} in "
-                f"{self.plan.max_steps:,} steps of {self.plan.tokens_per_step:,}",
+                f"{self.plan.max_steps:,} steps of {up_to}{self.plan.tokens_per_step:,}",
                 "parameters": f"{self.parameters:,}",
                 "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
             },

@@ -83,14 +83,15 @@ class MaskedObjective(Objective):
         return TrainingRows(corpus, row_length, 0, seed, self.overlap)
 
     def make_rows(self, layout: TrainingRows, plan: Plan) -> Dataset:
-        self._check_room(0, plan.micro_batch)
+        self._check_room(0, plan)
         layout.num_rows = plan.num_rows
         return MaskedRows(layout, self.masker, plan.steps, None)
 
-    def _check_room(self, causal_rows: int, rows: int) -> None:
-        """Refuse a target_share that the targets of a batch, so many of whose rows are causal, will not fit."""
+    def _check_room(self, causal_share: float, plan: Plan) -> None:
+        """Refuse a target_share that the targets of a batch, such a share of whose rows is causal, will not fit."""
         rate = max(self.masking.first_rate, self.masking.final_rate)
-        needed = (causal_rows + (rows - causal_rows) * rate) / rows
+        causal = max(math.ceil(causal_share * rows) / rows for rows in plan.batches.sizes())
+        needed = causal + (1 - causal) * rate
         if self.target_share is not None and self.target_share < needed:
             raise RecipeError(
                 f"target_share is {self.target_share}, but up to {needed:.2%} of a batch's tokens are predicted on "
@@ -154,7 +155,7 @@ class HybridObjective(MaskedObjective):
                 "give fewer, or train with pretrain_clm.py."
             )
         share = 1 if self.hybrid.causal_steps else self.hybrid.causal_share
-        self._check_room(math.ceil(share * plan.micro_batch), plan.micro_batch)
+        self._check_room(share, plan)
         layout.num_rows = plan.num_rows
         return MaskedRows(layout, self.masker, plan.steps, self.hybrid)
 
@@ -231,7 +232,7 @@ class SentencePairObjective(MaskedObjective):
         return SentencePairRows(corpus, "train", row_length, masker, self.swap, seed)
 
     def make_rows(self, layout: SentencePairRows, plan: Plan) -> Dataset:
-        self._check_room(0, plan.micro_batch)
+        self._check_room(0, plan)
         layout.schedule(plan.num_rows, plan.steps)
         return layout
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from weft.recipes.common.arguments import parse_count
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.run_arguments import DEFAULT_EPOCHS, RunArguments, check_run
-from weft.recipes.common.steps import Steps
+from weft.recipes.common.run_arguments import DEFAULT_EPOCHS, DEFAULT_RAMP, RunArguments, check_run
+from weft.recipes.common.steps import StepBatches, Steps
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Plan:
     def steps(self) -> Steps:
         """Which rows each step takes."""
         return Steps(self.rows_per_step, self.max_steps, self.initial_rows, self.ramp_steps)
+
+    @property
+    def batches(self) -> StepBatches:
+        """Which rows each micro-batch takes."""
+        return StepBatches(self.steps, self.micro_batch, self.accumulation, self.processes)
 
     def tokens_before(self, step: int) -> int:
         """Tokens of the first `step` steps."""
@@ -85,11 +90,17 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: in
             f"takes in a step: give one of {', '.join(map(str, divisors))}, or another tokens_per_step."
         )
     initial = _initial_rows(arguments, rows_per_step, processes)
+    ramp = DEFAULT_RAMP if arguments.batch_ramp_steps is None else arguments.batch_ramp_steps
     max_steps = arguments.max_steps
     if max_steps is None:
         epochs = arguments.num_train_epochs or DEFAULT_EPOCHS
         rows = parse_count(arguments.tokens) / length if arguments.tokens else epochs * rows_per_epoch
-        max_steps = steps_for(rows, rows_per_step, initial, arguments.batch_ramp_steps)
+        max_steps = steps_for(rows, rows_per_step, initial, ramp)
+    ramp_steps = steps_of(ramp, max_steps) if initial else 0
+    if ramp_steps > max_steps:
+        raise RecipeError(
+            f"batch_ramp_steps={ramp_steps} is longer than the whole run of {max_steps} steps: give fewer."
+        )
     return Plan(
         sequence_length=length,
         rows_per_step=rows_per_step,
@@ -99,7 +110,7 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: in
         processes=processes,
         max_steps=max_steps,
         initial_rows=initial,
-        ramp_steps=steps_of(arguments.batch_ramp_steps, max_steps) if initial else 0,
+        ramp_steps=ramp_steps,
     )
 
 

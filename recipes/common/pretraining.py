@@ -43,7 +43,6 @@ from weft.recipes.common.run_arguments import LENGTHS, RunArguments
 from weft.recipes.common.run_folder import RunState, last_checkpoint, note_plan, open_run, start_run
 from weft.recipes.common.run_setup import RunSetup
 from weft.recipes.common.sharding import describe_sharding
-from weft.recipes.common.steps import StepBatches
 from weft.recipes.common.stop_signal import StopSignal
 from weft.recipes.common.stream_blocks import StreamFolder, open_first_block
 from weft.recipes.common.stream_writer import keep_writing
@@ -256,7 +255,7 @@ class _Run(RunSetup):
             evaluator=self.evaluator,
             throughput=throughput,
             epochs_before=plan.epochs_before,
-            batches=StepBatches(plan.steps, plan.micro_batch, plan.accumulation, plan.processes),
+            batches=plan.batches,
             optimizer_kind=self.arguments.optimizer,
             is_cautious=self.arguments.cautious_weight_decay,
             average_decay=self.arguments.average_decay,

@@ -1,5 +1,6 @@
 """What a finished run tells its readers: metrics.json, curve.png and the model card."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,16 @@ PANELS = {
 }
 
 
-def plot_curve(history: list[dict[str, Any]], path: Path) -> None:
+def plot_curve(history: list[dict[str, Any]], tokens_before: Callable[[int], int], path: Path) -> None:
     """Training and validation loss over tokens seen, each part by itself where it has several, and the learning rate.
 
     Args:
         history: the Trainer's log.
+        tokens_before: how many tokens so many steps take.
         path: of the PNG.
     """
     training = [entry for entry in history if "loss" in entry]
     validation = [entry for entry in history if "eval_loss" in entry]
-    tokens_of_step = {entry["step"]: entry["tokens_seen"] for entry in training}
-    per_step = training[-1]["tokens_seen"] / training[-1]["step"] if training else 1
     panels = _panels(training)
     figure, axes = pyplot.subplots(
         len(panels) + 1, 1, figsize=(8, 4.5 + 1.5 * len(panels)), sharex=True, height_ratios=(3, *[1] * len(panels))
@@ -53,7 +53,7 @@ def plot_curve(history: list[dict[str, Any]], path: Path) -> None:
             seen = [(e["tokens_seen"], e[trained]) for e in training if trained in e]
             axis.plot(*zip(*seen), color=f"C{2 * colour}", label=f"{name} training".strip(), linewidth=1)
             steps = [e for e in validation if validated in e]
-            tokens = [tokens_of_step.get(e["step"], e["step"] * per_step) for e in steps]
+            tokens = [tokens_before(e["step"]) for e in steps]
             values = [e[validated] for e in steps]
             style = {"color": f"C{2 * colour + 1}", "label": f"{name} validation".strip(), "markersize": 4}
             axis.plot(tokens, values, "o-", **style)

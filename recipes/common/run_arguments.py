@@ -8,6 +8,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 2
+DEFAULT_RAMP = 0.3  # of the steps
 LENGTHS = ("tokens", "num_train_epochs", "max_steps", "budget")
 SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant")
 DECAYS = ("linear", "cosine", "1-sqrt")
@@ -31,7 +32,10 @@ class RunArguments:
         default=None,
         metadata={"help": "tokens of the first steps, doubled at equal distances until they are tokens_per_step"},
     )
-    batch_ramp_steps: float = field(default=0.3, metadata={"help": "steps until then; below 1: a share of all steps"})
+    batch_ramp_steps: float | None = field(
+        default=None,
+        metadata={"help": f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}"},
+    )
     tokens: str | None = field(default=None, metadata={"help": "length of the run in tokens, e.g. 20M"})
     num_train_epochs: float | None = field(
         default=None, metadata={"help": f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}"}
@@ -131,7 +135,7 @@ def check_run(arguments: RunArguments) -> None:
         if getattr(arguments, name) not in (None, *known):
             raise RecipeError(f"{name} is {getattr(arguments, name)!r}: choose one of {', '.join(known)}.")
     for name in ("warmup_steps", "decay_steps", "batch_ramp_steps"):
-        if getattr(arguments, name) < 0:
+        if not 0 <= (getattr(arguments, name) or 0) < math.inf:
             raise RecipeError(f"{name} is {getattr(arguments, name)}: give a number of steps, or a share below 1.")
     if arguments.min_lr_ratio and arguments.lr_scheduler_type in ("linear", "constant"):
         raise RecipeError(

@@ -20,12 +20,18 @@ class Steps:
     initial_rows: int | None = None
     ramp_steps: int = 0
 
-    @cached_property
-    def _stages(self) -> list[tuple[int, int, int]]:
-        """(first step, first row, rows of a step) of each stage, the last without end."""
+    @property
+    def sizes(self) -> list[int]:
+        """The rows of a step in each stage."""
         sizes = [self.initial_rows or self.rows_per_step]
         while sizes[-1] < self.rows_per_step:
             sizes.append(2 * sizes[-1])
+        return sizes
+
+    @cached_property
+    def _stages(self) -> list[tuple[int, int, int]]:
+        """(first step, first row, rows of a step) of each stage, the last without end."""
+        sizes = self.sizes
         firsts = [round(index * self.ramp_steps / max(1, len(sizes) - 1)) for index in range(len(sizes))]
         stages, row = [], 0
         for index, (first, size) in enumerate(zip(firsts, sizes)):
@@ -63,13 +69,19 @@ class StepBatches:
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.steps.number):
             row = self.steps.before(step)
-            rows = self.steps.rows(step) // self.processes
-            whole, rest = divmod(rows, self.micro_batch)
-            sizes = [rest] * bool(rest) + [self.micro_batch] * whole
+            sizes = self._cut(self.steps.rows(step))
             for size in [0] * (self.accumulation - len(sizes)) + sizes:
                 for _ in range(self.processes):
                     yield list(range(row, row + size))
                     row += size
+
+    def sizes(self) -> set[int]:
+        """How many rows a micro-batch may have that is not empty."""
+        return {size for rows in self.steps.sizes for size in self._cut(rows)}
+
+    def _cut(self, rows: int) -> list[int]:
+        whole, rest = divmod(rows // self.processes, self.micro_batch)
+        return [rest] * bool(rest) + [self.micro_batch] * whole
 
 
 @dataclass(frozen=True)

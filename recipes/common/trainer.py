@@ -121,6 +121,8 @@ class WeftTrainer(ShardingTrainer):
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            in_order=args.dataloader_in_order,
         )
         return self.accelerator.prepare(loader)
 
@@ -130,9 +132,10 @@ class WeftTrainer(ShardingTrainer):
             return torch.zeros((), device=self.args.device)
         return super().training_step(model, inputs, *args, **kwargs)
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """The Trainer's estimate."""
-        return super().floating_point_ops(inputs) if inputs else 0
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        """The Trainer warns of a batch without tokens."""
+        if inputs:
+            super()._track_num_input_tokens(inputs)
 
     def get_decay_parameter_names(self, model: PreTrainedModel) -> list[str]:
         """Decay the matrices of linear maps, not norms, biases and embeddings (nor a head that is tied to one)."""
