@@ -140,12 +140,14 @@ class ShardingTrainer(Trainer):
         set_model_state_dict(self.model, weights, options=options)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not self.is_fsdp_enabled:
+        is_sharded = self.is_fsdp_enabled
+        # older versions of transformers map to the "cpu:0" of several processes, which torch.load does not know
+        if checkpoint is None or not (is_sharded or self.args.device.type == "cpu"):
             return super()._load_optimizer_and_scheduler(checkpoint)
         # mapped, so that a process reads little more than its own part
-        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", mmap=is_sharded, weights_only=True)
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        for place, found in state["state"].items():
+        for place, found in state["state"].items() if is_sharded else ():
             weight = weights[place]
             for name, value in found.items():
                 if value.shape == weight.shape:
