@@ -203,3 +203,13 @@ def test_the_command_compiles_and_quantises(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     with pytest.raises(RecipeError, match="num_beams is 2, but compile is for one beam"):
         texts("--compile", "true", "--num_beams", "2")
+
+
+@pytest.mark.parametrize("width", [4, 8, 36, 40, 100])
+@pytest.mark.parametrize("rows", [1, 8, 9])
+def test_eight_bit_products_are_right_at_any_width(width, rows):
+    linear = torch.nn.Linear(width, 7)
+    eight, states = Int8Linear(linear), torch.randn(rows, width)
+    expected = states @ (eight.weight * eight.scale[:, None]).T + linear.bias
+    # a product in bfloat16 rounds the states to 8 bits
+    torch.testing.assert_close(eight(states), expected, rtol=0.02, atol=0.02 * width**0.5)

@@ -6,6 +6,7 @@ from torch import nn
 from weft.recipes.common.errors import RecipeError
 
 FEW_ROWS = 8  # up to so many rows at once reading weights takes the time, beyond it multiplying does
+WIDTH_UNIT = 8  # of other widths PyTorch's product of bfloat16 and 8-bit numbers reads beyond the end of a row
 
 
 class Int8Linear(nn.Module):
@@ -30,7 +31,8 @@ class Int8Linear(nn.Module):
         """[..., in_features] to [..., out_features]. On a CPU a few rows are multiplied in bfloat16 without writing the
         weights out, all else with the weights in the dtype of the states."""
         rows = states.reshape(-1, states.shape[-1])
-        if states.device.type == "cpu" and rows.shape[0] <= FEW_ROWS:
+        is_whole = rows.shape[1] % WIDTH_UNIT == 0
+        if states.device.type == "cpu" and rows.shape[0] <= FEW_ROWS and is_whole:
             product = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self.ones).to(states.dtype)
         else:
             product = rows @ self.weight.to(states.dtype).T
