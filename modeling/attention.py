@@ -412,10 +412,8 @@ class WeftAttention(nn.Module):
     """Multi-head attention with grouped queries and, where the config asks, rotary positions, QK-norm, a cap and a bias
     of scores; to the tokens themselves, or to an encoder's."""
 
-    def __init__(
-        self, config: PreTrainedConfig, layer_idx: int, qk_norm: Callable[[int], nn.Module], is_cross: bool = False
-    ) -> None:
-        """`qk_norm` makes the norm of so many query or key heads (an Identity where there is none); `is_cross`: whether
+    def __init__(self, config: PreTrainedConfig, layer_idx: int, qk_norm: Callable, is_cross: bool = False) -> None:
+        """`qk_norm` makes the norm of so many query or key heads (`unchanged` where there is none); `is_cross`: whether
         keys and values come from an encoder."""
         super().__init__()
         self.config, self.layer_idx, self.is_cross = config, layer_idx, is_cross
@@ -433,7 +431,9 @@ class WeftAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
         self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_bias)
         self.o_proj.writes_to_residual = True
-        if config.attention_gate:
+        self.softcap, self.dropout = config.attn_logit_softcapping, config.attention_dropout
+        self.interleaved, self.is_gated = config.position_interleaved, config.attention_gate
+        if self.is_gated:
             self.head_gate = nn.Linear(config.hidden_size, config.num_attention_heads, bias=False)
         self.q_norm, self.k_norm = qk_norm(config.num_attention_heads), qk_norm(config.num_key_value_heads)
         self.normed_shape = (-1, self.head_dim) if config.qk_norm_over == "head" else (-1,)
@@ -458,20 +458,19 @@ class WeftAttention(nn.Module):
             hidden_states: [batch, tokens, hidden_size].
             encoder_hidden_states: [batch, encoder tokens, hidden_size], of attention to an encoder.
             attention_mask: in the form the backend wants (see `create_masks`).
-            position_embeddings: cos and sin, each [batch, tokens, rotated_dim]; None: nothing is turned.
+            position_embeddings: what `rotate` turns queries and keys by; None: nothing is turned.
             table, relative: what the score bias is made of (see `_score_bias`); None: there is none.
             kwargs: for the backend; `is_causal` overrides the config's.
         Returns: [batch, tokens, hidden_size], and the attention weights where the backend has them."""
         query = self._heads(self.q_norm, self.q_proj(hidden_states))
         if position_embeddings is not None:
-            cos, sin = (each.unsqueeze(1) for each in position_embeddings)
-            query = rotate(query, cos, sin, self.config.position_interleaved)
+            query = rotate(query, *position_embeddings, self.interleaved)
         if self.is_cross:
             key, value = self._encoder_keys(encoder_hidden_states, past_key_values)
         else:
             key, value = self._keys(hidden_states)
             if position_embeddings is not None:
-                key = rotate(key, cos, sin, self.config.position_interleaved)
+                key = rotate(key, *position_embeddings, self.interleaved)
             if isinstance(past_key_values, EncoderDecoderCache):
                 past_key_values = past_key_values.self_attention_cache
             if past_key_values is not None:
@@ -484,15 +483,15 @@ class WeftAttention(nn.Module):
         attend = BACKENDS.get(implementation) or ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         if relative is not None:
             kwargs["score_bias"] = self._score_bias(table, relative, query, key, is_causal)
-        kwargs |= {"scaling": self.scaling, "sliding_window": window, "softcap": self.config.attn_logit_softcapping}
-        kwargs["dropout"] = self.config.attention_dropout if self.training else 0.0
+        kwargs |= {"scaling": self.scaling, "sliding_window": window, "softcap": self.softcap}
+        kwargs["dropout"] = self.dropout if self.training else 0.0
         mixed, weights = attend(self, query, key, value, attention_mask, **kwargs)
-        if self.config.attention_gate:
+        if self.is_gated:
             mixed = mixed.reshape(*hidden_states.shape[:-1], -1, self.head_dim)
             mixed = mixed * self.head_gate(hidden_states).sigmoid()[..., None]
         return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights
 
-    def _heads(self, norm: nn.Module, projected: torch.Tensor) -> torch.Tensor:
+    def _heads(self, norm: Callable[[torch.Tensor], torch.Tensor], projected: torch.Tensor) -> torch.Tensor:
         """[batch, tokens, heads x head_dim] to [batch, heads, tokens, head_dim], normalised per head or over all."""
         normed = norm(projected.view(*projected.shape[:2], *self.normed_shape))
         return normed.view(*projected.shape[:2], -1, self.head_dim).transpose(1, 2)

@@ -1,6 +1,7 @@
 """Norms, feed-forwards, the block, and the table of initial weights."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -73,13 +74,12 @@ class WeftLayer(GradientCheckpointingLayer):
         super().__init__()
         before, behind, around = NORM_PLACES[config.norm_position]
 
-        def norm(is_there: bool) -> nn.Module:
-            return make_norm(config, config.hidden_size) if is_there else nn.Identity()
+        def norm(is_there: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+            return make_norm(config, config.hidden_size) if is_there else unchanged
 
-        def qk_norm(heads: int) -> nn.Module:
-            if not config.qk_norm:
-                return nn.Identity()
-            return make_norm(config, config.head_dim * (heads if config.qk_norm_over == "width" else 1))
+        def qk_norm(heads: int) -> Callable[[torch.Tensor], torch.Tensor]:
+            width = config.head_dim * (heads if config.qk_norm_over == "width" else 1)
+            return make_norm(config, width) if config.qk_norm else unchanged
 
         self.is_parallel, self.is_cross = config.parallel_residual, is_cross
         self.dropout = dropout(config.hidden_dropout)
@@ -148,9 +148,14 @@ class WeftTokenEmbedding(nn.Embedding):
         return vectors if self.scale == 1 else vectors * self.scale
 
 
-def dropout(share: float) -> nn.Module:
-    """Dropout of that share of activations, an Identity where it is 0."""
-    return nn.Dropout(share) if share else nn.Identity()
+def unchanged(states: torch.Tensor) -> torch.Tensor:
+    """Stands for a part that a config leaves out; a module that does nothing costs as much as a small operation."""
+    return states
+
+
+def dropout(share: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Dropout of that share of activations."""
+    return nn.Dropout(share) if share else unchanged
 
 
 @torch.no_grad()

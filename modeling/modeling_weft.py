@@ -1,6 +1,7 @@
 """The Weft models: embed -> masks -> positions -> layers -> norm, and the heads."""
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Unpack
 
 import torch
@@ -231,7 +232,7 @@ class WeftModel(WeftPreTrainedModel):
         without = self.config.layers_without_positions
         kwargs |= {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
         hidden_states = self.embed(inputs_embeds, position_ids, token_type_ids)
-        for index, layer in enumerate(self.layers[: self.config.num_hidden_layers]):
+        for index, layer in enumerate(islice(self.layers, self.config.num_hidden_layers)):
             shared, given = (unplaced if index in without else placed)[self.config.layer_types[index]]
             # a reentrant checkpoint passes gradients on to what it is given by position
             hidden_states = layer(hidden_states, encoder_hidden_states, *shared, **given, **kwargs)

@@ -106,29 +106,23 @@ class WeftRotaryEmbedding(nn.Module):
     @torch.no_grad()
     @dynamic_rope_update
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cos and sin [batch or 1, tokens, rotated_dim] at position_ids [batch or 1, tokens], with the dtype and device
-        of x; the angles are computed in float32."""
-        angles = position_ids[..., None].float() * self.inv_freq.to(device=x.device, dtype=torch.float32)
+        """What `rotate` takes at position_ids [batch or 1, tokens]: cos and signed sin, the same for all heads, each
+        [batch or 1, 1, tokens, rotated_dim], with the dtype and device of x; the angles are computed in float32."""
+        angles = position_ids[:, None, :, None].float() * self.inv_freq.to(device=x.device, dtype=torch.float32)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
-        if self.interleaved:
-            cos, sin = cos.repeat_interleave(2, dim=-1), sin.repeat_interleave(2, dim=-1)
-        else:
-            cos, sin = torch.cat((cos, cos), -1), torch.cat((sin, sin), -1)
-        return cos.to(x.dtype), sin.to(x.dtype)
+        pairs, dim = ((cos, cos), (-sin, sin)), -1 if self.interleaved else -2
+        return tuple(torch.stack(pair, dim).flatten(-2).to(x.dtype) for pair in pairs)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool = False) -> torch.Tensor:
     """Turn the pairs (i, i + rotated_dim / 2), or interleaved (2i, 2i + 1), of queries or keys x [batch, heads, tokens,
-    head_dim] by cos and sin [batch, 1, tokens, rotated_dim]; what lies beyond rotated_dim passes unchanged."""
+    head_dim] by cos and sin [batch, 1, tokens, rotated_dim] (negative sines for the first of each pair) in as few
+    operations as can be; what lies beyond rotated_dim passes unchanged."""
     rotated_dim = cos.shape[-1]
-    turned, rest = x[..., :rotated_dim], x[..., rotated_dim:]
-    if interleaved:
-        partner = torch.stack((-turned[..., 1::2], turned[..., ::2]), dim=-1).flatten(-2)
-    else:
-        first, second = turned.chunk(2, dim=-1)
-        partner = torch.cat((-second, first), dim=-1)
-    turned = turned * cos + partner * sin
-    return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
+    if rotated_dim < x.shape[-1]:
+        return torch.cat((rotate(x[..., :rotated_dim], cos, sin, interleaved), x[..., rotated_dim:]), dim=-1)
+    partner = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) if interleaved else x.roll(rotated_dim // 2, -1)
+    return torch.addcmul(x * cos, partner, sin)
 
 
 # position_embedding_type -> what is added to the embedding of a token
