@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from helpers import runs
+from helpers.machine import Machine
 
 from weft.recipes.common import trial
 from weft.recipes.common.budget import Costs, Speed, choose, parse_duration
@@ -78,14 +79,8 @@ def test_evaluations_take_a_tenth_of_the_time_at_most_but_the_end_is_always_scor
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Parts of a run that are measured, and then said to take long, so that the clock decides nothing."""
-    measure = trial.measure_costs
-
-    def measured(*arguments):
-        assert isinstance(measure(*arguments), Costs)
-        return Costs(setup=0, step=3000, evaluation=10, checkpoint=10, report=10)
-
-    monkeypatch.setattr(trial, "measure_costs", measured)
+    """Parts of a run that are measured, and then said to take long, so that the real clock decides nothing."""
+    return Machine(monkeypatch)
 
 
 def test_a_run_with_a_budget_ends_as_planned_and_resumes_to_the_same_length(

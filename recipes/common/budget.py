@@ -77,8 +77,14 @@ class Costs:
         room = int(EVALUATION_SHARE * seconds / self.evaluation)
         return replace(self, evaluations=max(1, min(TIMES, room)))
 
-    def seconds(self, steps: int, eval_steps: float | None, save_steps: float | None) -> float:
-        """What a run of so many steps takes.
+    def on_machine_with(self, step: float) -> "Costs":
+        """The same where a step takes so many seconds, and all else is slower or faster with it."""
+        factor = step / self.step
+        names = ("setup", "step", "evaluation", "checkpoint", "report")
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
+
+    def seconds(self, steps: int, eval_steps: float | None, save_steps: float | None, done: int = 0) -> float:
+        """What a run of so many steps takes, or what is left of it behind the first `done`, without setting it up.
 
         Args:
             eval_steps: steps between evaluations, below 1 as a share of all; None: `evaluations` in the whole run. The
@@ -86,15 +92,15 @@ class Costs:
             save_steps: the same of checkpoints; None: ten of them.
         """
         evaluations, checkpoints = _times(steps, eval_steps, self.evaluations), _times(steps, save_steps, TIMES)
-        repeated = evaluations * self.evaluation + checkpoints * self.checkpoint
-        return self.setup + steps * self.step + repeated + self.report
+        repeated = (evaluations * self.evaluation + checkpoints * self.checkpoint) * (steps - done) / steps
+        return (0 if done else self.setup) + (steps - done) * self.step + repeated + self.report
 
-    def steps_within(self, seconds: float, eval_steps: float | None, save_steps: float | None) -> int:
-        """The most steps that take no longer; 0: not even one fits."""
-        low, high = 0, max(1, int(seconds / self.step)) + 1
+    def steps_within(self, seconds: float, eval_steps: float | None, save_steps: float | None, done: int = 0) -> int:
+        """The most steps, the first `done` among them, that take no longer; `done`: not even one more fits."""
+        low, high = done, done + max(1, int(seconds / self.step)) + 1
         while high - low > 1:
             middle = (low + high) // 2
-            fits = self.seconds(middle, eval_steps, save_steps) <= seconds
+            fits = self.seconds(middle, eval_steps, save_steps, done) <= seconds
             low, high = (middle, high) if fits else (low, middle)
         return low
 

@@ -7,8 +7,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
 from weft.recipes.common.corpus import DESCRIPTION, Corpus
@@ -27,6 +29,11 @@ def world_size() -> int:
 def is_first_process() -> bool:
     """Whether this is the one process that prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def of_first_process(value: Any) -> Any:
+    """What the first process has there, in all processes."""
+    return broadcast_object_list([value])[0]
 
 
 def is_first_of_machine() -> bool:

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from weft.recipes.common.arguments import parse_arguments
-from weft.recipes.common.budget import TIMES
+from weft.recipes.common.budget import TIMES, parse_duration
 from weft.recipes.common.checks import check_fields, check_objective
 from weft.recipes.common.console import Console
 from weft.recipes.common.corpus import Corpus
@@ -37,6 +37,7 @@ from weft.recipes.common.launch import (
 )
 from weft.recipes.common.models import ModelArguments, make_model
 from weft.recipes.common.objective import Objective
+from weft.recipes.common.pace import Pace
 from weft.recipes.common.plan import describe
 from weft.recipes.common.preparation import DataArguments, report
 from weft.recipes.common.run_arguments import LENGTHS, RunArguments
@@ -49,7 +50,7 @@ from weft.recipes.common.stream_writer import keep_writing
 from weft.recipes.common.streaming import BlockArguments, StreamArguments, parse_bytes
 from weft.recipes.common.throughput import Throughput, measure_matmul_flops, training_flops_per_token
 from weft.recipes.common.trainer import WeftTrainer
-from weft.recipes.common.trial import plan_within
+from weft.recipes.common.trial import forget, plan_within
 
 GPU_WORKERS = 4  # processes that make rows while the GPU computes; on a CPU they would take its cores
 
@@ -117,23 +118,34 @@ class _Run(RunSetup):
             print(describe(self.plan, self._describe_corpus(), self._plan_lines(bf16)), flush=True)
         if self.arguments.plan:
             return False
+        checkpoint = first = last_checkpoint(self.folder)
         if is_first_process():
             start_run(self.folder, self.settings)
-            note_plan(self.folder, self.derived() | ({} if self.budget is None else {"budget": self.budget}))
+            if checkpoint is None:
+                self._note_plan()
+        if self.budget is not None and checkpoint is None and self.last_full_rate is not None:
+            self.pace = Pace(self.budget, parse_duration(self.given.budget), self.trainer_fields)
         trainer = self.make_trainer()
-        checkpoint = last_checkpoint(self.folder)
         check_same_checkpoint(checkpoint)
         if checkpoint and is_first_process():
             print(f"resuming from {checkpoint}", flush=True)
-        with self._blocks_written(checkpoint):
-            trainer.train(resume_from_checkpoint=checkpoint)
+        while True:
+            with self._blocks_written(checkpoint):
+                trainer.train(resume_from_checkpoint=checkpoint)
+            if self.pace is None or self.pace.steps is None:
+                break
+            self.change_length(self.pace.steps, trainer.state.global_step)
+            if is_first_process():
+                self._note_plan()
+            forget(self, trainer)
+            trainer, checkpoint = self.make_trainer(), last_checkpoint(self.folder)
         finished = trainer.state.global_step >= self.plan.max_steps
         if not finished:
             if is_first_process():
                 print(f"stopped at step {trainer.state.global_step}: run the same command again to go on", flush=True)
         else:
             self._finished().write(trainer)
-            if self.budget and not checkpoint and is_first_process():
+            if self.budget and not first and is_first_process():
                 took, predicted = time.perf_counter() - self.began, self.budget["predicted_seconds"]
                 print(f"budget {self.given.budget}: {predicted:,.0f} s predicted, {took:,.0f} s taken", flush=True)
         trainer.accelerator.wait_for_everyone()
@@ -142,6 +154,11 @@ class _Run(RunSetup):
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         return finished
+
+    pace: Pace | None = None
+
+    def _note_plan(self) -> None:
+        note_plan(self.folder, self.derived() | ({} if self.budget is None else {"budget": self.budget}))
 
     def make_trainer(self, trial: dict[str, Any] | None = None, clock: TrainerCallback | None = None) -> WeftTrainer:
         """The run's Trainer.
@@ -260,16 +277,20 @@ class _Run(RunSetup):
             is_cautious=self.arguments.cautious_weight_decay,
             average_decay=self.arguments.average_decay,
             z_loss=self.arguments.z_loss,
-            callbacks=[
-                Console(trainer_arguments.disable_tqdm or not sys.stderr.isatty(), self.blocks is None),
-                StopSignal(),
-            ]
-            if clock is None
-            else [clock],
+            callbacks=self._callbacks(trainer_arguments.disable_tqdm) if clock is None else [clock],
         )
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         return trainer
+
+    def _callbacks(self, disable_bar: bool) -> list[TrainerCallback]:
+        """What watches the run: the terminal, signals, and where there is a budget the clock (which lets a signal go
+        first)."""
+        callbacks = [Console(disable_bar or not sys.stderr.isatty(), self.blocks is None), StopSignal()]
+        if self.pace is not None:
+            self.pace.begin(self.last_full_rate)
+            callbacks.append(self.pace)
+        return callbacks
 
     def _finished(self) -> FinishedRun:
         return FinishedRun(

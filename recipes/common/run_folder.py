@@ -92,9 +92,8 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def note_plan(folder: Path, derived: dict[str, Any]) -> None:
-    """Note what a new run derives from its fields."""
-    if last_checkpoint(folder) is None:
-        write_json(folder / PLAN, derived)
+    """Note what a run derives from its fields."""
+    write_json(folder / PLAN, derived)
 
 
 def noted_plan(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from weft.recipes.common.derived import DERIVED, describe_derived, with_derived
 from weft.recipes.common.launch import computes_on_gpu, keep_freed_memory, share_cores, world_size
 from weft.recipes.common.models import PRESETS, count_parameters, make_config
 from weft.recipes.common.objective import Objective
-from weft.recipes.common.plan import Plan, make_plan, schedule_fields
+from weft.recipes.common.plan import Plan, make_plan, schedule_fields, steps_of
 from weft.recipes.common.run_arguments import LENGTHS
 from weft.recipes.common.run_folder import noted_plan
 from weft.recipes.common.sharding import check_sharding, shards_weights
@@ -58,6 +58,8 @@ class RunSetup:
             keep_freed_memory()
         self.evaluator = objective.make_evaluator(corpus, length, self.tokenizer)
         noted = noted_plan(folder)
+        # fields of the schedule that stayed as they were when the run became one of another length
+        self.kept = {name: noted[name] for name in ("warmup_steps", "decay_steps") if name in noted}
         self.budget: dict[str, Any] | None = noted.pop("budget", None)
         if self.given.budget is None or noted:
             self.derive(**noted)
@@ -92,8 +94,24 @@ class RunSetup:
         """What was derived or decided, for `derive` to make the same run again."""
         values = {name: getattr(self.arguments, name) for name in (*DERIVED, "optimizer")}
         if self.budget is not None:
-            values |= {"max_steps": self.plan.max_steps, "preset": self.model_arguments.preset}
+            values |= {"max_steps": self.plan.max_steps, "preset": self.model_arguments.preset, **self.kept}
         return values
+
+    @property
+    def last_full_rate(self) -> int | None:
+        """The step up to which the learning rate does not depend on the length of the run; None: it always does."""
+        kind = self.arguments.lr_scheduler_type
+        if kind == "constant":
+            return self.plan.max_steps
+        if kind != "warmup_stable_decay":
+            return None
+        return self.plan.max_steps - self.schedule["lr_scheduler_kwargs"]["num_decay_steps"]
+
+    def change_length(self, steps: int, done: int) -> None:
+        """Become a run of so many steps, which is the same as this one in the first `done`."""
+        decay = min(steps_of(self.given.decay_steps, steps), steps - done)
+        self.kept = {"warmup_steps": self.schedule["warmup_steps"], "decay_steps": decay}
+        self.derive(**self.derived() | {"max_steps": steps})
 
     def decisions(self) -> list[tuple[str, str]]:
         """Lines of the plan on what was derived or decided."""

@@ -185,8 +185,9 @@ def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[
     stock = make_stock(shape).to(device).eval()
     model, _ = import_model(stock, find_family(shape.family), shape.head)
     prompt = shape.batch(device)["input_ids"][:1, :8]
-    number = shape.length // 2
-    options = {"max_new_tokens": number, "min_new_tokens": number, "do_sample": False, "pad_token_id": 0}
+    for each in (stock, model):  # no token ends the text: `min_new_tokens` would search the vocabulary at each step
+        each.generation_config.eos_token_id = None
+    options = {"max_new_tokens": shape.length // 2, "do_sample": False, "pad_token_id": 0}
     small = quantize_int8(copy.deepcopy(model))
     fast = {**options, "custom_generate": decode}
     calls = {"weft": (model, options), shape.family: (stock, options), "weft, decode": (model, fast)}

@@ -186,6 +186,12 @@ class WeftTrainer(ShardingTrainer):
         if self.average is not None:
             self.average.load(Path(resume_from_checkpoint))
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A weight that is tied to another is not missing."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
+
     def _get_output_dir(self, trial: Any) -> str:
         """The run's folder, or, while a checkpoint is being written, a hidden folder inside of it."""
         folder = super()._get_output_dir(trial)

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 from weft.recipes.common.budget import PASSES, TOKENS_PER_PARAMETER, Costs, Speed, choose, parse_duration
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.derived import whole_rows
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.launch import is_first_process
+from weft.recipes.common.launch import is_first_process, of_first_process
 from weft.recipes.common.models import ParameterCounts
 from weft.recipes.common.objective import Objective
 from weft.recipes.common.plan import Plan
@@ -74,8 +73,8 @@ def measure_speed(run: OpenRun, preset: str | None, tokens_per_step: int) -> Spe
     """How fast the run trains a model of that preset, roughly; the same in all processes."""
     run.derive(preset, max_steps=LONG_RUN, tokens_per_step=str(tokens_per_step))
     trainer, _, step = _train(run, ROUGH_STEPS)
-    _forget(run, trainer)
-    return _of_first_process(Speed(preset, run.parameters.total, run.plan.tokens_per_step / step))
+    forget(run, trainer)
+    return of_first_process(Speed(preset, run.parameters.total, run.plan.tokens_per_step / step))
 
 
 def choose_speed(run: OpenRun, seconds: float) -> tuple[Speed, list[Speed]]:
@@ -109,8 +108,8 @@ def measure_costs(run: OpenRun, seconds: float, step_seconds: float) -> Costs:
     evaluation = _seconds(trainer.evaluate)
     checkpoint = _seconds(lambda: trainer._save_checkpoint(trainer.model, None))
     report = _seconds(lambda: _make_samples(run, trainer)) if is_first_process() else 0.0
-    _forget(run, trainer)
-    return _of_first_process(Costs(setup, step, evaluation, checkpoint, report + checkpoint + PLOT_SECONDS))
+    forget(run, trainer)
+    return of_first_process(Costs(setup, step, evaluation, checkpoint, report + checkpoint + PLOT_SECONDS))
 
 
 def plan_within(run: OpenRun, budget: str) -> dict[str, Any]:
@@ -133,7 +132,7 @@ def plan_within(run: OpenRun, budget: str) -> dict[str, Any]:
     run.derive(speed.preset, tokens=str(max(1, int(speed.tokens_per_second * seconds))))
     tokens_per_step = run.plan.tokens_per_step
     costs = measure_costs(run, seconds, tokens_per_step / speed.tokens_per_second)
-    spent = _of_first_process(time.perf_counter() - run.began)
+    spent = of_first_process(time.perf_counter() - run.began)
     costs = costs.with_few_evaluations(seconds)
     steps = costs.steps_within(seconds - spent, *intervals)
     if steps < 1:
@@ -202,7 +201,8 @@ def _tokens_per_epoch(run: OpenRun) -> int | None:
     return None if run.rows_per_epoch is None else run.rows_per_epoch * run.given.sequence_length
 
 
-def _forget(run: OpenRun, trainer: WeftTrainer) -> None:
+def forget(run: OpenRun, trainer: WeftTrainer) -> None:
+    """Give back what a Trainer holds, and the folder of one that only measured."""
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
@@ -216,7 +216,3 @@ def _seconds(call: Callable[[], Any]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
-
-
-def _of_first_process(value: Any) -> Any:
-    return broadcast_object_list([value])[0]

@@ -1,0 +1,88 @@
+"""A run with a budget that watches the clock, and asks for another length where it would end too early or too late.
+
+The machine may become busy or free while it trains. As long as the learning rate does not depend on the length of the
+run, the run can go on from its last checkpoint as one of another length, which it then is exactly.
+"""
+
+import time
+from dataclasses import fields
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from weft.recipes.common.budget import Costs
+from weft.recipes.common.launch import is_first_process, of_first_process
+from weft.recipes.common.throughput import synchronize
+
+CHECKS = 20  # in a whole run
+TOLERANCE = 0.03  # of the budget, that a run may end before or behind it
+
+clock = time.perf_counter
+
+
+class Pace(TrainerCallback):
+    """Stops the Trainer, with a checkpoint, where the run should have another length: `steps`, else None."""
+
+    def __init__(self, decided: dict[str, Any], seconds: float, intervals: dict[str, Any]) -> None:
+        """Args:
+        decided: what `plan_within` returned, just now.
+        seconds: the budget.
+        intervals: eval_steps and save_steps, where they are given.
+        """
+        measured = decided["measured_seconds"] | {"evaluations": decided["evaluations"]}
+        self.costs = Costs(**{field.name: measured[field.name] for field in fields(Costs)})
+        self.seconds, self.ends = seconds, clock() + seconds - decided["measuring_seconds"]
+        self.intervals = (intervals.get("eval_steps"), intervals.get("save_steps"))
+        self.begin(0)
+
+    def begin(self, until: int) -> None:
+        """Watch a Trainer whose learning rate does not depend on its length up to step `until`."""
+        self.until, self.steps = until, None
+        self.mark: tuple[int, float] | None = None  # a step, and the seconds of training at its end
+        self.idle = self.ended = 0.0  # seconds of evaluating and saving, and when the last step ended
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look at the clock now and then."""
+        step, self.ended = state.global_step, clock()
+        if control.should_training_stop or step >= self.until:
+            return
+        is_due = self.mark is None or step - self.mark[0] >= max(1, state.max_steps // CHECKS)
+        if not is_due:
+            return
+        synchronize(args.device)
+        self.ended = clock()
+        before, self.mark = self.mark, (step, self.ended - self.idle)
+        if before is None:  # the first step of a Trainer also prepares what the others use
+            return
+        seconds_per_step = (self.mark[1] - before[1]) / (step - before[0])
+        self.steps = of_first_process(self._other_length(seconds_per_step, step, state.max_steps))
+        if self.steps is not None:
+            control.should_save = control.should_training_stop = True
+
+    def on_evaluate(self, *_: Any, **__: Any) -> None:
+        """Evaluating is no training."""
+        self._pause()
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        """Nor is saving."""
+        self._pause()
+
+    def _pause(self) -> None:
+        now = clock()
+        self.idle, self.ended = self.idle + now - self.ended, now
+
+    def _other_length(self, seconds_per_step: float, done: int, steps: int) -> int | None:
+        """The steps of a run that ends in time if the machine stays as it is now; None: this one nearly does."""
+        costs, left = self.costs.on_machine_with(seconds_per_step), self.ends - self.ended
+        restart = costs.setup + costs.checkpoint
+        needed = costs.seconds(steps, *self.intervals, done=done)
+        if abs(needed - left) <= max(TOLERANCE * self.seconds, 2 * restart):
+            return None
+        other = max(done + 1, costs.steps_within(left - restart, *self.intervals, done=done))
+        if is_first_process() and other != steps:
+            print(
+                f"a step takes {seconds_per_step:.3g} s, not the {self.costs.step:.3g} s that were measured: "
+                f"{other:,} steps instead of {steps:,}, to end in time",
+                flush=True,
+            )
+        return None if other == steps else other

@@ -1,0 +1,39 @@
+"""A machine that is as fast as a test says, for runs with a budget of time."""
+
+from collections.abc import Callable
+
+import pytest
+
+from weft.recipes.common import pace, trial
+from weft.recipes.common.budget import Costs
+from weft.recipes.common.trainer import WeftTrainer
+
+STEP, OTHER = 3000.0, 10.0  # seconds of a step as it is measured, and of an evaluation, a checkpoint, a report
+
+
+class Machine:
+    """Its clock moves with each step of training, and nowhere else."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float] = lambda step: STEP) -> None:
+        """`seconds`: what the step takes that so many steps come before."""
+        self.now, self.lengths = 0.0, []
+        measure, train, change = trial.measure_costs, WeftTrainer.training_step, pace.Pace._other_length
+
+        def measured(*arguments: object) -> Costs:
+            assert isinstance(measure(*arguments), Costs)
+            self.now = 0.0
+            return Costs(setup=0, step=STEP, evaluation=OTHER, checkpoint=OTHER, report=OTHER)
+
+        def trained(trainer: WeftTrainer, *arguments: object, **fields: object) -> object:
+            self.now += seconds(trainer.state.global_step) / trainer.args.gradient_accumulation_steps
+            return train(trainer, *arguments, **fields)
+
+        def changed(*arguments: object) -> int | None:
+            other = change(*arguments)
+            self.lengths += [] if other is None else [other]
+            return other
+
+        monkeypatch.setattr(trial, "measure_costs", measured)
+        monkeypatch.setattr(WeftTrainer, "training_step", trained)
+        monkeypatch.setattr(pace, "clock", lambda: self.now)
+        monkeypatch.setattr(pace.Pace, "_other_length", changed)

@@ -1,0 +1,109 @@
+"""A budget on a machine that becomes slower or faster: the run ends in time, and is the run of its final length."""
+
+import json
+import shutil
+
+import pytest
+from helpers import runs
+from helpers.machine import STEP, Machine
+
+from weft.recipes.common import trial
+from weft.recipes.common.budget import Costs
+
+BUDGET = 40 * STEP + 1000  # forty steps, and some evaluations and checkpoints
+
+
+def slower(step: int) -> float:
+    return STEP if step < 10 else 2 * STEP
+
+
+def faster(step: int) -> float:
+    return STEP if step < 10 else STEP / 2
+
+
+@pytest.mark.parametrize("seconds, least, most", [(slower, 24, 27), (faster, 65, 71)])
+def test_the_run_ends_in_time_with_the_weights_of_a_run_of_its_final_length(
+    corpus, tmp_path, monkeypatch, capsys, seconds, least, most
+):
+    machine = Machine(monkeypatch, seconds)
+    fields = {"data": corpus, "warmup_steps": 3, "tokens_per_step": 512, "per_device_train_batch_size": 8}
+    runs.run_here(**fields, output_dir=tmp_path / "run", budget=f"{BUDGET:.0f}s")
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert machine.lengths and least <= plan["max_steps"] == metrics["steps"] == machine.lengths[-1] <= most
+    assert 0.94 * BUDGET < machine.now <= 1.01 * BUDGET
+    printed = capsys.readouterr().out
+    assert f"{machine.lengths[0]} steps instead of 4" in printed and ", to end in time" in printed
+    steps = [entry["step"] for entry in runs.history(tmp_path / "run") if "loss" in entry]
+    assert steps == list(range(1, plan["max_steps"] + 1))
+    rates = [entry["learning_rate"] for entry in runs.history(tmp_path / "run") if "loss" in entry]
+    assert len({f"{rate:.9g}" for rate in rates[3 : plan["max_steps"] - plan["decay_steps"] + 1]}) == 1
+    assert rates[-1] < 0.2 * rates[10]
+
+    given = {name: plan[name] for name in ("max_steps", "learning_rate", "weight_decay", "decay_steps")}
+    runs.run_here(**fields, **given, output_dir=tmp_path / "plain")
+    plain = runs.weights(tmp_path / "plain")
+    assert all(value.equal(plain[name]) for name, value in runs.weights(tmp_path / "run").items())
+
+
+def test_a_run_whose_length_changed_resumes_to_its_final_length(corpus, tmp_path, monkeypatch, capsys, caplog):
+    Machine(monkeypatch, slower)
+    folder = tmp_path / "run"
+    fields = {"data": corpus, "output_dir": folder, "budget": f"{BUDGET:.0f}s"}
+    runs.run_here(**fields)
+    plan = json.loads((folder / "plan.json").read_text())
+    whole, last = runs.weights(folder), plan["max_steps"]
+    (folder / "metrics.json").unlink()
+    shutil.rmtree(folder / f"checkpoint-{last}")
+    monkeypatch.setattr(trial, "measure_speed", None)  # it would be called
+    runs.run_here(**fields)
+    assert "resuming from" in capsys.readouterr().out
+    assert "missing keys" not in caplog.text  # the head is tied to the embedding
+    assert json.loads((folder / "plan.json").read_text()) == plan
+    assert all(value.equal(whole[name]) for name, value in runs.weights(folder).items())
+
+
+def test_what_becomes_slow_late_falls_in_the_steps_that_are_left(corpus, tmp_path, monkeypatch):
+    machine = Machine(monkeypatch, lambda step: STEP if step < 24 else 8 * STEP)
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", budget=f"{BUDGET:.0f}s")
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    (length,) = machine.lengths
+    assert plan["max_steps"] == length == 26 and plan["decay_steps"] == 1
+    assert runs.history(tmp_path / "run")[-1]["step"] == 26
+
+
+@pytest.mark.parametrize(
+    "seconds, fields",
+    [
+        (lambda step: 1.02 * STEP, {}),  # within the tolerance
+        (slower, {"lr_scheduler_type": "cosine"}),  # depends on the length from the first step on
+        (lambda step: STEP if step < 32 else 2 * STEP, {}),  # the learning rate falls already
+    ],
+)
+def test_the_length_stays_where_it_need_not_or_cannot_change(corpus, tmp_path, monkeypatch, seconds, fields):
+    machine = Machine(monkeypatch, seconds)
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", budget=f"{BUDGET:.0f}s", **fields)
+    assert machine.lengths == []
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 40
+
+
+def test_a_constant_rate_may_change_its_length_to_the_end(corpus, tmp_path, monkeypatch):
+    machine = Machine(monkeypatch, lambda step: STEP if step < 30 else 3 * STEP)
+    runs.run_here(
+        data=corpus, output_dir=tmp_path / "run", budget=f"{BUDGET:.0f}s", lr_scheduler_type="constant", eval_steps=100
+    )
+    assert machine.lengths == [34]
+    assert machine.now <= 1.05 * BUDGET
+
+
+@pytest.mark.parametrize("eval_steps, save_steps", [(None, None), (7, 3), (0.25, None)])
+def test_what_is_left_is_counted_from_the_steps_that_are_done(eval_steps, save_steps):
+    costs = Costs(setup=100, step=2, evaluation=3, checkpoint=1, report=4)
+    whole = costs.seconds(40, eval_steps, save_steps)
+    assert costs.seconds(40, eval_steps, save_steps, done=10) == pytest.approx((whole - 104) * 0.75 + 4)
+    steps = costs.steps_within(100, eval_steps, save_steps, done=10)
+    assert (
+        costs.seconds(steps, eval_steps, save_steps, 10) <= 100 < costs.seconds(steps + 4, eval_steps, save_steps, 10)
+    )
+    assert costs.steps_within(1, eval_steps, save_steps, done=10) == 10
+    assert costs.on_machine_with(6) == Costs(setup=300, step=6, evaluation=9, checkpoint=3, report=12)
