@@ -68,8 +68,8 @@ def test_what_becomes_slow_late_falls_in_the_steps_that_are_left(corpus, tmp_pat
     runs.run_here(data=corpus, output_dir=tmp_path / "run", budget=f"{BUDGET:.0f}s")
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     (length,) = machine.lengths
-    assert plan["max_steps"] == length == 26 and plan["decay_steps"] == 1
-    assert runs.history(tmp_path / "run")[-1]["step"] == 26
+    assert plan["max_steps"] == length == 28 and plan["decay_steps"] == 1
+    assert runs.history(tmp_path / "run")[-1]["step"] == 28
 
 
 @pytest.mark.parametrize(

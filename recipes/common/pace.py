@@ -15,7 +15,7 @@ from weft.recipes.common.launch import is_first_process, of_first_process
 from weft.recipes.common.throughput import synchronize
 
 CHECKS = 20  # in a whole run
-TOLERANCE = 0.03  # of the budget, that a run may end before or behind it
+TOLERANCE = 0.04  # of the budget, that a run may end before or behind it
 
 clock = time.perf_counter
 
@@ -37,7 +37,7 @@ class Pace(TrainerCallback):
 
     def begin(self, until: int) -> None:
         """Watch a Trainer whose learning rate does not depend on its length up to step `until`."""
-        self.until, self.steps = until, None
+        self.until, self.steps, self.is_late = until, None, None
         self.mark: tuple[int, float] | None = None  # a step, and the seconds of training at its end
         self.idle = self.ended = 0.0  # seconds of evaluating and saving, and when the last step ended
 
@@ -46,8 +46,8 @@ class Pace(TrainerCallback):
         step, self.ended = state.global_step, clock()
         if control.should_training_stop or step >= self.until:
             return
-        is_due = self.mark is None or step - self.mark[0] >= max(1, state.max_steps // CHECKS)
-        if not is_due:
+        every = max(1, state.max_steps // CHECKS)
+        if self.mark is not None and step - self.mark[0] < every:
             return
         synchronize(args.device)
         self.ended = clock()
@@ -55,8 +55,18 @@ class Pace(TrainerCallback):
         if before is None:  # the first step of a Trainer also prepares what the others use
             return
         seconds_per_step = (self.mark[1] - before[1]) / (step - before[0])
-        self.steps = of_first_process(self._other_length(seconds_per_step, step, state.max_steps))
+        other = self._other_length(seconds_per_step, step, state.max_steps)
+        was_late, self.is_late = self.is_late, None if other is None else other < state.max_steps
+        # one look may see a moment only
+        lasts = self.is_late is not None and (self.is_late == was_late or step + every >= self.until)
+        self.steps = of_first_process(other if lasts else None)
         if self.steps is not None:
+            if is_first_process():
+                print(
+                    f"a step takes {seconds_per_step:.3g} s, not the {self.costs.step:.3g} s that were measured: "
+                    f"{other:,} steps instead of {state.max_steps:,}, to end in time",
+                    flush=True,
+                )
             control.should_save = control.should_training_stop = True
 
     def on_evaluate(self, *_: Any, **__: Any) -> None:
@@ -79,10 +89,4 @@ class Pace(TrainerCallback):
         if abs(needed - left) <= max(TOLERANCE * self.seconds, 2 * restart):
             return None
         other = max(done + 1, costs.steps_within(left - restart, *self.intervals, done=done))
-        if is_first_process() and other != steps:
-            print(
-                f"a step takes {seconds_per_step:.3g} s, not the {self.costs.step:.3g} s that were measured: "
-                f"{other:,} steps instead of {steps:,}, to end in time",
-                flush=True,
-            )
         return None if other == steps else other

@@ -6,6 +6,7 @@ import pytest
 
 from weft.recipes.common import pace, trial
 from weft.recipes.common.budget import Costs
+from weft.recipes.common.run_setup import RunSetup
 from weft.recipes.common.trainer import WeftTrainer
 
 STEP, OTHER = 3000.0, 10.0  # seconds of a step as it is measured, and of an evaluation, a checkpoint, a report
@@ -17,7 +18,7 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float] = lambda step: STEP) -> None:
         """`seconds`: what the step takes that so many steps come before."""
         self.now, self.lengths = 0.0, []
-        measure, train, change = trial.measure_costs, WeftTrainer.training_step, pace.Pace._other_length
+        measure, train, change = trial.measure_costs, WeftTrainer.training_step, RunSetup.change_length
 
         def measured(*arguments: object) -> Costs:
             assert isinstance(measure(*arguments), Costs)
@@ -28,12 +29,11 @@ class Machine:
             self.now += seconds(trainer.state.global_step) / trainer.args.gradient_accumulation_steps
             return train(trainer, *arguments, **fields)
 
-        def changed(*arguments: object) -> int | None:
-            other = change(*arguments)
-            self.lengths += [] if other is None else [other]
-            return other
+        def changed(run: RunSetup, steps: int, done: int) -> None:
+            self.lengths.append(steps)
+            change(run, steps, done)
 
         monkeypatch.setattr(trial, "measure_costs", measured)
         monkeypatch.setattr(WeftTrainer, "training_step", trained)
         monkeypatch.setattr(pace, "clock", lambda: self.now)
-        monkeypatch.setattr(pace.Pace, "_other_length", changed)
+        monkeypatch.setattr(RunSetup, "change_length", changed)
