@@ -1,6 +1,7 @@
 """A pretraining run from its fields to a published model: what every objective shares."""
 
 import contextlib
+import logging
 import math
 import sys
 import time
@@ -138,6 +139,8 @@ class _Run(RunSetup):
             if is_first_process():
                 self._note_plan()
             forget(self, trainer)
+            # of evaluating and saving at other steps than before
+            logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
             trainer, checkpoint = self.make_trainer(), last_checkpoint(self.folder)
         finished = trainer.state.global_step >= self.plan.max_steps
         if not finished:
