@@ -100,12 +100,16 @@ def test_a_run_follows_a_plain_loop_over_the_same_rows(corpus, tmp_path):
     assert epochs == pytest.approx([count / 32 / rows.rows_per_epoch for count in tokens], abs=1e-3)
 
 
-def test_two_processes_follow_the_curve_of_one(corpus, tmp_path):
-    fields = {"learning_rate": 0.01, "max_grad_norm": 0.1}
+@pytest.mark.parametrize("launcher", ["cpu_2.yaml", "fsdp2.yaml"])
+def test_two_processes_follow_the_curve_of_one(corpus, tmp_path, launcher):
+    fields = {"learning_rate": 0.01, "max_grad_norm": 0.1, "optimizer": "adamw"}
     runs.run_here(data=corpus, output_dir=tmp_path / "one", per_device_train_batch_size=8, **RAMP, **fields)
     output = runs.finish(
-        runs.start(2, data=corpus, output_dir=tmp_path / "two", per_device_train_batch_size=2, **RAMP, **fields)
+        runs.start(
+            2, launcher, data=corpus, output_dir=tmp_path / "two", per_device_train_batch_size=2, **RAMP, **fields
+        )
     )
+    assert ("sharded" in output) == (launcher == "fsdp2.yaml")
     assert "2 processes x 2 micro-batches x 2 rows; the first have 64 tokens, doubled until step 6" in output
     assert runs.losses(tmp_path / "two") == pytest.approx(runs.losses(tmp_path / "one"), rel=1e-5)
 
