@@ -231,6 +231,7 @@ class WeftConfig(PreTrainedConfig):
         if self.position_embedding_type in ("alibi", "t5") or (self.qk_norm and self.qk_norm_over == "width"):
             return None
         absent = ("gate_proj",) * (not self.mlp_gated) + ("head_gate",) * (not self.attention_gate)
+        absent += ("_norm",) * (not self.qk_norm)
         plan = {name: how for name, how in TP_PLAN.items() if not name.endswith(absent)}
         stacks = ("encoder.", "decoder.") if self.is_encoder_decoder else ("",)
         return {stack + name: how for stack in stacks for name, how in plan.items()}

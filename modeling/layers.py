@@ -47,8 +47,7 @@ class WeftMLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.down_proj.writes_to_residual = True
-        self.act_fn = ACT2FN[config.hidden_act]
-        self.is_gated = config.mlp_gated
+        self.act_fn, self.is_gated = ACT2FN[config.hidden_act], config.mlp_gated
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         inner = self.up_proj(hidden_states)

@@ -157,7 +157,8 @@ class WeftModel(WeftPreTrainedModel):
         `position_embeddings` (cos and sin) and `relative` (what scores are edited with)."""
         config, kind, turns = self.config, self.config.position_embedding_type, {}
         if kind == "rope":
-            turns = {name: turn(inputs_embeds, position_ids) for name, turn in self.rotary_emb.items()}
+            at = (inputs_embeds, position_ids)
+            turns = {name: [each[:, None] for each in turn(*at)] for name, turn in self.rotary_emb.items()}
         placed: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {}
         for layer_type, mask in masks.items():
             given, table = {"position_embeddings": turns.get(layer_type, turns.get("all"))}, None

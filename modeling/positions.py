@@ -106,9 +106,9 @@ class WeftRotaryEmbedding(nn.Module):
     @torch.no_grad()
     @dynamic_rope_update
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `rotate` takes at position_ids [batch or 1, tokens]: cos and signed sin, the same for all heads, each
-        [batch or 1, 1, tokens, rotated_dim], with the dtype and device of x; the angles are computed in float32."""
-        angles = position_ids[:, None, :, None].float() * self.inv_freq.to(device=x.device, dtype=torch.float32)
+        """Cos and signed sin (see `rotate`), [batch or 1, tokens, rotated_dim], at position_ids [batch or 1, tokens]:
+        with the dtype and device of x, but of angles in float32."""
+        angles = position_ids[..., None].float() * self.inv_freq.to(device=x.device, dtype=torch.float32)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         pairs, dim = ((cos, cos), (-sin, sin)), -1 if self.interleaved else -2
         return tuple(torch.stack(pair, dim).flatten(-2).to(x.dtype) for pair in pairs)
