@@ -1,7 +1,9 @@
 """A budget on a machine that becomes slower or faster: the run ends in time, and is the run of its final length."""
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 from helpers import runs
@@ -9,6 +11,7 @@ from helpers.machine import STEP, Machine
 
 from weft.recipes.common import trial
 from weft.recipes.common.budget import Costs
+from weft.recipes.common.trainer import WeftTrainer
 
 BUDGET = 40 * STEP + 1000  # forty steps, and some evaluations and checkpoints
 
@@ -96,11 +99,60 @@ def test_a_constant_rate_may_change_its_length_to_the_end(corpus, tmp_path, monk
     assert machine.now <= 1.05 * BUDGET
 
 
-@pytest.mark.parametrize("eval_steps, save_steps", [(None, None), (7, 3), (0.25, None)])
-def test_what_is_left_is_counted_from_the_steps_that_are_done(eval_steps, save_steps):
+@pytest.mark.parametrize("share, fields", [(0.095, {}), (0.15, {}), (0.095, {"lr_scheduler_type": "constant"})])
+def test_a_steady_machine_changes_nothing_however_long_an_evaluation_takes(
+    corpus, tmp_path, monkeypatch, share, fields
+):
+    """So long that there is one, at the end."""
+    machine = Machine(monkeypatch, evaluation=share * BUDGET)
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", budget=f"{BUDGET:.0f}s", eval_steps=None, **fields)
+    assert machine.lengths == []
+    assert 0.95 * BUDGET < machine.now <= BUDGET
+
+
+def test_a_stop_signal_that_comes_while_the_length_changes_is_obeyed(corpus, tmp_path, monkeypatch, capsys):
+    machine, save = Machine(monkeypatch, slower), WeftTrainer._save_checkpoint
+
+    def stopped(trainer, *arguments):
+        save(trainer, *arguments)
+        if trainer.args.output_dir == str(tmp_path / "run") and trainer.control.should_training_stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(WeftTrainer, "_save_checkpoint", stopped)
+    fields = {"data": corpus, "output_dir": tmp_path / "run", "budget": f"{BUDGET:.0f}s"}
+    runs.run_here(**fields)
+    (length,) = machine.lengths
+    assert "run the same command again to go on" in capsys.readouterr().out
+    monkeypatch.undo()
+    runs.run_here(**fields)
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == length
+
+
+@pytest.mark.parametrize(
+    "fields, least", [({"objective": "hybrid", "causal_steps": 20}, 21), ({"warmup_steps": 0.5}, 21)]
+)
+def test_no_run_becomes_shorter_than_it_can_be(english, tmp_path, monkeypatch, fields, least):
+    machine = Machine(monkeypatch, lambda step: STEP if step < 5 else 4 * STEP)
+    runs.run_here(data=english, output_dir=tmp_path / "run", budget=f"{BUDGET:.0f}s", **fields)
+    assert machine.lengths and min(machine.lengths) >= least
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == machine.lengths[-1]
+
+
+def test_a_stream_changes_its_length_too(tmp_path, monkeypatch):
+    machine = Machine(monkeypatch, slower)
+    text = runs.write_text(tmp_path / "text.txt", documents=300)
+    stream = {"train_files": [text], "tokenizer_type": "char", "stream": "true", "block_size": "20k"}
+    runs.run_here(output_dir=tmp_path / "run", budget=f"{BUDGET:.0f}s", **stream)
+    assert machine.lengths and machine.now <= 1.01 * BUDGET
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == machine.lengths[-1]
+
+
+@pytest.mark.parametrize("eval_steps, save_steps, ahead", [(None, None, (8, 8)), (7, 3, (5, 11)), (0.25, None, (3, 8))])
+def test_what_is_left_is_what_comes_behind_the_steps_that_are_done(eval_steps, save_steps, ahead):
     costs = Costs(setup=100, step=2, evaluation=3, checkpoint=1, report=4)
-    whole = costs.seconds(40, eval_steps, save_steps)
-    assert costs.seconds(40, eval_steps, save_steps, done=10) == pytest.approx((whole - 104) * 0.75 + 4)
+    evaluations, checkpoints = ahead
+    expected = 30 * 2 + 3 * evaluations + checkpoints + 4
+    assert costs.seconds(40, eval_steps, save_steps, done=10) == expected
     steps = costs.steps_within(100, eval_steps, save_steps, done=10)
     assert (
         costs.seconds(steps, eval_steps, save_steps, 10) <= 100 < costs.seconds(steps + 4, eval_steps, save_steps, 10)

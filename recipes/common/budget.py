@@ -91,8 +91,9 @@ class Costs:
                 end is evaluated in any case.
             save_steps: the same of checkpoints; None: ten of them.
         """
-        evaluations, checkpoints = _times(steps, eval_steps, self.evaluations), _times(steps, save_steps, TIMES)
-        repeated = (evaluations * self.evaluation + checkpoints * self.checkpoint) * (steps - done) / steps
+        evaluations = _times(steps, eval_steps, self.evaluations, done)
+        checkpoints = _times(steps, save_steps, TIMES, done)
+        repeated = evaluations * self.evaluation + checkpoints * self.checkpoint
         return (0 if done else self.setup) + (steps - done) * self.step + repeated + self.report
 
     def steps_within(self, seconds: float, eval_steps: float | None, save_steps: float | None, done: int = 0) -> int:
@@ -105,7 +106,9 @@ class Costs:
         return low
 
 
-def _times(steps: int, every: float | None, times: int) -> int:
+def _times(steps: int, every: float | None, times: int, done: int) -> int:
+    """How often something comes behind the first `done` steps that comes every so many steps and at the end."""
     if every is None:
         every = -(-steps // times)
-    return math.ceil(steps / (math.ceil(every * steps) if every < 1 else every))
+    every = math.ceil(every * steps) if every < 1 else every
+    return math.ceil(steps / every) - int(done // every)

@@ -23,11 +23,12 @@ class Console(TrainerCallback):
         """
         self.disable_bar, self.has_epochs, self.headline = disable_bar, has_epochs, headline
         self.bar: tqdm | None = None
-        self.began = time.perf_counter()
+        self.began: float | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar at the step the run starts or resumes from."""
-        self.began = time.perf_counter()
+        if self.began is None:  # else a run goes on with another Trainer
+            self.began = time.perf_counter()
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", disable=self.disable_bar)
 

@@ -148,6 +148,9 @@ class HybridObjective(MaskedObjective):
     def role(self) -> dict[str, Any]:
         return {"is_causal": False, "masked_next_token": True}
 
+    def least_steps(self) -> int:
+        return int(self.hybrid.causal_steps) + 1
+
     def make_rows(self, layout: TrainingRows, plan: Plan) -> Dataset:
         if self.hybrid.causal_steps >= plan.max_steps:
             raise RecipeError(

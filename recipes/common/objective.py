@@ -86,6 +86,10 @@ class Objective(ABC):
         """What the plan says of the objective."""
         return []
 
+    def least_steps(self) -> int:
+        """The shortest run that can be trained."""
+        return 1
+
     def head_share(self) -> float:
         """Share of the tokens that the head is computed for."""
         return 1.0

@@ -1,7 +1,8 @@
 """A run with a budget that watches the clock, and asks for another length where it would end too early or too late.
 
 The machine may become busy or free while it trains. As long as the learning rate does not depend on the length of the
-run, the run can go on from its last checkpoint as one of another length, which it then is exactly.
+run, the run can go on from a checkpoint as one of another length. A causal run then is exactly that. What else depends
+on the length (the share of tokens that is masked, causal rows given as a share) is from there on that of the new one.
 """
 
 import time
@@ -33,18 +34,20 @@ class Pace(TrainerCallback):
         self.costs = Costs(**{field.name: measured[field.name] for field in fields(Costs)})
         self.seconds, self.ends = seconds, clock() + seconds - decided["measuring_seconds"]
         self.intervals = (intervals.get("eval_steps"), intervals.get("save_steps"))
-        self.begin(0)
+        self.begin(0, 0, 1)
 
-    def begin(self, until: int) -> None:
-        """Watch a Trainer whose learning rate does not depend on its length up to step `until`."""
-        self.until, self.steps, self.is_late = until, None, None
+    def begin(self, since: int, until: int, least: int) -> None:
+        """Watch a Trainer whose learning rate is the highest from step `since` to `until`; no run is shorter than
+        `least`."""
+        self.since, self.until, self.least = since, until, least
+        self.steps, self.is_late = None, None
         self.mark: tuple[int, float] | None = None  # a step, and the seconds of training at its end
         self.idle = self.ended = 0.0  # seconds of evaluating and saving, and when the last step ended
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Look at the clock now and then."""
         step, self.ended = state.global_step, clock()
-        if control.should_training_stop or step >= self.until:
+        if control.should_training_stop or not self.since <= step < self.until:
             return
         every = max(1, state.max_steps // CHECKS)
         if self.mark is not None and step - self.mark[0] < every:
@@ -88,5 +91,5 @@ class Pace(TrainerCallback):
         needed = costs.seconds(steps, *self.intervals, done=done)
         if abs(needed - left) <= max(TOLERANCE * self.seconds, 2 * restart):
             return None
-        other = max(done + 1, costs.steps_within(left - restart, *self.intervals, done=done))
+        other = max(done + 1, self.least, costs.steps_within(left - restart, *self.intervals, done=done))
         return None if other == steps else other

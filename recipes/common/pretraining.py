@@ -44,7 +44,6 @@ from weft.recipes.common.preparation import DataArguments, report
 from weft.recipes.common.run_arguments import LENGTHS, RunArguments
 from weft.recipes.common.run_folder import RunState, last_checkpoint, note_plan, open_run, start_run
 from weft.recipes.common.run_setup import RunSetup
-from weft.recipes.common.sharding import describe_sharding
 from weft.recipes.common.stop_signal import StopSignal
 from weft.recipes.common.stream_blocks import StreamFolder, open_first_block
 from weft.recipes.common.stream_writer import keep_writing
@@ -116,7 +115,7 @@ class _Run(RunSetup):
             self.budget = plan_within(self, self.given.budget)
         if is_first_process():
             print(f"plan of {self.folder}")
-            print(describe(self.plan, self._describe_corpus(), self._plan_lines(bf16)), flush=True)
+            print(describe(self.plan, self.describe_corpus(), self.plan_lines(bf16)), flush=True)
         if self.arguments.plan:
             return False
         checkpoint = first = last_checkpoint(self.folder)
@@ -142,6 +141,7 @@ class _Run(RunSetup):
             # of evaluating and saving at other steps than before
             logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
             trainer, checkpoint = self.make_trainer(), last_checkpoint(self.folder)
+            check_same_checkpoint(checkpoint)
         finished = trainer.state.global_step >= self.plan.max_steps
         if not finished:
             if is_first_process():
@@ -159,6 +159,9 @@ class _Run(RunSetup):
         return finished
 
     pace: Pace | None = None
+    stop: StopSignal | None = None
+    console: Console | None = None
+    peak_flops: float | None = None
 
     def _note_plan(self) -> None:
         note_plan(self.folder, self.derived() | ({} if self.budget is None else {"budget": self.budget}))
@@ -192,36 +195,6 @@ class _Run(RunSetup):
             except RecipeError:
                 self.stream.check()
                 raise
-
-    def _describe_corpus(self) -> str:
-        training = self.corpus.description["splits"]["train"]["documents"]
-        text = f"{self.corpus.folder} ({self.layout.num_places:,} training tokens in {training:,} documents)"
-        if self.blocks is None:
-            return text
-        files = len(self.blocks.train_files)
-        source = self.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
-        return f"stream of {source} in blocks of {self.blocks.block_bytes:,} bytes, first {text}"
-
-    def _plan_lines(self, bf16: bool) -> list[tuple[str, str]]:
-        config, source = self.config, self.model_arguments.model_name_or_path
-        backend = self.model_arguments.attn_implementation or "sdpa"
-        return [
-            (
-                "model",
-                f"{self.parameters.total:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
-                f"vocabulary {config.vocab_size:,}), {f'from {source}' if source else 'new'}",
-            ),
-            *self.objective.plan_lines(),
-            ("attention", backend),
-            ("dtype", "computed in bfloat16, float32 weights" if bf16 else "float32"),
-            ("device", ("GPU" if self.on_gpu else f"CPU, {self.threads} threads per process") + describe_sharding()),
-            (
-                "schedule",
-                f"{self.arguments.optimizer}, {self.arguments.lr_scheduler_type}, learning rate "
-                f"{self.arguments.learning_rate:g}, weight decay {self.arguments.weight_decay:g}",
-            ),
-            *self.decisions(),
-        ]
 
     def _make_trainer(self, bf16: bool, trial: dict[str, Any] | None, clock: TrainerCallback | None) -> WeftTrainer:
         plan, tokenizer = self.plan, self.tokenizer
@@ -260,10 +233,13 @@ class _Run(RunSetup):
         check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
         model = make_model(self.model_arguments, self.config, self.objective.model_class)
+        if self.peak_flops is None:  # once, so that all of a run is compared with the same
+            dtype = torch.bfloat16 if bf16 else torch.float32
+            self.peak_flops = plan.processes * measure_matmul_flops(trainer_arguments.device, dtype)
         throughput = Throughput(
             plan.tokens_before,
             training_flops_per_token(self.config, self.parameters, plan.sequence_length, self.objective.head_share()),
-            plan.processes * measure_matmul_flops(trainer_arguments.device, torch.bfloat16 if bf16 else torch.float32),
+            self.peak_flops,
         )
         trainer = WeftTrainer(
             model=model,
@@ -289,9 +265,11 @@ class _Run(RunSetup):
     def _callbacks(self, disable_bar: bool) -> list[TrainerCallback]:
         """What watches the run: the terminal, signals, and where there is a budget the clock (which lets a signal go
         first)."""
-        callbacks = [Console(disable_bar or not sys.stderr.isatty(), self.blocks is None), StopSignal()]
+        self.console = self.console or Console(disable_bar or not sys.stderr.isatty(), self.blocks is None)
+        self.stop = StopSignal(self.stop is not None and self.stop.received)
+        callbacks = [self.console, self.stop]
         if self.pace is not None:
-            self.pace.begin(self.last_full_rate)
+            self.pace.begin(self.schedule["warmup_steps"], self.last_full_rate, self.objective.least_steps())
             callbacks.append(self.pace)
         return callbacks
 

@@ -45,7 +45,8 @@ class RunArguments:
         default=None,
         metadata={
             "help": "or in time, from the prepared text to the finished model, e.g. 30m or 1h30m: a few steps are "
-            "measured, then the steps that fit are fixed, and the preset too, if none is given"
+            "measured, then steps that fit are chosen, and the preset too, if none is given; the steps follow a "
+            "machine that becomes slower or faster"
         },
     )
     per_device_train_batch_size: int | None = field(

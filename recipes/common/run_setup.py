@@ -15,7 +15,7 @@ from weft.recipes.common.objective import Objective
 from weft.recipes.common.plan import Plan, make_plan, schedule_fields, steps_of
 from weft.recipes.common.run_arguments import LENGTHS
 from weft.recipes.common.run_folder import noted_plan
-from weft.recipes.common.sharding import check_sharding, shards_weights
+from weft.recipes.common.sharding import check_sharding, describe_sharding, shards_weights
 from weft.recipes.common.stream_blocks import StreamFolder
 from weft.recipes.common.stream_rows import StreamRows
 from weft.recipes.common.streaming import BlockArguments
@@ -108,7 +108,7 @@ class RunSetup:
         return self.plan.max_steps - self.schedule["lr_scheduler_kwargs"]["num_decay_steps"]
 
     def change_length(self, steps: int, done: int) -> None:
-        """Become a run of so many steps, which is the same as this one in the first `done`."""
+        """Become a run of so many steps, whose learning rate is that of this one in the first `done`."""
         decay = min(steps_of(self.given.decay_steps, steps), steps - done)
         self.kept = {"warmup_steps": self.schedule["warmup_steps"], "decay_steps": decay}
         self.derive(**self.derived() | {"max_steps": steps})
@@ -120,3 +120,35 @@ class RunSetup:
         if self.budget is not None:
             lines += describe_budget(self.given.budget, self.budget, self.plan.epochs)
         return lines
+
+    def describe_corpus(self) -> str:
+        """What the plan says of the text."""
+        training = self.corpus.description["splits"]["train"]["documents"]
+        text = f"{self.corpus.folder} ({self.layout.num_places:,} training tokens in {training:,} documents)"
+        if self.blocks is None:
+            return text
+        files = len(self.blocks.train_files)
+        source = self.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
+        return f"stream of {source} in blocks of {self.blocks.block_bytes:,} bytes, first {text}"
+
+    def plan_lines(self, bf16: bool) -> list[tuple[str, str]]:
+        """What the plan says of all else but lengths."""
+        config, source = self.config, self.model_arguments.model_name_or_path
+        backend = self.model_arguments.attn_implementation or "sdpa"
+        return [
+            (
+                "model",
+                f"{self.parameters.total:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
+                f"vocabulary {config.vocab_size:,}), {f'from {source}' if source else 'new'}",
+            ),
+            *self.objective.plan_lines(),
+            ("attention", backend),
+            ("dtype", "computed in bfloat16, float32 weights" if bf16 else "float32"),
+            ("device", ("GPU" if self.on_gpu else f"CPU, {self.threads} threads per process") + describe_sharding()),
+            (
+                "schedule",
+                f"{self.arguments.optimizer}, {self.arguments.lr_scheduler_type}, learning rate "
+                f"{self.arguments.learning_rate:g}, weight decay {self.arguments.weight_decay:g}",
+            ),
+            *self.decisions(),
+        ]

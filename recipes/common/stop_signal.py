@@ -11,8 +11,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 class StopSignal(TrainerCallback):
     """Asks the Trainer to save and stop at the end of the step in which SIGTERM arrived, in all processes alike."""
 
-    def __init__(self) -> None:
-        self.received = False
+    def __init__(self, received: bool = False) -> None:
+        """`received`: whether one came already, for a Trainer that goes on where another ended."""
+        self.received = received
         self.previous = signal.signal(signal.SIGTERM, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

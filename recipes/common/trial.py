@@ -205,7 +205,10 @@ def forget(run: OpenRun, trainer: WeftTrainer) -> None:
     """Give back what a Trainer holds, and the folder of one that only measured."""
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
-    trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
+    trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = trainer.average = None
+    handler = trainer.callback_handler
+    handler.model = handler.optimizer = handler.lr_scheduler = None
+    handler.callbacks.clear()
     gc.collect()  # a Trainer and its callbacks hold each other
     torch.cuda.empty_cache()
     if is_first_process():
