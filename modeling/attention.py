@@ -164,7 +164,6 @@ def create_masks(
     is_causal = None if causal_rows is None else causal_rows.bool()
     if prefix_mask is not None:
         prefix_mask = nn.functional.pad(prefix_mask.bool(), (0, longest - tokens))
-        config = with_direction(config, is_causal=False)  # see_what_came_before says it instead
 
     def edits_of(layer_type: str) -> Callable[..., Any] | None:
         window = config.sliding_window if layer_type == "sliding_attention" else None
@@ -180,9 +179,9 @@ def create_masks(
         functions = edits if is_causal is None and prefix_mask is None else [*edits, see_what_came_before]
         return masking_utils.and_masks(*functions) if functions else None
 
-    inputs = (config, inputs_embeds, attention_mask)
+    inputs, has_direction = (config, inputs_embeds, attention_mask), config.is_causal and prefix_mask is None
     return {
-        layer_type: MASK_FUNCTIONS[layer_type, config.is_causal](
+        layer_type: MASK_FUNCTIONS[layer_type, has_direction](
             *inputs, past_key_values=past_key_values, and_mask_function=edits_of(layer_type)
         )
         for layer_type in layer_types
