@@ -104,7 +104,12 @@ def pretrain(
 
 
 class _Run(RunSetup):
-    """One run, from its plan to its report."""
+    """One run, from its plan to its report. What follows outlives a Trainer: a run may go on with another one."""
+
+    pace: Pace | None = None
+    stop: StopSignal | None = None
+    console: Console | None = None
+    peak_flops: float | None = None
 
     def carry_out(self) -> bool:
         """Train, and finish if training came to its end; returns whether it did."""
@@ -157,11 +162,6 @@ class _Run(RunSetup):
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         return finished
-
-    pace: Pace | None = None
-    stop: StopSignal | None = None
-    console: Console | None = None
-    peak_flops: float | None = None
 
     def _note_plan(self) -> None:
         note_plan(self.folder, self.derived() | ({} if self.budget is None else {"budget": self.budget}))
