@@ -12,7 +12,7 @@ from helpers.launched import as_stopped, run_together, watched, watched_run
 from transformers import AutoModelForCausalLM
 
 from weft.layers import WeftMLP
-from weft.recipes.common import pretraining
+from weft.recipes.common import pretraining, zero
 from weft.recipes.common.trainer import WeftTrainer
 
 STEPS = 8
@@ -25,13 +25,16 @@ CLIPPED = {"max_grad_norm": 0.1}
 # Both kinds of rows and an output matrix of its own; and what changes no number of a step.
 HYBRID = {**FIELDS, "objective": "hybrid", "causal_share": 0.5, "tie_word_embeddings": "false"}
 SAME = {"per_device_train_batch_size": 1, "gradient_checkpointing": "true"}
-LAUNCHED = ("cpu_2.yaml", "fsdp2.yaml")
+SHARDING = ("fsdp2.yaml", "zero3.yaml")
+LAUNCHED = ("cpu_2.yaml", *SHARDING)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _unmeasured() -> Iterator[None]:
-    """Without the rate of matrix products, which takes a processor a minute to find out in bfloat16."""
+    """Without the rate of matrix products, which takes a processor a minute to find out in bfloat16; and with no weight
+    so small that ZeRO-3 leaves it whole."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zero, "SMALL", 0)
         patch.setattr(pretraining, "measure_matmul_flops", lambda device, dtype: 1e9)
         yield
 
@@ -59,13 +62,14 @@ def two(request: pytest.FixtureRequest, corpus: Path, folder: Path, one: Path) -
     return place
 
 
-@pytest.fixture(scope="module")
-def sharded(corpus: Path, english: Path, folder: Path) -> Path:
+@pytest.fixture(scope="module", params=SHARDING)
+def sharded(request: pytest.FixtureRequest, corpus: Path, english: Path, folder: Path) -> Path:
     """A folder with runs of other options in two processes that share the weights."""
+    place = folder / "sharded" / Path(request.param).stem
     others = {"bf16": {**FIELDS, "data": corpus, "bf16": "true"}, "clipped": {**ONE_STEP, "data": corpus, **CLIPPED}}
     for name, fields in {**others, "hybrid": {**HYBRID, "data": english, **SAME}}.items():
-        run_together("fsdp2.yaml", runs.run_here, output_dir=folder / "sharded" / name, **fields)
-    return folder / "sharded"
+        run_together(request.param, runs.run_here, output_dir=place / name, **fields)
+    return place
 
 
 def assert_same_weights(found: Path, expected: Path) -> None:
@@ -105,12 +109,12 @@ def test_the_weights_are_those_of_one_process(two: Path, one: Path) -> None:
 
 
 def test_each_process_holds_what_the_file_says(two: Path) -> None:
-    """Under FSDP2 half of every weight and of its gradient, else all of them."""
+    """Under FSDP2 and ZeRO-3 half of every weight and of its gradient, else all of them."""
     found = [each["held"] for each in watched(two / "whole", 2)]
     assert found[0].keys() == found[1].keys() and len(found[0]) > 10
     for name, (whole, *_) in found[0].items():
         here = [each[name][1:] for each in found]
-        assert here == [[whole // 2] * 2] * 2 if two.name == "fsdp2" else here == [[whole] * 2] * 2, name
+        assert here == [[whole // 2 if two.name != "cpu_2" else whole] * 2] * 2, name
 
 
 def test_checkpoints_are_the_folders_that_one_process_writes(two: Path, one: Path) -> None:
@@ -191,8 +195,9 @@ def break_third_step(folder: Path, message: Path, **fields: object) -> None:
     message.with_suffix(f".{os.environ['RANK']}").write_text(said)
 
 
-def test_an_infinite_loss_of_one_process_stops_all_of_them(corpus: Path, tmp_path: Path) -> None:
-    run_together("fsdp2.yaml", break_third_step, tmp_path / "run", tmp_path / "said", data=corpus, **FIELDS)
+@pytest.mark.parametrize("launcher", SHARDING)
+def test_an_infinite_loss_of_one_process_stops_all_of_them(launcher: str, corpus: Path, tmp_path: Path) -> None:
+    run_together(launcher, break_third_step, tmp_path / "run", tmp_path / "said", data=corpus, **FIELDS)
     for rank in range(2):
         assert "not finite at step 3" in (tmp_path / f"said.{rank}").read_text()
 

@@ -60,17 +60,16 @@ def check_launcher(can_shard: bool = False) -> None:
     """Refuse what the launcher was configured for and the recipe does not do.
 
     Args:
-        can_shard: whether the recipe trains weights that FSDP shards over processes.
+        can_shard: whether the recipe trains weights that are sharded over processes.
 
     Raises:
-        RecipeError: weights are sharded in another way, or at all.
+        RecipeError: weights are sharded and the recipe does not train such.
     """
-    for name in ("DEEPSPEED",) if can_shard else ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
-            sharding = " (to shard the weights, with fsdp2.yaml)" if can_shard else ""
+    for name in ("FSDP", "DEEPSPEED"):
+        if not can_shard and os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             raise RecipeError(
                 f"the launcher is configured for {name}, which this recipe does not train with: launch with ddp.yaml "
-                f"of recipes/configs/accelerate, or --multi_gpu{sharding}."
+                "of recipes/configs/accelerate, or --multi_gpu."
             )
 
 
@@ -126,9 +125,15 @@ def check_processes(arguments: TrainingArguments, processes: int) -> None:
 
 
 def computes_on_gpu(use_cpu: bool) -> bool:
-    """Whether this process computes on a GPU: there is one, and neither the run nor the launcher keeps it off."""
+    """Whether this process computes on a GPU: there is one, and neither the run nor the launcher keeps it off.
+
+    DeepSpeed, which accelerate loads wherever it is installed, is told so: it would guess, and say that it did.
+    """
     kept_off = use_cpu or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
-    return torch.cuda.is_available() and not kept_off
+    on_gpu = torch.cuda.is_available() and not kept_off
+    if not on_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    return on_gpu
 
 
 def keep_freed_memory() -> None:

@@ -51,6 +51,7 @@ from weft.recipes.common.streaming import BlockArguments, StreamArguments, parse
 from weft.recipes.common.throughput import Throughput, measure_matmul_flops, training_flops_per_token
 from weft.recipes.common.trainer import WeftTrainer
 from weft.recipes.common.trial import forget, plan_within
+from weft.recipes.common.zero import keep_models_whole
 
 GPU_WORKERS = 4  # processes that make rows while the GPU computes; on a CPU they would take its cores
 
@@ -232,6 +233,7 @@ class _Run(RunSetup):
         check_processes(trainer_arguments, plan.processes)
         check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
+        keep_models_whole()
         model = make_model(self.model_arguments, self.config, self.objective.model_class)
         if self.peak_flops is None:  # once, so that all of a run is compared with the same
             dtype = torch.bfloat16 if bf16 else torch.float32

@@ -1,4 +1,5 @@
-"""Weights sharded over processes by FSDP2 (fully_shard of PyTorch, through accelerate), in checkpoints that are not.
+"""Weights sharded over processes, in checkpoints that are not: by FSDP2 (fully_shard of PyTorch, through accelerate)
+here, by ZeRO-3 in `zero`.
 
 Every process holds a part of each weight and of its optimizer state. Checkpoints hold whole ones, as those of any run
 do: they load with `from_pretrained`, and a run may go on under another launcher.
@@ -16,24 +17,30 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.run_arguments import RunArguments
+from weft.recipes.common.zero import ZeroTrainer, check_zero, uses_zero
 
 # Optimizers of transformers that treat each number of a weight by itself, so that it does not matter where it is.
 ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd")
 
 
+def uses_fsdp() -> bool:
+    """Whether the launcher asks for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def shards_weights() -> bool:
     """Whether the launcher asks for weights that are sharded over processes."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return uses_fsdp() or uses_zero()
 
 
 def describe_sharding() -> str:
     """What a run's plan says of it."""
-    return ", weights sharded over all processes (FSDP2)" if shards_weights() else ""
+    return f", weights sharded over all processes ({'ZeRO-3' if uses_zero() else 'FSDP2'})" if shards_weights() else ""
 
 
 def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
@@ -50,14 +57,16 @@ def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
     if run.optimizer == "muon" or optim not in ELEMENTWISE:
         named = "muon" if run.optimizer == "muon" else optim
         raise RecipeError(
-            f"{named} needs whole matrices, and FSDP shards them over the "
+            f"{named} needs whole matrices, and the launcher shards them over the "
             "processes: give optimizer adamw (without optim), or launch with ddp.yaml."
         )
     for name in ("cautious_weight_decay", "average_decay"):
         if getattr(run, name):
             raise RecipeError(
-                f"{name} is for whole weights, and FSDP shards them: leave it out, or launch with ddp.yaml."
+                f"{name} is for whole weights, and the launcher shards them: leave it out, or launch with ddp.yaml."
             )
+    if uses_zero():
+        return check_zero(run, trainer_fields)
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise RecipeError("the launcher asks for the first version of FSDP: set fsdp_version to 2, as fsdp2.yaml does.")
     instead = {
@@ -69,7 +78,7 @@ def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
             raise RecipeError(f"the launcher asks for fsdp_{name.lower()}: set it to false and {advice}.")
 
 
-class ShardingTrainer(Trainer):
+class ShardingTrainer(ZeroTrainer):
     """Trainer whose checkpoints are the same with and without sharding."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -79,7 +88,7 @@ class ShardingTrainer(Trainer):
     def create_accelerator_and_postprocess(self) -> None:
         """Shard on processors too, where accelerate does so on accelerators alone, and add gradients up in float32."""
         super().create_accelerator_and_postprocess()
-        if not shards_weights():
+        if not uses_fsdp():
             return
         state = self.accelerator.state
         if state.distributed_type == DistributedType.MULTI_CPU:
@@ -98,7 +107,7 @@ class ShardingTrainer(Trainer):
         All processes have to call this.
         """
         if not self.is_fsdp_enabled:
-            return self.accelerator.unwrap_model(self.model)
+            return super().whole_model()
         weights = self.accelerator.get_state_dict(self.model)
         if not self.accelerator.is_main_process:
             return None
@@ -107,7 +116,7 @@ class ShardingTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the whole model as a `from_pretrained` folder."""
-        if not self.is_fsdp_enabled:
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             return super().save_model(output_dir, _internal_call)
         sharded, whole = self.model, self.whole_model()
         if whole is not None:
@@ -142,7 +151,7 @@ class ShardingTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         is_sharded = self.is_fsdp_enabled
         # older versions of transformers map to the "cpu:0" of several processes, which torch.load does not know
-        if checkpoint is None or not (is_sharded or self.args.device.type == "cpu"):
+        if checkpoint is None or self.is_deepspeed_enabled or not (is_sharded or self.args.device.type == "cpu"):
             return super()._load_optimizer_and_scheduler(checkpoint)
         # mapped, so that a process reads little more than its own part
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", mmap=is_sharded, weights_only=True)

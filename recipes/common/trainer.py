@@ -1,6 +1,7 @@
 """The Trainer of all recipes: transformers' own, with checkpoints that are whole or absent and only finite losses."""
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from weft.recipes.common.packing import IGNORE_INDEX
 from weft.recipes.common.sharding import ShardingTrainer
 from weft.recipes.common.steps import CollateSome, StepBatches
 from weft.recipes.common.throughput import Throughput
+from weft.recipes.common.zero import norm_of_gradient
 
 UNFINISHED_PREFIX = ".unfinished-"
 
@@ -263,12 +265,20 @@ class StopAtNonFinite(TrainerCallback):
     """
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: Any, control: Any, model: nn.Module | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: Any,
+        control: Any,
+        model: nn.Module | None = None,
+        optimizer: Any = None,
+        **_: Any,
     ) -> None:
         """Raises NotFiniteError where the norm of all gradients is not finite."""
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm):
+        norm = norm_of_gradient(list(model.parameters()), optimizer)
+        if norm is None:
+            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+        if not math.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm):
             raise NotFiniteError(
                 f"the loss or its gradient is not finite at step {state.global_step + 1}: training stopped, and the "
                 f"last checkpoint in {args.output_dir} is kept. Look at the text of that step, or lower learning_rate "

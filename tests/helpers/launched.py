@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from torch.distributed.tensor import DTensor
 
 from helpers import runs
@@ -28,14 +29,18 @@ CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "acceler
 def launch_arguments(config: str, *words: str) -> argparse.Namespace:
     """What `accelerate launch --config_file CONFIG [words]` makes of the file, by its own reading."""
     words = ("--config_file", str(CONFIGS / config), *words, "script.py")
-    return _validate_launch_command(launch_command_parser().parse_args(words))[0]
+    arguments, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+    return arguments
 
 
 def launch_environment(config: str, *words: str) -> dict[str, str]:
     """The variables that it sets for the processes which it starts."""
     arguments = launch_arguments(config, *words)
-    if arguments.use_fsdp or arguments.multi_gpu:
-        arguments.main_process_port = 0  # any that is free
+    arguments.main_process_port = 0  # any that is free
+    if arguments.use_deepspeed:
+        _, made = prepare_deepspeed_cmd_env(arguments)
+    elif arguments.use_fsdp or arguments.multi_gpu:
         made = prepare_multi_gpu_env(arguments)
     else:
         _, made = prepare_simple_launcher_cmd_env(arguments)
@@ -88,6 +93,9 @@ def watched_run(folder: Path, **fields: object) -> None:
 
     def note_weights(callback: StopAtNonFinite, *args: Any, model: Any, **kwargs: Any) -> None:
         for name, weight in model.named_parameters():
+            if hasattr(weight, "ds_id"):  # ZeRO-3, which has no gradient left, but its place; whole weights are fetched
+                held[name] = [weight.ds_numel, weight.ds_tensor.numel() + weight.numel(), _master(weight).numel()]
+                continue
             parts = [one.to_local() if isinstance(one, DTensor) else one for one in (weight, weight.grad)]
             held[name] = [weight.numel(), *(part.numel() for part in parts)]
         check(callback, *args, model=model, **kwargs)
@@ -98,6 +106,13 @@ def watched_run(folder: Path, **fields: object) -> None:
         runs.run_here(output_dir=folder, **fields)
     rank = os.environ.get("RANK", "0")
     (folder / f"watched-{rank}.json").write_text(json.dumps({"rows": rows, "held": held}))
+
+
+def _master(weight: torch.nn.Parameter) -> torch.Tensor:
+    """The numbers of a weight that ZeRO-3 has this process update."""
+    from deepspeed.utils import safe_get_local_fp32_param
+
+    return safe_get_local_fp32_param(weight)
 
 
 def watched(folder: Path, processes: int = 1) -> list[dict]:

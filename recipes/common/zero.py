@@ -1,0 +1,187 @@
+"""Weights sharded over processes by DeepSpeed's ZeRO-3, in checkpoints that are not: those of any other run.
+
+DeepSpeed writes checkpoints of its own, which only it reads, and only with as many processes. Here every weight and its
+optimizer state are gathered one after the other, and the first process writes them as it would without sharding.
+"""
+
+import itertools
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.run_arguments import RunArguments
+
+# Weights of fewer numbers, such as those of norms, stay whole in each process: fetching them costs more than they take.
+SMALL = 100_000
+
+
+def uses_zero() -> bool:
+    """Whether the launcher asks for DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def check_zero(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
+    """Refuse ways of using DeepSpeed that zero3.yaml does not have, and fields that do not work with it.
+
+    Args:
+        run: the recipe's own fields.
+        trainer_fields: those of TrainingArguments that were given.
+
+    Raises:
+        RecipeError: says what the launcher asks for, and what to do.
+    """
+    asked = {
+        name: os.environ.get(f"ACCELERATE_DEEPSPEED_{name}", "none").lower()
+        for name in ("ZERO_STAGE", "CONFIG_FILE", "OFFLOAD_PARAM_DEVICE", "OFFLOAD_OPTIMIZER_DEVICE")
+    }
+    if asked["CONFIG_FILE"] != "none":
+        raise RecipeError("the launcher asks for a deepspeed_config_file: give its fields as zero3.yaml does instead.")
+    if asked["ZERO_STAGE"] != "3":
+        raise RecipeError(f"the launcher asks for zero_stage {asked['ZERO_STAGE']}: set it to 3, or launch with ddp.yaml.")
+    for name in ("PARAM", "OPTIMIZER"):
+        if (device := asked[f"OFFLOAD_{name}_DEVICE"]) != "none":
+            raise RecipeError(f"the launcher asks for offload_{name.lower()}_device {device}: set it to none.")
+    if run.initial_tokens_per_step:
+        raise RecipeError("initial_tokens_per_step does not work with ZeRO-3: leave it out, or launch with fsdp2.yaml.")
+    if trainer_fields.get("torch_compile"):
+        raise RecipeError("torch_compile does not work with ZeRO-3: leave it out, or launch with fsdp2.yaml.")
+
+
+def keep_models_whole() -> None:
+    """Have transformers make models as it does without DeepSpeed; it would shard them as soon as it knows of it.
+
+    Then the first weights are those of any run, and the first process can make a whole model.
+    """
+    unset_hf_deepspeed_config()
+
+
+class ZeroTrainer(Trainer):
+    """Trainer that takes whole checkpoints to ZeRO-3 and back."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Add gradients up in float32, and on processors do without kernels that would have to be compiled first."""
+        if uses_zero():
+            import deepspeed
+
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        super().create_accelerator_and_postprocess()
+        if not self.is_deepspeed_enabled:
+            return
+        config = self.accelerator.state.deepspeed_plugin.deepspeed_config
+        config["communication_data_type"] = "fp32"
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = SMALL
+        keep_models_whole()
+        warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Remember the weights of each group: ZeRO puts long rows of numbers in their place."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.is_deepspeed_enabled:
+            self._weights = [list(group["params"]) for group in optimizer.param_groups]
+        return optimizer
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        if not self.is_deepspeed_enabled:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if resume_from_checkpoint is not None:  # weights while they are whole, their states when there are parts
+            self._load_from_checkpoint(resume_from_checkpoint)
+        made = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        return made
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Leave numbers as they are: some are counts, which bfloat16 would round."""
+        if self.is_deepspeed_enabled and isinstance(data, torch.Tensor):
+            return data.to(self.args.device)
+        return super()._prepare_input(data)
+
+    def whole_model(self) -> PreTrainedModel | None:
+        """The model with all its weights, in the first process; None in others where they are sharded.
+
+        All processes have to call this.
+        """
+        if not self.is_deepspeed_enabled:
+            return self.accelerator.unwrap_model(self.model)
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        is_first = self.accelerator.is_main_process
+        weights = {}
+        for name, weight in self.model.named_parameters():
+            whole = safe_get_full_fp32_param(weight)
+            if is_first:
+                weights[name] = whole.cpu()
+        if not is_first:
+            return None
+        return type(self.model).from_pretrained(
+            None, config=self.model.config, state_dict=weights, dtype=torch.float32
+        )
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_deepspeed_enabled:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        is_first = self.accelerator.is_main_process
+        zero, places, states, groups = self.model_wrapped.optimizer, itertools.count(), {}, []
+        kept = next(iter(zero.optimizer.state.values()), {})
+        for group, weights in zip(zero.param_groups, self._weights):
+            groups.append({**group, "params": []})
+            for weight, place in zip(weights, places):
+                groups[-1]["params"].append(place)
+                found = {name: safe_get_full_optimizer_state(weight, name) for name in kept if name != "step"}
+                if is_first and kept:
+                    step = torch.tensor(float(kept["step"]))
+                    states[place] = {"step": step, **{name: value.cpu() for name, value in found.items()}}
+        if is_first:
+            torch.save({"state": states, "param_groups": groups}, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self.is_deepspeed_enabled:
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        from deepspeed.utils import safe_set_local_optimizer_state
+
+        zero = self.model_wrapped.optimizer
+        # mapped, so that a process reads little more than its own part
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", mmap=True, weights_only=True)
+        for group, found in zip(zero.param_groups, state["param_groups"]):
+            group.update({name: value for name, value in found.items() if name != "params"})
+        kept = next(iter(state["state"].values()), {})
+        for row in zero.fp32_partitioned_groups_flat:
+            zero.optimizer.state[row] = {
+                name: value.clone() if name == "step" else torch.zeros_like(row) for name, value in kept.items()
+            }
+        for place, weight in enumerate(itertools.chain(*self._weights)):
+            for name, value in state["state"].get(place, {}).items():
+                if name != "step":
+                    safe_set_local_optimizer_state(weight, _part_of_this_process(value, weight), name)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+
+def _part_of_this_process(whole: torch.Tensor, weight: nn.Parameter) -> torch.Tensor:
+    """The numbers that ZeRO-3 gives to this process: equal parts of the weight in one row, filled up with zeros."""
+    size = weight.ds_tensor.numel()
+    part = torch.zeros(size)
+    mine = whole.flatten()[size * torch.distributed.get_rank(weight.ds_process_group) :][:size]
+    part[: len(mine)] = mine
+    return part
+
+
+def norm_of_gradient(weights: list[nn.Parameter], optimizer: Any) -> torch.Tensor | float | None:
+    """The norm of the last step's whole gradient where ZeRO-3 shards these weights, else None.
+
+    It has none of the gradients when its step is over, and makes no step at all where one was not finite.
+    """
+    if not weights or not hasattr(weights[0], "ds_id"):
+        return None
+    zero = optimizer.optimizer
+    return float("nan") if zero.overflow else zero._global_grad_norm
