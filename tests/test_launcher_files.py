@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin
 from helpers.launched import CONFIGS, launch_arguments, launch_environment
 from torch.distributed.fsdp import StateDictType
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
@@ -30,6 +30,7 @@ EXPECTED = {
     "fsdp2.yaml": (DistributedType.FSDP, 8, 1),
     "gpu.yaml": (DistributedType.NO, 1, 1),
     "multi_node.yaml": (DistributedType.MULTI_GPU, 16, 2),
+    "zero3.yaml": (DistributedType.DEEPSPEED, 8, 1),
 }
 
 
@@ -48,17 +49,16 @@ def test_the_launcher_starts_what_the_file_says_and_pretraining_accepts_it(
     words = ("--main_process_ip", "127.0.0.1") if name == "multi_node.yaml" else ()
     arguments, environment = launch_arguments(name, *words), launch_environment(name, *words)
     kind, processes, machines = EXPECTED[name]
-    assert (arguments.use_fsdp, arguments.multi_gpu) == (
-        kind == DistributedType.FSDP,
-        kind == DistributedType.MULTI_GPU,
-    )
+    found = (arguments.use_fsdp, arguments.use_deepspeed, arguments.multi_gpu)
+    kinds = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MULTI_GPU)
+    assert found == tuple(kind == each for each in kinds)
     assert (arguments.num_processes, arguments.num_machines) == (processes, machines)
     assert environment.get("ACCELERATE_USE_CPU") == {"cpu.yaml": "True", "gpu.yaml": "False"}.get(name)
     assert environment.get("CUDA_VISIBLE_DEVICES") == ("0" if name == "gpu.yaml" else None)
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     check_launcher(can_shard=True)
-    assert shards_weights() == (name == "fsdp2.yaml")
+    assert shards_weights() == (name in ("fsdp2.yaml", "zero3.yaml"))
 
 
 def test_weights_are_sharded_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +70,15 @@ def test_weights_are_sharded_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> 
     assert plugin.auto_wrap_policy is transformer_auto_wrap_policy
     assert plugin.transformer_cls_names_to_wrap == ["WeftLayer"]
     assert plugin.state_dict_type == StateDictType.FULL_STATE_DICT
+
+
+def test_zero_shards_weights_too_and_takes_the_rest_from_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in launch_environment("zero3.yaml").items():
+        monkeypatch.setenv(variable, value)
+    check_sharding(RunArguments(), {})
+    config = DeepSpeedPlugin().deepspeed_config
+    assert config["zero_optimization"]["stage"] == 3
+    assert config["gradient_accumulation_steps"] == config["gradient_clipping"] == "auto"
 
 
 @pytest.mark.parametrize("name", [*NAMES, "multi_node.slurm"])

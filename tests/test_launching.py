@@ -46,12 +46,16 @@ def test_processes_share_the_cores_of_a_machine(monkeypatch, asked, launched, om
     assert launch.share_cores(asked) == expected == torch.get_num_threads()
 
 
-@pytest.mark.parametrize(("name", "can_shard"), [("FSDP", False), ("DEEPSPEED", False), ("DEEPSPEED", True)])
-def test_a_launcher_that_shards_weights_as_the_recipe_does_not_is_refused(monkeypatch, name, can_shard):
-    launch.check_launcher(can_shard)
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_that_shards_weights_is_refused_by_a_recipe_that_does_not(monkeypatch, name):
+    launch.check_launcher()
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    launch.check_launcher(can_shard=True)
     with pytest.raises(RecipeError, match=f"configured for {name}.*ddp.yaml"):
-        launch.check_launcher(can_shard)
+        launch.check_launcher()
+
+
+ZERO3 = {"USE_DEEPSPEED": "true", "DEEPSPEED_ZERO_STAGE": "3"}
 
 
 @pytest.mark.parametrize(
@@ -64,10 +68,22 @@ def test_a_launcher_that_shards_weights_as_the_recipe_does_not_is_refused(monkey
         ({"FSDP_VERSION": "1"}, {}, "set fsdp_version to 2"),
         ({"FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params: set it to false"),
         ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "--gradient_checkpointing true"),
+        (ZERO3, {"optimizer": "muon"}, "muon needs whole matrices.*adamw.*ddp.yaml"),
+        (ZERO3, {"average_decay": 0.9}, "average_decay is for whole weights"),
+        (ZERO3, {"budget": "3m"}, "budget does not work with ZeRO-3.*fsdp2.yaml"),
+        (ZERO3, {"initial_tokens_per_step": 64}, "initial_tokens_per_step does not work with ZeRO-3"),
+        (ZERO3, {"torch_compile": "true"}, "torch_compile does not work with ZeRO-3"),
+        ({**ZERO3, "DEEPSPEED_ZERO_STAGE": "2"}, {}, "zero_stage 2: set it to 3"),
+        ({**ZERO3, "DEEPSPEED_CONFIG_FILE": "a.json"}, {}, "deepspeed_config_file: give its fields as zero3.yaml"),
+        ({**ZERO3, "DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, {}, "offload_optimizer_device cpu: set it to none"),
+        ({**ZERO3, "DEEPSPEED_OFFLOAD_PARAM_DEVICE": "nvme"}, {}, "offload_param_device nvme: set it to none"),
     ],
 )
 def test_what_sharded_weights_are_not_trained_with_is_refused(monkeypatch, corpus, tmp_path, changes, fields, said):
-    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **changes}.items():
+    fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    if "USE_DEEPSPEED" in changes:
+        fsdp, changes = {}, {f"ACCELERATE_{name}": value for name, value in changes.items()}
+    for name, value in {**fsdp, **changes}.items():
         monkeypatch.setenv(name, value)
     folder = tmp_path / "run"
     assert re.search(said, runs.run_error(data=corpus, output_dir=folder, **fields))

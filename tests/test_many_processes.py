@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ CLIPPED = {"max_grad_norm": 0.1}
 # Both kinds of rows and an output matrix of its own; and what changes no number of a step.
 HYBRID = {**FIELDS, "objective": "hybrid", "causal_share": 0.5, "tie_word_embeddings": "false"}
 SAME = {"per_device_train_batch_size": 1, "gradient_checkpointing": "true"}
-SHARDING = ("fsdp2.yaml", "zero3.yaml")
+NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is for Linux only")
+SHARDING = ("fsdp2.yaml", pytest.param("zero3.yaml", marks=NEEDS_DEEPSPEED))
 LAUNCHED = ("cpu_2.yaml", *SHARDING)
 
 
@@ -224,7 +226,8 @@ def test_muon_is_the_same_in_two_processes_and_goes_on_bit_for_bit(corpus: Path,
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_the_command_of_the_file_shards_the_weights(corpus: Path, one: Path, tmp_path: Path) -> None:
-    output = runs.finish(runs.start(2, "fsdp2.yaml", data=corpus, output_dir=tmp_path / "run", **FIELDS))
+@pytest.mark.parametrize("launcher", SHARDING)
+def test_the_command_of_the_file_shards_the_weights(launcher: str, corpus: Path, one: Path, tmp_path: Path) -> None:
+    output = runs.finish(runs.start(2, launcher, data=corpus, output_dir=tmp_path / "run", **FIELDS))
     assert "2 processes x 1 micro-batches x 4 rows" in output and "weights sharded over all processes" in output
     assert_same_weights(tmp_path / "run", one)

@@ -45,14 +45,15 @@ def check_zero(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
     if asked["CONFIG_FILE"] != "none":
         raise RecipeError("the launcher asks for a deepspeed_config_file: give its fields as zero3.yaml does instead.")
     if asked["ZERO_STAGE"] != "3":
-        raise RecipeError(f"the launcher asks for zero_stage {asked['ZERO_STAGE']}: set it to 3, or launch with ddp.yaml.")
+        stage = asked["ZERO_STAGE"]
+        raise RecipeError(f"the launcher asks for zero_stage {stage}: set it to 3, or launch with ddp.yaml.")
     for name in ("PARAM", "OPTIMIZER"):
         if (device := asked[f"OFFLOAD_{name}_DEVICE"]) != "none":
             raise RecipeError(f"the launcher asks for offload_{name.lower()}_device {device}: set it to none.")
-    if run.initial_tokens_per_step:
-        raise RecipeError("initial_tokens_per_step does not work with ZeRO-3: leave it out, or launch with fsdp2.yaml.")
-    if trainer_fields.get("torch_compile"):
-        raise RecipeError("torch_compile does not work with ZeRO-3: leave it out, or launch with fsdp2.yaml.")
+    given = {**trainer_fields, "budget": run.budget, "initial_tokens_per_step": run.initial_tokens_per_step}
+    for name in ("budget", "initial_tokens_per_step", "torch_compile"):
+        if given.get(name):
+            raise RecipeError(f"{name} does not work with ZeRO-3: leave it out, or launch with fsdp2.yaml.")
 
 
 def keep_models_whole() -> None:
@@ -121,9 +122,7 @@ class ZeroTrainer(Trainer):
                 weights[name] = whole.cpu()
         if not is_first:
             return None
-        return type(self.model).from_pretrained(
-            None, config=self.model.config, state_dict=weights, dtype=torch.float32
-        )
+        return type(self.model).from_pretrained(None, config=self.model.config, state_dict=weights, dtype=torch.float32)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_deepspeed_enabled:
