@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, set_seed
 
 from weft.recipes.common.arguments import parse_arguments
+from weft.recipes.common.decoding import FEW_ROWS, store_by_column
 from weft.recipes.common.errors import RecipeError, first_line, run_command
 from weft.recipes.common.generation import compile_options, generate_texts, start_ids, write_ids
 from weft.recipes.common.int8 import quantize_int8
@@ -60,8 +61,11 @@ def main() -> None:
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error)
         raise RecipeError(f"device {arguments.device!r} cannot be used: {reason}") from error
+    rows = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
     if arguments.int8:
         quantize_int8(model)
+    elif rows <= FEW_ROWS:
+        store_by_column(model)
     set_seed(arguments.seed)
     options = _generation_options(arguments)
     if arguments.compile:

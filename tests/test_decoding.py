@@ -12,7 +12,7 @@ from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
 from torch._dynamo.utils import counters
 from transformers import PreTrainedModel, TextStreamer, Trainer, TrainingArguments, set_seed
 
-from weft.recipes.common.decoding import decode
+from weft.recipes.common.decoding import decode, store_by_column
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.generation import compile_options, write_ids
 from weft.recipes.common.int8 import Int8Linear, quantize_int8
@@ -68,6 +68,23 @@ def test_a_seed_draws_what_it_draws_in_generate(choice: str, cache: dict[str, An
     for batch in (padded_batch(), {"input_ids": random_ids(1, 7)}):
         options = {**batch, **CHOICES[choice], "max_new_tokens": 10}
         assert torch.equal(seeded(model, **options, **cache, custom_generate=decode), seeded(model, **options))
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="only MKL gains by it")
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_stored_by_column_write_the_same(tied: bool) -> None:
+    model = writer(tie_word_embeddings=tied, attention_bias=True)
+    stored = store_by_column(copy.deepcopy(model))
+    assert all(torch.equal(stored.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert (stored.lm_head.weight is stored.model.embed_tokens.weight) == tied
+    for name, module in stored.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            rows, columns = module.weight.shape
+            assert module.weight.stride() == ((1, rows) if rows > columns else (columns, 1)), name
+    for batch in ({"input_ids": random_ids(1, 7)}, padded_batch()):
+        options = {**batch, "max_new_tokens": 12, "do_sample": False}
+        assert torch.equal(stored.generate(**options, custom_generate=decode), model.generate(**options))
+        torch.testing.assert_close(stored(**batch).logits, model(**batch).logits)
 
 
 def test_a_streamer_is_given_every_token() -> None:

@@ -54,6 +54,25 @@ def continue_by_hand(folder, prompt, length=12):
     return tokenizer.decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--prompt", "a"], True),
+        (["--prompt", "a", "--int8", "true"], False),
+        (["--prompt", "a", "--num_beams", 2], True),
+        (["--prompt", "a", "--num_beams", 3], False),
+        (["--prompt_file", "FILE"], False),
+        (["--prompt_file", "FILE", "--batch_size", 2], True),
+    ],
+)
+def test_weights_are_stored_for_a_few_rows_where_these_are_written(run, tmp_path, monkeypatch, words, expected):
+    (tmp_path / "prompts").write_text("\n".join(PROMPTS))
+    stored = []
+    monkeypatch.setattr(generate, "store_by_column", stored.append)
+    run(*[tmp_path / "prompts" if word == "FILE" else word for word in words], *GREEDY)
+    assert bool(stored) == expected
+
+
 def test_the_model_of_these_tests_says_something_else_to_each_prompt(folder):
     continuations = {continue_by_hand(folder, prompt)[len(prompt) :] for prompt in PROMPTS}
     assert len(continuations) == len(PROMPTS)

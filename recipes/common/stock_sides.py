@@ -17,7 +17,7 @@ from transformers import AutoConfig, CompileConfig, PreTrainedConfig, PreTrained
 from weft.interop import find_family, weft_class
 from weft.interop.convert import import_model
 from weft.losses import linear_cross_entropy, masked_lm_loss
-from weft.recipes.common.decoding import decode
+from weft.recipes.common.decoding import decode, store_by_column
 from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.generation import has_compiler
 from weft.recipes.common.int8 import quantize_int8
@@ -176,8 +176,8 @@ def head_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], 
 
 def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
     """Greedy decoding of one stream, `steps` times half the length behind a prompt of 8 tokens: by `generate` of both,
-    and of Weft also by `decode`, as it is, with weights in 8 bits (which may write other tokens) and, where PyTorch
-    finds a compiler, compiled.
+    and of Weft also by `decode` with weights stored by column, in 8 bits (which may write other tokens) and, where
+    PyTorch finds a compiler, compiled. What storing by column does to the stock class is measured too.
 
     Raises:
         RecipeError: the two do not write the same tokens.
@@ -188,13 +188,14 @@ def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[
     for each in (stock, model):  # no token ends the text: `min_new_tokens` would search the vocabulary at each step
         each.generation_config.eos_token_id = None
     options = {"max_new_tokens": shape.length // 2, "do_sample": False, "pad_token_id": 0}
-    small = quantize_int8(copy.deepcopy(model))
+    small, stored = quantize_int8(copy.deepcopy(model)), store_by_column(copy.deepcopy(model))
     fast = {**options, "custom_generate": decode}
-    calls = {"weft": (model, options), shape.family: (stock, options), "weft, decode": (model, fast)}
+    calls = {"weft": (model, options), shape.family: (stock, options), "weft, decode": (stored, fast)}
+    calls[f"{shape.family}, by column"] = (store_by_column(copy.deepcopy(stock)), options)
     calls["weft, decode int8"] = (small, fast)
     if device != "cpu" or has_compiler():
         compiled = {**fast, "cache_implementation": "static", "compile_config": CompileConfig(mode="default")}
-        calls["weft, decode compiled"] = (model, compiled)
+        calls["weft, decode compiled"] = (stored, compiled)
         calls["weft, decode int8 compiled"] = (small, compiled)
     written = {name: each.generate(prompt, **how) for name, (each, how) in calls.items()}
     if not all(torch.equal(ids, written["weft"]) for name, ids in written.items() if "int8" not in name):
