@@ -7,9 +7,10 @@ import signal
 
 import pytest
 from helpers import runs
+from helpers.launched import SHARDING, run_together
 from helpers.machine import STEP, Machine
 
-from weft.recipes.common import trial
+from weft.recipes.common import pretraining, trial
 from weft.recipes.common.budget import Costs
 from weft.recipes.common.trainer import WeftTrainer
 
@@ -126,6 +127,48 @@ def test_a_stop_signal_that_comes_while_the_length_changes_is_obeyed(corpus, tmp
     monkeypatch.undo()
     runs.run_here(**fields)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == length
+
+
+def test_a_kill_before_the_new_length_is_noted_leaves_a_run_of_the_old_one(corpus, tmp_path, monkeypatch):
+    machine, note = Machine(monkeypatch, slower), pretraining.note_plan
+
+    def killed(*arguments):
+        if machine.lengths:
+            raise KeyboardInterrupt
+        note(*arguments)
+
+    monkeypatch.setattr(pretraining, "note_plan", killed)
+    fields = {"data": corpus, "output_dir": tmp_path / "run", "budget": f"{BUDGET:.0f}s"}
+    with pytest.raises(KeyboardInterrupt):
+        runs.run_here(**fields)
+    monkeypatch.undo()
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    runs.run_here(**fields)
+    given = {name: plan[name] for name in ("learning_rate", "weight_decay", "tokens_per_step")}
+    runs.run_here(data=corpus, output_dir=tmp_path / "plain", max_steps=40, **given)
+    found, plain = (runs.weights(tmp_path / name) for name in ("run", "plain"))
+    assert all(value.equal(plain[name]) for name, value in found.items())
+
+
+def run_on_slower_machine(folder, **fields):
+    """A run on machines that become slower, the first process's at once and the other's later."""
+    with pytest.MonkeyPatch.context() as patch:
+        machine = Machine(patch, slower if os.environ["RANK"] == "0" else lambda step: slower(step - 3))
+        runs.run_here(output_dir=folder, **fields)
+    (folder / f"lengths-{os.environ['RANK']}").write_text(json.dumps(machine.lengths))
+
+
+@pytest.mark.parametrize("launcher", ["cpu_2.yaml", *SHARDING])
+def test_two_processes_change_their_length_together(launcher, corpus, tmp_path):
+    fields = {"data": corpus, "optimizer": "adamw"}
+    run_together(launcher, run_on_slower_machine, tmp_path / "run", budget=f"{BUDGET:.0f}s", **fields)
+    lengths, other = (json.loads((tmp_path / "run" / f"lengths-{rank}").read_text()) for rank in range(2))
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert lengths == other and lengths[-1] == plan["max_steps"] < 30
+    given = {name: plan[name] for name in ("max_steps", "learning_rate", "weight_decay", "warmup_steps", "decay_steps")}
+    runs.run_here(**fields, **given, output_dir=tmp_path / "plain")
+    for name, value in runs.weights(tmp_path / "plain").items():
+        assert (runs.weights(tmp_path / "run")[name] - value).norm() <= 1e-4 * value.norm(), name
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,12 @@
 import json
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import runs
-from helpers.launched import as_stopped, run_together, watched, watched_run
+from helpers.launched import SHARDING, as_stopped, run_together, watched, watched_run
 from transformers import AutoModelForCausalLM
 
 from weft.layers import WeftMLP
@@ -26,8 +25,6 @@ CLIPPED = {"max_grad_norm": 0.1}
 # Both kinds of rows and an output matrix of its own; and what changes no number of a step.
 HYBRID = {**FIELDS, "objective": "hybrid", "causal_share": 0.5, "tie_word_embeddings": "false"}
 SAME = {"per_device_train_batch_size": 1, "gradient_checkpointing": "true"}
-NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is for Linux only")
-SHARDING = ("fsdp2.yaml", pytest.param("zero3.yaml", marks=NEEDS_DEEPSPEED))
 LAUNCHED = ("cpu_2.yaml", *SHARDING)
 
 

@@ -107,7 +107,7 @@ def measure_costs(run: OpenRun, seconds: float, step_seconds: float) -> Costs:
     trainer, setup, step = _train(run, steps)
     evaluation = _seconds(trainer.evaluate)
     checkpoint = _seconds(lambda: trainer._save_checkpoint(trainer.model, None))
-    report = _seconds(lambda: _make_samples(run, trainer)) if is_first_process() else 0.0
+    report = _seconds(lambda: _make_samples(run, trainer))
     forget(run, trainer)
     return of_first_process(Costs(setup, step, evaluation, checkpoint, report + checkpoint + PLOT_SECONDS))
 
@@ -193,8 +193,9 @@ def _train(run: OpenRun, steps: int) -> tuple[WeftTrainer, float, float]:
 
 
 def _make_samples(run: OpenRun, trainer: WeftTrainer) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model).eval()
-    run.objective.make_samples(model, run.tokenizer, run.given.sample_prompt, run.corpus)
+    model = trainer.whole_model()  # of all processes: each holds a part of sharded weights
+    if model is not None and is_first_process():
+        run.objective.make_samples(model.eval(), run.tokenizer, run.given.sample_prompt, run.corpus)
 
 
 def _tokens_per_epoch(run: OpenRun) -> int | None:

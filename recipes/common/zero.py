@@ -50,8 +50,8 @@ def check_zero(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
     for name in ("PARAM", "OPTIMIZER"):
         if (device := asked[f"OFFLOAD_{name}_DEVICE"]) != "none":
             raise RecipeError(f"the launcher asks for offload_{name.lower()}_device {device}: set it to none.")
-    given = {**trainer_fields, "budget": run.budget, "initial_tokens_per_step": run.initial_tokens_per_step}
-    for name in ("budget", "initial_tokens_per_step", "torch_compile"):
+    given = {**trainer_fields, "initial_tokens_per_step": run.initial_tokens_per_step}
+    for name in ("initial_tokens_per_step", "torch_compile"):
         if given.get(name):
             raise RecipeError(f"{name} does not work with ZeRO-3: leave it out, or launch with fsdp2.yaml.")
 

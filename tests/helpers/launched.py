@@ -11,6 +11,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from torch.distributed.tensor import DTensor
 from helpers import runs
 from weft.recipes.common.trainer import StopAtNonFinite, WeftTrainer
 
+NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is for Linux only")
+SHARDING = ("fsdp2.yaml", pytest.param("zero3.yaml", marks=NEEDS_DEEPSPEED))
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "accelerate"
 
 
