@@ -254,10 +254,7 @@ class _Run(RunSetup):
             throughput=throughput,
             epochs_before=plan.epochs_before,
             batches=plan.batches,
-            optimizer_kind=self.arguments.optimizer,
-            is_cautious=self.arguments.cautious_weight_decay,
-            average_decay=self.arguments.average_decay,
-            z_loss=self.arguments.z_loss,
+            run=self.arguments,
             callbacks=self._callbacks(trainer_arguments.disable_tqdm) if clock is None else [clock],
         )
         trainer.remove_callback(ProgressCallback)

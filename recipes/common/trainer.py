@@ -21,6 +21,7 @@ from weft.recipes.common.files import move_folder, remove_folder
 from weft.recipes.common.loss_parts import LossParts
 from weft.recipes.common.optimizers import make_optimizer
 from weft.recipes.common.packing import IGNORE_INDEX
+from weft.recipes.common.run_arguments import RunArguments
 from weft.recipes.common.sharding import ShardingTrainer
 from weft.recipes.common.steps import CollateSome, StepBatches
 from weft.recipes.common.throughput import Throughput
@@ -46,11 +47,8 @@ class WeftTrainer(ShardingTrainer):
         evaluator: Evaluator,
         throughput: Throughput,
         epochs_before: Callable[[int], float],
-        batches: StepBatches | None = None,
-        optimizer_kind: str = "adamw",
-        is_cautious: bool = False,
-        average_decay: float | None = None,
-        z_loss: float = 0.0,
+        batches: StepBatches | None,
+        run: RunArguments,
         **kwargs: Any,
     ) -> None:
         """Args:
@@ -58,18 +56,15 @@ class WeftTrainer(ShardingTrainer):
         throughput: adds tokens_seen, tokens_per_second and mfu to each training log.
         epochs_before: how often the text is seen in so many steps (the Trainer sees the whole run as one epoch).
         batches: which rows the micro-batches take; None: all as many, in the order of the Trainer's sampler.
-        optimizer_kind: adamw, or muon for the matrices of the layers with AdamW for the rest.
-        is_cautious: whether weights decay only where their step goes towards zero.
-        average_decay: of the moving average of the weights, which is then what is evaluated; None: there is none.
-        z_loss: of the model's loss.
+        run: the fields that Trainer does not know: optimizer, cautious_weight_decay, average_decay, z_loss.
         """
         super().__init__(*args, eval_dataset=evaluator.rows, **kwargs)
         self.evaluator = evaluator
         self.throughput = throughput
         self.epochs_before, self.batches = epochs_before, batches
-        self.optimizer_kind, self.is_cautious = optimizer_kind, is_cautious
-        self.average = None if average_decay is None else WeightAverage(self.model, average_decay)
-        self.loss_fields = {"z_loss": z_loss} if z_loss else {}
+        self.run = run
+        self.average = None if run.average_decay is None else WeightAverage(self.model, run.average_decay)
+        self.loss_fields = {"z_loss": run.z_loss} if run.z_loss else {}
         self.parts = LossParts()
         self._other_counts: dict[str, torch.Tensor] = {}
         self.idle_seconds = 0.0  # spent on evaluating and saving; throughput leaves it out
@@ -150,10 +145,11 @@ class WeftTrainer(ShardingTrainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Muon or cautious decay where it is asked for, else the Trainer's own."""
-        if self.optimizer is None and (self.optimizer_kind != "adamw" or self.is_cautious):
+        kind, is_cautious = self.run.optimizer, self.run.cautious_weight_decay
+        if self.optimizer is None and (kind != "adamw" or is_cautious):
             rates = (self.args.learning_rate, self.args.weight_decay, (self.args.adam_beta1, self.args.adam_beta2))
             decayed = self.get_decay_parameter_names(self.model)
-            self.optimizer = make_optimizer(self.model, decayed, self.optimizer_kind, *rates, self.is_cautious)
+            self.optimizer = make_optimizer(self.model, decayed, kind, *rates, is_cautious)
         return super().create_optimizer(*args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
