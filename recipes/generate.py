@@ -61,10 +61,10 @@ def main() -> None:
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error)
         raise RecipeError(f"device {arguments.device!r} cannot be used: {reason}") from error
-    rows = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
+    at_once = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
     if arguments.int8:
         quantize_int8(model)
-    elif rows <= FEW_ROWS:
+    elif at_once <= FEW_ROWS:
         store_by_column(model)
     set_seed(arguments.seed)
     options = _generation_options(arguments)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -166,6 +167,45 @@ def test_bfloat16_follows_the_curve_with_float32_weights(
         assert_same_curve(path, one, 2e-2)
         assert runs.losses(path) != pytest.approx(runs.losses(one), rel=1e-5)
         assert {value.dtype for value in runs.weights(path).values()} == {torch.float32}
+
+
+def note_first_weights(folder: Path, **fields: object) -> None:
+    """A run that writes the whole weights which its first step begins with into the folder "begun"."""
+    prepare = WeftTrainer._prepare_for_training
+
+    def prepared(trainer: WeftTrainer, *arguments: object) -> object:
+        made, whole = prepare(trainer, *arguments), trainer.whole_model()
+        if whole is not None:
+            whole.save_pretrained(folder / "begun")
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WeftTrainer, "_prepare_for_training", prepared)
+        runs.run_here(output_dir=folder, **fields)
+
+
+@pytest.mark.parametrize("launcher", SHARDING)
+def test_bfloat16_goes_on_with_the_float32_weights_of_the_checkpoint(
+    launcher: str, corpus: Path, tmp_path: Path
+) -> None:
+    fields = {**FIELDS, "data": corpus, "bf16": "true"}
+    runs.run_here(output_dir=tmp_path / "one", **fields)
+    stopped = as_stopped(tmp_path / "one", tmp_path / "run", STEPS // 2)
+    run_together(launcher, note_first_weights, stopped, **fields)
+    found, expected = (runs.weights(stopped / name) for name in ("begun", f"checkpoint-{STEPS // 2}"))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert any(not torch.equal(value.bfloat16().float(), value) for value in expected.values())
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+def test_zero_parts_of_any_number_of_processes_are_the_whole(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = torch.arange(7.0).view(7, 1), []
+    weight = SimpleNamespace(ds_tensor=torch.empty(-(-7 // processes)), ds_process_group=None)
+    for rank in range(processes):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda group, rank=rank: rank)
+        parts.append(zero._part_of_this_process(whole, weight))
+    row = torch.cat(parts)
+    assert torch.equal(row[:7], whole.flatten()) and not row[7:].any()
 
 
 def test_clipping_is_that_of_the_whole_gradient(sharded: Path, corpus: Path, tmp_path: Path) -> None:

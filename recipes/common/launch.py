@@ -31,6 +31,11 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def launcher_uses(name: str) -> bool:
+    """Whether the launcher was configured for it: FSDP, DEEPSPEED or CPU."""
+    return os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true"
+
+
 def of_first_process(value: Any) -> Any:
     """What the first process has there, in all processes."""
     return broadcast_object_list([value])[0]
@@ -66,7 +71,7 @@ def check_launcher(can_shard: bool = False) -> None:
         RecipeError: weights are sharded and the recipe does not train such.
     """
     for name in ("FSDP", "DEEPSPEED"):
-        if not can_shard and os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+        if not can_shard and launcher_uses(name):
             raise RecipeError(
                 f"the launcher is configured for {name}, which this recipe does not train with: launch with ddp.yaml "
                 "of recipes/configs/accelerate, or --multi_gpu."
@@ -125,15 +130,17 @@ def check_processes(arguments: TrainingArguments, processes: int) -> None:
 
 
 def computes_on_gpu(use_cpu: bool) -> bool:
-    """Whether this process computes on a GPU: there is one, and neither the run nor the launcher keeps it off.
+    """Whether this process computes on a GPU: there is one, and neither the run nor the launcher keeps it off."""
+    return torch.cuda.is_available() and not (use_cpu or launcher_uses("CPU"))
 
-    DeepSpeed, which accelerate loads wherever it is installed, is told so: it would guess, and say that it did.
+
+def settle_on_processor() -> None:
+    """Prepare this process for computing on a processor.
+
+    DeepSpeed, which accelerate loads wherever it is installed, would guess what it computes on, and say that it did.
     """
-    kept_off = use_cpu or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
-    on_gpu = torch.cuda.is_available() and not kept_off
-    if not on_gpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    return on_gpu
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:

@@ -9,7 +9,7 @@ from weft.recipes.common.arguments import Parsed
 from weft.recipes.common.budget import TIMES
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.derived import DERIVED, describe_derived, with_derived
-from weft.recipes.common.launch import computes_on_gpu, keep_freed_memory, share_cores, world_size
+from weft.recipes.common.launch import computes_on_gpu, settle_on_processor, share_cores, world_size
 from weft.recipes.common.models import PRESETS, count_parameters, make_config
 from weft.recipes.common.objective import Objective
 from weft.recipes.common.plan import Plan, make_plan, schedule_fields, steps_of
@@ -55,7 +55,7 @@ class RunSetup:
         self.on_gpu = computes_on_gpu(parsed.trainer.get("use_cpu", False))
         self.threads = share_cores(self.given.cpu_threads)
         if not self.on_gpu:
-            keep_freed_memory()
+            settle_on_processor()
         self.evaluator = objective.make_evaluator(corpus, length, self.tokenizer)
         noted = noted_plan(folder)
         # fields of the schedule that stayed as they were when the run became one of another length

@@ -21,26 +21,23 @@ from transformers import PreTrainedModel
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.launch import launcher_uses
 from weft.recipes.common.run_arguments import RunArguments
-from weft.recipes.common.zero import ZeroTrainer, check_zero, uses_zero
+from weft.recipes.common.zero import ZeroTrainer, check_zero
 
 # Optimizers of transformers that treat each number of a weight by itself, so that it does not matter where it is.
 ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd")
 
 
-def uses_fsdp() -> bool:
-    """Whether the launcher asks for FSDP."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-
-
 def shards_weights() -> bool:
     """Whether the launcher asks for weights that are sharded over processes."""
-    return uses_fsdp() or uses_zero()
+    return launcher_uses("FSDP") or launcher_uses("DEEPSPEED")
 
 
 def describe_sharding() -> str:
     """What a run's plan says of it."""
-    return f", weights sharded over all processes ({'ZeRO-3' if uses_zero() else 'FSDP2'})" if shards_weights() else ""
+    kind = "ZeRO-3" if launcher_uses("DEEPSPEED") else "FSDP2"
+    return f", weights sharded over all processes ({kind})" if shards_weights() else ""
 
 
 def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
@@ -65,8 +62,9 @@ def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
             raise RecipeError(
                 f"{name} is for whole weights, and the launcher shards them: leave it out, or launch with ddp.yaml."
             )
-    if uses_zero():
-        return check_zero(run, trainer_fields)
+    if launcher_uses("DEEPSPEED"):
+        check_zero(run, trainer_fields)
+        return
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise RecipeError("the launcher asks for the first version of FSDP: set fsdp_version to 2, as fsdp2.yaml does.")
     instead = {
@@ -81,14 +79,10 @@ def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
 class ShardingTrainer(ZeroTrainer):
     """Trainer whose checkpoints are the same with and without sharding."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._whole_class = type(self.model)  # sharding will give it another
-
     def create_accelerator_and_postprocess(self) -> None:
         """Shard on processors too, where accelerate does so on accelerators alone, and add gradients up in float32."""
         super().create_accelerator_and_postprocess()
-        if not uses_fsdp():
+        if not launcher_uses("FSDP"):
             return
         state = self.accelerator.state
         if state.distributed_type == DistributedType.MULTI_CPU:
@@ -109,10 +103,7 @@ class ShardingTrainer(ZeroTrainer):
         if not self.is_fsdp_enabled:
             return super().whole_model()
         weights = self.accelerator.get_state_dict(self.model)
-        if not self.accelerator.is_main_process:
-            return None
-        config = self.model.config
-        return self._whole_class.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+        return self.make_whole(weights) if self.accelerator.is_main_process else None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the whole model as a `from_pretrained` folder."""
@@ -136,9 +127,7 @@ class ShardingTrainer(ZeroTrainer):
             return whole.cpu() if keep else None
 
         state = tree_map_only(DTensor, gather, self.optimizer.state_dict())
-        if keep:
-            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        self.write_states(state, output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not self.is_fsdp_enabled:

@@ -17,15 +17,21 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.launch import launcher_uses
 from weft.recipes.common.run_arguments import RunArguments
 
 # Weights of fewer numbers, such as those of norms, stay whole in each process: fetching them costs more than they take.
 SMALL = 100_000
-
-
-def uses_zero() -> bool:
-    """Whether the launcher asks for DeepSpeed."""
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+# What the launcher says where it is not told, and what it has to say.
+ASKED = {
+    "DEEPSPEED_CONFIG_FILE": ("none", "none"),
+    "DEEPSPEED_ZERO_STAGE": ("none", "3"),
+    "DEEPSPEED_OFFLOAD_PARAM_DEVICE": ("none", "none"),
+    "DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": ("none", "none"),
+    "GRADIENT_ACCUMULATION_STEPS": ("auto", "auto"),
+    "GRADIENT_CLIPPING": ("auto", "auto"),
+    "DYNAMO_BACKEND": ("no", "no"),
+}
 
 
 def check_zero(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
@@ -38,22 +44,18 @@ def check_zero(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
     Raises:
         RecipeError: says what the launcher asks for, and what to do.
     """
-    asked = {
-        name: os.environ.get(f"ACCELERATE_DEEPSPEED_{name}", "none").lower()
-        for name in ("ZERO_STAGE", "CONFIG_FILE", "OFFLOAD_PARAM_DEVICE", "OFFLOAD_OPTIMIZER_DEVICE")
-    }
-    if asked["CONFIG_FILE"] != "none":
-        raise RecipeError("the launcher asks for a deepspeed_config_file: give its fields as zero3.yaml does instead.")
-    if asked["ZERO_STAGE"] != "3":
-        stage = asked["ZERO_STAGE"]
-        raise RecipeError(f"the launcher asks for zero_stage {stage}: set it to 3, or launch with ddp.yaml.")
-    for name in ("PARAM", "OPTIMIZER"):
-        if (device := asked[f"OFFLOAD_{name}_DEVICE"]) != "none":
-            raise RecipeError(f"the launcher asks for offload_{name.lower()}_device {device}: set it to none.")
-    given = {**trainer_fields, "initial_tokens_per_step": run.initial_tokens_per_step}
-    for name in ("initial_tokens_per_step", "torch_compile"):
+    asked = {name: os.environ.get(f"ACCELERATE_{name}", usual).lower() for name, (usual, _) in ASKED.items()}
+    for name, (_, wanted) in ASKED.items():
+        if asked[name] != wanted:
+            field = name.lower().removeprefix("deepspeed_")
+            raise RecipeError(f"the launcher asks for {field} {asked[name]}: set it to {wanted}, as zero3.yaml does.")
+    # DeepSpeed never gives back the memory of a model that only measured, nor makes a step of no rows
+    given = {**trainer_fields, "budget": run.budget, "initial_tokens_per_step": run.initial_tokens_per_step}
+    for name in ("budget", "initial_tokens_per_step", "torch_compile", "torch_compile_backend", "torch_compile_mode"):
         if given.get(name):
             raise RecipeError(f"{name} does not work with ZeRO-3: leave it out, or launch with fsdp2.yaml.")
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16" and given.get("bf16") is False:
+        raise RecipeError("the launcher asks for mixed_precision bf16, and bf16 is false: leave one of them out.")
 
 
 def keep_models_whole() -> None:
@@ -67,9 +69,14 @@ def keep_models_whole() -> None:
 class ZeroTrainer(Trainer):
     """Trainer that takes whole checkpoints to ZeRO-3 and back."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._whole_class = type(self.model)  # FSDP will give it another
+        self._weights: list[list[nn.Parameter]] = []  # of each group of the optimizer, under ZeRO-3
+
     def create_accelerator_and_postprocess(self) -> None:
         """Add gradients up in float32, and on processors do without kernels that would have to be compiled first."""
-        if uses_zero():
+        if launcher_uses("DEEPSPEED"):
             import deepspeed
 
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -93,9 +100,18 @@ class ZeroTrainer(Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         if not self.is_deepspeed_enabled:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        from deepspeed.utils import safe_set_local_fp32_param
+
         if resume_from_checkpoint is not None:  # weights while they are whole, their states when there are parts
             self._load_from_checkpoint(resume_from_checkpoint)
+        # it makes its float32 weights of what they are rounded to for computing
+        exact = {
+            name: weight.detach().cpu().clone() for name, weight in self.model.named_parameters() if self.args.bf16
+        }
         made = super()._prepare_for_training(max_steps, train_dataloader, None)
+        for name, weight in self.model.named_parameters():
+            if name in exact:
+                safe_set_local_fp32_param(weight, _part_of_this_process(exact.pop(name), weight))
         self._load_optimizer_and_scheduler(resume_from_checkpoint)
         return made
 
@@ -120,9 +136,18 @@ class ZeroTrainer(Trainer):
             whole = safe_get_full_fp32_param(weight)
             if is_first:
                 weights[name] = whole.cpu()
-        if not is_first:
-            return None
-        return type(self.model).from_pretrained(None, config=self.model.config, state_dict=weights, dtype=torch.float32)
+        return self.make_whole(weights) if is_first else None
+
+    def make_whole(self, weights: dict[str, torch.Tensor]) -> PreTrainedModel:
+        """A model of the trained one's class with these weights."""
+        config = self.model.config
+        return self._whole_class.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+
+    def write_states(self, optimizer: dict[str, Any], output_dir: str) -> None:
+        """Write the whole state of the optimizer, and that of the schedule, in the first process."""
+        if self.accelerator.is_main_process:
+            torch.save(optimizer, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_deepspeed_enabled:
@@ -132,7 +157,7 @@ class ZeroTrainer(Trainer):
         is_first = self.accelerator.is_main_process
         zero, places, states, groups = self.model_wrapped.optimizer, itertools.count(), {}, []
         kept = next(iter(zero.optimizer.state.values()), {})
-        for group, weights in zip(zero.param_groups, self._weights):
+        for group, weights in zip(zero.param_groups, self._weights, strict=True):
             groups.append({**group, "params": []})
             for weight, place in zip(weights, places):
                 groups[-1]["params"].append(place)
@@ -140,9 +165,7 @@ class ZeroTrainer(Trainer):
                 if is_first and kept:
                     step = torch.tensor(float(kept["step"]))
                     states[place] = {"step": step, **{name: value.cpu() for name, value in found.items()}}
-        if is_first:
-            torch.save({"state": states, "param_groups": groups}, Path(output_dir) / OPTIMIZER_NAME)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        self.write_states({"state": states, "param_groups": groups}, output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not self.is_deepspeed_enabled:
@@ -152,13 +175,14 @@ class ZeroTrainer(Trainer):
         zero = self.model_wrapped.optimizer
         # mapped, so that a process reads little more than its own part
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", mmap=True, weights_only=True)
-        for group, found in zip(zero.param_groups, state["param_groups"]):
-            group.update({name: value for name, value in found.items() if name != "params"})
+        for group, found in zip(zero.param_groups, state["param_groups"], strict=True):
+            group.update({name: value for name, value in found.items() if name not in ("params", "fused")})
         kept = next(iter(state["state"].values()), {})
+        is_fused = any(group.get("fused") for group in zero.param_groups)  # then the count of steps lies on the GPU
         for row in zero.fp32_partitioned_groups_flat:
-            zero.optimizer.state[row] = {
-                name: value.clone() if name == "step" else torch.zeros_like(row) for name, value in kept.items()
-            }
+            zero.optimizer.state[row] = {name: torch.zeros_like(row) for name in kept}
+            if "step" in kept:
+                zero.optimizer.state[row]["step"] = kept["step"].to(row.device if is_fused else "cpu", copy=True)
         for place, weight in enumerate(itertools.chain(*self._weights)):
             for name, value in state["state"].get(place, {}).items():
                 if name != "step":

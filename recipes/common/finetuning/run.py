@@ -33,7 +33,7 @@ from weft.recipes.common.launch import (
     computes_on_gpu,
     end_with_launcher,
     is_first_process,
-    keep_freed_memory,
+    settle_on_processor,
     share_cores,
     world_size,
 )
@@ -133,7 +133,7 @@ class _Run:
         self.on_gpu = computes_on_gpu(parsed.trainer.get("use_cpu", False))
         self.threads = share_cores(self.arguments.cpu_threads)
         if not self.on_gpu:
-            keep_freed_memory()
+            settle_on_processor()
         self.items: dict[str, list[Item]] = {
             split: kind.encode(split, start.tokenizer, start.max_length) for split in kind.splits
         }
