@@ -47,8 +47,8 @@ class WeftTrainer(ShardingTrainer):
         evaluator: Evaluator,
         throughput: Throughput,
         epochs_before: Callable[[int], float],
-        batches: StepBatches | None,
-        run: RunArguments,
+        batches: StepBatches | None = None,
+        run: RunArguments | None = None,
         **kwargs: Any,
     ) -> None:
         """Args:
@@ -56,13 +56,15 @@ class WeftTrainer(ShardingTrainer):
         throughput: adds tokens_seen, tokens_per_second and mfu to each training log.
         epochs_before: how often the text is seen in so many steps (the Trainer sees the whole run as one epoch).
         batches: which rows the micro-batches take; None: all as many, in the order of the Trainer's sampler.
-        run: the fields that Trainer does not know: optimizer, cautious_weight_decay, average_decay, z_loss.
+        run: the fields that Trainer does not know: optimizer, cautious_weight_decay, average_decay, z_loss; None: what
+            Trainer itself does.
         """
         super().__init__(*args, eval_dataset=evaluator.rows, **kwargs)
         self.evaluator = evaluator
         self.throughput = throughput
         self.epochs_before, self.batches = epochs_before, batches
-        self.run = run
+        run = run or RunArguments(optimizer="adamw")
+        self.optimizer_kind, self.is_cautious = run.optimizer, run.cautious_weight_decay
         self.average = None if run.average_decay is None else WeightAverage(self.model, run.average_decay)
         self.loss_fields = {"z_loss": run.z_loss} if run.z_loss else {}
         self.parts = LossParts()
@@ -145,11 +147,10 @@ class WeftTrainer(ShardingTrainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Muon or cautious decay where it is asked for, else the Trainer's own."""
-        kind, is_cautious = self.run.optimizer, self.run.cautious_weight_decay
-        if self.optimizer is None and (kind != "adamw" or is_cautious):
+        if self.optimizer is None and (self.optimizer_kind != "adamw" or self.is_cautious):
             rates = (self.args.learning_rate, self.args.weight_decay, (self.args.adam_beta1, self.args.adam_beta2))
             decayed = self.get_decay_parameter_names(self.model)
-            self.optimizer = make_optimizer(self.model, decayed, kind, *rates, is_cautious)
+            self.optimizer = make_optimizer(self.model, decayed, self.optimizer_kind, *rates, self.is_cautious)
         return super().create_optimizer(*args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
