@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.models import ENCODERS, FULL, ROLES, SLIDING, make_model, make_role, random_ids, tiny_config
+from helpers.models import ENCODERS, EXPORTED, FULL, ROLES, SLIDING, make_model, make_role, random_ids, tiny_config
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
@@ -328,7 +328,7 @@ class LogitsOf(torch.nn.Module):
 )
 def test_an_exported_program_equals_the_model(role: str, kind: str) -> None:
     """Exported once, with batch size and length left open (3 tokens at least)."""
-    model = make_role(role, **LAYERS["mixed"])
+    model = make_role(role, **LAYERS["mixed"], **EXPORTED)
 
     def beside(batch: int, length: int) -> torch.Tensor:
         if kind == "attention_mask":

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.models import TASKS, make_task, random_ids
-from packaging.version import Version
+from helpers.models import EXPORTED, TASKS, make_task, random_ids
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
@@ -67,17 +66,12 @@ class LogitsOf(torch.nn.Module):
         return tuple(self.model(input_ids=input_ids, attention_mask=attention_mask).values())
 
 
-# With a length left open PyTorch 2.11 exports neither grouped queries nor rows of choices, not of stock classes either.
-IS_OLD = Version(torch.__version__) < Version("2.12")
-
-
 @CASES
 def test_an_exported_program_equals_the_model(task: str, is_causal: bool) -> None:
     """Exported once, with batch size and length left open."""
-    if IS_OLD and task == "choice":
+    if EXPORTED and task == "choice":  # nor of stock BERT
         pytest.skip("PyTorch 2.11 does not export it")
-    heads = {"num_key_value_heads": 4} if IS_OLD else {}
-    model = LogitsOf(make_task(task, is_causal=is_causal, num_hidden_layers=1, **heads))
+    model = LogitsOf(make_task(task, is_causal=is_causal, num_hidden_layers=1, **EXPORTED))
     example = tuple(batch_of(task).values())
     sizes = {
         0: torch.export.Dim("batch", min=1, max=64),

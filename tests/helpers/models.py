@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import torch
+from packaging.version import Version
 from transformers import PreTrainedModel
 
 from weft import (
@@ -20,6 +21,9 @@ from weft import (
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
+
+# With a length left open PyTorch 2.11 does not export grouped queries, nor those of stock Llama.
+EXPORTED = {} if Version(torch.__version__) >= Version("2.12") else {"num_key_value_heads": 4}
 
 # What one stack is used as: the class, and the config fields that matter to it. The heads disagree with `is_causal` of
 # their config, which they must not follow.
