@@ -17,7 +17,7 @@ def store_by_column(model: nn.Module) -> nn.Module:
     """Store the weights of maps with more outputs than inputs column by column, in place, for decoding on a processor.
 
     MKL multiplies one or two rows with such a matrix 1.4 to 1.9 times as fast (RESULTS.md, section 24); more rows gain
-    nothing. Values, shapes and names stay; but `save_pretrained` cannot write tied weights that are stored like this.
+    little or lose. Values, shapes and names stay; but `save_pretrained` cannot write tied weights stored like this.
     """
     for module in model.modules():
         if type(module) is nn.Linear and module.out_features > module.in_features:

@@ -17,8 +17,6 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
-from transformers import PreTrainedModel
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.launch import launcher_uses
@@ -77,7 +75,7 @@ def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
 
 
 class ShardingTrainer(ZeroTrainer):
-    """Trainer whose checkpoints are the same with and without sharding."""
+    """Trainer that takes whole checkpoints to FSDP2 and back, and to ZeRO-3 where the launcher asks for that."""
 
     def create_accelerator_and_postprocess(self) -> None:
         """Shard on processors too, where accelerate does so on accelerators alone, and add gradients up in float32."""
@@ -95,39 +93,32 @@ class ShardingTrainer(ZeroTrainer):
                 param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
             )
 
-    def whole_model(self) -> PreTrainedModel | None:
-        """The model with all its weights, in the first process; None in others where they are sharded.
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """As accelerate gathers them."""
+        return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else super().whole_weights()
 
-        All processes have to call this.
-        """
+    def whole_optimizer_state(self) -> dict[str, Any]:
+        """The optimizer's own, with each tensor gathered."""
         if not self.is_fsdp_enabled:
-            return super().whole_model()
-        weights = self.accelerator.get_state_dict(self.model)
-        return self.make_whole(weights) if self.accelerator.is_main_process else None
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the whole model as a `from_pretrained` folder."""
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            return super().save_model(output_dir, _internal_call)
-        sharded, whole = self.model, self.whole_model()
-        if whole is not None:
-            self.model = whole
-            try:
-                self._save(output_dir)
-            finally:
-                self.model = sharded
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.is_fsdp_enabled:
-            return super()._save_optimizer_and_scheduler(output_dir)
+            return super().whole_optimizer_state()
         keep = self.accelerator.is_main_process
 
         def gather(part: DTensor) -> torch.Tensor | None:
             whole = part.full_tensor()
             return whole.cpu() if keep else None
 
-        state = tree_map_only(DTensor, gather, self.optimizer.state_dict())
-        self.write_states(state, output_dir)
+        return tree_map_only(DTensor, gather, self.optimizer.state_dict())
+
+    def take_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Put each tensor where the weight's parts are."""
+        if self.is_fsdp_enabled:
+            weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+            for place, found in state["state"].items():
+                mesh, placements = weights[place].device_mesh, weights[place].placements
+                for name, value in found.items():
+                    if value.shape == weights[place].shape:
+                        found[name] = distribute_tensor(value, mesh, placements, src_data_rank=None)
+        super().take_optimizer_state(state)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not self.is_fsdp_enabled:
@@ -136,19 +127,3 @@ class ShardingTrainer(ZeroTrainer):
         weights = {name: weight for file in files for name, weight in load_file(file).items()}
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
         set_model_state_dict(self.model, weights, options=options)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        is_sharded = self.is_fsdp_enabled
-        # older versions of transformers map to the "cpu:0" of several processes, which torch.load does not know
-        if checkpoint is None or self.is_deepspeed_enabled or not (is_sharded or self.args.device.type == "cpu"):
-            return super()._load_optimizer_and_scheduler(checkpoint)
-        # mapped, so that a process reads little more than its own part
-        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", mmap=is_sharded, weights_only=True)
-        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        for place, found in state["state"].items() if is_sharded else ():
-            weight = weights[place]
-            for name, value in found.items():
-                if value.shape == weight.shape:
-                    found[name] = distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
-        self.optimizer.load_state_dict(state)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))

@@ -2,23 +2,22 @@
 
 DeepSpeed writes checkpoints of its own, which only it reads, and only with as many processes. Here every weight and its
 optimizer state are gathered one after the other, and the first process writes them as it would without sharding.
+It is an optional package, and so imported where it is used.
 """
 
 import itertools
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.launch import launcher_uses
 from weft.recipes.common.run_arguments import RunArguments
+from weft.recipes.common.whole_checkpoints import WholeCheckpoints
 
 # Weights of fewer numbers, such as those of norms, stay whole in each process: fetching them costs more than they take.
 SMALL = 100_000
@@ -66,13 +65,10 @@ def keep_models_whole() -> None:
     unset_hf_deepspeed_config()
 
 
-class ZeroTrainer(Trainer):
+class ZeroTrainer(WholeCheckpoints):
     """Trainer that takes whole checkpoints to ZeRO-3 and back."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._whole_class = type(self.model)  # FSDP will give it another
-        self._weights: list[list[nn.Parameter]] = []  # of each group of the optimizer, under ZeRO-3
+    _weights: list[list[nn.Parameter]]  # of each group of the optimizer
 
     def create_accelerator_and_postprocess(self) -> None:
         """Add gradients up in float32, and on processors do without kernels that would have to be compiled first."""
@@ -121,40 +117,25 @@ class ZeroTrainer(Trainer):
             return data.to(self.args.device)
         return super()._prepare_input(data)
 
-    def whole_model(self) -> PreTrainedModel | None:
-        """The model with all its weights, in the first process; None in others where they are sharded.
-
-        All processes have to call this.
-        """
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """The float32 weights, one after the other."""
         if not self.is_deepspeed_enabled:
-            return self.accelerator.unwrap_model(self.model)
+            return super().whole_weights()
         from deepspeed.utils import safe_get_full_fp32_param
 
-        is_first = self.accelerator.is_main_process
-        weights = {}
+        gathered = {}
         for name, weight in self.model.named_parameters():
             whole = safe_get_full_fp32_param(weight)
-            if is_first:
-                weights[name] = whole.cpu()
-        return self.make_whole(weights) if is_first else None
+            if self.accelerator.is_main_process:
+                gathered[name] = whole.cpu()
+        return gathered
 
-    def make_whole(self, weights: dict[str, torch.Tensor]) -> PreTrainedModel:
-        """A model of the trained one's class with these weights."""
-        config = self.model.config
-        return self._whole_class.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
-
-    def write_states(self, optimizer: dict[str, Any], output_dir: str) -> None:
-        """Write the whole state of the optimizer, and that of the schedule, in the first process."""
-        if self.accelerator.is_main_process:
-            torch.save(optimizer, Path(output_dir) / OPTIMIZER_NAME)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+    def whole_optimizer_state(self) -> dict[str, Any]:
+        """Put together as the optimizer would have it that was made before ZeRO took it."""
         if not self.is_deepspeed_enabled:
-            return super()._save_optimizer_and_scheduler(output_dir)
+            return super().whole_optimizer_state()
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        is_first = self.accelerator.is_main_process
         zero, places, states, groups = self.model_wrapped.optimizer, itertools.count(), {}, []
         kept = next(iter(zero.optimizer.state.values()), {})
         for group, weights in zip(zero.param_groups, self._weights, strict=True):
@@ -162,19 +143,18 @@ class ZeroTrainer(Trainer):
             for weight, place in zip(weights, places):
                 groups[-1]["params"].append(place)
                 found = {name: safe_get_full_optimizer_state(weight, name) for name in kept if name != "step"}
-                if is_first and kept:
+                if self.accelerator.is_main_process and kept:
                     step = torch.tensor(float(kept["step"]))
                     states[place] = {"step": step, **{name: value.cpu() for name, value in found.items()}}
-        self.write_states({"state": states, "param_groups": groups}, output_dir)
+        return {"state": states, "param_groups": groups}
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not self.is_deepspeed_enabled:
-            return super()._load_optimizer_and_scheduler(checkpoint)
+    def take_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Make the state of ZeRO's long rows of numbers, which there is none of before the first step."""
+        if not self.is_deepspeed_enabled:
+            return super().take_optimizer_state(state)
         from deepspeed.utils import safe_set_local_optimizer_state
 
         zero = self.model_wrapped.optimizer
-        # mapped, so that a process reads little more than its own part
-        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", mmap=True, weights_only=True)
         for group, found in zip(zero.param_groups, state["param_groups"], strict=True):
             group.update({name: value for name, value in found.items() if name not in ("params", "fused")})
         kept = next(iter(state["state"].values()), {})
@@ -187,7 +167,6 @@ class ZeroTrainer(Trainer):
             for name, value in state["state"].get(place, {}).items():
                 if name != "step":
                     safe_set_local_optimizer_state(weight, _part_of_this_process(value, weight), name)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
 
 def _part_of_this_process(whole: torch.Tensor, weight: nn.Parameter) -> torch.Tensor:
