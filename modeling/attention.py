@@ -1,6 +1,5 @@
 """Who may look at whom, and how strongly: documents, masks, backends and the one attention module."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +29,7 @@ def is_ready_made(attention_mask: Any) -> bool:
 
 
 def token_mask(attention_mask: Any, tokens: int) -> torch.Tensor | None:
-    """Which of the last `tokens` places of each row are not padding: bool [batch, tokens], or None where no 2-D mask
-    says so."""
+    """Which of the last `tokens` places of each row are no padding: bool [batch, tokens]; None without a 2-D mask."""
     if attention_mask is None or is_ready_made(attention_mask):
         return None
     return attention_mask[:, -tokens:].bool()
@@ -186,13 +184,6 @@ def create_masks(
         )
         for layer_type in layer_types
     }
-
-
-def with_direction(config: PreTrainedConfig, is_causal: bool) -> PreTrainedConfig:
-    """The same config with that direction of attention."""
-    config = copy.copy(config)
-    config.is_causal = is_causal
-    return config
 
 
 def create_cross_mask(
@@ -378,8 +369,7 @@ def default_backend(config: PreTrainedConfig) -> str:
 
 
 def check_backend(config: PreTrainedConfig, implementation: str | dict[str, str] | None) -> None:
-    """Refuse a backend that would ignore or fail on something the config asks for, with a ValueError that names it and
-    a backend that can."""
+    """Refuse a backend that cannot compute the config, with a ValueError that says why and names one that can."""
     if isinstance(implementation, dict):
         implementation = implementation.get("")
     reason = None if implementation is None else refusal(config, implementation)
@@ -434,6 +424,9 @@ class WeftAttention(nn.Module):
         self.interleaved, self.is_gated = config.position_interleaved, config.attention_gate
         if self.is_gated:
             self.head_gate = nn.Linear(config.hidden_size, config.num_attention_heads, bias=False)
+        self.mixes_values = config.value_residual and layer_idx > 0 and not is_cross
+        if self.mixes_values:
+            self.value_mix = nn.Parameter(torch.full((2,), 0.5))
         self.q_norm, self.k_norm = qk_norm(config.num_attention_heads), qk_norm(config.num_key_value_heads)
         self.normed_shape = (-1, self.head_dim) if config.qk_norm_over == "head" else (-1,)
         if not is_cross and config.position_embedding_type == "t5" and config.relative_attention_per_layer:
@@ -448,19 +441,21 @@ class WeftAttention(nn.Module):
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: Any = None,
         table: torch.Tensor | None = None,
+        first_values: torch.Tensor | None = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         relative: Any = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Args:
             hidden_states: [batch, tokens, hidden_size].
             encoder_hidden_states: [batch, encoder tokens, hidden_size], of attention to an encoder.
             attention_mask: in the form the backend wants (see `create_masks`).
             position_embeddings: what `rotate` turns queries and keys by; None: nothing is turned.
             table, relative: what the score bias is made of (see `_score_bias`); None: there is none.
+            first_values: [batch, key heads, tokens, head_dim], the first layer's of these tokens; None: this is it.
             kwargs: for the backend; `is_causal` overrides the config's.
-        Returns: [batch, tokens, hidden_size], and the attention weights where the backend has them."""
+        Returns: [batch, tokens, hidden_size], the attention weights where the backend has them, and first_values."""
         query = self._heads(self.q_norm, self.q_proj(hidden_states))
         if position_embeddings is not None:
             query = rotate(query, *position_embeddings, self.interleaved)
@@ -468,6 +463,9 @@ class WeftAttention(nn.Module):
             key, value = self._encoder_keys(encoder_hidden_states, past_key_values)
         else:
             key, value = self._keys(hidden_states)
+            if self.mixes_values:
+                value = self.value_mix[0] * value + self.value_mix[1] * first_values
+            first_values = value if first_values is None else first_values
             if position_embeddings is not None:
                 key = rotate(key, *position_embeddings, self.interleaved)
             if isinstance(past_key_values, EncoderDecoderCache):
@@ -488,7 +486,7 @@ class WeftAttention(nn.Module):
         if self.is_gated:
             mixed = mixed.reshape(*hidden_states.shape[:-1], -1, self.head_dim)
             mixed = mixed * self.head_gate(hidden_states).sigmoid()[..., None]
-        return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights
+        return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights, first_values
 
     def _heads(self, norm: Callable[[torch.Tensor], torch.Tensor], projected: torch.Tensor) -> torch.Tensor:
         """[batch, tokens, heads x head_dim] to [batch, heads, tokens, head_dim], normalised per head or over all."""
@@ -516,9 +514,8 @@ class WeftAttention(nn.Module):
         """The bias of this layer's scores of queries and keys [batch, heads, tokens, head_dim].
 
         `relative` are distances, of which `table` has the numbers that all layers share, or this layer numbers of its
-        own; or, disentangled, distances and their buckets, of which `table` has the vectors [buckets, hidden_size].
-        These are compared with the queries (what the content says of a position, c2p) and with the keys (p2c) through
-        this layer's own maps."""
+        own; or, disentangled, distances and their buckets, of which `table` has the vectors [buckets, hidden_size],
+        compared with queries (what content says of a position, c2p) and keys (p2c) through this layer's own maps."""
         if isinstance(relative, Distances):
             table = self.position_bias(relative, query.dtype, is_causal) if table is None else table
             return ScoreBias(relative, table)

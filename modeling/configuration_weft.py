@@ -72,6 +72,8 @@ class WeftConfig(PreTrainedConfig):
         qk_norm_over: "head", each head by itself (Qwen3), or "width", all heads together (OLMo 2).
         attention_gate: each head's output is multiplied by a sigmoid of a map of the layer's input
             (https://huggingface.co/papers/2505.06708): lower loss, but no stock class computes it.
+        value_residual: layers behind the first mix its values into their own, each by two learned weights
+            (https://huggingface.co/papers/2410.17897): the same.
         attention_scale: factor of the scores; None: 1 / sqrt(head_dim). 1.0 in T5.
         attn_logit_softcapping: scores are squashed to lie between this and its negative (Gemma 2); not on sdpa.
         final_logit_softcapping: the same of the head's logits.
@@ -82,8 +84,8 @@ class WeftConfig(PreTrainedConfig):
             WeftForCausalLM is causal, WeftForMaskedLM and WeftForPreTraining are not, whatever it says.
         masked_next_token: a masked token is predicted from the position before it, as a causal model predicts, so that
             one head serves both (GPT-BERT, https://huggingface.co/papers/2410.24159). The logits at i stay those of i.
-        position_embedding_type: "rope" (rotary, RoFormer), "learned" (BERT, GPT-2), "sinusoidal" ("Attention Is All You
-            Need"), "alibi" (https://huggingface.co/papers/2108.12409), "t5" (relative buckets,
+        position_embedding_type: "rope" (rotary, RoFormer), "learned" (BERT, GPT-2), "sinusoidal" (the first
+            Transformer), "alibi" (https://huggingface.co/papers/2108.12409), "t5" (relative buckets,
             https://huggingface.co/papers/1910.10683), "disentangled" (DeBERTa, https://huggingface.co/papers/2006.03654)
             or "none".
         layers_without_positions: numbers of layers that have no rotary positions or bias (SmolLM3).
@@ -100,8 +102,7 @@ class WeftConfig(PreTrainedConfig):
         pos_att_type: of "disentangled": "c2p" and "p2c", what is compared with the vectors of distances: queries, keys.
         norm_rel_ebd: of "disentangled": normalise these vectors.
         layer_types: for each layer "full_attention", or "sliding_attention": the default if sliding_window is given.
-        sliding_window: number of tokens, itself included, that a sliding_attention layer sees; without is_causal, so
-            many tokens to each side.
+        sliding_window: number of tokens, itself included, that a token sees there; without is_causal, to each side.
         type_vocab_size: number of token types (segments), or 0; where no token_type_ids are given all are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
         lm_head_transform_bias, lm_head_bias: a bias in that map (default: lm_head_bias), in the head's output matrix.
@@ -153,6 +154,7 @@ class WeftConfig(PreTrainedConfig):
     qk_norm: bool = True
     qk_norm_over: str = "head"
     attention_gate: bool = False
+    value_residual: bool = False
     attention_scale: float | int | None = None
     attn_logit_softcapping: float | int | None = None
     final_logit_softcapping: float | int | None = None
@@ -220,6 +222,7 @@ class WeftConfig(PreTrainedConfig):
             self.num_decoder_layers = self.num_hidden_layers
         self.layers_without_positions, self.pos_att_type = list(self.layers_without_positions), list(self.pos_att_type)
         self.base_model_tp_plan = self.make_tp_plan()
+        self.base_model_pp_plan = None if self.value_residual else type(self).base_model_pp_plan
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
         by_type = self.rope_parameters_by_layer_type()
@@ -227,8 +230,9 @@ class WeftConfig(PreTrainedConfig):
             self.rope_parameters = by_type  # some versions of transformers put defaults for all beside them
 
     def make_tp_plan(self) -> dict[str, str] | None:
-        """How tensor parallelism divides the model: not at all, where all heads share a bias or a norm."""
-        if self.position_embedding_type in ("alibi", "t5") or (self.qk_norm and self.qk_norm_over == "width"):
+        """How tensor parallelism divides the model: not at all, where all heads share a bias, a norm or a weight."""
+        share_norm = self.qk_norm and self.qk_norm_over == "width"
+        if self.position_embedding_type in ("alibi", "t5") or share_norm or self.value_residual:
             return None
         absent = ("gate_proj",) * (not self.mlp_gated) + ("head_gate",) * (not self.attention_gate)
         absent += ("_norm",) * (not self.qk_norm)

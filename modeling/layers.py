@@ -81,7 +81,7 @@ class WeftLayer(GradientCheckpointingLayer):
             return make_norm(config, width) if config.qk_norm else unchanged
 
         self.is_parallel, self.is_cross = config.parallel_residual, is_cross
-        self.dropout = dropout(config.hidden_dropout)
+        self.dropout, self.hands_on_values = dropout(config.hidden_dropout), config.value_residual
         self.self_attn = WeftAttention(config, layer_idx, qk_norm)
         self.input_layernorm = norm(before and (layer_idx > 0 or config.first_norm))
         self.attention_output_norm, self.attention_residual_norm = norm(behind), norm(around)
@@ -99,24 +99,26 @@ class WeftLayer(GradientCheckpointingLayer):
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: Any = None,
         table: torch.Tensor | None = None,
+        first_values: torch.Tensor | None = None,
         cross_mask: Any = None,
         **kwargs: Any,
-    ) -> torch.Tensor:
-        """[batch, tokens, hidden_size] to the same; attention to the encoder sees `encoder_hidden_states` under
-        `cross_mask`, and `kwargs` go to both attentions."""
-        inputs = (self.input_layernorm(hidden_states), None, attention_mask, table)
-        mixed, _ = self.self_attn(*inputs, **kwargs)
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """[batch, tokens, hidden_size] to the same, with `value_residual` beside the first layer's values. Attention to
+        the encoder sees `encoder_hidden_states` under `cross_mask`, and `kwargs` go to both attentions."""
+        inputs = (self.input_layernorm(hidden_states), None, attention_mask, table, first_values)
+        mixed, _, first_values = self.self_attn(*inputs, **kwargs)
         mixed = self.dropout(self.attention_output_norm(mixed))
         read_by_mlp, hidden_states = hidden_states, self.attention_residual_norm(hidden_states + mixed)
         if self.is_cross:
             kwargs |= {"position_embeddings": None, "relative": None, "is_causal": False}
             inputs = (self.cross_input_norm(hidden_states), encoder_hidden_states, cross_mask)
-            mixed, _ = self.cross_attn(*inputs, **kwargs)
+            mixed, *_ = self.cross_attn(*inputs, **kwargs)
             mixed = self.dropout(self.cross_output_norm(mixed))
             hidden_states = self.cross_residual_norm(hidden_states + mixed)
         read_by_mlp = read_by_mlp if self.is_parallel else hidden_states
         inner = self.mlp_output_norm(self.mlp(self.post_attention_layernorm(read_by_mlp)))
-        return self.mlp_residual_norm(hidden_states + self.dropout(inner))
+        hidden_states = self.mlp_residual_norm(hidden_states + self.dropout(inner))
+        return (hidden_states, first_values) if self.hands_on_values else hidden_states
 
 
 class WeftTransform(nn.Module):
@@ -135,8 +137,7 @@ class WeftTransform(nn.Module):
 
 
 class WeftTokenEmbedding(nn.Embedding):
-    """A vector for each token id, times `embedding_scale` (the square root of hidden_size in "Attention Is All You
-    Need" and Gemma)."""
+    """A vector for each token id, times `embedding_scale` (in Gemma the square root of hidden_size)."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config.vocab_size, config.hidden_size, config.pad_token_id)
@@ -166,6 +167,8 @@ def init_weights(module: nn.Module, config: PreTrainedConfig) -> None:
     std = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
     if getattr(module, "writes_to_residual", False):
         init.normal_(module.weight, mean=0.0, std=std)
+    if getattr(module, "mixes_values", False):
+        init.constant_(module.value_mix, 0.5)
     if isinstance(module, WeftRMSNorm) and module.weight is not None:
         init.constant_(module.weight, 1.0 - module.offset)
     if isinstance(module, WeftSinusoidalEmbedding):  # transformers gives buffers no value back after loading

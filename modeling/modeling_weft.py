@@ -1,5 +1,6 @@
 """The Weft models: embed -> masks -> positions -> layers -> norm, and the heads."""
 
+import copy
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Unpack
@@ -29,7 +30,6 @@ from .attention import (
     fold_bias,
     previous_tokens,
     token_mask,
-    with_direction,
 )
 from .configuration_weft import AUTO_MAP, WeftConfig
 from .layers import NORM_PLACES, WeftLayer, WeftTokenEmbedding, WeftTransform, dropout, init_weights, make_norm
@@ -229,14 +229,16 @@ class WeftModel(WeftPreTrainedModel):
             kwargs["cross_mask"] = create_cross_mask(self.config, inputs_embeds, *encoder)
 
         placed = self.place(inputs_embeds, position_ids, cache, masks)
-        unplaced = {layer_type: ((mask,), {}) for layer_type, mask in masks.items()}
+        unplaced = {layer_type: ((mask, None), {}) for layer_type, mask in masks.items()}
         without = self.config.layers_without_positions
         kwargs |= {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
-        hidden_states = self.embed(inputs_embeds, position_ids, token_type_ids)
+        hidden_states, first_values = self.embed(inputs_embeds, position_ids, token_type_ids), None
         for index, layer in enumerate(islice(self.layers, self.config.num_hidden_layers)):
             shared, given = (unplaced if index in without else placed)[self.config.layer_types[index]]
             # a reentrant checkpoint passes gradients on to what it is given by position
-            hidden_states = layer(hidden_states, encoder_hidden_states, *shared, **given, **kwargs)
+            hidden_states = layer(hidden_states, encoder_hidden_states, *shared, first_values, **given, **kwargs)
+            if self.config.value_residual:
+                hidden_states, first_values = hidden_states
         return BaseModelOutputWithPast(self.norm(hidden_states), past_key_values if use_cache else None)
 
     def new_cache(self) -> Cache:
@@ -357,14 +359,12 @@ class WeftHeadModel(WeftPreTrainedModel):
         self.post_init()
 
     def run_stack(self, inputs: tuple[Any, ...], **kwargs: Any) -> BaseModelOutputWithPast:
-        """The stack without a cache of its own. `inputs` are input_ids, attention_mask, position_ids, token_type_ids,
-        inputs_embeds, as in `WeftModel.forward`."""
+        """The stack without a cache of its own; `inputs` are those of INPUT_NAMES, as in `WeftModel.forward`."""
         return self.model(**{**kwargs, **dict(zip(INPUT_NAMES, inputs)), "use_cache": False})
 
 
 class WeftLanguageModel(WeftHeadModel):
-    """The stack with the language-model head, which the causal, the masked and the pretraining classes share: any of
-    them loads what another saved."""
+    """The stack with the head that all language models share: any of them loads what another saved."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -397,9 +397,8 @@ class WeftLanguageModel(WeftHeadModel):
     def predict(
         self, states: torch.Tensor, labels: Any, targets: Any, return_logits: bool = True, **kwargs: Any
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Logits of hidden states [..., hidden_size] and, where there are labels, the loss and the cross-entropy of
-        each of `targets` [...], which stand where their logits do. Without `return_logits` the loss is computed by
-        `linear_cross_entropy`, and there are no logits."""
+        """Logits of hidden states [..., hidden_size] and, with labels, the loss and the cross-entropy of each of
+        `targets` [...], which stand where their logits do; `return_logits=False`: `linear_cross_entropy`, no logits."""
         if labels is None:
             return self.get_logits(states), None, None
         if return_logits:
@@ -480,7 +479,9 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
     ) -> dict[str, Any]:
         """Masks that `generate` makes itself for caches of fixed length: causal ones, as this head's always are."""
         documents = find_documents(position_ids, attention_mask, past_key_values)
-        return create_masks(with_direction(config, True), inputs_embeds, attention_mask, past_key_values, documents)
+        config = copy.copy(config)
+        config.is_causal = True
+        return create_masks(config, inputs_embeds, attention_mask, past_key_values, documents)
 
 
 class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
@@ -526,8 +527,7 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
 
 @dataclass
 class WeftMaskedLMOutput(modeling_outputs.MaskedLMOutput):
-    """As MaskedLMOutput, and, where both `predict_from` and `labels` were given, `target_nats` [n]: the cross-entropy
-    of each target (without gradient)."""
+    """Also, with `predict_from` and `labels`, `target_nats` [n]: the cross-entropy of each target, without gradient."""
 
     target_nats: torch.FloatTensor | None = None
 
@@ -711,8 +711,7 @@ class WeftTaskModel(WeftHeadModel):
 
 
 class WeftForSequenceClassification(WeftTaskModel):
-    """The stack with a linear map of each document's pooled hidden state: classes, several labels at once, or
-    regression, by the config's `problem_type`."""
+    """The stack with a linear map of each document's pooled hidden state, read by the config's `problem_type`."""
 
     is_of_document, head_name = True, "score"
     loss_function = staticmethod(sequence_classification_loss)
@@ -741,8 +740,7 @@ class WeftForTokenClassification(WeftTaskModel):
 
 
 class WeftForQuestionAnswering(WeftTaskModel):
-    """The stack with a linear map of each token's hidden state to two logits: of being an answer's first token, and its
-    last."""
+    """The stack with a linear map of each token's hidden state to two logits: of an answer's first token, and last."""
 
     head_name, head_width = "qa_outputs", 2
     loss_function = staticmethod(question_answering_loss)

@@ -65,8 +65,7 @@ class WeftSinusoidalEmbedding(nn.Module):
 
 
 def check_positions(position_ids: torch.Tensor, limit: int) -> torch.Tensor:
-    """Refuse positions that a table has no row for. Looked at where it costs nothing: on a CPU, or where the row is
-    longer than the table."""
+    """Refuse positions that a table has no row for, where a look costs nothing: on a CPU, or in a longer row."""
     if not is_tracing(position_ids) and (position_ids.device.type == "cpu" or position_ids.shape[-1] > limit):
         last = int(position_ids.max()) if position_ids.numel() else 0
         if last >= limit:

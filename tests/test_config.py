@@ -251,6 +251,7 @@ FAR_FROM_DEFAULT = {
     "mlp_gated": False,
     "qk_norm_over": "width",
     "attention_gate": True,
+    "value_residual": True,
     "attention_scale": 1.5,
     "attn_logit_softcapping": 2.0,
     "final_logit_softcapping": 3.0,

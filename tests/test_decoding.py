@@ -222,7 +222,7 @@ def test_the_command_compiles_and_quantises(
         texts("--compile", "true", "--num_beams", "2")
 
 
-@pytest.mark.parametrize("width", [4, 8, 36, 40, 100])
+@pytest.mark.parametrize("width", [4, 8, 16, 24, 36, 40, 48, 100])
 @pytest.mark.parametrize("rows", [1, 8, 9])
 def test_eight_bit_products_are_right_at_any_width(width, rows):
     linear = torch.nn.Linear(width, 7)

@@ -18,7 +18,7 @@ def test_each_head_is_scaled_by_the_sigmoid_of_a_map_of_the_layers_input(backend
     attention = make_model(config).double().model.layers[0].self_attn
     heads, width, groups = config.num_attention_heads, config.head_dim, attention.num_key_value_groups
     states = torch.randn(2, 7, config.hidden_size, dtype=torch.float64)
-    found, _ = attention(states, is_causal=is_causal)
+    found, *_ = attention(states, is_causal=is_causal)
 
     query = attention.q_proj(states).view(2, 7, heads, width)
     key = attention.k_proj(states).view(2, 7, -1, width).repeat_interleave(groups, dim=2)

@@ -6,7 +6,9 @@ from torch import nn
 from weft.recipes.common.errors import RecipeError
 
 FEW_ROWS = 8  # up to so many rows at once reading weights takes the time, beyond it multiplying does
-WIDTH_UNIT = 8  # of other widths PyTorch's product of bfloat16 and 8-bit numbers reads beyond the end of a row
+# PyTorch's product of bfloat16 and 8-bit numbers reads so many at a time (with AVX-512; 8 with AVX2): with a width that
+# is no multiple of it, it crashes or reads beyond the end of a row
+WIDTH_UNIT = 16
 
 
 class Int8Linear(nn.Module):
@@ -33,7 +35,7 @@ class Int8Linear(nn.Module):
         rows = states.reshape(-1, states.shape[-1])
         is_whole = rows.shape[1] % WIDTH_UNIT == 0
         if states.device.type == "cpu" and rows.shape[0] <= FEW_ROWS and is_whole:
-            product = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self.ones).to(states.dtype)
+            product = torch._weight_int8pack_mm(rows.bfloat16().contiguous(), self.weight, self.ones).to(states.dtype)
         else:
             product = rows @ self.weight.to(states.dtype).T
         product = product * self.scale

@@ -45,6 +45,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "QK-norm over each head": {"qk_norm": True},
     "QK-norm over all heads": {"qk_norm": True, "qk_norm_over": "width"},
     "gates of heads": {"attention_gate": True},
+    "values of the first layer in all": {"value_residual": True},
     "cap of scores": {"attn_logit_softcapping": 2.0},
     "dropout of attention weights": {"attention_dropout": 0.1},
     "prefix language model": {"prefix": True},
