@@ -35,7 +35,7 @@ class Int8Linear(nn.Module):
         rows = states.reshape(-1, states.shape[-1])
         is_whole = rows.shape[1] % WIDTH_UNIT == 0
         if states.device.type == "cpu" and rows.shape[0] <= FEW_ROWS and is_whole:
-            product = torch._weight_int8pack_mm(rows.bfloat16().contiguous(), self.weight, self.ones).to(states.dtype)
+            product = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self.ones).to(states.dtype)
         else:
             product = rows @ self.weight.to(states.dtype).T
         product = product * self.scale
