@@ -1,5 +1,6 @@
 """What every test runs under: no network, one thread (tiny tensors gain nothing from more) and a fixed seed."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from helpers import runs  # not before the settings above hold
 
     return runs.make_corpus(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def spared_of_collection() -> None:
+    """Keep what is imported out of garbage collection, which each Trainer asks for when it begins."""
+    import weft.recipes.common.pretraining  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

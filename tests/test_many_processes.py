@@ -35,7 +35,7 @@ def _unmeasured() -> Iterator[None]:
     so small that ZeRO-3 leaves it whole."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zero, "SMALL", 0)
-        patch.setattr(pretraining, "measure_matmul_flops", lambda device, dtype: 1e9)
+        patch.setattr(pretraining, "measure_matmul_flops", lambda device, dtype, threads: 1e9)
         yield
 
 

@@ -237,7 +237,8 @@ class _Run(RunSetup):
         model = make_model(self.model_arguments, self.config, self.objective.model_class)
         if self.peak_flops is None:  # once, so that all of a run is compared with the same
             dtype = torch.bfloat16 if bf16 else torch.float32
-            self.peak_flops = plan.processes * measure_matmul_flops(trainer_arguments.device, dtype)
+            of_one = measure_matmul_flops(trainer_arguments.device, dtype, torch.get_num_threads())
+            self.peak_flops = plan.processes * of_one
         throughput = Throughput(
             plan.tokens_before,
             training_flops_per_token(self.config, self.parameters, plan.sequence_length, self.objective.head_share()),
