@@ -7,6 +7,7 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from helpers import runs
+from helpers.launched import run_together
 from safetensors.torch import load_file
 
 from weft import WeftForCausalLM
@@ -101,14 +102,13 @@ def test_a_run_follows_a_plain_loop_over_the_same_rows(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("launcher", ["cpu_2.yaml", "fsdp2.yaml"])
-def test_two_processes_follow_the_curve_of_one(corpus, tmp_path, launcher):
+def test_two_processes_follow_the_curve_of_one(corpus, tmp_path, launcher, capfd):
     fields = {"learning_rate": 0.01, "max_grad_norm": 0.1, "optimizer": "adamw"}
     runs.run_here(data=corpus, output_dir=tmp_path / "one", per_device_train_batch_size=8, **RAMP, **fields)
-    output = runs.finish(
-        runs.start(
-            2, launcher, data=corpus, output_dir=tmp_path / "two", per_device_train_batch_size=2, **RAMP, **fields
-        )
-    )
+    capfd.readouterr()
+    fields |= {"data": corpus, "per_device_train_batch_size": 2, **RAMP}
+    run_together(launcher, runs.run_here, output_dir=tmp_path / "two", **fields)
+    output = capfd.readouterr().out
     assert ("sharded" in output) == (launcher == "fsdp2.yaml")
     assert "2 processes x 2 micro-batches x 2 rows; the first have 64 tokens, doubled until step 6" in output
     assert runs.losses(tmp_path / "two") == pytest.approx(runs.losses(tmp_path / "one"), rel=1e-5)

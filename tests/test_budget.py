@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from helpers import runs
+from helpers.launched import run_together
 from helpers.machine import Machine
 
 from weft.recipes.common import trial
@@ -171,8 +172,9 @@ def test_a_size_too_large_for_the_memory_ends_the_search(corpus, tmp_path, monke
     assert "4 layers of 128" in capsys.readouterr().out
 
 
-def test_several_processes_plan_together(corpus, tmp_path):
-    output = runs.finish(runs.start(2, data=corpus, output_dir=tmp_path / "run", budget="5h", plan="true"))
+def test_several_processes_plan_together(corpus, tmp_path, capfd):
+    run_together("cpu_2.yaml", runs.run_here, data=corpus, output_dir=tmp_path / "run", budget="5h", plan="true")
+    output = capfd.readouterr().out
     assert output.count("budget      5h: ") == 1 and "2 processes x" in output
     assert not list((tmp_path / "run").glob(".unfinished*"))
 

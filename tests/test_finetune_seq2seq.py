@@ -81,7 +81,7 @@ def test_elsewhere_the_folder_writes_the_same_as_the_finished_run(files, finishe
 def test_a_killed_run_continues_bit_for_bit(files, tmp_path):
     fields = seq.small(**files, max_steps=24, evaluations=8, hidden_dropout=0.1)
     seq.run(**fields, output_dir=tmp_path / "whole")
-    process = ft.start(recipe="finetune_seq2seq", **fields, output_dir=tmp_path / "killed")
+    process = ft.start("finetune_seq2seq", **fields, output_dir=tmp_path / "killed")
     ft.kill_once_saved(process, tmp_path / "killed")
     seq.run(**fields, output_dir=tmp_path / "killed")
     whole, killed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))

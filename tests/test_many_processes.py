@@ -265,6 +265,6 @@ def test_muon_is_the_same_in_two_processes_and_goes_on_bit_for_bit(corpus: Path,
 
 @pytest.mark.parametrize("launcher", SHARDING)
 def test_the_command_of_the_file_shards_the_weights(launcher: str, corpus: Path, one: Path, tmp_path: Path) -> None:
-    output = runs.finish(runs.start(2, launcher, data=corpus, output_dir=tmp_path / "run", **FIELDS))
+    output = runs.finish(runs.launch(2, launcher, data=corpus, output_dir=tmp_path / "run", **FIELDS))
     assert "2 processes x 1 micro-batches x 4 rows" in output and "weights sharded over all processes" in output
     assert_same_weights(tmp_path / "run", one)

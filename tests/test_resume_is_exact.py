@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 from helpers import runs
+from helpers.forked import Forked
 from safetensors.torch import load_file
 
 from weft.recipes.common.averaging import FILE
@@ -20,17 +21,17 @@ FIELDS = {"max_steps": 60, "attention_dropout": 0.1, "hidden_dropout": 0.1, "sav
 @pytest.fixture(scope="module")
 def never_killed(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    runs.finish(runs.start(data=corpus, output_dir=folder, **FIELDS))
+    runs.finish(runs.launch(data=corpus, output_dir=folder, **FIELDS))
     return folder
 
 
-def kill_group(process: subprocess.Popen, number: int) -> None:
-    """Kill the launcher and what it started, at once."""
+def kill_group(process: Forked, number: int) -> None:
+    """Kill a run and what it started, at once."""
     os.killpg(process.pid, number)
     process.communicate()
 
 
-def wait_for(process: subprocess.Popen, folder, step: int) -> None:
+def wait_for(process: Forked | subprocess.Popen, folder, step: int) -> None:
     """Wait until a checkpoint of that step or a later one is there."""
     deadline = time.monotonic() + 240
     while not any(int(path.name.split("-")[1]) >= step for path in folder.glob("checkpoint-*")):
@@ -84,7 +85,7 @@ def test_muon_goes_on_with_its_momentum_and_the_average_of_the_weights(corpus, t
 
 def test_sigterm_saves_the_step_it_came_in_and_the_run_goes_on_from_there(corpus, never_killed, tmp_path):
     folder = tmp_path / "stopped"
-    process = runs.start(data=corpus, output_dir=folder, **{**FIELDS, "save_steps": 7})
+    process = runs.launch(data=corpus, output_dir=folder, **{**FIELDS, "save_steps": 7})
     wait_for(process, folder, 7)
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
@@ -96,7 +97,7 @@ def test_sigterm_saves_the_step_it_came_in_and_the_run_goes_on_from_there(corpus
 
 def test_a_run_ends_with_its_launcher(corpus, tmp_path):
     folder = tmp_path / "orphan"
-    process = runs.start(data=corpus, output_dir=folder, **{**FIELDS, "max_steps": 100000, "save_steps": 20})
+    process = runs.launch(data=corpus, output_dir=folder, **{**FIELDS, "max_steps": 100000, "save_steps": 20})
     wait_for(process, folder, 20)
     process.kill()
     output, _ = process.communicate(timeout=120)  # returns when the recipe has closed its output too

@@ -63,7 +63,7 @@ def kill_writer(folder, before, step):
 
 def test_a_run_and_its_writer_that_are_killed_go_on_to_the_same_weights(files, never_killed, tmp_path):
     folder = tmp_path / "killed"
-    process = runs.start(train_files=files, output_dir=folder, **FIELDS)
+    process = runs.launch(train_files=files, output_dir=folder, **FIELDS)
     wait_until(lambda: has_checkpoint(folder, 40) or process.poll() is not None)
     first_writer = writer_of(folder)
     os.killpg(process.pid, signal.SIGKILL)
@@ -81,7 +81,7 @@ def test_a_run_and_its_writer_that_are_killed_go_on_to_the_same_weights(files, n
 
 
 def test_two_processes_with_workers_read_the_same_rows(files, never_killed, tmp_path):
-    run = runs.start(2, train_files=files, output_dir=tmp_path / "two", dataloader_num_workers=1, **FIELDS)
+    run = runs.launch(2, train_files=files, output_dir=tmp_path / "two", dataloader_num_workers=1, **FIELDS)
     assert "stream of 3 files in blocks of 4,000 bytes" in runs.finish(run)
     found, expected = runs.losses(tmp_path / "two"), runs.losses(never_killed)
     assert len(found) == len(expected) == 120

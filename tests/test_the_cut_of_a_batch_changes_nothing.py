@@ -42,7 +42,7 @@ def test_accumulation(corpus, one_by_eight, tmp_path, micro_batch):
 
 def test_two_processes_really_run_and_follow_the_curve_of_one(corpus, one_by_eight, tmp_path):
     folder = tmp_path / "run"
-    output = runs.finish(runs.start(2, data=corpus, output_dir=folder, per_device_train_batch_size=2, **FIELDS))
+    output = runs.finish(runs.launch(2, data=corpus, output_dir=folder, per_device_train_batch_size=2, **FIELDS))
     assert "2 processes x 2 micro-batches x 2 rows" in output
     assert sorted(path.name for path in (folder / f"checkpoint-{STEPS}").glob("rng_state*")) == [
         "rng_state_0.pth",
@@ -73,7 +73,7 @@ def test_gradients_of_one_step_agree_to_rounding(corpus, tmp_path):
 
 def test_processes_that_would_train_apart_from_each_other_are_refused(corpus, tmp_path):
     """Without use_cpu, two processes on a CPU form no group: each would train alone into the same folder."""
-    process = runs.start(2, data=corpus, output_dir=tmp_path / "run", **{**FIELDS, "use_cpu": "false"})
+    process = runs.launch(2, data=corpus, output_dir=tmp_path / "run", **{**FIELDS, "use_cpu": "false"})
     output, _ = process.communicate(timeout=120)
     if torch.cuda.is_available():
         pytest.skip("with GPUs they do form a group")

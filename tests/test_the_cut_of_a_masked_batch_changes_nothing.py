@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers import runs
+from helpers.launched import run_together
 
 from weft import WeftForMaskedLM, WeftForPreTraining
 from weft.recipes.common.corpus import Corpus
@@ -70,10 +71,11 @@ def test_accumulation_with_and_without_a_fixed_number_of_targets(
 
 
 @pytest.mark.parametrize("objective", ["hybrid", "next-sentence"], indirect=True, scope="module")
-def test_two_processes_follow_the_curve_of_one(english, objective, whole, tmp_path):
-    fields = {**FIELDS, **OBJECTIVES[objective], "per_device_train_batch_size": 2}
-    output = runs.finish(runs.start(2, data=english, output_dir=tmp_path / "run", objective=objective, **fields))
-    assert "2 processes x 2 micro-batches x 2 rows" in output
+def test_two_processes_follow_the_curve_of_one(english, objective, whole, tmp_path, capfd):
+    capfd.readouterr()
+    fields = {**FIELDS, **OBJECTIVES[objective], "objective": objective, "per_device_train_batch_size": 2}
+    run_together("cpu_2.yaml", runs.run_here, data=english, output_dir=tmp_path / "run", **fields)
+    assert "2 processes x 2 micro-batches x 2 rows" in capfd.readouterr().out
     assert_equal_runs(tmp_path / "run", whole, objective)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from helpers.forked import Forked
 from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
 from weft.recipes.common.errors import RecipeError
 
@@ -39,7 +40,7 @@ SMALL_RUN = {
 }
 
 
-def kill_once_saved(process: subprocess.Popen, folder: Path) -> None:
+def kill_once_saved(process: Forked, folder: Path) -> None:
     """Kill a run of `start` as soon as it has written a checkpoint, long before its end."""
     deadline = time.monotonic() + 240
     while not list(folder.glob("seed-*/checkpoint-*")):
@@ -144,8 +145,13 @@ def run_error(main=finetune_classification.main, **fields: object) -> str:
     raise AssertionError("the run was not refused")
 
 
-def start(processes: int = 1, recipe: str = "finetune_classification", **fields: object) -> subprocess.Popen:
-    """Start a run in processes of its own, as a user would."""
+def start(recipe: str, **fields: object) -> Forked:
+    """Start a run in a process of its own."""
+    return Forked(RECIPES / f"{recipe}.py", command(**fields))
+
+
+def launch(processes: int, recipe: str, **fields: object) -> subprocess.Popen:
+    """Start a run with `accelerate launch`, as a user would."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
     launcher += ["--dynamo_backend", "no", "--num_processes", str(processes)]
     launcher += ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from helpers.forked import Forked
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.preparation import DataArguments, prepare
 
@@ -125,8 +126,13 @@ def run_error(**fields: object) -> str:
     raise AssertionError("the run was not refused")
 
 
-def start(processes: int = 1, config: str = "cpu_2.yaml", **fields: object) -> subprocess.Popen:
-    """Start a run in processes of its own, as a user would; `config`: the launcher's file for several of them."""
+def start(**fields: object) -> Forked:
+    """Start a run in a process of its own."""
+    return Forked(RECIPES / f"{recipe_of(fields)}.py", command(**fields))
+
+
+def launch(processes: int = 1, config: str = "cpu_2.yaml", **fields: object) -> subprocess.Popen:
+    """Start a run with `accelerate launch`, as a user would; `config`: its file for several processes."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
     if processes > 1:
         launcher += ["--config_file", str(RECIPES / "configs" / "accelerate" / config), "--main_process_port", "0"]
@@ -143,7 +149,7 @@ def start(processes: int = 1, config: str = "cpu_2.yaml", **fields: object) -> s
     )
 
 
-def finish(process: subprocess.Popen, expected: int = 0) -> str:
+def finish(process: Forked | subprocess.Popen, expected: int = 0) -> str:
     """Wait for a run and return what it printed."""
     output, _ = process.communicate(timeout=300)
     assert process.returncode == expected, output
