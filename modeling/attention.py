@@ -453,7 +453,7 @@ class WeftAttention(nn.Module):
             attention_mask: in the form the backend wants (see `create_masks`).
             position_embeddings: what `rotate` turns queries and keys by; None: nothing is turned.
             table, relative: what the score bias is made of (see `_score_bias`); None: there is none.
-            first_values: [batch, key heads, tokens, head_dim], the first layer's of these tokens; None: this is it.
+            first_values: [batch, tokens, key heads x head_dim], the first layer's of these tokens; None: this is it.
             kwargs: for the backend; `is_causal` overrides the config's.
         Returns: [batch, tokens, hidden_size], the attention weights where the backend has them, and first_values."""
         query = self._heads(self.q_norm, self.q_proj(hidden_states))
@@ -462,10 +462,11 @@ class WeftAttention(nn.Module):
         if self.is_cross:
             key, value = self._encoder_keys(encoder_hidden_states, past_key_values)
         else:
-            key, value = self._keys(hidden_states)
+            value = self.v_proj(hidden_states)
             if self.mixes_values:
                 value = self.value_mix[0] * value + self.value_mix[1] * first_values
             first_values = value if first_values is None else first_values
+            key, value = self._keys(hidden_states, value)
             if position_embeddings is not None:
                 key = rotate(key, *position_embeddings, self.interleaved)
             if isinstance(past_key_values, EncoderDecoderCache):
@@ -493,20 +494,20 @@ class WeftAttention(nn.Module):
         normed = norm(projected.view(*projected.shape[:2], *self.normed_shape))
         return normed.view(*projected.shape[:2], -1, self.head_dim).transpose(1, 2)
 
-    def _keys(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of states [batch, tokens, hidden_size]."""
-        value = self.v_proj(states).view(*states.shape[:2], -1, self.head_dim).transpose(1, 2)
+    def _keys(self, states: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys of states [batch, tokens, hidden_size], and `value` [batch, tokens, heads x head_dim] in heads."""
+        value = value.view(*states.shape[:2], -1, self.head_dim).transpose(1, 2)
         return self._heads(self.k_norm, self.k_proj(states)), value
 
     def _encoder_keys(self, states: torch.Tensor, cache: Cache | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the encoder's tokens, computed once and then read from the cache."""
         if not isinstance(cache, EncoderDecoderCache):
-            return self._keys(states)
+            return self._keys(states, self.v_proj(states))
         if cache.is_updated.get(self.layer_idx):
             layer = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
         cache.is_updated[self.layer_idx] = True
-        return cache.cross_attention_cache.update(*self._keys(states), self.layer_idx)
+        return cache.cross_attention_cache.update(*self._keys(states, self.v_proj(states)), self.layer_idx)
 
     def _score_bias(
         self, table: torch.Tensor | None, relative: Any, query: torch.Tensor, key: torch.Tensor, is_causal: bool

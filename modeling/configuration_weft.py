@@ -34,12 +34,10 @@ LEAST["relative_attention_num_buckets"] = 4
 POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale")
 POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping")
 # how tensor parallelism divides a stack
-TP_PLAN = {
-    f"layers.*.{name}_proj": "colwise" for name in ("self_attn.q", "self_attn.k", "self_attn.v", "mlp.gate", "mlp.up")
-}
+TP_PLAN = {f"layers.*.self_attn.{name}": "colwise" for name in ("q_proj", "k_proj", "v_proj", "head_gate")}
+TP_PLAN |= {f"layers.*.mlp.{name}_proj": "colwise" for name in ("gate", "up")}
 TP_PLAN |= {f"layers.*.self_attn.{name}_norm": "replicated_with_grad_allreduce" for name in ("q", "k")}
 TP_PLAN |= {f"layers.*.{name}_proj": "rowwise" for name in ("self_attn.o", "mlp.down")}
-TP_PLAN["layers.*.self_attn.head_gate"] = "colwise"
 
 
 @strict
@@ -73,7 +71,7 @@ class WeftConfig(PreTrainedConfig):
         attention_gate: each head's output is multiplied by a sigmoid of a map of the layer's input
             (https://huggingface.co/papers/2505.06708): lower loss, but no stock class computes it.
         value_residual: layers behind the first mix its values into their own, each by two learned weights
-            (https://huggingface.co/papers/2410.17897): the same.
+            (https://huggingface.co/papers/2410.17897): lower loss, but no stock class computes it.
         attention_scale: factor of the scores; None: 1 / sqrt(head_dim). 1.0 in T5.
         attn_logit_softcapping: scores are squashed to lie between this and its negative (Gemma 2); not on sdpa.
         final_logit_softcapping: the same of the head's logits.
@@ -102,7 +100,8 @@ class WeftConfig(PreTrainedConfig):
         pos_att_type: of "disentangled": "c2p" and "p2c", what is compared with the vectors of distances: queries, keys.
         norm_rel_ebd: of "disentangled": normalise these vectors.
         layer_types: for each layer "full_attention", or "sliding_attention": the default if sliding_window is given.
-        sliding_window: number of tokens, itself included, that a token sees there; without is_causal, to each side.
+        sliding_window: number of tokens, itself included, that a sliding_attention layer sees; without is_causal, so
+            many tokens to each side.
         type_vocab_size: number of token types (segments), or 0; where no token_type_ids are given all are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
         lm_head_transform_bias, lm_head_bias: a bias in that map (default: lm_head_bias), in the head's output matrix.

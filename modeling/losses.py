@@ -244,8 +244,8 @@ def sequence_classification_loss(
         logits: [documents, num_labels].
         labels: by problem_type "single_label_classification": class numbers [documents], -100 where there is no target;
             "multi_label_classification": [documents, num_labels] from 0 to 1, -100 where an entry is no target;
-            "regression": [documents, num_labels], or with one label [documents], NaN where an entry is no target. None:
-            as in `find_problem_type`.
+            "regression": [documents, num_labels], or with one label [documents], NaN where an entry is no target.
+        problem_type: None: as in `find_problem_type`.
         num_items_in_batch: what the sum is divided by: `count_targets` of the labels of the whole step. None: of these.
         class_weights: [num_labels], what each class counts; of several labels at once what a label counts where it is
             1 (`pos_weight` of PyTorch's binary_cross_entropy_with_logits).

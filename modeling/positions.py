@@ -65,7 +65,7 @@ class WeftSinusoidalEmbedding(nn.Module):
 
 
 def check_positions(position_ids: torch.Tensor, limit: int) -> torch.Tensor:
-    """Refuse positions that a table has no row for, where a look costs nothing: on a CPU, or in a longer row."""
+    """Refuse positions that a table has no row for, where looking is free: on a CPU, or for a row longer than it."""
     if not is_tracing(position_ids) and (position_ids.device.type == "cpu" or position_ids.shape[-1] > limit):
         last = int(position_ids.max()) if position_ids.numel() else 0
         if last >= limit:

@@ -10,6 +10,7 @@ from helpers.runs import RECIPES
 # What is printed where the interpreter is taken down is what threads of a process group may meet there.
 SCRIPT = """
 import atexit, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, sys.argv[2])  # the file alone: the package takes seconds to import
 from errors import RecipeError, run_command
 
@@ -19,11 +20,11 @@ class Kept:
 
 def main():
     threading.Thread(target=lambda: (time.sleep(0.3), print("uploaded"))).start()
-    print("trained")
+    pool.submit(print, "trained").result()  # its thread then waits for more to do
     if sys.argv[1] == "refuse":
         raise RecipeError("no.")
 
-kept = Kept()
+kept, pool = Kept(), ThreadPoolExecutor()
 atexit.register(print, "registered")
 run_command(main)
 """
@@ -37,6 +38,6 @@ def test_all_that_is_left_to_do_is_done_and_a_member_of_a_group_then_ends_at_onc
 ) -> None:
     environment = {**os.environ, "WORLD_SIZE": str(processes), "LOCAL_RANK": "0"}
     command = [sys.executable, "-c", SCRIPT, word, str(RECIPES / "common")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:-1] == ENDS + last
     assert (done.returncode, done.stderr) == (status, said)

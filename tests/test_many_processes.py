@@ -23,8 +23,9 @@ FIELDS |= {"optimizer": "adamw"}  # which sharded weights are trained by
 ONE_STEP = {"optim": "sgd", "max_steps": 1, "warmup_steps": 0, "lr_scheduler_type": "constant", "weight_decay": 0}
 ONE_STEP |= {"learning_rate": 1.0, "save_steps": 1, "eval_steps": 1}
 CLIPPED = {"max_grad_norm": 0.1}
-# Both kinds of rows and an output matrix of its own; and what changes no number of a step.
+# Both kinds of rows, an output matrix of its own, and layers that hand on values; and what changes no number of a step.
 HYBRID = {**FIELDS, "objective": "hybrid", "causal_share": 0.5, "tie_word_embeddings": "false"}
+HYBRID |= {"attention_gate": "true", "value_residual": "true"}
 SAME = {"per_device_train_batch_size": 1, "gradient_checkpointing": "true"}
 LAUNCHED = ("cpu_2.yaml", *SHARDING)
 

@@ -25,7 +25,7 @@ def never_killed(corpus, tmp_path_factory):
     return folder
 
 
-def kill_group(process: Forked, number: int) -> None:
+def kill_group(process: Forked | subprocess.Popen, number: int) -> None:
     """Kill a run and what it started, at once."""
     os.killpg(process.pid, number)
     process.communicate()

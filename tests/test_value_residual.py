@@ -28,21 +28,28 @@ def plain_twin(model: torch.nn.Module) -> torch.nn.Module:
     """The model without the option, whose maps to values are told to give what the formula says."""
     fields = {**model.config.to_diff_dict(), "value_residual": False, "auto_map": None}
     twin = type(model)(WeftConfig(**fields)).double().eval()
-    weights, mixes = model.state_dict(), {}
-    for index in range(1, LAYERS):
-        mixes[index] = weights.pop(f"model.layers.{index}.self_attn.value_mix")
+    weights = model.state_dict()
+    mixes = {name: weights.pop(name) for name in list(weights) if name.endswith("value_mix")}
     twin.load_state_dict(weights)
+    stacks = ("encoder", "decoder") if model.config.is_encoder_decoder else ("",)
+    for stack in stacks:
+        mix_by_hand(twin.model.get_submodule(stack), [mix for name, mix in mixes.items() if stack in name])
+    return twin
+
+
+def mix_by_hand(stack: torch.nn.Module, mixes: list[torch.Tensor]) -> None:
+    """Have each layer behind the first give its own values and those of the first, times the two numbers of its mix."""
+    assert len(mixes) == LAYERS - 1
     first: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: Any, values: torch.Tensor) -> None:
         first[:] = [values]
 
-    twin.model.layers[0].self_attn.v_proj.register_forward_hook(keep)
-    for index, (own, of_first) in mixes.items():
-        twin.model.layers[index].self_attn.v_proj.register_forward_hook(
+    stack.layers[0].self_attn.v_proj.register_forward_hook(keep)
+    for layer, (own, of_first) in zip(stack.layers[1:], mixes):
+        layer.self_attn.v_proj.register_forward_hook(
             lambda module, inputs, values, own=own, of_first=of_first: own * values + of_first * first[0]
         )
-    return twin
 
 
 @pytest.mark.parametrize("norm_position", ["pre", "post"])
@@ -111,11 +118,15 @@ def test_it_compiles_as_one_graph_that_computes_the_same():
 def test_a_decoder_beside_an_encoder_mixes_its_own_values():
     fields = {"is_encoder_decoder": True, "value_residual": True, "pad_token_id": 0, "decoder_start_token_id": 1}
     model = WeftForConditionalGeneration(tiny_config(num_hidden_layers=LAYERS, **fields)).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape))
     names = {name for name, _ in model.named_parameters() if name.endswith("value_mix")}
     stacks = [f"model.{stack}.layers.{index}" for stack in ("encoder", "decoder") for index in range(1, LAYERS)]
     assert names == {f"{layer}.self_attn.value_mix" for layer in stacks}
     ids, answer = torch.randint(2, 60, (2, 9)), torch.randint(2, 60, (2, 6))
     whole = model(ids, decoder_input_ids=answer).logits
+    torch.testing.assert_close(whole, plain_twin(model)(ids, decoder_input_ids=answer).logits, **EXACT)
     first = model(ids, decoder_input_ids=answer[:, :4], use_cache=True)
     rest = model(ids, decoder_input_ids=answer[:, 4:], past_key_values=first.past_key_values, use_cache=True)
     torch.testing.assert_close(torch.cat((first.logits, rest.logits), dim=1), whole, **EXACT)
@@ -146,7 +157,7 @@ def test_what_is_mixed_begins_as_the_mean_and_is_saved(tmp_path):
     torch.testing.assert_close(loaded(ids).logits, model(ids).logits, **EXACT)
 
 
-def test_pretraining_does_not_decay_what_values_are_mixed_by(tmp_path):
+def test_pretraining_does_not_decay_what_values_are_mixed_by():
     model = mixing_model()
     decayed = WeftTrainer.get_decay_parameter_names(None, model)
     assert decayed and not [name for name in decayed if "value_mix" in name]

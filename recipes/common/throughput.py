@@ -14,7 +14,8 @@ from weft.recipes.common.models import ParameterCounts
 def measure_matmul_flops(device: torch.device, dtype: torch.dtype, threads: int, seconds: float = 0.5) -> float:
     """Floating-point operations per second of a square matrix product on this device with so many threads (those that
     PyTorch has now), the best within `seconds`; of at least one, however slow (bfloat16 is on many processors).
-    Measured once in a process, with random numbers of its own: what a run draws does not depend on it."""
+    Measured once in a process, whatever number of runs it makes, and with random numbers of its own, which leave those
+    of the run as they are."""
     size = 4096 if device.type == "cuda" else 1024
     draw = torch.Generator(device).manual_seed(0)
     left, right = (torch.randn(size, size, generator=draw, device=device).to(dtype) for _ in range(2))

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from helpers.forked import Forked
 from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
 from weft.recipes.common.errors import RecipeError
@@ -40,7 +42,7 @@ SMALL_RUN = {
 }
 
 
-def kill_once_saved(process: Forked, folder: Path) -> None:
+def kill_once_saved(process: Forked | subprocess.Popen, folder: Path) -> None:
     """Kill a run of `start` as soon as it has written a checkpoint, long before its end."""
     deadline = time.monotonic() + 240
     while not list(folder.glob("seed-*/checkpoint-*")):
@@ -145,8 +147,10 @@ def run_error(main=finetune_classification.main, **fields: object) -> str:
     raise AssertionError("the run was not refused")
 
 
-def start(recipe: str, **fields: object) -> Forked:
+def start(recipe: str, **fields: object) -> Forked | subprocess.Popen:
     """Start a run in a process of its own."""
+    if torch.cuda.is_available():
+        return launch(1, recipe, **fields)
     return Forked(RECIPES / f"{recipe}.py", command(**fields))
 
 

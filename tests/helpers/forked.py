@@ -1,4 +1,5 @@
-"""A recipe in a process of its own, forked off the test's so that nothing is imported again."""
+"""A recipe in a process of its own, forked off the test's so that nothing is imported again. Where there is a GPU, such
+a process cannot train."""
 
 import os
 import runpy
@@ -21,6 +22,7 @@ class Forked:
         self.returncode: int | None = None
         self.pid = os.fork()
         if not self.pid:
+            os.close(reads)
             _carry_out(recipe, words, writes)
         os.close(writes)
         self.stdout = os.fdopen(reads, encoding="utf-8", errors="replace")
@@ -61,6 +63,7 @@ def _carry_out(recipe: Path, words: list[str], output: int) -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        os.close(output)
         sys.stdout = sys.stderr = os.fdopen(1, "w", encoding="utf-8", buffering=1)
         sys.argv = [str(recipe), *words]
         runpy.run_path(str(recipe), run_name="__main__")
@@ -72,5 +75,7 @@ def _carry_out(recipe: Path, words: list[str], output: int) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+        finally:
+            os._exit(code)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from helpers.forked import Forked
@@ -126,8 +127,10 @@ def run_error(**fields: object) -> str:
     raise AssertionError("the run was not refused")
 
 
-def start(**fields: object) -> Forked:
+def start(**fields: object) -> Forked | subprocess.Popen:
     """Start a run in a process of its own."""
+    if torch.cuda.is_available():
+        return launch(**fields)
     return Forked(RECIPES / f"{recipe_of(fields)}.py", command(**fields))
 
 

@@ -70,6 +70,7 @@ WeftAlibiModelTest = weft_case(CausalTests, position_embedding_type="alibi", emb
 WeftT5ModelTest = weft_case(CausalTests, position_embedding_type="t5")
 WeftDisentangledModelTest = weft_case(CausalTests, **DEBERTA)
 WeftNoPositionsModelTest = weft_case(CausalTests, position_embedding_type="none")
+WeftLowestLossModelTest = weft_case(CausalTests, attention_gate=True, value_residual=True)
 
 # All parts that the head and the embeddings may have; the plainest encoder, with one matrix for both; and one that
 # predicts masked tokens from the token before.
@@ -89,4 +90,5 @@ WeftEncoderDecoderModelTest = weft_case(EncoderDecoderTests)
 WeftBartModelTest = weft_case(
     EncoderDecoderTests, position_embedding_type="learned", position_offset=2, tie_word_embeddings=True, **BERT
 )
+WeftLowestLossEncoderDecoderModelTest = weft_case(EncoderDecoderTests, attention_gate=True, value_residual=True)
 WeftT5EncoderDecoderModelTest = weft_case(EncoderDecoderTests, position_embedding_type="t5")
