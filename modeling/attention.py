@@ -464,7 +464,7 @@ class WeftAttention(nn.Module):
         else:
             value = self.v_proj(hidden_states)
             if self.mixes_values:
-                value = self.value_mix[0] * value + self.value_mix[1] * first_values
+                value = torch.addcmul(value * self.value_mix[0], first_values, self.value_mix[1])
             first_values = value if first_values is None else first_values
             key, value = self._keys(hidden_states, value)
             if position_embeddings is not None:
