@@ -28,6 +28,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 PRESET_SIZES = {"tiny": "5.05M", "mini": "12.8M", "small": "40.4M", "base": "101M"}
 PRESET_SIZES |= {"medium": "312M", "large": "524M", "xl": "1.04B"}
 
+# What a new model is given beside its shape, unless it is told not to: a lower loss for the same tokens (measured:
+# RESULTS.md, section 26), which no stock class computes.
+ADDED = ("attention_gate", "value_residual")
+
 VOCABULARY_UNIT = 64  # matrices with a multiple of it are multiplied faster; ids beyond the tokenizer's never occur
 
 # What transformers raises for a checkpoint that is missing, broken, or of a kind that it does not know.

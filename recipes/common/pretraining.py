@@ -165,7 +165,7 @@ class _Run(RunSetup):
         return finished
 
     def _note_plan(self) -> None:
-        note_plan(self.folder, self.derived() | ({} if self.budget is None else {"budget": self.budget}))
+        note_plan(self.folder, self.derived() | self.added | ({} if self.budget is None else {"budget": self.budget}))
 
     def make_trainer(self, trial: dict[str, Any] | None = None, clock: TrainerCallback | None = None) -> WeftTrainer:
         """The run's Trainer.
@@ -277,7 +277,7 @@ class _Run(RunSetup):
         return FinishedRun(
             objective=self.objective,
             arguments=self.arguments,
-            settings=self.settings | self.derived(),
+            settings=self.settings | self.added | self.derived(),
             corpus=self.corpus,
             tokenizer=self.tokenizer,
             plan=self.plan,

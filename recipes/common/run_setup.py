@@ -10,7 +10,7 @@ from weft.recipes.common.budget import TIMES
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.derived import DERIVED, describe_derived, with_derived
 from weft.recipes.common.launch import computes_on_gpu, settle_on_processor, share_cores, world_size
-from weft.recipes.common.models import PRESETS, count_parameters, make_config
+from weft.recipes.common.models import ADDED, PRESETS, count_parameters, make_config
 from weft.recipes.common.objective import Objective
 from weft.recipes.common.plan import Plan, make_plan, schedule_fields, steps_of
 from weft.recipes.common.run_arguments import LENGTHS
@@ -46,7 +46,12 @@ class RunSetup:
         self.objective, self.corpus, self.folder, self.settings = objective, corpus, folder, settings
         self.blocks, self.stream = blocks, StreamFolder(folder)
         self.given, _, self.model_arguments = parsed.groups[:3]
-        self.model_fields, self.trainer_fields = parsed.model, parsed.trainer
+        noted = noted_plan(folder)
+        has_shape = self.model_arguments.config_name or self.model_arguments.model_name_or_path
+        # a run that began before there were such fields noted none of them
+        self.added = {} if has_shape else {name: noted.pop(name, not noted) for name in ADDED}
+        self.added |= {name: value for name, value in parsed.model.items() if name in self.added}
+        self.model_fields, self.trainer_fields = {**parsed.model, **self.added}, parsed.trainer
         self.presets = (None,) if SIZE_FIELDS & parsed.given else tuple(PRESETS)
         self.tokenizer = objective.prepare_tokenizer(corpus.tokenizer())
         length, self.processes = self.given.sequence_length, world_size()
@@ -57,7 +62,6 @@ class RunSetup:
         if not self.on_gpu:
             settle_on_processor()
         self.evaluator = objective.make_evaluator(corpus, length, self.tokenizer)
-        noted = noted_plan(folder)
         # fields of the schedule that stayed as they were when the run became one of another length
         self.kept = {name: noted[name] for name in ("warmup_steps", "decay_steps") if name in noted}
         self.budget: dict[str, Any] | None = noted.pop("budget", None)
@@ -131,6 +135,10 @@ class RunSetup:
         source = self.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
         return f"stream of {source} in blocks of {self.blocks.block_bytes:,} bytes, first {text}"
 
+    def _added_lines(self) -> list[tuple[str, str]]:
+        names = ", ".join(name for name, value in self.added.items() if value)
+        return [("added", f"{names} (a lower loss; false for a model to export to a stock class)")] if names else []
+
     def plan_lines(self, bf16: bool) -> list[tuple[str, str]]:
         """What the plan says of all else but lengths."""
         config, source = self.config, self.model_arguments.model_name_or_path
@@ -141,6 +149,7 @@ class RunSetup:
                 f"{self.parameters.total:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
                 f"vocabulary {config.vocab_size:,}), {f'from {source}' if source else 'new'}",
             ),
+            *self._added_lines(),
             *self.objective.plan_lines(),
             ("attention", backend),
             ("dtype", "computed in bfloat16, float32 weights" if bf16 else "float32"),

@@ -1,0 +1,84 @@
+"""A new model has what lowers its loss at equal tokens, unless it is told not to; a model that exists stays as it is."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import runs
+
+from weft.recipes.common.models import ADDED
+
+FIELDS = {"max_steps": 10, "save_steps": 5, "optimizer": "adamw"}
+PLAIN = dict.fromkeys(ADDED, "false")
+
+
+def has(folder: Path) -> dict[str, bool]:
+    config = json.loads((folder / "config.json").read_text())
+    return {name: config.get(name, False) for name in ADDED}
+
+
+@pytest.fixture(scope="module")
+def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "new"
+    runs.run_here(data=corpus, output_dir=folder, **FIELDS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    runs.run_here(data=corpus, output_dir=folder, **FIELDS, **PLAIN)
+    return folder
+
+
+def test_it_is_there_and_the_card_says_so(finished: Path) -> None:
+    assert has(finished) == dict.fromkeys(ADDED, True)
+    card = (finished / "README.md").read_text()
+    assert all(f"| {name} | True |" in card for name in ADDED)
+    assert [name for name in runs.weights(finished) if name.endswith(("head_gate.weight", "value_mix"))]
+
+
+@pytest.mark.parametrize("recipe", [{}, {"objective": "masked"}])
+def test_the_plan_names_it_and_what_leaves_it_out(
+    recipe: dict, english: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for fields, line in (
+        ({}, "attention_gate, value_residual (a lower loss; false for a model to export to a stock class)"),
+        ({"attention_gate": "false"}, "value_residual (a lower loss; false for a model to export to a stock class)"),
+        (PLAIN, None),
+    ):
+        runs.run_here(data=english, output_dir=tmp_path / "run", plan="true", **FIELDS, **recipe, **fields)
+        found = [words for words in capsys.readouterr().out.splitlines() if words.startswith("  added")]
+        assert found == ([] if line is None else [f"  added       {line}"])
+
+
+def test_it_is_left_out_where_that_is_asked_for(plain: Path) -> None:
+    assert has(plain) == dict.fromkeys(ADDED, False)
+
+
+@pytest.mark.parametrize("kind", ["finished", "plain"])
+def test_a_resumed_run_keeps_it_or_keeps_without(
+    kind: str, corpus: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Also one that began before there was such a default, and noted nothing of it."""
+    folder, source = tmp_path / "run", request.getfixturevalue(kind)
+    shutil.copytree(source / "checkpoint-5", folder / "checkpoint-5")
+    settings, plan = (json.loads((source / name).read_text()) for name in ("run.json", "plan.json"))
+    assert {name: plan[name] for name in ADDED} == has(source)
+    if kind == "plain":
+        settings = {name: value for name, value in settings.items() if name not in ADDED}
+        plan = {name: value for name, value in plan.items() if name not in ADDED}
+    (folder / "run.json").write_text(json.dumps(settings))
+    (folder / "plan.json").write_text(json.dumps(plan))
+    runs.run_here(data=corpus, output_dir=folder, **FIELDS)
+    assert has(folder) == has(source)
+    found, expected = runs.weights(folder), runs.weights(source)
+    assert found.keys() == expected.keys() and all((found[name] == expected[name]).all() for name in expected)
+
+
+def test_a_shape_or_a_model_of_ones_own_is_taken_as_it_is(plain: Path, corpus: Path, tmp_path: Path) -> None:
+    shape = dict.fromkeys(name for name in runs.SMALL_MODEL if name.endswith(("size", "layers", "heads")))
+    for number, source in enumerate(({"config_name": plain}, {"model_name_or_path": plain})):
+        runs.run_here(data=corpus, output_dir=tmp_path / str(number), **FIELDS, **shape, **source)
+        assert has(tmp_path / str(number)) == dict.fromkeys(ADDED, False)
