@@ -1,4 +1,4 @@
-"""A new model has what lowers its loss at equal tokens, unless it is told not to; a model that exists stays as it is."""
+"""A new model has what lowers its loss at equal tokens, unless told not to; a model that exists stays as it is."""
 
 import json
 import shutil
