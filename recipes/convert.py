@@ -19,7 +19,7 @@ from weft.interop import InteropError, families, find_family, find_head, weft_cl
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
 from weft.recipes.common.errors import RecipeError, first_line, run_command
 from weft.recipes.common.files import new_folder
-from weft.recipes.common.models import UNLOADABLE
+from weft.recipes.common.models import ADDED, UNLOADABLE
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "source.spm")
 
@@ -46,7 +46,9 @@ def main() -> None:
         else:
             export_checkpoint(arguments.checkpoint, arguments.family, arguments.output)
     except InteropError as error:
-        raise RecipeError(f"{arguments.checkpoint} is not converted: {error}") from error
+        added = [name for name in ADDED if f"{name}=True" in str(error)]
+        hint = " To pretrain a model without: " + " ".join(f"--{name} false" for name in added) + "." if added else ""
+        raise RecipeError(f"{arguments.checkpoint} is not converted: {error}{hint}") from error
 
 
 def import_checkpoint(checkpoint: str, output: Path) -> None:
