@@ -21,6 +21,7 @@ from weft.recipes.common.decoding import decode, store_by_column
 from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.generation import has_compiler
 from weft.recipes.common.int8 import quantize_int8
+from weft.recipes.common.models import ADDED
 from weft.recipes.common.packing import IGNORE_INDEX
 
 MASKED_SHARE, WARM_UP, TOLERANCE = 0.15, 2, 1e-4
@@ -177,7 +178,8 @@ def head_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], 
 def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
     """Greedy decoding of one stream, `steps` times half the length behind a prompt of 8 tokens: by `generate` of both,
     and of Weft also by `decode` with weights stored by column, in 8 bits (which may write other tokens) and, where
-    PyTorch finds a compiler, compiled. What storing by column does to the stock class is measured too.
+    PyTorch finds a compiler, compiled. What storing by column does to the stock class is measured too, and so is a Weft
+    model with all that the recipes add to a new one, which no stock class computes.
 
     Raises:
         RecipeError: the two do not write the same tokens.
@@ -192,13 +194,20 @@ def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[
     fast = {**options, "custom_generate": decode}
     calls = {"weft": (model, options), shape.family: (stock, options), "weft, decode": (stored, fast)}
     calls[f"{shape.family}, by column"] = (store_by_column(copy.deepcopy(stock)), options)
+    more = copy.deepcopy(model.config)
+    more.update(dict.fromkeys(ADDED, True))
+    other = type(model)._from_config(more).to(device).eval()
+    other.generation_config.eos_token_id = None
+    calls["weft, decode added"] = (store_by_column(other), fast)
     calls["weft, decode int8"] = (small, fast)
     if device != "cpu" or has_compiler():
         compiled = {**fast, "cache_implementation": "static", "compile_config": CompileConfig(mode="default")}
         calls["weft, decode compiled"] = (stored, compiled)
         calls["weft, decode int8 compiled"] = (small, compiled)
+        calls["weft, decode added compiled"] = (other, compiled)
     written = {name: each.generate(prompt, **how) for name, (each, how) in calls.items()}
-    if not all(torch.equal(ids, written["weft"]) for name, ids in written.items() if "int8" not in name):
+    same = [ids for name, ids in written.items() if "int8" not in name and "added" not in name]
+    if not all(torch.equal(ids, written["weft"]) for ids in same):
         raise RecipeError(f"weft and {shape.family} do not write the same tokens: their times would say nothing.")
 
     def measure(name: str) -> float:
