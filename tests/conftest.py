@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,14 @@ def spared_of_collection() -> None:
 def fixed_seed() -> None:
     """Start every test from the same random numbers, so that the order of the tests changes nothing."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_verbosity() -> Iterator[None]:
+    """Let transformers warn of as much as before: commands that a test calls silence it for their process."""
+    before = transformers.logging.get_verbosity()
+    yield
+    transformers.logging.set_verbosity(before)
 
 
 @pytest.fixture(scope="session")
