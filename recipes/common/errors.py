@@ -37,8 +37,8 @@ def run_command(command: Callable[[], None]) -> None:
 
 def _leave_group(status: int) -> NoReturn:
     """End a process of a group after all that is registered for its end, but without taking the interpreter down:
-    threads of PyTorch's groups outlive these, and one that wants the interpreter then aborts the process (with gloo,
-    once in some hundred runs), for which the launcher kills the others."""
+    threads of PyTorch's groups outlive these, and one that wants the interpreter then aborts the process (seen with
+    gloo, rarely), for which the launcher kills the others."""
     threading._shutdown()  # as the interpreter does: tell pools of threads to end, and wait for all threads
     atexit._run_exitfuncs()
     sys.stdout.flush()
