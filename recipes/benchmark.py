@@ -15,6 +15,11 @@ Subject pairs: the same of an encoder-decoder, from two files of lines (--train_
 Subjects step, head and generate: a training step (time, and memory in fresh processes), the output matrix and its loss
 alone, and greedy decoding of one stream, of Weft and of a stock class (--family llama, gpt2, bert or modernbert) with
 the same shape and the same weights; both must give the same losses or tokens.
+
+Subject trainer: the same training of both under transformers' own Trainer, on a GPU in bfloat16, compiled if asked for:
+tokens per second, MFU and memory, each run in a fresh process, with one attention backend or several.
+
+    python recipes/benchmark.py --subject trainer --num_layers 12 --width 768 --length 1024 --torch_compile true
 """
 
 import importlib.metadata
@@ -64,7 +69,7 @@ class BenchmarkArguments:
     """What to measure."""
 
     subject: str = field(
-        default="prepare_data", metadata={"help": "prepare_data, finetune, pairs, step, head or generate"}
+        default="prepare_data", metadata={"help": "prepare_data, finetune, pairs, step, head, generate or trainer"}
     )
     train_files: list[str] = field(
         default_factory=list,
@@ -76,15 +81,20 @@ class BenchmarkArguments:
         default=None, metadata={"help": "examples of a training step; 32 for finetune and pairs, else 8"}
     )
     steps: int | None = field(
-        default=None, metadata={"help": "training steps of a round; 50 for finetune, 8 for pairs, else 1"}
+        default=None, metadata={"help": "training steps of a round; 50 for finetune, 8 for pairs and trainer, else 1"}
     )
     cpu_threads: int | None = field(default=None, metadata={"help": "threads to compute with"})
-    family: str = field(default="llama", metadata={"help": "step, head, generate: llama, gpt2, bert or modernbert"})
-    num_layers: int = field(default=6, metadata={"help": "step, generate: layers of the model"})
-    width: int = field(default=384, metadata={"help": "step, head, generate: hidden_size, a multiple of 64"})
-    vocab_size: int = field(default=32_000, metadata={"help": "step, head, generate: size of the vocabulary"})
-    length: int = field(default=256, metadata={"help": "step, head, generate: tokens of an example"})
-    measure_memory: bool = field(default=True, metadata={"help": "step: also measure the peak of memory"})
+    family: str = field(default="llama", metadata={"help": "beside which class: llama, gpt2, bert or modernbert"})
+    num_layers: int = field(default=6, metadata={"help": "layers of the model beside a stock class"})
+    width: int = field(default=384, metadata={"help": "its hidden_size, a multiple of 64"})
+    vocab_size: int = field(default=32_000, metadata={"help": "size of its vocabulary"})
+    length: int = field(default=256, metadata={"help": "tokens of an example beside a stock class"})
+    measure_memory: bool = field(default=True, metadata={"help": "step, trainer: also measure the peak of memory"})
+    attention: list[str] = field(
+        default_factory=lambda: ["sdpa"], metadata={"help": "trainer: attention backends, each with sides of its own"}
+    )
+    documents: int = field(default=1, metadata={"help": "trainer with llama: documents packed into a row"})
+    torch_compile: bool = field(default=False, metadata={"help": "trainer: compile both models"})
     tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of the tokenizer"})
     rounds: int = field(default=5, metadata={"help": "times that each side is measured"})
     output_file: str | None = field(default=None, metadata={"help": "write all measurements as JSON here"})
@@ -98,10 +108,13 @@ class BenchmarkArguments:
                 raise RecipeError(f"family {self.family!r} is not measured: choose one of {', '.join(FAMILIES)}.")
             if self.subject == "generate" and self.family not in WRITERS:
                 raise RecipeError(f"{self.family} writes no text: give --family llama or gpt2.")
-            if self.subject == "step" and self.measure_memory and not Path("/proc/self/status").is_file():
+            measures_memory = self.subject in ("step", "trainer") and self.measure_memory
+            if measures_memory and not Path("/proc/self/status").is_file():
                 raise RecipeError("memory is measured on Linux only: give --measure_memory false.")
             if self.width % 64 or self.width < 64:
                 raise RecipeError(f"width is {self.width}: give a multiple of 64, the width of a head.")
+            if self.documents > 1 and (self.subject, self.family) != ("trainer", "llama"):
+                raise RecipeError("documents are packed beside --family llama with --subject trainer only.")
         else:
             number = 2 if self.subject == "pairs" else 1
             if len(self.train_files) != number or self.tokenizer_name is None:
@@ -109,7 +122,7 @@ class BenchmarkArguments:
             for name in self.train_files:
                 if not Path(name).is_file():
                     raise RecipeError(f"train_files {name!r} is no file: give the path of one.")
-        for name in ("rounds", "steps", "batch_size", "cpu_threads", "num_layers", "vocab_size", "length"):
+        for name in ("rounds", "steps", "batch_size", "cpu_threads", "num_layers", "vocab_size", "length", "documents"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RecipeError(f"{name} is {value}: give at least 1.")
@@ -168,6 +181,27 @@ def stock_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callab
     return make(_shape(arguments), _device(), arguments.steps or 1)
 
 
+def trainer_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
+    """Weft and a stock class under transformers' Trainer."""
+    from weft.recipes.common import trainer_sides as sides
+
+    settings = (arguments.documents, arguments.steps or 8, arguments.torch_compile, arguments.measure_memory)
+    return sides.trainer_sides(_shape(arguments), arguments.attention, *settings, arguments.cpu_threads)
+
+
+def under_trainer(arguments: BenchmarkArguments, sides: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """All that the runs under Trainer found, of which the medians are printed; raises RecipeError where they differ."""
+    from weft.recipes.common.trainer_sides import check_losses
+
+    check_losses(sides)
+    for name, side in sides.items():
+        middle = {key: statistics.median(run[key] for run in side.found) for key in ("tokens_per_second", "mfu")}
+        print(f"{name:20} {middle['tokens_per_second']:10,.0f} tokens/s, MFU {middle['mfu']:.1%}", end="")
+        peaks = [run["peak_megabytes"] for run in side.found if arguments.measure_memory]
+        print(f", {statistics.median(peaks):,.0f} MB at most" if peaks else "")
+    return {name: side.found for name, side in sides.items()}
+
+
 def _shape(arguments: BenchmarkArguments) -> Any:
     from weft.recipes.common.stock_sides import Shape
 
@@ -196,6 +230,7 @@ def memory(arguments: BenchmarkArguments) -> dict[str, list[float]]:
 WRITERS = ("llama", "gpt2")
 FAMILIES = (*WRITERS, "bert", "modernbert")
 STOCK_SUBJECTS = dict.fromkeys(("step", "head", "generate"), stock_sides)
+STOCK_SUBJECTS["trainer"] = trainer_sides
 SUBJECTS = {"prepare_data": prepare_data_sides, "finetune": finetune_sides, "pairs": finetune_sides, **STOCK_SUBJECTS}
 
 
@@ -208,7 +243,7 @@ def main() -> None:
         for number in range(arguments.rounds):
             for name, measure in sides.items():
                 seconds[name].append(measure())
-            print(f"round {number + 1}: " + ", ".join(f"{name} {found[-1]:.2f} s" for name, found in seconds.items()))
+            print(f"round {number + 1}: " + ", ".join(f"{name} {found[-1]:.3f} s" for name, found in seconds.items()))
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     result = {
         "subject": arguments.subject,
@@ -221,7 +256,7 @@ def main() -> None:
         "settings": asdict(arguments),
     }
     for name, median in medians.items():
-        print(f"{name:20} {median:8.2f} s (median of {arguments.rounds})")
+        print(f"{name:20} {median:8.3f} s (median of {arguments.rounds})")
     for name, ratio in result["ratios"].items():
         if not name.endswith(IMPORTS):
             print(f"{name} / weft = {ratio['median']:.2f} (from {ratio['lowest']:.2f} to {ratio['highest']:.2f})")
@@ -235,6 +270,8 @@ def main() -> None:
         for name, peak in peaks.items():
             print(f"{name:20} {peak:8.0f} MB at most (median of {MEMORY_ROUNDS})")
         print(f"{arguments.family} / weft = {peaks[arguments.family] / peaks['weft']:.2f} in memory")
+    if arguments.subject == "trainer":
+        result["under_trainer"] = under_trainer(arguments, sides)
     if arguments.output_file is not None:
         write_json(Path(arguments.output_file), result)
 
