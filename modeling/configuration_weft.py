@@ -36,7 +36,7 @@ POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping")
 # how tensor parallelism divides a stack
 TP_PLAN = {f"layers.*.self_attn.{name}": "colwise" for name in ("q_proj", "k_proj", "v_proj", "head_gate")}
 TP_PLAN |= {f"layers.*.mlp.{name}_proj": "colwise" for name in ("gate", "up")}
-TP_PLAN |= {f"layers.*.self_attn.{name}_norm": "replicated_with_grad_allreduce" for name in ("q", "k")}
+TP_PLAN |= {f"layers.*.self_attn{of}": "replicated_with_grad_allreduce" for of in ("", ".q_norm", ".k_norm")}
 TP_PLAN |= {f"layers.*.{name}_proj": "rowwise" for name in ("self_attn.o", "mlp.down")}
 
 
@@ -231,10 +231,10 @@ class WeftConfig(PreTrainedConfig):
     def make_tp_plan(self) -> dict[str, str] | None:
         """How tensor parallelism divides the model: not at all, where all heads share a bias, a norm or a weight."""
         share_norm = self.qk_norm and self.qk_norm_over == "width"
-        if self.position_embedding_type in ("alibi", "t5") or share_norm or self.value_residual:
+        if self.position_embedding_type in ("alibi", "t5") or share_norm:
             return None
         absent = ("gate_proj",) * (not self.mlp_gated) + ("head_gate",) * (not self.attention_gate)
-        absent += ("_norm",) * (not self.qk_norm)
+        absent += ("_norm",) * (not self.qk_norm) + ("self_attn",) * (not self.value_residual)  # itself: its value_mix
         plan = {name: how for name, how in TP_PLAN.items() if not name.endswith(absent)}
         stacks = ("encoder.", "decoder.") if self.is_encoder_decoder else ("",)
         return {stack + name: how for stack in stacks for name, how in plan.items()}

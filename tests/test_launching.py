@@ -123,14 +123,17 @@ def test_machines_that_would_resume_from_different_steps_are_refused(monkeypatch
         launch.check_same_checkpoint("runs/a/checkpoint-5")
 
 
-@pytest.mark.parametrize("attention_gate", [True, False])
+@pytest.mark.parametrize("added", [True, False])
 @pytest.mark.parametrize("mlp_gated", [True, False])
-def test_parallel_plans_name_modules_that_exist(mlp_gated, attention_gate):
-    model = WeftForCausalLM(tiny_config(qk_norm=True, mlp_gated=mlp_gated, attention_gate=attention_gate))
+def test_parallel_plans_name_modules_that_exist(mlp_gated, added):
+    fields = {"mlp_gated": mlp_gated, "attention_gate": added}
+    model = WeftForCausalLM(tiny_config(qk_norm=True, **fields))
+    mixing = tiny_config(**fields, value_residual=True).base_model_tp_plan
+    assert "layers.*.self_attn" in mixing and "layers.*.self_attn" not in model.config.base_model_tp_plan
     names = {re.sub(r"\.\d+\.", ".*.", name) for name, _ in model.model.named_modules()}
     assert set(model.config.base_model_tp_plan) <= names
     assert {f"layers.*.self_attn.{name}_proj" for name in "qkvo"} <= set(model.config.base_model_tp_plan)
-    assert ("layers.*.self_attn.head_gate" in model.config.base_model_tp_plan) is attention_gate
+    assert ("layers.*.self_attn.head_gate" in model.config.base_model_tp_plan) is added
     assert set(model.config.base_model_pp_plan) <= {name for name, _ in model.model.named_children()}
     assert set(WeftForCausalLM._tp_plan) | set(WeftForCausalLM._pp_plan) <= {name for name, _ in model.named_children()}
     assert {type(layer).__name__ for layer in model.model.layers} == set(model._no_split_modules)

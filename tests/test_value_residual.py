@@ -163,9 +163,8 @@ def test_pretraining_does_not_decay_what_values_are_mixed_by():
     assert decayed and not [name for name in decayed if "value_mix" in name]
 
 
-def test_no_stock_class_and_no_parallel_plan_is_said_to_compute_it():
+def test_no_stock_class_and_no_pipeline_is_said_to_compute_it():
     model = make_model(tiny_config(value_residual=True, qk_norm=True))
     with pytest.raises(InteropError, match=r"value_residual=True \(it would be False\)"):
         export_model(model, find_family("qwen3"), "causal")
-    assert model.config.base_model_tp_plan is None and model.config.base_model_pp_plan is None
-    assert tiny_config().base_model_tp_plan and tiny_config().base_model_pp_plan
+    assert model.config.base_model_pp_plan is None and tiny_config().base_model_pp_plan
