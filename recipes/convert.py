@@ -46,7 +46,7 @@ def main() -> None:
         else:
             export_checkpoint(arguments.checkpoint, arguments.family, arguments.output)
     except InteropError as error:
-        added = [name for name in ADDED if f"{name}=True" in str(error)]
+        added = [name for name in ADDED if name in error.fields]
         hint = " To pretrain a model without: " + " ".join(f"--{name} false" for name in added) + "." if added else ""
         raise RecipeError(f"{arguments.checkpoint} is not converted: {error}{hint}") from error
 

@@ -19,7 +19,15 @@ from weft.interop.weights import Weight, prefixed, with_layers
 
 
 class InteropError(ValueError):
-    """A checkpoint that cannot be converted; the message is a sentence for the user."""
+    """A checkpoint that cannot be converted; the message is a sentence for the user.
+
+    Attributes:
+        fields: those of WeftConfig that stand in the way, where it is such.
+    """
+
+    def __init__(self, message: str, fields: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
 
 
 # head -> (the Weft class, transformers' names of that head's class for each family)
@@ -171,13 +179,10 @@ class Family:
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise InteropError(f"this model cannot be expressed as {self.model_type}: {reason}") from error
-        differing = [
-            f"{name}={getattr(config, name)!r} (it would be {getattr(back, name)!r})"
-            for name in relevant_fields(config, head)
-            if getattr(config, name) != getattr(back, name)
-        ]
-        if differing:
-            raise InteropError(f"this model cannot be expressed as {self.model_type}: {'; '.join(differing)}.")
+        fields = [name for name in relevant_fields(config, head) if getattr(config, name) != getattr(back, name)]
+        if fields:
+            told = (f"{name}={getattr(config, name)!r} (it would be {getattr(back, name)!r})" for name in fields)
+            raise InteropError(f"this model cannot be expressed as {self.model_type}: {'; '.join(told)}.", fields)
         return stock
 
     def stock_class(self, head: str) -> type[PreTrainedModel]:
