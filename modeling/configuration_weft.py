@@ -229,12 +229,12 @@ class WeftConfig(PreTrainedConfig):
             self.rope_parameters = by_type  # some versions of transformers put defaults for all beside them
 
     def make_tp_plan(self) -> dict[str, str] | None:
-        """How tensor parallelism divides the model: not at all, where all heads share a bias, a norm or a weight."""
+        """How tensor parallelism divides the model: not at all, where all heads share a bias or a norm."""
         share_norm = self.qk_norm and self.qk_norm_over == "width"
         if self.position_embedding_type in ("alibi", "t5") or share_norm:
             return None
         absent = ("gate_proj",) * (not self.mlp_gated) + ("head_gate",) * (not self.attention_gate)
-        absent += ("_norm",) * (not self.qk_norm) + ("self_attn",) * (not self.value_residual)  # itself: its value_mix
+        absent += ("_norm",) * (not self.qk_norm) + ("self_attn",) * (not self.value_residual)  # for value_mix alone
         plan = {name: how for name, how in TP_PLAN.items() if not name.endswith(absent)}
         stacks = ("encoder.", "decoder.") if self.is_encoder_decoder else ("",)
         return {stack + name: how for stack in stacks for name, how in plan.items()}

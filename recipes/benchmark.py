@@ -16,8 +16,8 @@ Subjects step, head and generate: a training step (time, and memory in fresh pro
 alone, and greedy decoding of one stream, of Weft and of a stock class (--family llama, gpt2, bert or modernbert) with
 the same shape and the same weights; both must give the same losses or tokens.
 
-Subject trainer: the same training of both under transformers' own Trainer, on a GPU in bfloat16, compiled if asked for:
-tokens per second, MFU and memory, each run in a fresh process, with one attention backend or several.
+Subject trainer: training of both under transformers' own Trainer, in float32 or on a GPU in bfloat16, compiled if asked
+for: tokens per second, MFU and memory, each run in a fresh process, with one attention backend or several.
 
     python recipes/benchmark.py --subject trainer --num_layers 12 --width 768 --length 1024 --torch_compile true
 """
@@ -31,13 +31,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+import torch
+
+from weft.recipes.common import stock_sides as stock
+from weft.recipes.common import trainer_sides as under_trainer
 from weft.recipes.common.arguments import parse_arguments
+from weft.recipes.common.benchmark_arguments import BenchmarkArguments
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.files import write_json
+from weft.recipes.common.finetuning import step_rates
 from weft.recipes.common.launch import keep_freed_memory, share_cores
 
 RECIPES = Path(__file__).resolve().parent
@@ -62,72 +67,6 @@ def group(batch):
     return blocks
 print(len(tokens.map(group, batched=True)))
 """
-
-
-@dataclass
-class BenchmarkArguments:
-    """What to measure."""
-
-    subject: str = field(
-        default="prepare_data", metadata={"help": "prepare_data, finetune, pairs, step, head, generate or trainer"}
-    )
-    train_files: list[str] = field(
-        default_factory=list,
-        metadata={"help": "a .txt file; for finetune a table of examples; for pairs two .txt files"},
-    )
-    text_column: str = field(default="sentence", metadata={"help": "finetune: the column with the text"})
-    preset: str = field(default="tiny", metadata={"help": "finetune, pairs: shape of the model"})
-    batch_size: int | None = field(
-        default=None, metadata={"help": "examples of a training step; 32 for finetune and pairs, else 8"}
-    )
-    steps: int | None = field(
-        default=None, metadata={"help": "training steps of a round; 50 for finetune, 8 for pairs and trainer, else 1"}
-    )
-    cpu_threads: int | None = field(default=None, metadata={"help": "threads to compute with"})
-    family: str = field(default="llama", metadata={"help": "beside which class: llama, gpt2, bert or modernbert"})
-    num_layers: int = field(default=6, metadata={"help": "layers of the model beside a stock class"})
-    width: int = field(default=384, metadata={"help": "its hidden_size, a multiple of 64"})
-    vocab_size: int = field(default=32_000, metadata={"help": "size of its vocabulary"})
-    length: int = field(default=256, metadata={"help": "tokens of an example beside a stock class"})
-    measure_memory: bool = field(default=True, metadata={"help": "step, trainer: also measure the peak of memory"})
-    attention: list[str] = field(
-        default_factory=lambda: ["sdpa"], metadata={"help": "trainer: attention backends, each with sides of its own"}
-    )
-    documents: int = field(default=1, metadata={"help": "trainer with llama: documents packed into a row"})
-    torch_compile: bool = field(default=False, metadata={"help": "trainer: compile both models"})
-    tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of the tokenizer"})
-    rounds: int = field(default=5, metadata={"help": "times that each side is measured"})
-    output_file: str | None = field(default=None, metadata={"help": "write all measurements as JSON here"})
-
-    def check(self) -> None:
-        """Refuse values that make no sense; raises RecipeError."""
-        if self.subject not in SUBJECTS:
-            raise RecipeError(f"subject {self.subject!r} is unknown: choose one of {', '.join(SUBJECTS)}.")
-        if self.subject in STOCK_SUBJECTS:
-            if self.family not in FAMILIES:
-                raise RecipeError(f"family {self.family!r} is not measured: choose one of {', '.join(FAMILIES)}.")
-            if self.subject == "generate" and self.family not in WRITERS:
-                raise RecipeError(f"{self.family} writes no text: give --family llama or gpt2.")
-            measures_memory = self.subject in ("step", "trainer") and self.measure_memory
-            if measures_memory and not Path("/proc/self/status").is_file():
-                raise RecipeError("memory is measured on Linux only: give --measure_memory false.")
-            if self.width % 64 or self.width < 64:
-                raise RecipeError(f"width is {self.width}: give a multiple of 64, the width of a head.")
-            if self.documents > 1 and (self.subject, self.family) != ("trainer", "llama"):
-                raise RecipeError("documents are packed beside --family llama with --subject trainer only.")
-        else:
-            number = 2 if self.subject == "pairs" else 1
-            if len(self.train_files) != number or self.tokenizer_name is None:
-                raise RecipeError(f"subject {self.subject} needs {number} --train_files and a --tokenizer_name.")
-            for name in self.train_files:
-                if not Path(name).is_file():
-                    raise RecipeError(f"train_files {name!r} is no file: give the path of one.")
-        for name in ("rounds", "steps", "batch_size", "cpu_threads", "num_layers", "vocab_size", "length", "documents"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RecipeError(f"{name} is {value}: give at least 1.")
-        if self.output_file is not None and not Path(self.output_file).parent.is_dir():
-            raise RecipeError(f"output_file {self.output_file!r} is in no folder that there is: make that first.")
 
 
 def processor_seconds(command: list[str]) -> float:
@@ -161,8 +100,6 @@ def prepare_data_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str,
 
 def finetune_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
     """The ways of making batches of short examples, or of pairs."""
-    from weft.recipes.common.finetuning import step_rates  # torch, whose loading the other subject times
-
     share_cores(arguments.cpu_threads)
     keep_freed_memory()
     first, *rest = map(Path, arguments.train_files)
@@ -174,82 +111,64 @@ def finetune_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Cal
 
 def stock_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
     """Weft and a stock class at the same work."""
-    from weft.recipes.common import stock_sides as sides
-
     share_cores(arguments.cpu_threads)
-    make = {"step": sides.step_sides, "head": sides.head_sides, "generate": sides.generate_sides}[arguments.subject]
+    make = {"step": stock.step_sides, "head": stock.head_sides, "generate": stock.generate_sides}[arguments.subject]
     return make(_shape(arguments), _device(), arguments.steps or 1)
 
 
 def trainer_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
     """Weft and a stock class under transformers' Trainer."""
-    from weft.recipes.common import trainer_sides as sides
-
     settings = (arguments.documents, arguments.steps or 8, arguments.torch_compile, arguments.measure_memory)
-    return sides.trainer_sides(_shape(arguments), arguments.attention, *settings, arguments.cpu_threads)
+    return under_trainer.trainer_sides(_shape(arguments), arguments.attention, *settings, arguments.cpu_threads)
 
 
-def under_trainer(arguments: BenchmarkArguments, sides: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """All that the runs under Trainer found, of which the medians are printed; raises RecipeError where they differ."""
-    from weft.recipes.common.trainer_sides import check_losses
-
-    check_losses(sides)
-    for name, side in sides.items():
-        middle = {key: statistics.median(run[key] for run in side.found) for key in ("tokens_per_second", "mfu")}
-        print(f"{name:20} {middle['tokens_per_second']:10,.0f} tokens/s, MFU {middle['mfu']:.1%}", end="")
-        peaks = [run["peak_megabytes"] for run in side.found if arguments.measure_memory]
-        print(f", {statistics.median(peaks):,.0f} MB at most" if peaks else "")
-    return {name: side.found for name, side in sides.items()}
-
-
-def _shape(arguments: BenchmarkArguments) -> Any:
-    from weft.recipes.common.stock_sides import Shape
-
+def _shape(arguments: BenchmarkArguments) -> stock.Shape:
     sizes = (arguments.num_layers, arguments.width, arguments.vocab_size, arguments.length)
-    return Shape(arguments.family, *sizes, arguments.batch_size or 8)
+    return stock.Shape(arguments.family, *sizes, arguments.batch_size or 8)
 
 
 def _device() -> str:
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def memory(arguments: BenchmarkArguments) -> dict[str, list[float]]:
     """Peak megabytes of training on each side, MEMORY_ROUNDS times."""
-    from weft.recipes.common.stock_sides import peak_megabytes
-
     shape, device, threads = _shape(arguments), _device(), share_cores(arguments.cpu_threads)
     found: dict[str, list[float]] = {"weft": [], arguments.family: []}
     for _ in range(MEMORY_ROUNDS):
         for name, peaks in found.items():
-            peaks.append(peak_megabytes(shape, name, device, threads))
+            peaks.append(stock.peak_megabytes(shape, name, device, threads))
     return found
 
 
-WRITERS = ("llama", "gpt2")
-FAMILIES = (*WRITERS, "bert", "modernbert")
-STOCK_SUBJECTS = dict.fromkeys(("step", "head", "generate"), stock_sides)
-STOCK_SUBJECTS["trainer"] = trainer_sides
-SUBJECTS = {"prepare_data": prepare_data_sides, "finetune": finetune_sides, "pairs": finetune_sides, **STOCK_SUBJECTS}
+SIDES = {"prepare_data": prepare_data_sides, "finetune": finetune_sides, "pairs": finetune_sides}
+SIDES |= {"trainer": trainer_sides, **dict.fromkeys(("step", "head", "generate"), stock_sides)}
 
 
 def main() -> None:
     arguments = parse_arguments(__doc__, [BenchmarkArguments]).groups[0]
     arguments.check()
     with tempfile.TemporaryDirectory() as folder:
-        sides = SUBJECTS[arguments.subject](arguments, Path(folder))
+        sides = SIDES[arguments.subject](arguments, Path(folder))
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(arguments.rounds):
             for name, measure in sides.items():
                 seconds[name].append(measure())
+            if number == 0 and arguments.subject == "trainer":
+                under_trainer.check_losses(sides)
             print(f"round {number + 1}: " + ", ".join(f"{name} {found[-1]:.3f} s" for name, found in seconds.items()))
     medians = {name: statistics.median(found) for name, found in seconds.items()}
+
+    def ours(name: str) -> str:
+        """What a side is compared with: Weft's of the same kind, where there is one."""
+        same = name.replace(arguments.family, "weft", 1)
+        return same if same in medians and same != name else "weft"
+
     result = {
         "subject": arguments.subject,
         "seconds": seconds,
         "medians": medians,
-        "ratios": {name: _ratio(found, seconds["weft"]) for name, found in seconds.items() if name != "weft"},
+        "ratios": {name: _ratio(found, seconds[ours(name)]) for name, found in seconds.items() if name != "weft"},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": _commit(),
@@ -259,7 +178,9 @@ def main() -> None:
         print(f"{name:20} {median:8.3f} s (median of {arguments.rounds})")
     for name, ratio in result["ratios"].items():
         if not name.endswith(IMPORTS):
-            print(f"{name} / weft = {ratio['median']:.2f} (from {ratio['lowest']:.2f} to {ratio['highest']:.2f})")
+            print(
+                f"{name} / {ours(name)} = {ratio['median']:.2f} (from {ratio['lowest']:.2f} to {ratio['highest']:.2f})"
+            )
     if f"weft{IMPORTS}" in medians:
         work = {name: medians[name] - medians[f"{name}{IMPORTS}"] for name in medians if not name.endswith(IMPORTS)}
         result["ratio_without_imports"] = work["run_clm"] / work["weft"]
@@ -271,7 +192,7 @@ def main() -> None:
             print(f"{name:20} {peak:8.0f} MB at most (median of {MEMORY_ROUNDS})")
         print(f"{arguments.family} / weft = {peaks[arguments.family] / peaks['weft']:.2f} in memory")
     if arguments.subject == "trainer":
-        result["under_trainer"] = under_trainer(arguments, sides)
+        result["under_trainer"] = under_trainer.summarize(sides)
     if arguments.output_file is not None:
         write_json(Path(arguments.output_file), result)
 

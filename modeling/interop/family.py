@@ -22,7 +22,7 @@ class InteropError(ValueError):
     """A checkpoint that cannot be converted; the message is a sentence for the user.
 
     Attributes:
-        fields: those of WeftConfig that stand in the way, where it is such.
+        fields: names of the WeftConfig fields that the family cannot express; empty for other errors.
     """
 
     def __init__(self, message: str, fields: Sequence[str] = ()) -> None:

@@ -42,16 +42,20 @@ def training_flops_per_token(
     config: WeftConfig, parameters: ParameterCounts, sequence_length: int, head_share: float = 1.0
 ) -> float:
     """Operations of forward and backward for one token (PaLM, https://huggingface.co/papers/2204.02311, appendix B):
-    6 for each parameter it is multiplied with, and 12 x layers x heads x head_dim x tokens seen for the scores, where
-    a causal token sees half the row on average.
+    6 for each parameter it is multiplied with, and for the scores of each layer 12 x heads x head_dim x tokens seen,
+    where a causal token sees half the row on average, and one of a sliding layer its window.
 
     Args:
         head_share: share of the tokens that the head is computed for.
     """
-    width = config.num_attention_heads * config.head_dim
-    seen = sequence_length / 2 if config.is_causal else sequence_length
+    seen = 0.0
+    for layer_type in config.layer_types:
+        window = config.sliding_window if layer_type == "sliding_attention" else sequence_length
+        window = min(window, sequence_length)
+        to_one_side = window - window**2 / (2 * sequence_length)  # less at the end of a row
+        seen += to_one_side if config.is_causal else 2 * to_one_side
     multiplied = parameters.body + head_share * parameters.head
-    return 6 * multiplied + 12 * config.num_hidden_layers * width * seen
+    return 6 * multiplied + 12 * config.num_attention_heads * config.head_dim * seen
 
 
 class Throughput:

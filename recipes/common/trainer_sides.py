@@ -1,8 +1,11 @@
-"""Weft and stock classes trained by transformers' own Trainer, each run in a fresh process, for the benchmark."""
+"""Weft and stock classes trained by transformers' own Trainer, each run in a fresh process, for the benchmark.
+
+Weft is given its batches as its recipes make them: the head at the places of targets alone, and no logits returned.
+"""
 
 import json
 import os
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
@@ -15,19 +18,20 @@ from transformers.trainer_callback import PrinterCallback
 
 from weft.interop import find_family, weft_class
 from weft.interop.convert import import_model
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.launch import choose_bf16
 from weft.recipes.common.models import count_parameters
 from weft.recipes.common.packing import IGNORE_INDEX
-from weft.recipes.common.stock_sides import Shape, allowed_difference, make_stock, process_megabytes
+from weft.recipes.common.stock_sides import Shape, allowed_difference, last_line_of, make_stock, process_megabytes
 from weft.recipes.common.throughput import measure_matmul_flops, synchronize, training_flops_per_token
 
-WARM_UP = 3  # steps before the clock starts; with --torch_compile the first of them compiles
+WARM_UP = 3  # steps before the clock starts; with --torch_compile the first of them compile
 
 
 @dataclass
 class TrainerSide:
     """One side: calling it trains in a fresh process and returns the seconds of a step; `found` keeps what each call
-    measured: seconds, loss (of the first step), tokens_per_second, mfu, device and, if asked for, peak_megabytes."""
+    measured (see `train_here`)."""
 
     shape: Shape
     is_weft: bool
@@ -40,17 +44,10 @@ class TrainerSide:
     found: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self) -> float:
+        what = f"{'weft' if self.is_weft else self.shape.family} with {self.attention}"
         first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # Trainer would take all of them
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, json.dumps(asdict(replace(self, found=[])))],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": first_gpu, "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            why = first_line(done.stderr.strip().splitlines()[-1])
-            raise RecipeError(f"{'weft' if self.is_weft else self.shape.family} with {self.attention} failed: {why}")
-        self.found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        settings = asdict(replace(self, found=[]))
+        self.found.append(json.loads(last_line_of(what, __name__, settings, CUDA_VISIBLE_DEVICES=first_gpu)))
         return self.found[-1]["seconds"]
 
 
@@ -73,13 +70,26 @@ def check_losses(sides: dict[str, TrainerSide]) -> None:
     """Raises RecipeError where two sides do not start with the same loss, so that their times would say nothing."""
     losses = {name: side.found[0]["loss"] for name, side in sides.items()}
     device = next(iter(sides.values())).found[0]["device"]
-    if max(losses.values()) - min(losses.values()) > allowed_difference("cpu" if device == "cpu" else "cuda"):
+    if not max(losses.values()) - min(losses.values()) <= allowed_difference(device):
         told = ", ".join(f"{name} {loss:.6f}" for name, loss in losses.items())
         raise RecipeError(f"the sides start with different losses, so their times would say nothing: {told}.")
 
 
+def summarize(sides: dict[str, TrainerSide]) -> dict[str, list[dict[str, Any]]]:
+    """Print the medians of each side, and return all that was found, with MFU: the share of the fastest matrix product
+    that any of the processes measured."""
+    fastest = max(run["matmul_flops"] for side in sides.values() for run in side.found)
+    for name, side in sides.items():
+        for run in side.found:
+            run["mfu"] = run["flops"] / fastest
+        middle = {key: statistics.median(run[key] for run in side.found) for key in side.found[0] if key != "device"}
+        memory = f", {middle['peak_megabytes']:,.0f} MB at most" if side.measure_memory else ""
+        print(f"{name:24} {middle['tokens_per_second']:10,.0f} tokens/s, MFU {middle['mfu']:.1%}{memory}")
+    return {name: side.found for name, side in sides.items()}
+
+
 class Clock(TrainerCallback):
-    """Seconds of the steps after the first WARM_UP."""
+    """Seconds of the steps after the first WARM_UP, and of a GPU the memory from there on."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.began, self.seconds = device, 0.0, 0.0
@@ -88,6 +98,8 @@ class Clock(TrainerCallback):
         """Start once warm."""
         if state.global_step == WARM_UP:
             synchronize(self.device)
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             self.began = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
@@ -98,8 +110,15 @@ class Clock(TrainerCallback):
 
 
 def train_here(side: TrainerSide) -> dict[str, Any]:
-    """Train in this process, in bfloat16 where there is a GPU, and return what `TrainerSide.found` keeps."""
+    """Train in this process, in bfloat16 on a GPU that has it.
+
+    Returns:
+        seconds (of a step), tokens_per_second, flops (a second, of the work that the loss asks for), matmul_flops (a
+        second, of a matrix product here), loss (of the first step), mean_loss (of all), device and, if asked for,
+        peak_megabytes (on a processor what this process grew by).
+    """
     on_gpu = torch.cuda.is_available()
+    in_bf16 = choose_bf16(None, on_gpu)
     before = 0.0 if on_gpu or not side.measure_memory else process_megabytes("VmRSS")
     if side.threads is not None:
         torch.set_num_threads(side.threads)
@@ -110,7 +129,7 @@ def train_here(side: TrainerSide) -> dict[str, Any]:
             per_device_train_batch_size=side.shape.batch_size,
             learning_rate=1e-4,
             optim="adamw_torch_fused",
-            bf16=on_gpu,
+            bf16=in_bf16,
             use_cpu=not on_gpu,
             torch_compile=side.torch_compile,
             logging_first_step=True,
@@ -129,19 +148,21 @@ def train_here(side: TrainerSide) -> dict[str, Any]:
             callbacks=[clock],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        mean_loss = trainer.train().training_loss
     seconds = clock.seconds / side.steps
     memory = {}
     if side.measure_memory:
         most = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else process_megabytes("VmHWM")
         memory["peak_megabytes"] = most - before
     speed = side.shape.batch_size * side.shape.length / seconds
-    peak = measure_matmul_flops(args.device, torch.bfloat16 if on_gpu else torch.float32, torch.get_num_threads())
+    dtype = torch.bfloat16 if in_bf16 else torch.float32
     return {
         "seconds": seconds,
-        "loss": trainer.state.log_history[0]["loss"],
         "tokens_per_second": speed,
-        "mfu": speed * _flops_per_token(side) / peak,
+        "flops": speed * _flops_per_token(side),
+        "matmul_flops": measure_matmul_flops(args.device, dtype, torch.get_num_threads()),
+        "loss": trainer.state.log_history[0]["loss"],
+        "mean_loss": mean_loss,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         **memory,
     }
@@ -153,7 +174,7 @@ def _batch(side: TrainerSide) -> dict[str, Any]:
     if side.shape.head == "causal":  # a row's first token is no target, which Trainer does not know of each class
         batch["labels"] = batch["labels"].index_fill(1, torch.tensor(0), IGNORE_INDEX)
     if side.documents > 1:
-        places = torch.arange(side.shape.length) % -(-side.shape.length // side.documents)
+        places = torch.arange(side.shape.length) % (side.shape.length // side.documents)
         batch["position_ids"] = places.repeat(side.shape.batch_size, 1)
     return {**batch, "use_cache": False}
 
