@@ -133,8 +133,7 @@ def create_masks(
         causal_rows: bool [batch]; the rows of a bidirectional batch that are causal, as if `is_causal` were set.
         prefix_mask: bool [batch, tokens]; tokens that see each other in both directions in a causal model (prefix
             language model, https://huggingface.co/papers/1910.10683). Passed over once the cache holds tokens.
-    Raises: ValueError for causal_rows or prefix_mask on flash attention, which has one direction for a whole batch, or
-        beside a mask that is ready-made."""
+    Raises: ValueError for causal_rows or prefix_mask on flash attention or beside a mask that is ready-made."""
     prefix_mask = None if _holds_tokens(past_key_values) else prefix_mask
     for name, value in (("causal_rows", causal_rows), ("prefix_mask", prefix_mask)):
         if value is not None and (is_ready_made(attention_mask) or "flash" in config._attn_implementation):

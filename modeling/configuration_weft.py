@@ -39,6 +39,10 @@ TP_PLAN |= {f"layers.*.mlp.{name}_proj": "colwise" for name in ("gate", "up")}
 TP_PLAN |= {f"layers.*.self_attn{of}": "replicated_with_grad_allreduce" for of in ("", ".q_norm", ".k_norm")}
 TP_PLAN |= {f"layers.*.{name}_proj": "rowwise" for name in ("self_attn.o", "mlp.down")}
 
+# how a pipeline divides it
+PP_PLAN = {"embed_tokens": (["input_ids"], ["inputs_embeds"]), "norm": (["hidden_states"], ["hidden_states"])}
+PP_PLAN["layers"] = (["hidden_states", "attention_mask"], ["hidden_states"])
+
 
 @strict
 class WeftConfig(PreTrainedConfig):
@@ -83,9 +87,8 @@ class WeftConfig(PreTrainedConfig):
         masked_next_token: a masked token is predicted from the position before it, as a causal model predicts, so that
             one head serves both (GPT-BERT, https://huggingface.co/papers/2410.24159). The logits at i stay those of i.
         position_embedding_type: "rope" (rotary, RoFormer), "learned" (BERT, GPT-2), "sinusoidal" (the first
-            Transformer), "alibi" (https://huggingface.co/papers/2108.12409), "t5" (relative buckets,
+            Transformer), "none", "alibi" (https://huggingface.co/papers/2108.12409), "t5" (relative buckets,
             https://huggingface.co/papers/1910.10683), "disentangled" (DeBERTa, https://huggingface.co/papers/2006.03654)
-            or "none".
         layers_without_positions: numbers of layers that have no rotary positions or bias (SmolLM3).
         rope_parameters: rotary positions as transformers writes them: {"rope_type": ..., "rope_theta": ...,
             "factor": ..., "partial_rotary_factor": ...}; or one such dict for each layer type.
@@ -100,8 +103,7 @@ class WeftConfig(PreTrainedConfig):
         pos_att_type: of "disentangled": "c2p" and "p2c", what is compared with the vectors of distances: queries, keys.
         norm_rel_ebd: of "disentangled": normalise these vectors.
         layer_types: for each layer "full_attention", or "sliding_attention": the default if sliding_window is given.
-        sliding_window: number of tokens, itself included, that a sliding_attention layer sees; without is_causal, so
-            many tokens to each side.
+        sliding_window: tokens, itself included, that a sliding_attention layer sees; without is_causal to each side.
         type_vocab_size: number of token types (segments), or 0; where no token_type_ids are given all are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
         lm_head_transform_bias, lm_head_bias: a bias in that map (default: lm_head_bias), in the head's output matrix.
@@ -122,12 +124,6 @@ class WeftConfig(PreTrainedConfig):
 
     model_type = "weft"
     keys_to_ignore_at_inference = ["past_key_values"]
-
-    base_model_pp_plan = {
-        "embed_tokens": (["input_ids"], ["inputs_embeds"]),
-        "layers": (["hidden_states", "attention_mask"], ["hidden_states"]),
-        "norm": (["hidden_states"], ["hidden_states"]),
-    }
 
     vocab_size: int = 32000
     hidden_size: int = 768
@@ -221,7 +217,7 @@ class WeftConfig(PreTrainedConfig):
             self.num_decoder_layers = self.num_hidden_layers
         self.layers_without_positions, self.pos_att_type = list(self.layers_without_positions), list(self.pos_att_type)
         self.base_model_tp_plan = self.make_tp_plan()
-        self.base_model_pp_plan = None if self.value_residual else type(self).base_model_pp_plan
+        self.base_model_pp_plan = PP_PLAN if self.fits_pipeline() else None
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
         by_type = self.rope_parameters_by_layer_type()
@@ -238,6 +234,12 @@ class WeftConfig(PreTrainedConfig):
         plan = {name: how for name, how in TP_PLAN.items() if not name.endswith(absent)}
         stacks = ("encoder.", "decoder.") if self.is_encoder_decoder else ("",)
         return {stack + name: how for stack in stacks for name, how in plan.items()}
+
+    def fits_pipeline(self) -> bool:
+        """Whether its stages, which hand on hidden states alone, have all weights and begin without adding anything."""
+        adds = self.value_residual or self.embedding_norm or self.type_vocab_size or self.lm_head_transform
+        adds = adds or self.is_encoder_decoder
+        return not adds and self.position_embedding_type in ("rope", "none")
 
     def of_stack(self, is_decoder: bool) -> "WeftConfig":
         """The config of one of the two stacks of an encoder-decoder."""

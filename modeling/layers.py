@@ -123,8 +123,7 @@ class WeftLayer(GradientCheckpointingLayer):
 
 class WeftTransform(nn.Module):
     """What may stand before an output matrix: dense map, activation, norm. Language-model heads have it in BERT
-    (https://huggingface.co/papers/1810.04805), classification heads in ModernBERT; BERT's pooler and RoBERTa's dense
-    layer are it with "tanh" and no norm."""
+    (https://huggingface.co/papers/1810.04805), classification heads in ModernBERT; BERT's pooler is it without norm."""
 
     def __init__(self, config: PreTrainedConfig, activation: str, bias: bool, has_norm: bool) -> None:
         super().__init__()

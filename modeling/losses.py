@@ -68,8 +68,7 @@ def count_each(targets: torch.Tensor, weights: torch.Tensor | None, dtype: torch
 
 
 def _mean(losses: torch.Tensor, counts: torch.Tensor, divisor: torch.Tensor | float | None) -> torch.Tensor:
-    """The sum of losses over `divisor`, or where that is None over the sum of `counts`, what each of them counts; the
-    sum alone where that is 0."""
+    """The sum of losses over `divisor`, or where that is None over that of `counts`; the sum alone where that is 0."""
     total, count = losses.sum(), counts.sum() if divisor is None else divisor
     if torch.is_tensor(count):
         count = count.to(total.device, total.dtype if count.is_floating_point() else None)
@@ -214,8 +213,7 @@ def find_problem_type(problem_type: str | None, num_labels: int, labels: torch.T
 def count_targets(
     labels: torch.Tensor, problem_type: str | None = None, class_weights: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """What the loss of these labels is divided by; it adds up over parts of a batch, to be given as
-    `num_items_in_batch`.
+    """What the loss of these labels is divided by; added up over parts of a batch, it is `num_items_in_batch`.
     Args:
         labels: as the loss takes them: of sequences, tokens, choices, or the first tokens of answers.
         problem_type: as in `find_problem_type`; None: class numbers.
@@ -306,8 +304,7 @@ def question_answering_loss(
         start_logits, end_logits: [documents, tokens]; the dtype's minimum where there is no token.
         start_positions, end_positions: [documents], the answer's first and last token. -100, and anything else that
             is outside of the tokens, is no target.
-        num_items_in_batch: the number of answers of the whole step, which both sums are divided by. None: each by the
-            number of its own targets."""
+        num_items_in_batch: the answers of the whole step, which both sums are divided by; None: each by its own."""
     losses = []
     for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
         positions = positions.to(logits.device).reshape(-1)

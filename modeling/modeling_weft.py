@@ -89,6 +89,13 @@ class WeftPreTrainedModel(PreTrainedModel):
         check_backend(self.config, attn_implementation)
         super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
+    @classmethod
+    def maybe_distribute_model(cls, model: PreTrainedModel, distributed_config: Any, *args: Any) -> PreTrainedModel:
+        """Shards a model that is loaded; a pipeline that would compute something else is refused with a ValueError."""
+        if getattr(distributed_config, "pp_size", 1) > 1 and not model.config.base_model_pp_plan:
+            raise ValueError("A pipeline (pp_size) cannot compute this config: divide its layers by tp_size instead.")
+        return super().maybe_distribute_model(model, distributed_config, *args)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -96,8 +103,7 @@ class WeftPreTrainedModel(PreTrainedModel):
 
 
 class WeftModel(WeftPreTrainedModel):
-    """The stack without a head; its direction of attention is the config's `is_causal`. With `is_encoder_decoder` the
-    class makes a `WeftEncoderDecoderModel`."""
+    """The stack without a head, causal as the config says; with `is_encoder_decoder` a `WeftEncoderDecoderModel`."""
 
     def __new__(cls, config: WeftConfig | None = None, *args: Any, **kwargs: Any) -> "WeftModel":
         # AutoModel knows one class for each kind of config; copying and pickling give none
@@ -301,8 +307,7 @@ class WeftEncoderDecoderModel(WeftModel):
             input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds: of the encoder, as in
                 `WeftModel.forward`.
             decoder_...: the same of the decoder. Without decoder_input_ids it reads the encoder's input behind
-                `decoder_start_token_id`, as in BART. Packed rows need position_ids on both sides, and as many documents
-                in each row.
+                `decoder_start_token_id`, as in BART. Packed rows need position_ids of as many documents on both sides.
             encoder_outputs: what the encoder returned before, instead of its input.
         Returns: last_hidden_state of the decoder [batch, tokens, hidden_size], and the encoder's."""
         for name in ("is_causal", "causal_rows", "prefix_mask"):
@@ -418,8 +423,7 @@ class WeftLanguageModel(WeftHeadModel):
         loss. `inputs` as in `run_stack`, labels and predict_from as in `WeftForMaskedLM.forward`. Without predict_from
         logits at i predict token i, which a model with `masked_next_token` predicts from the token before it (nothing
         stands before a document's first token, whose logits have no meaning then).
-        Returns: the stack's outputs, the logits, and where labels were given the loss and, with `predict_from`, the
-            cross-entropy of each target."""
+        Returns: the stack's outputs, the logits, and of labels the loss and, with `predict_from`, that of each."""
         kwargs = {"is_causal": False, **kwargs}
         outputs = self.run_stack(inputs, **kwargs)
         hidden_states = outputs.last_hidden_state
@@ -764,8 +768,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
                 row, padding included, or in packed rows from the document's first token. -100, and what is outside of
                 the row or document, is no target.
         Returns: loss (where both were given), start_logits and end_logits: [batch, tokens], or of packed rows
-            [documents, tokens of the longest], all documents in order. They are the dtype's minimum at padding and
-            behind a document's last token.
+            [documents, tokens of the longest], in order; the dtype's minimum at padding and behind a document.
         Raises: ValueError for positions that are not one for each document."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
         outputs, attention_mask, documents, logits = self.read(inputs, **kwargs)
