@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers import finetuning as ft
 from helpers import runs
 
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.models import ADDED
 
 FIELDS = {"max_steps": 10, "save_steps": 5, "optimizer": "adamw"}
 PLAIN = dict.fromkeys(ADDED, "false")
+SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
 def has(folder: Path) -> dict[str, bool]:
@@ -82,3 +85,40 @@ def test_a_shape_or_a_model_of_ones_own_is_taken_as_it_is(plain: Path, corpus: P
     for number, source in enumerate(({"config_name": plain}, {"model_name_or_path": plain})):
         runs.run_here(data=corpus, output_dir=tmp_path / str(number), **FIELDS, **shape, **source)
         assert has(tmp_path / str(number)) == dict.fromkeys(ADDED, False)
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return ft.write_files(tmp_path_factory.mktemp("data"))
+
+
+def test_a_model_that_is_fine_tuned_from_nothing_has_it_too(
+    examples: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ft.run_here(**examples, output_dir=tmp_path / "new")
+    assert has(tmp_path / "new") == dict.fromkeys(ADDED, True)
+    assert "  added       attention_gate, value_residual (a lower loss;" in capsys.readouterr().out
+    ft.run_here(**examples, output_dir=tmp_path / "plain", **PLAIN)
+    assert has(tmp_path / "plain") == dict.fromkeys(ADDED, False)
+    assert "  added " not in capsys.readouterr().out
+    for number, source in enumerate(({"config_name": "plain"}, {"model_name_or_path": "plain"})):
+        source = {name: tmp_path / value for name, value in source.items()}
+        ft.run_here(**examples, output_dir=tmp_path / str(number), **dict.fromkeys(SHAPE), **source)
+        assert has(tmp_path / str(number)) == dict.fromkeys(ADDED, False)
+
+
+def test_a_fine_tuning_run_that_began_before_there_was_such_goes_on_without(
+    examples: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    ft.run_here(**examples, output_dir=folder, **PLAIN)
+    with pytest.raises(RecipeError, match="attention_gate was False, now True"):
+        ft.run_here(**examples, output_dir=folder)
+    settings = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({name: settings[name] for name in settings if name not in ADDED}))
+    capsys.readouterr()
+    ft.run_here(**examples, output_dir=folder)
+    assert "is finished: nothing to train" in capsys.readouterr().out
+    ft.run_here(**examples, output_dir=folder, seeds=[1, 2])
+    printed = capsys.readouterr().out
+    assert f"seed 2 in {folder}" in printed and "  added " not in printed and has(folder) == dict.fromkeys(ADDED, False)

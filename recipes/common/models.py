@@ -117,6 +117,12 @@ def make_config(
     return _checked({**shape, **from_tokenizer, **role}, sequence_length)
 
 
+def describe_added(fields: dict[str, Any]) -> list[tuple[str, str]]:
+    """The line of a plan that names which of `ADDED` a new model with these fields has, if any."""
+    names = ", ".join(name for name in ADDED if fields.get(name))
+    return [("added", f"{names} (a lower loss; false for a model to export to a stock class)")] if names else []
+
+
 def make_model(
     arguments: ModelArguments, config: WeftConfig, model_class: type[WeftPreTrainedModel]
 ) -> PreTrainedModel:

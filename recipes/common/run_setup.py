@@ -10,7 +10,7 @@ from weft.recipes.common.budget import TIMES
 from weft.recipes.common.corpus import Corpus
 from weft.recipes.common.derived import DERIVED, describe_derived, with_derived
 from weft.recipes.common.launch import computes_on_gpu, settle_on_processor, share_cores, world_size
-from weft.recipes.common.models import ADDED, PRESETS, count_parameters, make_config
+from weft.recipes.common.models import ADDED, PRESETS, count_parameters, describe_added, make_config
 from weft.recipes.common.objective import Objective
 from weft.recipes.common.plan import Plan, make_plan, schedule_fields, steps_of
 from weft.recipes.common.run_arguments import LENGTHS
@@ -135,10 +135,6 @@ class RunSetup:
         source = self.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
         return f"stream of {source} in blocks of {self.blocks.block_bytes:,} bytes, first {text}"
 
-    def _added_lines(self) -> list[tuple[str, str]]:
-        names = ", ".join(name for name, value in self.added.items() if value)
-        return [("added", f"{names} (a lower loss; false for a model to export to a stock class)")] if names else []
-
     def plan_lines(self, bf16: bool) -> list[tuple[str, str]]:
         """What the plan says of all else but lengths."""
         config, source = self.config, self.model_arguments.model_name_or_path
@@ -149,7 +145,7 @@ class RunSetup:
                 f"{self.parameters.total:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
                 f"vocabulary {config.vocab_size:,}), {f'from {source}' if source else 'new'}",
             ),
-            *self._added_lines(),
+            *describe_added(self.added),
             *self.objective.plan_lines(),
             ("attention", backend),
             ("dtype", "computed in bfloat16, float32 weights" if bf16 else "float32"),

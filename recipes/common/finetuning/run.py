@@ -37,6 +37,7 @@ from weft.recipes.common.launch import (
     share_cores,
     world_size,
 )
+from weft.recipes.common.models import ADDED, describe_added
 from weft.recipes.common.run_folder import FREE_FIELDS, METRICS, SETTINGS, RunState, open_run, start_run
 from weft.recipes.common.trainer import NotFiniteError
 
@@ -103,7 +104,8 @@ def finetune(
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"output_dir {folder} is a file: give another.")
     settings = {name: value for group in parsed.groups for name, value in asdict(group).items()}
-    settings |= {**parsed.model, **parsed.trainer, "processes": world_size(), "files": _fingerprint(files)}
+    fields = {**_added(start_arguments, folder), **parsed.model}
+    settings |= {**fields, **parsed.trainer, "processes": world_size(), "files": _fingerprint(files)}
     settings["seeds"] = run.seeds_for(kind.splits["train"])
     lock = contextlib.nullcontext()
     if is_first_process() and not run.plan:
@@ -117,7 +119,7 @@ def finetune(
                 predict_with_finished(kind, run, start_arguments, settings, folder)
                 _publish(run, folder)
             return
-        start = prepare_start(kind, start_arguments, parsed.model, run.max_length)
+        start = prepare_start(kind, start_arguments, fields, run.max_length)
         finished = _Run(kind, parsed, start, folder, settings).carry_out()
         if finished and is_first_process():
             _publish(run, folder)
@@ -219,6 +221,7 @@ class _Run:
                 "model",
                 f"{total:,} parameters, {self.start.source}" + (f", {trained:,} trained" if trained < total else ""),
             ),
+            *describe_added(self.settings),
             *([("new weights", ", ".join(new[:4]) + (" ..." if len(new) > 4 else ""))] if new else []),
             ("input", f"{tokens:.1f} tokens on average, at most {self.start.max_length}; {batching}"),
             ("dtype", "bfloat16 autocast, float32 weights" if run.bf16 else "float32"),
@@ -242,6 +245,15 @@ def _open(folder: Path, settings: dict[str, Any]) -> RunState:
     free = FREE_WHEN_FINISHED if (folder / METRICS).is_file() and not adds else FREE
     state = open_run(folder, {**settings, "seeds": before} if adds else settings, free, _has_begun(folder))
     return RunState.STARTED if adds and state is RunState.FINISHED else state
+
+
+def _added(start: StartArguments, folder: Path) -> dict[str, bool]:
+    """What a new model is given unless it is told not to; a run that began before there was such goes on without."""
+    if start.model_name_or_path is not None or start.config_name is not None:
+        return {}
+    is_begun = _has_begun(folder) or (folder / METRICS).is_file()
+    noted = read_json(folder / SETTINGS) if is_begun and (folder / SETTINGS).is_file() else ADDED
+    return {name: True for name in ADDED if name in noted}
 
 
 def _has_begun(folder: Path) -> bool:
