@@ -38,7 +38,6 @@ TP_PLAN = {f"layers.*.self_attn.{name}": "colwise" for name in ("q_proj", "k_pro
 TP_PLAN |= {f"layers.*.mlp.{name}_proj": "colwise" for name in ("gate", "up")}
 TP_PLAN |= {f"layers.*.self_attn{of}": "replicated_with_grad_allreduce" for of in ("", ".q_norm", ".k_norm")}
 TP_PLAN |= {f"layers.*.{name}_proj": "rowwise" for name in ("self_attn.o", "mlp.down")}
-
 # how a pipeline divides it
 PP_PLAN = {"embed_tokens": (["input_ids"], ["inputs_embeds"]), "norm": (["hidden_states"], ["hidden_states"])}
 PP_PLAN["layers"] = (["hidden_states", "attention_mask"], ["hidden_states"])
@@ -88,7 +87,7 @@ class WeftConfig(PreTrainedConfig):
             one head serves both (GPT-BERT, https://huggingface.co/papers/2410.24159). The logits at i stay those of i.
         position_embedding_type: "rope" (rotary, RoFormer), "learned" (BERT, GPT-2), "sinusoidal" (the first
             Transformer), "none", "alibi" (https://huggingface.co/papers/2108.12409), "t5" (relative buckets,
-            https://huggingface.co/papers/1910.10683), "disentangled" (DeBERTa, https://huggingface.co/papers/2006.03654)
+            https://huggingface.co/papers/1910.10683), or "disentangled" (https://huggingface.co/papers/2006.03654).
         layers_without_positions: numbers of layers that have no rotary positions or bias (SmolLM3).
         rope_parameters: rotary positions as transformers writes them: {"rope_type": ..., "rope_theta": ...,
             "factor": ..., "partial_rotary_factor": ...}; or one such dict for each layer type.
@@ -236,10 +235,10 @@ class WeftConfig(PreTrainedConfig):
         return {stack + name: how for stack in stacks for name, how in plan.items()}
 
     def fits_pipeline(self) -> bool:
-        """Whether its stages, which hand on hidden states alone, have all weights and begin without adding anything."""
-        adds = self.value_residual or self.embedding_norm or self.type_vocab_size or self.lm_head_transform
-        adds = adds or self.is_encoder_decoder
-        return not adds and self.position_embedding_type in ("rope", "none")
+        """Whether later stages need nothing but the hidden states, and what the first one adds is not added again."""
+        more = self.embedding_norm or self.type_vocab_size or self.lm_head_transform or self.is_encoder_decoder
+        plain = self.is_causal and not (more or self.value_residual)
+        return plain and self.position_embedding_type in ("rope", "none")
 
     def of_stack(self, is_decoder: bool) -> "WeftConfig":
         """The config of one of the two stacks of an encoder-decoder."""

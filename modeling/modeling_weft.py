@@ -92,8 +92,9 @@ class WeftPreTrainedModel(PreTrainedModel):
     @classmethod
     def maybe_distribute_model(cls, model: PreTrainedModel, distributed_config: Any, *args: Any) -> PreTrainedModel:
         """Shards a model that is loaded; a pipeline that would compute something else is refused with a ValueError."""
-        if getattr(distributed_config, "pp_size", 1) > 1 and not model.config.base_model_pp_plan:
-            raise ValueError("A pipeline (pp_size) cannot compute this config: divide its layers by tp_size instead.")
+        fits = isinstance(model, GenerationMixin) and model.config.fits_pipeline()
+        if getattr(distributed_config, "pp_size", 1) > 1 and not fits:
+            raise ValueError("A pipeline (pp_size) cannot compute this model: divide its heads (tp_size) instead.")
         return super().maybe_distribute_model(model, distributed_config, *args)
 
     @torch.no_grad()

@@ -47,7 +47,7 @@ def main() -> None:
             export_checkpoint(arguments.checkpoint, arguments.family, arguments.output)
     except InteropError as error:
         added = [name for name in ADDED if name in error.fields]
-        hint = " To pretrain a model without: " + " ".join(f"--{name} false" for name in added) + "." if added else ""
+        hint = " To train a model without: " + " ".join(f"--{name} false" for name in added) + "." if added else ""
         raise RecipeError(f"{arguments.checkpoint} is not converted: {error}{hint}") from error
 
 

@@ -8,9 +8,10 @@ import torch
 from helpers.launched import run_together
 from helpers.models import make_model, tiny_config
 from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 from transformers.distributed import DistributedConfig
 
-from weft import WeftForCausalLM
+from weft import WeftForCausalLM, WeftForSequenceClassification
 from weft.layers import WeftLayer
 
 NEAR = {"rtol": 1e-9, "atol": 1e-11}
@@ -89,10 +90,19 @@ def test_two_processes_with_half_of_the_layers_compute_what_one_does(position: s
 
 
 @pytest.mark.parametrize(
-    "fields", [{"value_residual": True}, {"embedding_norm": True}, {"position_embedding_type": "alibi"}]
+    ("model_class", "fields"),
+    [
+        (WeftForCausalLM, {"value_residual": True}),
+        (WeftForCausalLM, {"embedding_norm": True}),
+        (WeftForCausalLM, {"position_embedding_type": "alibi"}),
+        (WeftForCausalLM, {"is_causal": False}),
+        (WeftForSequenceClassification, {}),
+    ],
 )
-def test_layers_are_not_divided_where_they_would_compute_something_else(fields: dict[str, Any]) -> None:
-    model = make_model(tiny_config(**fields))
-    assert model.config.base_model_pp_plan is None
-    with pytest.raises(ValueError, match=r"pipeline \(pp_size\) cannot compute this config: .* tp_size"):
-        WeftForCausalLM.maybe_distribute_model(model, DistributedConfig(pp_size=2), None)
+def test_layers_are_not_divided_where_they_would_compute_something_else(
+    model_class: type[PreTrainedModel], fields: dict[str, Any]
+) -> None:
+    model = model_class(tiny_config(**fields))
+    assert model.config.base_model_pp_plan is None or not fields
+    with pytest.raises(ValueError, match=r"pipeline \(pp_size\) cannot compute this model: .* \(tp_size\)"):
+        model_class.maybe_distribute_model(model, DistributedConfig(pp_size=2), None)
