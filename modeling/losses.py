@@ -304,7 +304,7 @@ def question_answering_loss(
         start_logits, end_logits: [documents, tokens]; the dtype's minimum where there is no token.
         start_positions, end_positions: [documents], the answer's first and last token. -100, and anything else that
             is outside of the tokens, is no target.
-        num_items_in_batch: the answers of the whole step, which both sums are divided by; None: each by its own."""
+        num_items_in_batch: number of answers of the whole step, which divides both sums; None: each sum by its own."""
     losses = []
     for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
         positions = positions.to(logits.device).reshape(-1)

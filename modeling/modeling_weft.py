@@ -424,7 +424,7 @@ class WeftLanguageModel(WeftHeadModel):
         loss. `inputs` as in `run_stack`, labels and predict_from as in `WeftForMaskedLM.forward`. Without predict_from
         logits at i predict token i, which a model with `masked_next_token` predicts from the token before it (nothing
         stands before a document's first token, whose logits have no meaning then).
-        Returns: the stack's outputs, the logits, and of labels the loss and, with `predict_from`, that of each."""
+        Returns: the stack's outputs, the logits, the loss if there are labels, and with `predict_from` that of each."""
         kwargs = {"is_causal": False, **kwargs}
         outputs = self.run_stack(inputs, **kwargs)
         hidden_states = outputs.last_hidden_state
