@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.stock_sides import HEADS
 
-WRITERS = ("llama", "gpt2")
-FAMILIES = (*WRITERS, "bert", "modernbert")
+FAMILIES = tuple(HEADS)
+WRITERS = tuple(family for family, head in HEADS.items() if head == "causal")
 STOCK_SUBJECTS = ("step", "head", "generate", "trainer")
 SUBJECTS = ("prepare_data", "finetune", "pairs", *STOCK_SUBJECTS)
 
@@ -79,8 +80,8 @@ class BenchmarkArguments:
     def _check_trainer(self) -> None:
         """Refuse its fields elsewhere, and documents that the two sides would not pack alike."""
         if self.subject != "trainer":
-            for name, default in (("attention", ["sdpa"]), ("documents", 1), ("torch_compile", False)):
-                if getattr(self, name) != default:
+            for name in ("attention", "documents", "torch_compile"):
+                if getattr(self, name) != getattr(BenchmarkArguments(), name):
                     raise RecipeError(f"{name} is for --subject trainer: leave it out.")
         if self.documents == 1:
             return
