@@ -1,10 +1,17 @@
 """How the process of a recipe ends, alone and in a group."""
 
+import contextlib
+import gc
 import os
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable
 
 import pytest
+import torch
+from helpers import finetuning, runs
+from helpers.launched import run_together
 from helpers.runs import RECIPES
 
 # What is printed where the interpreter is taken down is what threads of a process group may meet there.
@@ -41,3 +48,31 @@ def test_all_that_is_left_to_do_is_done_and_a_member_of_a_group_then_ends_at_onc
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:-1] == ENDS + last
     assert (done.returncode, done.stderr) == (status, said)
+
+
+def keep_the_group(run: Callable[..., None], *arguments: object, **fields: object) -> None:
+    """Carry a run out, give back all that it leaves, and see whether its group is still there."""
+    with contextlib.suppress(ImportError):
+        import deepspeed  # noqa: F401  # it would hold the group that there is when it is imported
+    held, destroy = [], torch.distributed.destroy_process_group
+
+    def noted() -> None:
+        held.append(weakref.ref(torch.distributed.group.WORLD))
+        destroy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.distributed, "destroy_process_group", noted)
+        run(*arguments, **fields)
+    gc.collect()
+    assert not torch.distributed.is_initialized()
+    assert [group() is not None for group in held] == [True]
+
+
+@pytest.mark.parametrize("recipe", ["pretrain_clm", "finetune_tokens"])
+def test_a_group_outlives_its_run_because_its_destructor_may_wait_for_ever(recipe, corpus, tmp_path) -> None:
+    fields = {"output_dir": tmp_path / "run", "max_steps": 2}
+    if recipe == "pretrain_clm":
+        run_together("cpu_2.yaml", keep_the_group, runs.run_here, data=corpus, **fields)
+    else:
+        fields |= finetuning.files_of(recipe, tmp_path)
+        run_together("cpu_2.yaml", keep_the_group, finetuning.run_here, finetuning.MAINS[recipe], **fields)

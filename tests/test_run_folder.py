@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.image
 import pytest
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from weft.recipes.common.generation import start_ids
 from weft.recipes.common.preparation import DataArguments, prepare
-from weft.recipes.common.run_folder import last_checkpoint
+from weft.recipes.common.run_folder import RunState, last_checkpoint, open_run, start_run
 
 FIELDS = {"max_steps": 10, "save_steps": 5, "eval_steps": 5, "learning_rate": 0.01}
 
@@ -105,6 +106,20 @@ def test_a_folder_with_other_files_is_refused(corpus, tmp_path):
     message = runs.run_error(data=corpus, output_dir=tmp_path, **FIELDS)
     assert "precious.txt" in message and "--output_dir" in message
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["precious.txt"]
+
+
+def test_a_process_may_open_a_run_while_another_process_of_it_begins_it(tmp_path, monkeypatch):
+    listed = Path.iterdir
+
+    def begun_meanwhile(folder):
+        yield from listed(folder)
+        monkeypatch.undo()
+        start_run(folder, {"seed": 1})
+        yield from listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", begun_meanwhile)
+    assert open_run(tmp_path, {"seed": 1}) is RunState.NEW
+    assert (tmp_path / "run.json").is_file()
 
 
 def test_two_processes_cannot_write_into_one_run(corpus, tmp_path):

@@ -20,6 +20,8 @@ from weft.recipes.common.preparation import DataArguments, Read, documents_of, p
 PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
+_ended: list[Any] = []  # groups that were left
+
 
 def world_size() -> int:
     """Number of processes that the launcher started, over all machines."""
@@ -199,3 +201,15 @@ def _is_same_everywhere(value: str) -> bool:
     found: list[str | None] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(found, value)
     return len(set(found)) == 1
+
+
+def end_group() -> None:
+    """Leave the group of processes, where there is one: what follows may take longer than its time limit.
+
+    The object is kept. Where DDP's reducer is the last to hold it, its destructor waits for the threads of gloo
+    without giving up the interpreter, which these may want in order to give back tensors: the process would hang, as
+    one of thirty very short runs did on a busy machine (https://github.com/pytorch/pytorch/issues/56297).
+    """
+    if torch.distributed.is_initialized():
+        _ended.append(torch.distributed.group.WORLD)
+        torch.distributed.destroy_process_group()

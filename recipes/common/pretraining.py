@@ -30,6 +30,7 @@ from weft.recipes.common.launch import (
     check_same_checkpoint,
     check_same_corpus,
     choose_bf16,
+    end_group,
     end_with_launcher,
     is_first_of_machine,
     is_first_process,
@@ -160,8 +161,7 @@ class _Run(RunSetup):
         trainer.accelerator.wait_for_everyone()
         if finished and self.blocks and is_first_of_machine():
             self.stream.remove()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        end_group()
         return finished
 
     def _note_plan(self) -> None:

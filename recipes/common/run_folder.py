@@ -51,8 +51,9 @@ def open_run(
     Raises:
         RecipeError: the folder holds a run with other settings, or something that is no run.
     """
+    # before it looks for the settings: what another process of the run writes after them is not taken for foreign
+    foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
     if not (folder / SETTINGS).is_file():
-        foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
         if set(foreign) - {"data", "stream"}:
             raise RecipeError(
                 f"{folder} holds files that are no run of this recipe ({', '.join(sorted(foreign)[:3])} ...): give "

@@ -2,12 +2,10 @@
 runs that note what each of them was given."""
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
 import shutil
-import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -52,11 +50,11 @@ def launch_environment(config: str, *words: str) -> dict[str, str]:
 
 def run_together(config: str, function: Callable[..., None], *arguments: Any, **fields: Any) -> None:
     """Call a function in each of two processes that form a group, as they would under this file."""
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    shared = {**launch_environment(config), "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    # where they find each other is a store of this process, as it is one of the launcher's, on a port that it holds
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {**launch_environment(config), "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
     fork = multiprocessing.get_context("fork")
     started = [
         fork.Process(target=_call, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, function, arguments, fields))

@@ -31,6 +31,7 @@ from weft.recipes.common.launch import (
     check_launcher,
     choose_bf16,
     computes_on_gpu,
+    end_group,
     end_with_launcher,
     is_first_process,
     settle_on_processor,
@@ -176,8 +177,7 @@ class _Run:
             start_run(self.folder, self.settings, _has_begun(self.folder))
         del model
         finished = self._train_all()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        end_group()
         return finished
 
     def _train_all(self) -> bool:
