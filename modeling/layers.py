@@ -81,7 +81,7 @@ class WeftLayer(GradientCheckpointingLayer):
             return make_norm(config, width) if config.qk_norm else unchanged
 
         self.is_parallel, self.is_cross = config.parallel_residual, is_cross
-        self.dropout, self.hands_on_values = dropout(config.hidden_dropout), config.value_residual
+        self.dropout, self.hands_on_values = dropout(config.hidden_dropout), config.value_residual and layer_idx == 0
         self.self_attn = WeftAttention(config, layer_idx, qk_norm)
         self.input_layernorm = norm(before and (layer_idx > 0 or config.first_norm))
         self.attention_output_norm, self.attention_residual_norm = norm(behind), norm(around)
@@ -103,8 +103,8 @@ class WeftLayer(GradientCheckpointingLayer):
         cross_mask: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """[batch, tokens, hidden_size] to the same, with `value_residual` beside the first layer's values. Attention to
-        the encoder sees `encoder_hidden_states` under `cross_mask`, and `kwargs` go to both attentions."""
+        """[batch, tokens, hidden_size] to the same, and of the first layer with `value_residual` its values. Attention
+        to the encoder sees `encoder_hidden_states` under `cross_mask`, and `kwargs` go to both attentions."""
         inputs = (self.input_layernorm(hidden_states), None, attention_mask, table, first_values)
         mixed, _, first_values = self.self_attn(*inputs, **kwargs)
         mixed = self.dropout(self.attention_output_norm(mixed))

@@ -244,7 +244,7 @@ class WeftModel(WeftPreTrainedModel):
             shared, given = (unplaced if index in without else placed)[self.config.layer_types[index]]
             # a reentrant checkpoint passes gradients on to what it is given by position
             hidden_states = layer(hidden_states, encoder_hidden_states, *shared, first_values, **given, **kwargs)
-            if self.config.value_residual:
+            if self.config.value_residual and index == 0:
                 hidden_states, first_values = hidden_states
         return BaseModelOutputWithPast(self.norm(hidden_states), past_key_values if use_cache else None)
 

@@ -19,6 +19,7 @@ from weft.interop import InteropError, families, find_family, find_head, weft_cl
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
 from weft.recipes.common.errors import RecipeError, first_line, run_command
 from weft.recipes.common.files import new_folder
+from weft.recipes.common.launch import settle_on_processor
 from weft.recipes.common.models import ADDED, UNLOADABLE
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "source.spm")
@@ -38,6 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output.exists():
         raise RecipeError(f"{arguments.output} exists: give a folder that does not, nothing is overwritten.")
+    settle_on_processor()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:

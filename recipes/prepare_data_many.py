@@ -1,8 +1,8 @@
 """Prepare a corpus that is too large for one process: many tasks, on one machine or on a Slurm cluster.
 
-    python recipes/prepare_data_many.py --train_files 'shards/*.jsonl.gz' --tokenizer_name my/tokenizer \\
+    python recipes/prepare_data_many.py --train_files shards/*.jsonl.gz --tokenizer_name my/tokenizer \\
         --output_dir data/big --tasks 64 --workers 8
-    python recipes/prepare_data_many.py --train_files 'shards/*.jsonl.gz' --tokenizer_name my/tokenizer \\
+    python recipes/prepare_data_many.py --train_files shards/*.jsonl.gz --tokenizer_name my/tokenizer \\
         --output_dir data/big --executor slurm --partition cpu --time 04:00:00
 
 The corpus is, to the byte, what recipes/prepare_data.py makes of the same files and settings; only the table of scripts

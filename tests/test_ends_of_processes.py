@@ -14,6 +14,8 @@ from helpers import finetuning, runs
 from helpers.launched import run_together
 from helpers.runs import RECIPES
 
+from weft.recipes.common import errors
+
 # What is printed where the interpreter is taken down is what threads of a process group may meet there.
 SCRIPT = """
 import atexit, sys, threading, time
@@ -48,6 +50,29 @@ def test_all_that_is_left_to_do_is_done_and_a_member_of_a_group_then_ends_at_onc
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:-1] == ENDS + last
     assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.parametrize(("rank", "goes_on", "said"), [("0", True, True), ("1", False, False), ("1", True, True)])
+def test_an_error_is_said_by_the_first_process_of_a_machine_and_by_others_where_that_one_goes_on(
+    rank: str, goes_on: bool, said: bool, monkeypatch, capsys
+) -> None:
+    waited = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        assert not capsys.readouterr().err
+        if not goes_on:
+            sys.exit("ended by the launcher")
+
+    def refuse() -> None:
+        raise errors.RecipeError("no.")
+
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(errors.time, "sleep", wait)
+    with pytest.raises(SystemExit):
+        errors.run_command(refuse)
+    assert capsys.readouterr().err == "error: no.\n" * said
+    assert waited == [errors.PATIENCE] * (rank != "0")
 
 
 def keep_the_group(run: Callable[..., None], *arguments: object, **fields: object) -> None:

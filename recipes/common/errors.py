@@ -4,8 +4,13 @@ import atexit
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
+
+# Seconds. The processes of a machine mostly meet the same error, and the launcher ends all of them with the first that
+# ends: the first process says what it is, and the others do where that one goes on.
+PATIENCE = 10.0
 
 
 class RecipeError(Exception):
@@ -23,8 +28,9 @@ def run_command(command: Callable[[], None]) -> None:
     try:
         command()
     except RecipeError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # a machine's processes meet the same error; one says it
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(PATIENCE)
+        print(f"error: {error}", file=sys.stderr, flush=True)
         status = 2
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr, flush=True)
