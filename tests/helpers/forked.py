@@ -8,7 +8,9 @@ import sys
 import traceback
 from pathlib import Path
 from subprocess import TimeoutExpired
-from threading import Thread
+from threading import RLock, Thread
+
+from tqdm import tqdm
 
 
 class Forked:
@@ -54,10 +56,17 @@ class Forked:
         return parts[0], None
 
 
+def own_locks() -> None:
+    """Give a forked process a lock of its own for progress bars. The one that it has from its parent is a lock of all
+    their processes: where one of them is killed while it holds it, the others would wait for ever."""
+    tqdm.set_lock(RLock())
+
+
 def _carry_out(recipe: Path, words: list[str], output: int) -> None:
     """What the forked process does; it never returns."""
     code = 1
     try:
+        own_locks()
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -20,6 +20,7 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from torch.distributed.tensor import DTensor
 
 from helpers import runs
+from helpers.forked import own_locks
 from weft.recipes.common.trainer import StopAtNonFinite, WeftTrainer
 
 NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is for Linux only")
@@ -74,6 +75,7 @@ def _call(
     environment: dict[str, Any], function: Callable[..., None], arguments: tuple[Any, ...], fields: dict[str, Any]
 ) -> None:
     os.environ.update({name: str(value) for name, value in environment.items()})
+    own_locks()
     try:
         function(*arguments, **fields)
     except BaseException:
