@@ -208,7 +208,7 @@ def end_group() -> None:
 
     The object is kept. Where DDP's reducer is the last to hold it, its destructor waits for the threads of gloo
     without giving up the interpreter, which these may want in order to give back tensors: the process would hang, as
-    one of thirty very short runs did on a busy machine (https://github.com/pytorch/pytorch/issues/56297).
+    two of 43 very short runs did on a busy machine (https://github.com/pytorch/pytorch/issues/56297).
     """
     if torch.distributed.is_initialized():
         _ended.append(torch.distributed.group.WORLD)
