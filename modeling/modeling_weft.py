@@ -16,21 +16,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention import (
-    BIASES,
-    WeftAttention,
-    check_backend,
-    create_cross_mask,
-    create_masks,
-    default_backend,
-    document_lengths,
-    document_places,
-    find_distances,
-    find_documents,
-    fold_bias,
-    previous_tokens,
-    token_mask,
-)
+from .attention import BIASES, WeftAttention, check_backend, default_backend, find_distances, fold_bias
 from .configuration_weft import AUTO_MAP, WeftConfig
 from .layers import NORM_PLACES, WeftLayer, WeftTokenEmbedding, WeftTransform, dropout, init_weights, make_norm
 from .losses import (
@@ -44,6 +30,15 @@ from .losses import (
     sequence_classification_loss,
     target_nats,
     token_classification_loss,
+)
+from .masks import (
+    create_cross_mask,
+    create_masks,
+    document_lengths,
+    document_places,
+    find_documents,
+    previous_tokens,
+    token_mask,
 )
 from .positions import EMBEDDINGS, SHARED_BIASES, ScoreBias, WeftDisentangled, WeftRotaryEmbedding, count_positions
 

@@ -25,10 +25,8 @@ for: tokens per second, MFU and memory, each run in a fresh process, with one at
 import importlib.metadata
 import os
 import platform
-import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -36,66 +34,18 @@ from pathlib import Path
 
 import torch
 
-from weft.recipes.common import stock_sides as stock
-from weft.recipes.common import trainer_sides as under_trainer
-from weft.recipes.common.arguments import parse_arguments
-from weft.recipes.common.benchmark_arguments import BenchmarkArguments
-from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.benchmarks import batching, decoding, training_step, under_trainer
+from weft.recipes.benchmarks.arguments import BenchmarkArguments
+from weft.recipes.benchmarks.preparation import IMPORTS, prepare_data_sides
+from weft.recipes.benchmarks.stock_models import Shape
+from weft.recipes.common.command_line import parse_arguments
+from weft.recipes.common.errors import run_command
 from weft.recipes.common.files import write_json
-from weft.recipes.common.finetuning import step_rates
-from weft.recipes.common.launch import keep_freed_memory, share_cores
+from weft.recipes.common.hardware import keep_freed_memory, share_cores
 
 RECIPES = Path(__file__).resolve().parent
-IMPORTS = ", imports"  # ends the names of sides that only load libraries
 MEMORY_ROUNDS = 3
 PACKAGES = ("weft-lm", "torch", "transformers", "tokenizers", "datasets")
-
-# What run_clm.py imports and does to text, with its default block size; the model is left out.
-MAP_AND_GROUP = """
-import itertools, sys
-import datasets, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments
-path, name, block = sys.argv[1], sys.argv[2], 1024
-tokenizer = AutoTokenizer.from_pretrained(name)
-lines = datasets.load_dataset("text", data_files={"train": path})["train"]
-tokens = lines.map(lambda batch: tokenizer(batch["text"]), batched=True, remove_columns=["text"])
-def group(batch):
-    joined = {key: list(itertools.chain(*rows)) for key, rows in batch.items()}
-    total = len(joined["input_ids"]) // block * block
-    blocks = {key: [row[i : i + block] for i in range(0, total, block)] for key, row in joined.items()}
-    blocks["labels"] = blocks["input_ids"].copy()
-    return blocks
-print(len(tokens.map(group, batched=True)))
-"""
-
-
-def processor_seconds(command: list[str]) -> float:
-    """User and system time of a command and everything it starts."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with tempfile.TemporaryDirectory() as home:
-        done = subprocess.run(
-            [sys.executable, *command],
-            env={**os.environ, "HF_HOME": home, "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        raise RecipeError(f"{' '.join(command[:1])} failed: {done.stderr.strip().splitlines()[-1]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def prepare_data_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
-    """The two ways of preparing text, and the share of each that is only loading libraries."""
-    path, tokenizer = arguments.train_files[0], arguments.tokenizer_name
-    recipe = [str(RECIPES / "prepare_data.py"), "--train_files", path, "--tokenizer_name", tokenizer, "--output_dir"]
-    runs = iter(range(1_000_000))
-    return {
-        "weft": lambda: processor_seconds([*recipe, str(folder / f"corpus-{next(runs)}")]),
-        "run_clm": lambda: processor_seconds(["-c", MAP_AND_GROUP, path, tokenizer]),
-        f"weft{IMPORTS}": lambda: processor_seconds([str(RECIPES / "prepare_data.py"), "--help"]),
-        f"run_clm{IMPORTS}": lambda: processor_seconds(["-c", MAP_AND_GROUP.split("path,")[0]]),
-    }
 
 
 def finetune_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
@@ -105,14 +55,16 @@ def finetune_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Cal
     first, *rest = map(Path, arguments.train_files)
     settings = (arguments.tokenizer_name, arguments.preset, arguments.batch_size or 32)
     if rest:
-        return step_rates.pair_sides(first, *rest, *settings, arguments.steps or 8)
-    return step_rates.batching_sides(first, arguments.text_column, *settings, arguments.steps or 50)
+        return batching.pair_sides(first, *rest, *settings, arguments.steps or 8)
+    return batching.batching_sides(first, arguments.text_column, *settings, arguments.steps or 50)
 
 
 def stock_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
     """Weft and a stock class at the same work."""
     share_cores(arguments.cpu_threads)
-    make = {"step": stock.step_sides, "head": stock.head_sides, "generate": stock.generate_sides}[arguments.subject]
+    make = {"step": training_step.step_sides, "head": training_step.head_sides, "generate": decoding.generate_sides}[
+        arguments.subject
+    ]
     return make(_shape(arguments), _device(), arguments.steps or 1)
 
 
@@ -122,9 +74,9 @@ def trainer_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Call
     return under_trainer.trainer_sides(_shape(arguments), arguments.attention, *settings, arguments.cpu_threads)
 
 
-def _shape(arguments: BenchmarkArguments) -> stock.Shape:
+def _shape(arguments: BenchmarkArguments) -> Shape:
     sizes = (arguments.num_layers, arguments.width, arguments.vocab_size, arguments.length)
-    return stock.Shape(arguments.family, *sizes, arguments.batch_size or 8)
+    return Shape(arguments.family, *sizes, arguments.batch_size or 8)
 
 
 def _device() -> str:
@@ -137,7 +89,7 @@ def memory(arguments: BenchmarkArguments) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"weft": [], arguments.family: []}
     for _ in range(MEMORY_ROUNDS):
         for name, peaks in found.items():
-            peaks.append(stock.peak_megabytes(shape, name, device, threads))
+            peaks.append(training_step.peak_megabytes(shape, name, device, threads))
     return found
 
 
@@ -146,7 +98,7 @@ SIDES |= {"trainer": trainer_sides, **dict.fromkeys(("step", "head", "generate")
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__, [BenchmarkArguments]).groups[0]
+    arguments = parse_arguments(__doc__, [BenchmarkArguments])[BenchmarkArguments]
     arguments.check()
     with tempfile.TemporaryDirectory() as folder:
         sides = SIDES[arguments.subject](arguments, Path(folder))

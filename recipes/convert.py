@@ -19,8 +19,8 @@ from weft.interop import InteropError, families, find_family, find_head, weft_cl
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
 from weft.recipes.common.errors import RecipeError, first_line, run_command
 from weft.recipes.common.files import new_folder
-from weft.recipes.common.launch import settle_on_processor
-from weft.recipes.common.models import ADDED, UNLOADABLE
+from weft.recipes.common.hardware import settle_on_processor
+from weft.recipes.training.model_setup import DEFAULT_EXTRAS, UNLOADABLE
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "source.spm")
 
@@ -48,7 +48,7 @@ def main() -> None:
         else:
             export_checkpoint(arguments.checkpoint, arguments.family, arguments.output)
     except InteropError as error:
-        added = [name for name in ADDED if name in error.fields]
+        added = [name for name in DEFAULT_EXTRAS if name in error.fields]
         hint = " To train a model without: " + " ".join(f"--{name} false" for name in added) + "." if added else ""
         raise RecipeError(f"{arguments.checkpoint} is not converted: {error}{hint}") from error
 

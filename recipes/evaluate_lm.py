@@ -18,15 +18,21 @@ from typing import Any, ClassVar
 
 import transformers
 
-from weft.recipes.common.arguments import Parsed, parse_arguments
-from weft.recipes.common.boundaries import get_segmenter
-from weft.recipes.common.documents import check_file, read_documents
+from weft.recipes.common.command_line import Parsed, parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.files import write_json
-from weft.recipes.common.likelihood_tasks import last_word, multiple_choice, perplexity, read_passages, read_questions
-from weft.recipes.common.minimal_pairs import read_pairs, score_pairs
-from weft.recipes.common.scoring import SCORINGS, Scorer
-from weft.recipes.common.scoring_models import DTYPES, load_model
+from weft.recipes.data.segmentation import get_segmenter
+from weft.recipes.data.text_files import check_file, read_documents
+from weft.recipes.evaluation.likelihood import SCORINGS, Scorer
+from weft.recipes.evaluation.likelihood_tasks import (
+    last_word,
+    multiple_choice,
+    perplexity,
+    read_passages,
+    read_questions,
+)
+from weft.recipes.evaluation.minimal_pairs import read_pairs, score_pairs
+from weft.recipes.evaluation.model_loading import DTYPES, load_model
 
 TASKS = ("perplexity", "minimal-pairs", "last-word", "multiple-choice", "harness")
 
@@ -106,7 +112,7 @@ class EvaluateArguments:
 def main() -> None:
     transformers.logging.disable_progress_bar()
     parsed = parse_arguments(__doc__, [EvaluateArguments])
-    arguments = parsed.groups[0]
+    arguments = parsed[EvaluateArguments]
     _check(arguments, parsed)
     segment = get_segmenter(arguments.segmenter)
     examples = _read(arguments)
@@ -184,7 +190,7 @@ def _read(arguments: EvaluateArguments) -> Any:
 
 def _import_harness() -> Any:
     try:
-        from weft.recipes.common import harness
+        from weft.recipes.evaluation import harness
     except ImportError as error:
         raise RecipeError(f"harness needs a package that is missing ({error}): pip install lm_eval.") from error
     return harness

@@ -22,10 +22,10 @@ import yaml
 
 from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_seq2seq, finetune_tokens
 from weft.recipes.common.errors import RecipeError, run_command
-from weft.recipes.common.finetuning.classification.data import EMBEDDED
-from weft.recipes.common.finetuning.classification.tasks import TEXT_TASKS
-from weft.recipes.common.finetuning.sequences.tasks import TASKS as SEQUENCE_TASKS
-from weft.recipes.common.finetuning.tagging.tasks import TASKS as TAG_TASKS
+from weft.recipes.finetuning.tasks.seq2seq.known_tasks import TASKS as SEQUENCE_TASKS
+from weft.recipes.finetuning.tasks.text_classification.known_tasks import TEXT_TASKS
+from weft.recipes.finetuning.tasks.text_classification.reading import EMBEDDED
+from weft.recipes.finetuning.tasks.token_classification.known_tasks import TASKS as TAG_TASKS
 
 Main = Callable[[Sequence[str]], None]
 

@@ -17,10 +17,10 @@ files to submit); imdb, ag_news, trec, go_emotions; in Chinese chnsenticorp, tne
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.common.finetuning.arguments import FineTuningArguments
-from weft.recipes.common.finetuning.classification.arguments import ClassificationArguments
-from weft.recipes.common.finetuning.classification.kind import ClassificationKind
-from weft.recipes.common.finetuning.run import finetune
+from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.tasks.text_classification.arguments import ClassificationArguments
+from weft.recipes.finetuning.tasks.text_classification.task import ClassificationKind
 
 
 def make_kind(files: ClassificationArguments, _: FineTuningArguments) -> ClassificationKind:

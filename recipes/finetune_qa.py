@@ -15,39 +15,11 @@ scored as the official scripts of SQuAD and, in Chinese, of CMRC 2018 score them
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.common.finetuning.answering.arguments import QuestionFileArguments
-from weft.recipes.common.finetuning.answering.kind import AnswerKind
-from weft.recipes.common.finetuning.arguments import FineTuningArguments
-from weft.recipes.common.finetuning.run import finetune
-from weft.recipes.common.finetuning.task_files import TaskFiles
-
-QUESTION_TASKS = {
-    "squad": TaskFiles(
-        {"train": ("train-v1.1.json", "train.json"), "validation": ("dev-v1.1.json", "dev.json", "validation.json")},
-        hub="rajpurkar/squad",
-    ),
-    "squad_v2": TaskFiles(
-        {"train": ("train-v2.0.json", "train.json"), "validation": ("dev-v2.0.json", "dev.json", "validation.json")},
-        hub="rajpurkar/squad_v2",
-    ),
-    # the labelled trial set is what the Hub calls test
-    "cmrc2018": TaskFiles(
-        {
-            "train": ("cmrc2018_train.json", "train.json"),
-            "validation": ("cmrc2018_dev.json", "dev.json"),
-            "test": ("cmrc2018_trial.json", "trial.json"),
-        },
-        hub="hfl/cmrc2018",
-        hub_splits={"train": "train", "validation": "validation", "test": "test"},
-    ),
-    "drcd": TaskFiles(
-        {
-            "train": ("DRCD_training.json", "train.json"),
-            "validation": ("DRCD_dev.json", "dev.json"),
-            "test": ("DRCD_test.json", "test.json"),
-        }
-    ),
-}
+from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.tasks.question_answering.arguments import QuestionFileArguments
+from weft.recipes.finetuning.tasks.question_answering.known_tasks import QUESTION_TASKS
+from weft.recipes.finetuning.tasks.question_answering.task import AnswerKind
 
 
 def make_kind(files: QuestionFileArguments, _: FineTuningArguments) -> AnswerKind:

@@ -16,12 +16,12 @@ has several references. --predict_file takes lines or a column to write texts fo
 
 from collections.abc import Sequence
 
-from weft.recipes.common.arguments import shape_fields
+from weft.recipes.common.command_line import shape_fields
 from weft.recipes.common.errors import run_command
-from weft.recipes.common.finetuning.arguments import FineTuningArguments
-from weft.recipes.common.finetuning.run import finetune
-from weft.recipes.common.finetuning.sequences.arguments import SequenceArguments
-from weft.recipes.common.finetuning.sequences.kind import SequenceKind
+from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.tasks.seq2seq.arguments import SequenceArguments
+from weft.recipes.finetuning.tasks.seq2seq.task import SequenceKind
 
 FIELDS = (*(name for name in shape_fields() if not name.startswith("classifier_")), "num_decoder_layers")
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, set_seed
 
-from weft.recipes.common.arguments import parse_arguments
-from weft.recipes.common.decoding import FEW_ROWS, store_by_column
+from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import RecipeError, first_line, run_command
-from weft.recipes.common.generation import compile_options, generate_texts, start_ids, write_ids
-from weft.recipes.common.int8 import quantize_int8
+from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
+from weft.recipes.generation.generate_text import compile_options, generate_texts, start_ids, write_ids
+from weft.recipes.generation.int8 import quantize_int8
 
 
 @dataclass
@@ -47,7 +47,7 @@ class GenerateArguments:
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__, [GenerateArguments]).groups[0]
+    arguments = parse_arguments(__doc__, [GenerateArguments])[GenerateArguments]
     _check(arguments)
     prompts = _read_prompts(arguments)
     try:

@@ -8,9 +8,9 @@ Then train on it as often as you like: accelerate launch recipes/pretrain_clm.py
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from weft.recipes.common.arguments import parse_arguments
+from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import run_command
-from weft.recipes.common.preparation import DataArguments, prepare, report
+from weft.recipes.data.prepare import DataArguments, prepare, report
 
 
 @dataclass

@@ -13,11 +13,11 @@ done. The package datatrove is needed.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from weft.recipes.common.arguments import parse_arguments
-from weft.recipes.common.cluster_arguments import ClusterArguments
-from weft.recipes.common.data_arguments import DataArguments
+from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import run_command
-from weft.recipes.common.preparation import report
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.cluster_arguments import ClusterArguments
+from weft.recipes.data.prepare import report
 
 
 @dataclass
@@ -32,7 +32,7 @@ def main() -> None:
     parsed = parse_arguments(__doc__, [DataArguments, ClusterArguments, OutputArguments])
     data, cluster, output = parsed.groups
     cluster.refuse_without_slurm(parsed.given)
-    from weft.recipes.common.datatrove_pipeline import prepare_many  # raises RecipeError where datatrove is missing
+    from weft.recipes.data.cluster import prepare_many  # raises RecipeError where datatrove is missing
 
     corpus = prepare_many(data, cluster, Path(output.output_dir), plan_only=output.plan)
     if corpus is not None:

@@ -15,15 +15,17 @@ On your own text:   accelerate launch recipes/pretrain_mlm.py --train_files text
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError, run_command
-from weft.recipes.common.masked_objectives import HybridObjective, MaskedObjective, SentencePairObjective
-from weft.recipes.common.masked_rows import HybridArguments
-from weft.recipes.common.masking import MaskingArguments
-from weft.recipes.common.objective import Objective
-from weft.recipes.common.pretraining import pretrain
-from weft.recipes.common.run_arguments import RunArguments
+from weft.recipes.pretraining.arguments import RunArguments
+from weft.recipes.pretraining.datasets.hybrid import HybridArguments
+from weft.recipes.pretraining.datasets.masking import MaskingArguments
+from weft.recipes.pretraining.objectives.base import Objective
+from weft.recipes.pretraining.objectives.hybrid import HybridObjective
+from weft.recipes.pretraining.objectives.masked import MaskedObjective
+from weft.recipes.pretraining.objectives.sentence_pairs import SentencePairObjective
+from weft.recipes.pretraining.run import pretrain
 
 OBJECTIVES = ("masked", "next-sentence", "sentence-order", "hybrid")
 
@@ -53,9 +55,9 @@ class MaskedRunArguments(RunArguments):
     )
 
 
-def make_objective(groups: list[Any]) -> Objective:
+def make_objective(parsed: Parsed) -> Objective:
     """The objective that the fields ask for; raises RecipeError for an unknown one."""
-    run, masking, hybrid = groups
+    run, masking, hybrid = parsed[MaskedRunArguments], parsed[MaskingArguments], parsed[HybridArguments]
     if run.objective not in OBJECTIVES:
         raise RecipeError(f"objective is {run.objective!r}: choose one of {', '.join(OBJECTIVES)}.")
     if run.target_share is not None and not 0 < run.target_share <= 1:

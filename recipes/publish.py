@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.common.hub import publish
+from weft.recipes.training.hub import publish
 
 
 def main() -> None:

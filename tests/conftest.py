@@ -27,7 +27,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def spared_of_collection() -> None:
     """Keep what is imported out of garbage collection, which each Trainer asks for when it begins."""
-    import weft.recipes.common.pretraining  # noqa: F401
+    import weft.recipes.pretraining.run  # noqa: F401
 
     gc.collect()
     gc.freeze()

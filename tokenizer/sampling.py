@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import regex
 
-from weft.tokenizer.pieces import UNSPACED
+from weft.tokenizer.pre_tokenizers import UNSPACED
 
 LONGEST_PIECE = 10_000
 # Trainers hold the distinct pieces of the text. Words between blanks repeat; clauses in scripts without blanks seldom

@@ -1,26 +1,16 @@
-"""Train a tokenizer on your text and save it as a plain PreTrainedTokenizerFast.
-
-    python tokenizer/train.py --train_files text.txt --tokenizer_type bpe --vocab_size 8192 --output_dir runs/tokenizer
-
-Without train_files it learns from the English text that Python itself carries.
-
-Whatever loads tokenizers loads the result: `AutoTokenizer.from_pretrained("runs/tokenizer")`, without remote code.
-At the end it prints how well the tokenizer serves each script of the text; `tokenizer/judge.py` does that for any
-tokenizer.
-"""
+"""Tokenizers of four kinds, learnt from text; as a command, `weft.recipes.train_tokenizer`."""
 
 import json
+import runpy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from weft.tokenizer.pieces import LONGEST_WORD, prefix_blank, split_pieces, split_unspaced_and_long
-from weft.tokenizer.roles import LEFT_STRIPPING_MASK, MASK, for_role
+from weft.tokenizer.pre_tokenizers import LONGEST_WORD, prefix_blank, split_pieces, split_unspaced_and_long
 from weft.tokenizer.sampling import sample
+from weft.tokenizer.special_tokens import LEFT_STRIPPING_MASK, MASK, for_role
 
 PAD, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 SPECIAL_TOKENS = [PAD, START, END, UNKNOWN, MASK]
@@ -207,49 +197,5 @@ def _with_model(tokenizer: Tokenizer, model: models.Model) -> Tokenizer:
 _LEARN = {"bpe": _learn_bpe, "wordpiece": _learn_wordpiece, "unigram": _learn_unigram, "char": _learn_characters}
 
 
-@dataclass
-class TokenizerArguments:
-    """How the tokenizer learns, and where it goes."""
-
-    output_dir: str = field(default="runs/tokenizer", metadata={"help": "folder to write; must not be there yet"})
-    model_max_length: int | None = field(
-        default=None, metadata={"help": "longest input, in tokens, to write into the tokenizer's config"}
-    )
-
-
-def main() -> None:
-    # Here, because preparing a corpus trains tokenizers too and imports this file.
-    from weft.recipes.common.arguments import parse_arguments
-    from weft.recipes.common.errors import RecipeError
-    from weft.recipes.common.files import new_folder, only_one_process
-    from weft.recipes.common.preparation import TextArguments, show_progress, texts_of
-    from weft.tokenizer import judge
-
-    data, output = parse_arguments(__doc__, [TextArguments, TokenizerArguments]).groups
-    data.check()
-    folder = Path(output.output_dir)
-    with only_one_process(folder.with_name(f".{folder.name}.lock"), str(folder)):
-        if folder.exists():
-            raise RecipeError(f"{folder} exists: name another --output_dir, or remove it.")
-        texts = show_progress(texts_of(data, "train"), "training the tokenizer", quiet=False)
-        try:
-            tokenizer = train_tokenizer(
-                texts,
-                data.tokenizer_type,
-                data.vocab_size,
-                output.model_max_length,
-                data.sample_characters,
-                data.add_prefix_space,
-            )
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
-        with new_folder(folder) as partial:
-            tokenizer.save_pretrained(partial)
-    print(f"{data.tokenizer_type} tokenizer with {len(tokenizer):,} tokens in {folder}")
-    print("\n".join(judge.judge(tokenizer, texts_of(data, "train"), judge.SAMPLE_CHARACTERS).lines()))
-
-
 if __name__ == "__main__":
-    from weft.recipes.common.errors import run_command
-
-    run_command(main)
+    runpy.run_module("weft.recipes.train_tokenizer", run_name="__main__")

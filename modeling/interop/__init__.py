@@ -3,20 +3,18 @@
 import importlib
 import pkgutil
 
+from weft.interop import families as families_package
 from weft.interop.family import HEADS, Family, InteropError, find_head, weft_class
 
 __all__ = ["HEADS", "Family", "InteropError", "families", "find_family", "find_head", "weft_class"]
 
-_NOT_FAMILIES = ("convert", "family", "heads", "weights")
-
 
 def families() -> dict[str, Family]:
-    """Every family by its `model_type`; each is a file of this package."""
+    """Every family by its `model_type`; each is a file of `weft.interop.families`."""
     found = {}
-    for entry in pkgutil.iter_modules(__path__):
-        if entry.name not in _NOT_FAMILIES:
-            family = importlib.import_module(f"{__name__}.{entry.name}").FAMILY
-            found[family.model_type] = family
+    for entry in pkgutil.iter_modules(families_package.__path__):
+        family = importlib.import_module(f"{families_package.__name__}.{entry.name}").FAMILY
+        found[family.model_type] = family
     return found
 
 

@@ -1,0 +1,1 @@
+"""The ground floor: errors, the command line, files, processes and hardware. It imports `weft` only."""

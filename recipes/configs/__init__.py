@@ -1,0 +1,1 @@
+"""Files of fields for the recipes, and of settings for launchers."""

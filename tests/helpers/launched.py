@@ -21,7 +21,8 @@ from torch.distributed.tensor import DTensor
 
 from helpers import runs
 from helpers.forked import own_locks
-from weft.recipes.common.trainer import StopAtNonFinite, WeftTrainer
+from weft.recipes.pretraining.trainer import PretrainingTrainer
+from weft.recipes.training.safeguards import StopAtNonFinite
 
 NEEDS_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is for Linux only")
 SHARDING = ("fsdp2.yaml", pytest.param("zero3.yaml", marks=NEEDS_DEEPSPEED))
@@ -88,9 +89,9 @@ def watched_run(folder: Path, **fields: object) -> None:
     """Carry a run out, and note in its folder what this process computed on at each step, and with which weights."""
     rows: dict[int, list] = {}
     held: dict[str, list] = {}
-    compute_loss, check = WeftTrainer.compute_loss, StopAtNonFinite.on_pre_optimizer_step
+    compute_loss, check = PretrainingTrainer.compute_loss, StopAtNonFinite.on_pre_optimizer_step
 
-    def note_rows(trainer: WeftTrainer, model: Any, inputs: dict, *args: Any, **kwargs: Any) -> Any:
+    def note_rows(trainer: PretrainingTrainer, model: Any, inputs: dict, *args: Any, **kwargs: Any) -> Any:
         rows.setdefault(trainer.state.global_step, []).extend(inputs["input_ids"].tolist())
         return compute_loss(trainer, model, inputs, *args, **kwargs)
 
@@ -104,7 +105,7 @@ def watched_run(folder: Path, **fields: object) -> None:
         check(callback, *args, model=model, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WeftTrainer, "compute_loss", note_rows)
+        patch.setattr(PretrainingTrainer, "compute_loss", note_rows)
         patch.setattr(StopAtNonFinite, "on_pre_optimizer_step", note_weights)
         runs.run_here(output_dir=folder, **fields)
     rank = os.environ.get("RANK", "0")

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from weft.recipes.common import pace, trial
-from weft.recipes.common.budget import Costs
-from weft.recipes.common.run_setup import RunSetup
-from weft.recipes.common.trainer import WeftTrainer
+from weft.recipes.pretraining.setup import RunSetup
+from weft.recipes.pretraining.time_budget import measurement, monitor
+from weft.recipes.pretraining.time_budget.arithmetic import Costs
+from weft.recipes.pretraining.trainer import PretrainingTrainer
 
 STEP, OTHER = 3000.0, 10.0  # seconds of a step as it is measured, and of a checkpoint or report
 
@@ -23,19 +23,19 @@ class Machine:
     ) -> None:
         """`seconds`: what the step takes that so many steps come before; `evaluation`: what an evaluation takes."""
         self.now, self.lengths = 0.0, []
-        measure, change = trial.measure_costs, RunSetup.change_length
-        train, evaluate = WeftTrainer.training_step, WeftTrainer.evaluate
+        measure, change = measurement.measure_costs, RunSetup.change_length
+        train, evaluate = PretrainingTrainer.training_step, PretrainingTrainer.evaluate
 
         def measured(*arguments: object) -> Costs:
             assert isinstance(measure(*arguments), Costs)
             self.now = 0.0
             return Costs(setup=0, step=STEP, evaluation=evaluation, checkpoint=OTHER, report=OTHER)
 
-        def trained(trainer: WeftTrainer, *arguments: object, **fields: object) -> object:
+        def trained(trainer: PretrainingTrainer, *arguments: object, **fields: object) -> object:
             self.now += seconds(trainer.state.global_step) / trainer.args.gradient_accumulation_steps
             return train(trainer, *arguments, **fields)
 
-        def evaluated(trainer: WeftTrainer, *arguments: object, **fields: object) -> object:
+        def evaluated(trainer: PretrainingTrainer, *arguments: object, **fields: object) -> object:
             self.now += evaluation
             return evaluate(trainer, *arguments, **fields)
 
@@ -43,8 +43,8 @@ class Machine:
             self.lengths.append(steps)
             change(run, steps, done)
 
-        monkeypatch.setattr(trial, "measure_costs", measured)
-        monkeypatch.setattr(WeftTrainer, "training_step", trained)
-        monkeypatch.setattr(WeftTrainer, "evaluate", evaluated)
-        monkeypatch.setattr(pace, "clock", lambda: self.now)
+        monkeypatch.setattr(measurement, "measure_costs", measured)
+        monkeypatch.setattr(PretrainingTrainer, "training_step", trained)
+        monkeypatch.setattr(PretrainingTrainer, "evaluate", evaluated)
+        monkeypatch.setattr(monitor, "clock", lambda: self.now)
         monkeypatch.setattr(RunSetup, "change_length", changed)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from weft.recipes.common.corpus import Corpus, CorpusWriter
-from weft.recipes.common.hashing import make_key, uniform
-from weft.recipes.common.masking import Masker, MaskingArguments, Vocabulary, begin_probability
-from weft.recipes.common.packing import Piece
-from weft.recipes.common.sources import Source
+from weft.recipes.data.corpus import Corpus, CorpusWriter
+from weft.recipes.data.source_mixture import Source
+from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
+from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments, Vocabulary, begin_probability
+from weft.recipes.pretraining.datasets.packed import Piece
 
 PAD, START, END, MASK = 0, 1, 2, 4
 VOCAB_SIZE = 60

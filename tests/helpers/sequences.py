@@ -8,7 +8,7 @@ from transformers import AutoModelForSeq2SeqLM, BartConfig, T5Config
 
 from helpers import finetuning as ft
 from weft.recipes import finetune_seq2seq
-from weft.tokenizer.roles import for_role
+from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
 
 WORDS = {"red": "rot", "dog": "hund", "tree": "baum", "house": "haus", "green": "grün", "bird": "vogel"}

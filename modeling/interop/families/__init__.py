@@ -1,0 +1,1 @@
+"""One family a file, as one declarative table `FAMILY`."""

@@ -1,0 +1,1 @@
+"""Weft beside what people use today, measured in one go."""

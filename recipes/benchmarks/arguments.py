@@ -1,0 +1,96 @@
+"""The fields of recipes/benchmark.py, and what is refused."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weft.recipes.benchmarks.stock_models import HEADS
+from weft.recipes.common.errors import RecipeError
+
+FAMILIES = tuple(HEADS)
+WRITERS = tuple(family for family, head in HEADS.items() if head == "causal")
+STOCK_SUBJECTS = ("step", "head", "generate", "trainer")
+SUBJECTS = ("prepare_data", "finetune", "pairs", *STOCK_SUBJECTS)
+
+
+@dataclass
+class BenchmarkArguments:
+    """What to measure."""
+
+    subject: str = field(
+        default="prepare_data", metadata={"help": "prepare_data, finetune, pairs, step, head, generate or trainer"}
+    )
+    train_files: list[str] = field(
+        default_factory=list,
+        metadata={"help": "a .txt file; for finetune a table of examples; for pairs two .txt files"},
+    )
+    text_column: str = field(default="sentence", metadata={"help": "finetune: the column with the text"})
+    preset: str = field(default="tiny", metadata={"help": "finetune, pairs: shape of the model"})
+    batch_size: int | None = field(
+        default=None, metadata={"help": "examples of a training step; 32 for finetune and pairs, else 8"}
+    )
+    steps: int | None = field(
+        default=None,
+        metadata={"help": "training steps of a round; 50 for finetune, 8 for pairs and trainer (after 3 more), else 1"},
+    )
+    cpu_threads: int | None = field(default=None, metadata={"help": "threads to compute with"})
+    family: str = field(default="llama", metadata={"help": "the stock class: llama, gpt2, bert or modernbert"})
+    num_layers: int = field(default=6, metadata={"help": "beside a stock class: layers of both models"})
+    width: int = field(default=384, metadata={"help": "beside a stock class: hidden_size of both, a multiple of 64"})
+    vocab_size: int = field(default=32_000, metadata={"help": "beside a stock class: size of the vocabulary"})
+    length: int = field(default=256, metadata={"help": "beside a stock class: tokens of an example"})
+    measure_memory: bool = field(default=True, metadata={"help": "step, trainer: also measure the peak of memory"})
+    attention: list[str] = field(
+        default_factory=lambda: ["sdpa"], metadata={"help": "trainer: attention backends, each with sides of its own"}
+    )
+    documents: int = field(default=1, metadata={"help": "trainer with llama: documents packed into a row"})
+    torch_compile: bool = field(default=False, metadata={"help": "trainer: compile both models"})
+    tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of the tokenizer"})
+    rounds: int = field(default=5, metadata={"help": "times that each side is measured"})
+    output_file: str | None = field(default=None, metadata={"help": "write all measurements as JSON here"})
+
+    def check(self) -> None:
+        """Refuse values that make no sense; raises RecipeError."""
+        if self.subject not in SUBJECTS:
+            raise RecipeError(f"subject {self.subject!r} is unknown: choose one of {', '.join(SUBJECTS)}.")
+        if self.subject in STOCK_SUBJECTS:
+            if self.family not in FAMILIES:
+                raise RecipeError(f"family {self.family!r} is not measured: choose one of {', '.join(FAMILIES)}.")
+            if self.subject == "generate" and self.family not in WRITERS:
+                raise RecipeError(f"{self.family} writes no text: give --family llama or gpt2.")
+            if self.width % 64 or self.width < 64:
+                raise RecipeError(f"width is {self.width}: give a multiple of 64, the width of a head.")
+            measures_memory = self.subject in ("step", "trainer") and self.measure_memory
+            if measures_memory and not Path("/proc/self/status").is_file():
+                raise RecipeError("memory is measured on Linux only: give --measure_memory false.")
+        else:
+            number = 2 if self.subject == "pairs" else 1
+            if len(self.train_files) != number or self.tokenizer_name is None:
+                raise RecipeError(f"subject {self.subject} needs {number} --train_files and a --tokenizer_name.")
+            for name in self.train_files:
+                if not Path(name).is_file():
+                    raise RecipeError(f"train_files {name!r} is no file: give the path of one.")
+        for name in ("rounds", "steps", "batch_size", "cpu_threads", "num_layers", "vocab_size", "length", "documents"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RecipeError(f"{name} is {value}: give at least 1.")
+        self._check_trainer()
+        if self.output_file is not None and not Path(self.output_file).parent.is_dir():
+            raise RecipeError(f"output_file {self.output_file!r} is in no folder that there is: make that first.")
+
+    def _check_trainer(self) -> None:
+        """Refuse its fields elsewhere, and documents that the two sides would not pack alike."""
+        if self.subject != "trainer":
+            for name in ("attention", "documents", "torch_compile"):
+                if getattr(self, name) != getattr(BenchmarkArguments(), name):
+                    raise RecipeError(f"{name} is for --subject trainer: leave it out.")
+        if self.documents == 1:
+            return
+        if self.family != "llama" or self.length % self.documents or self.documents == self.length:
+            raise RecipeError(
+                "documents of equal length, of two tokens or more, are packed beside --family llama: give a divisor of "
+                f"the length {self.length}, not {self.documents}, or leave it out."
+            )
+        if self.batch_size != 1 and any("flash" in attention for attention in self.attention):
+            raise RecipeError(
+                "stock classes isolate documents under flash attention in a batch of one row only: give --batch_size 1."
+            )

@@ -1,0 +1,62 @@
+"""Greedy decoding of Weft beside a stock class of the same shape and weights."""
+
+import copy
+import time
+from collections.abc import Callable
+
+import torch
+from transformers import CompileConfig
+
+from weft.interop import find_family
+from weft.interop.convert import import_model
+from weft.recipes.benchmarks.stock_models import Shape, make_stock
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.generation.decoding import decode, store_by_column
+from weft.recipes.generation.generate_text import has_compiler
+from weft.recipes.generation.int8 import quantize_int8
+from weft.recipes.training.model_setup import DEFAULT_EXTRAS
+
+
+def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
+    """Greedy decoding of one stream, `steps` times half the length behind a prompt of 8 tokens: by `generate` of both,
+    and of Weft also by `decode` with weights stored by column, in 8 bits (which may write other tokens) and, where
+    PyTorch finds a compiler, compiled. What storing by column does to the stock class is measured too, and so is a Weft
+    model with all that the recipes add to a new one, which no stock class computes.
+
+    Raises:
+        RecipeError: the two do not write the same tokens.
+    """
+    stock = make_stock(shape).to(device).eval()
+    model, _ = import_model(stock, find_family(shape.family), shape.head)
+    prompt = shape.batch(device)["input_ids"][:1, :8]
+    for each in (stock, model):  # no token ends the text: `min_new_tokens` would search the vocabulary at each step
+        each.generation_config.eos_token_id = None
+    options = {"max_new_tokens": shape.length // 2, "do_sample": False, "pad_token_id": 0}
+    small, stored = quantize_int8(copy.deepcopy(model)), store_by_column(copy.deepcopy(model))
+    fast = {**options, "custom_generate": decode}
+    calls = {"weft": (model, options), shape.family: (stock, options), "weft, decode": (stored, fast)}
+    calls[f"{shape.family}, by column"] = (store_by_column(copy.deepcopy(stock)), options)
+    more = copy.deepcopy(model.config)
+    more.update(dict.fromkeys(DEFAULT_EXTRAS, True))
+    other = type(model)._from_config(more).to(device).eval()
+    other.generation_config.eos_token_id = None
+    calls["weft, decode added"] = (store_by_column(other), fast)
+    calls["weft, decode int8"] = (small, fast)
+    if device != "cpu" or has_compiler():
+        compiled = {**fast, "cache_implementation": "static", "compile_config": CompileConfig(mode="default")}
+        calls["weft, decode compiled"] = (stored, compiled)
+        calls["weft, decode int8 compiled"] = (small, compiled)
+        calls["weft, decode added compiled"] = (other, compiled)
+    written = {name: each.generate(prompt, **how) for name, (each, how) in calls.items()}
+    same = [ids for name, ids in written.items() if "int8" not in name and "added" not in name]
+    if not all(torch.equal(ids, written["weft"]) for ids in same):
+        raise RecipeError(f"weft and {shape.family} do not write the same tokens: their times would say nothing.")
+
+    def measure(name: str) -> float:
+        each, how = calls[name]
+        began = time.perf_counter()
+        for _ in range(steps):
+            each.generate(prompt, **how)
+        return time.perf_counter() - began
+
+    return {name: lambda name=name: measure(name) for name in calls}

@@ -1,0 +1,63 @@
+"""Processor time of preparing text, beside the way of transformers' run_clm.py."""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from weft.recipes.benchmarks.arguments import BenchmarkArguments
+from weft.recipes.common.errors import RecipeError
+
+RECIPES = Path(__file__).resolve().parents[1]
+IMPORTS = ", imports"  # ends the names of sides that only load libraries
+
+
+# What run_clm.py imports and does to text, with its default block size; the model is left out.
+MAP_AND_GROUP = """
+import itertools, sys
+import datasets, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments
+path, name, block = sys.argv[1], sys.argv[2], 1024
+tokenizer = AutoTokenizer.from_pretrained(name)
+lines = datasets.load_dataset("text", data_files={"train": path})["train"]
+tokens = lines.map(lambda batch: tokenizer(batch["text"]), batched=True, remove_columns=["text"])
+def group(batch):
+    joined = {key: list(itertools.chain(*rows)) for key, rows in batch.items()}
+    total = len(joined["input_ids"]) // block * block
+    blocks = {key: [row[i : i + block] for i in range(0, total, block)] for key, row in joined.items()}
+    blocks["labels"] = blocks["input_ids"].copy()
+    return blocks
+print(len(tokens.map(group, batched=True)))
+"""
+
+
+def processor_seconds(command: list[str]) -> float:
+    """User and system time of a command and everything it starts."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            [sys.executable, *command],
+            env={**os.environ, "HF_HOME": home, "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise RecipeError(f"{' '.join(command[:1])} failed: {done.stderr.strip().splitlines()[-1]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def prepare_data_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str, Callable[[], float]]:
+    """The two ways of preparing text, and the share of each that is only loading libraries."""
+    path, tokenizer = arguments.train_files[0], arguments.tokenizer_name
+    recipe = [str(RECIPES / "prepare_data.py"), "--train_files", path, "--tokenizer_name", tokenizer, "--output_dir"]
+    runs = iter(range(1_000_000))
+    return {
+        "weft": lambda: processor_seconds([*recipe, str(folder / f"corpus-{next(runs)}")]),
+        "run_clm": lambda: processor_seconds(["-c", MAP_AND_GROUP, path, tokenizer]),
+        f"weft{IMPORTS}": lambda: processor_seconds([str(RECIPES / "prepare_data.py"), "--help"]),
+        f"run_clm{IMPORTS}": lambda: processor_seconds(["-c", MAP_AND_GROUP.split("path,")[0]]),
+    }

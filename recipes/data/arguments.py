@@ -1,0 +1,167 @@
+"""What a user says about the text: where it comes from, and how it becomes tokens."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.filters import FilterArguments
+from weft.recipes.data.near_duplicates import check_near_duplicates
+from weft.recipes.data.segmentation import get_segmenter
+from weft.recipes.data.source_mixture import assign_sources
+from weft.recipes.data.text_files import check_file
+from weft.tokenizer.train import SAMPLE_CHARACTERS, TOKENIZER_TYPES
+
+EMBEDDED = "the language reference and the docstrings of Python's standard library"
+
+
+@dataclass
+class TextArguments:
+    """Where the text comes from, and what kind of tokenizer to train on it."""
+
+    train_files: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "text to learn from: .txt, .jsonl, .json, .csv (each also .gz or .zst) or .parquet; without any "
+            "and without dataset_name: the English text that Python itself carries"
+        },
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "a data set of the Hub instead of files, or a folder that `datasets` can load"}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "its configuration"})
+    dataset_split: str = field(default="train", metadata={"help": "its split"})
+    text_column: str = field(default="text", metadata={"help": "the field that holds the text (all but .txt)"})
+    documents: str = field(
+        default="blank-line",
+        metadata={"help": "what a document is in .txt files: blank-line (separated by blank lines) or file"},
+    )
+    tokenizer_type: str = field(
+        default="bpe", metadata={"help": f"kind of tokenizer to train: {', '.join(TOKENIZER_TYPES)}"}
+    )
+    vocab_size: int = field(default=8192, metadata={"help": "tokens of the tokenizer to train, at most"})
+    sample_characters: int = field(
+        default=SAMPLE_CHARACTERS,
+        metadata={
+            "help": "learn from so many characters at most, taken evenly over the text; those of scripts without "
+            "blanks between words count ten times, since trainers need that much more memory for them"
+        },
+    )
+    add_prefix_space: bool = field(
+        default=False,
+        metadata={
+            "help": "for bpe and unigram: take a text's first word as if a blank stood before it; needed to label "
+            "words that are given one by one"
+        },
+    )
+
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "documents": ("blank-line", "file"),
+        "tokenizer_type": TOKENIZER_TYPES,
+    }
+
+    def check(self) -> None:
+        """Refuse, before any work is done, what cannot be read or is not among the choices.
+
+        Raises:
+            RecipeError: names the field, what was given and what is allowed.
+        """
+        for name, allowed in self.CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise RecipeError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}.")
+        if self.dataset_name and self.train_files:
+            raise RecipeError("both dataset_name and train_files are given: choose one.")
+        for path in self.train_files:
+            check_file(Path(path))
+
+    def describe_source(self) -> str:
+        """The source of the text in a few words."""
+        return self.dataset_name or ", ".join(Path(path).name for path in self.train_files) or EMBEDDED
+
+
+@dataclass
+class DataArguments(FilterArguments, TextArguments):
+    """Where the text comes from and how it becomes tokens."""
+
+    validation_files: list[str] = field(
+        default_factory=list, metadata={"help": "text to evaluate on; without any, a part of the training text"}
+    )
+    source_weights: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "PATTERN=WEIGHT ...: how often an epoch passes over the files whose path holds or matches a "
+            "pattern, such as books=2 'data/wiki*=0.5'; files that no pattern matches have weight 1"
+        },
+    )
+    dedup: str = field(
+        default="exact",
+        metadata={
+            "help": "exact: drop documents whose text was there before; near: also those that share most of it with "
+            "an earlier one (needs datasketch); off: keep all"
+        },
+    )
+    near_duplicate_threshold: float = field(
+        default=0.8, metadata={"help": "dedup near: share of what two documents have that must be in both"}
+    )
+    validation_fraction: float = field(
+        default=0.02, metadata={"help": "share of the training text to hold out where there are no validation_files"}
+    )
+    validation_split: str = field(
+        default="document",
+        metadata={"help": "document: hold out whole documents; tail: hold out the end of every document"},
+    )
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "folder or Hub id of a tokenizer; without it one is trained on the text"}
+    )
+    document_tokens: str = field(
+        default="both", metadata={"help": "both: a start and an end token around each document; none: neither"}
+    )
+    segmenter: str = field(
+        default="none",
+        metadata={
+            "help": "what to take for words where masking or segments need their boundaries: characters (of scripts "
+            "without blanks each is a word), jieba (words of Chinese), or module:function of your own, which cuts a "
+            "run of such a script; none: keep no boundaries"
+        },
+    )
+    split_seed: int = field(default=0, metadata={"help": "which documents are held out"})
+
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
+        **TextArguments.CHOICES,
+        "dedup": ("exact", "near", "off"),
+        "validation_split": ("document", "tail"),
+        "document_tokens": ("both", "none"),
+    }
+
+    def check(self) -> None:
+        """As `TextArguments.check`, with all that is done to the text."""
+        super().check()
+        self.check_filters()
+        if not 0 < self.validation_fraction < 1:
+            raise RecipeError(f"validation_fraction is {self.validation_fraction}: give a share between 0 and 1.")
+        if not 0 < self.near_duplicate_threshold <= 1:
+            raise RecipeError(
+                f"near_duplicate_threshold is {self.near_duplicate_threshold}: give a share above 0, at most 1."
+            )
+        if self.dedup == "near":
+            check_near_duplicates()
+        if self.segmenter != "none":
+            get_segmenter(self.segmenter)
+        if self.source_weights and not self.train_files:
+            raise RecipeError("source_weights is given without train_files, whose paths it weighs.")
+        assign_sources(self.train_files, self.source_weights)
+        for path in self.validation_files:
+            check_file(Path(path))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the prepared corpus depends on: the settings, and the size and time of every file."""
+        paths = [Path(path) for path in (*self.train_files, *self.validation_files)]
+        if self.dataset_name is not None:
+            paths += sorted(path for path in Path(self.dataset_name).rglob("*") if path.is_file())
+        if self.tokenizer_name is not None:
+            paths += sorted(path for path in Path(self.tokenizer_name).glob("*token*") if path.is_file())
+        files = {}
+        for path in paths:
+            status = path.stat()
+            files[str(path.resolve())] = [status.st_size, status.st_mtime_ns]
+        return {"settings": asdict(self), "files": files}

@@ -1,0 +1,260 @@
+"""Preparation as datatrove pipelines: many tasks turn files into parts, one more makes the corpus of them.
+
+datatrove (https://github.com/huggingface/datatrove) runs the tasks: on the cores of one machine, or as jobs of a Slurm
+cluster whose machines share a disk. What happens to a document is in `shards.py` and `prepare.py`.
+"""
+
+import contextlib
+import io
+import multiprocessing
+import multiprocessing.connection
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import only_one_process
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.cluster_arguments import ClusterArguments, expand_patterns
+from weft.recipes.data.corpus import DESCRIPTION, Corpus
+from weft.recipes.data.prepare import check_output_folder, prepare
+from weft.recipes.data.shards import PATIENCE, Parts, check_can_be_parted
+
+try:
+    from datatrove.data import Document, DocumentsPipeline
+    from datatrove.executor.base import PipelineExecutor
+    from datatrove.executor.local import LocalPipelineExecutor
+    from datatrove.executor.slurm import SlurmPipelineExecutor
+    from datatrove.pipeline.base import PipelineStep
+except ImportError as error:
+    raise RecipeError(f"this needs the package datatrove ({error}): pip install 'datatrove>=0.10'.") from error
+
+
+class MakeParts(PipelineStep):
+    """The files of one task to parts, each of which is whole or absent."""
+
+    name, type = "parts", "WRITER"
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Read the files that have no part yet; nothing comes out.
+
+        Raises:
+            RecipeError: broken input; names the file and the line.
+        """
+        for file in self.parts.files_of(rank, world_size):
+            self.parts.write(file)
+            self.stat_update("files")
+        yield from ()
+
+
+class MergeParts(PipelineStep):
+    """All parts, in the order of the files, as a corpus."""
+
+    name, type = "corpus", "WRITER"
+
+    def __init__(self, parts: Parts, folder: Path) -> None:
+        super().__init__()
+        self.parts, self.folder = parts, folder
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Write the corpus; nothing comes out.
+
+        Raises:
+            RecipeError: a part is missing, or there is no text in them.
+        """
+        self.parts.merge(self.folder)
+        yield from ()
+
+
+class LocalExecutor(LocalPipelineExecutor):
+    """datatrove's executor for one machine, which lets the other tasks finish when one fails, and says which did.
+
+    datatrove's own stops all tasks at the first error, and waits for ever for a task whose process was killed.
+    """
+
+    def run(self) -> None:
+        """Run the tasks that are not complete.
+
+        Raises:
+            RecipeError: names the tasks that failed and says why the first of them did.
+        """
+        ranks = self.get_incomplete_ranks()
+        if self.workers == 1 or len(ranks) == 1:
+            errors = {rank: error for rank in ranks if (error := self._run_here(rank)) is not None}
+        else:
+            errors = self._run_in_processes(ranks)
+        if not errors:
+            return
+        first = min(errors)
+        reason = errors[first]
+        if not isinstance(reason, RecipeError):
+            reason = f"{type(reason).__name__}: {' '.join(str(reason).split())}."
+        raise RecipeError(
+            f"{len(errors)} of {self.tasks} tasks failed ({', '.join(map(str, sorted(errors)))}). Task {first}: "
+            f"{reason} What is done stays: mend the cause and run the same command again. Logs are in "
+            f"{self.logging_dir.resolve_paths('logs')}."
+        ) from errors[first]
+
+    def run_task(self, rank: int) -> None:
+        """Run one task; what datatrove would print goes to its log file alone."""
+        with contextlib.redirect_stderr(io.StringIO()):
+            self._run_for_rank(rank)
+
+    def _run_here(self, rank: int) -> Exception | None:
+        error = None
+        try:
+            self.run_task(rank)
+        except Exception as raised:
+            error = raised
+        self._tell(rank, error)
+        return error
+
+    def _run_in_processes(self, ranks: list[int]) -> dict[int, Exception]:
+        errors = {}
+        threads = max(1, available_cores() // self.workers)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # imported once, not by every process
+        with ProcessPoolExecutor(min(self.workers, len(ranks)), context, _begin_process, (threads,)) as pool:
+            try:
+                futures = {pool.submit(self.run_task, rank): rank for rank in ranks}
+                for future in as_completed(futures):
+                    rank, error = futures[future], future.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        error = RecipeError("a process was killed, maybe for want of memory (give fewer --workers).")
+                    if error is not None:
+                        errors[rank] = error
+                    self._tell(rank, error)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return errors
+
+    def _tell(self, rank: int, error: BaseException | None) -> None:
+        print(f"task {rank} of {self.tasks} {'finished' if error is None else 'failed'}", flush=True)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin_process(threads: int) -> None:
+    """Have a task's tokenizer use its share of the cores, and its process end when the command that runs it does."""
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+    command = multiprocessing.parent_process()
+
+    def end_with_command() -> None:
+        multiprocessing.connection.wait([command.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_command, daemon=True).start()
+
+
+class SlurmExecutor(SlurmPipelineExecutor):
+    """datatrove's executor for a Slurm cluster, without the job that only adds up what the tasks' logs say."""
+
+    def launch_merge_stats(self) -> None:
+        """Launch nothing."""
+
+    def script(self) -> str:
+        """The script that `run` gives to sbatch while no task is complete."""
+        command = f"srun  -l -n 1 launch_pickled_pipeline {self.logging_dir.resolve_paths('executor.pik')}"
+        return self.get_launch_file_contents(self.get_sbatch_args(min(self.tasks, self.max_array_size)), command)
+
+
+def build_executors(cluster: ClusterArguments, parts: Parts, folder: Path) -> tuple[PipelineExecutor, PipelineExecutor]:
+    """The pipeline that makes the parts, and the one that makes the corpus of them and waits for the first."""
+    tasks = cluster.tasks or len(parts.files)
+    first, second = [MakeParts(parts)], [MergeParts(parts, folder)]
+    # The folder's name has the number of tasks: with another number, a task has other files.
+    logs = parts.folder.with_name("logs")
+    making, merging = str(logs / f"{tasks}_tasks"), str(logs / "merge")
+    if cluster.executor == "local":
+        executor = LocalExecutor(first, tasks=tasks, workers=cluster.workers or available_cores(), logging_dir=making)
+        return executor, LocalExecutor(second, logging_dir=merging, skip_completed=False)
+    options = {
+        "partition": cluster.partition,
+        "time": cluster.time,
+        "cpus_per_task": cluster.cpus_per_task,
+        "mem_per_cpu_gb": cluster.mem_per_cpu_gb,
+        "qos": "",  # each cluster has its own: --sbatch_args qos=NAME
+        "env_command": cluster.env_command or f"source {shlex.quote(str(Path(sys.prefix) / 'bin' / 'activate'))}",
+        "sbatch_args": cluster.sbatch_options(),
+    }
+    executor = SlurmExecutor(
+        first, tasks=tasks, workers=cluster.workers or -1, job_name="weft-parts", logging_dir=making, **options
+    )
+    options["sbatch_args"] = {"kill-on-invalid-dep": "yes", **options["sbatch_args"]}  # where a task failed
+    return executor, SlurmExecutor(
+        second, tasks=1, job_name="weft-corpus", logging_dir=merging, skip_completed=False, depends=executor, **options
+    )
+
+
+def forget_lost_parts(executor: PipelineExecutor, parts: Parts) -> None:
+    """Have the tasks run again that datatrove noted as complete but whose parts are gone."""
+    for task in range(executor.world_size):
+        marker = Path(executor.logging_dir.resolve_paths(f"completions/{task:05d}"))
+        if not all(parts.is_whole(file) for file in parts.files_of(task, executor.world_size)):
+            marker.unlink(missing_ok=True)
+
+
+def prepare_many(
+    data: DataArguments, cluster: ClusterArguments, folder: Path, plan_only: bool = False
+) -> Corpus | None:
+    """Prepare a corpus in `folder` with many tasks, or open the one that is there, made from the same.
+
+    Args:
+        data: as for `prepare`; a pattern like shards/*.txt among the files stands for those that match it, sorted.
+        cluster: where the tasks run.
+        folder: the corpus.
+        plan_only: print what would be run, and stop.
+
+    Returns:
+        The corpus; None where it is not there yet: with `plan_only`, and when the tasks were given to Slurm.
+
+    Raises:
+        RecipeError: a field or the input is wrong, or a task failed (what the others did stays).
+    """
+    files = {name: expand_patterns(getattr(data, name)) for name in ("train_files", "validation_files")}
+    data = replace(data, **files)
+    check_can_be_parted(data)
+    cluster.check(len(data.train_files) + len(data.validation_files))
+    folder = folder.resolve()
+    work = Path(cluster.work_dir).resolve() if cluster.work_dir else folder.with_name(f"{folder.name}.work")
+    with only_one_process(work / ".lock", str(work), PATIENCE):
+        if (folder / DESCRIPTION).is_file():
+            return prepare(data, folder)
+        check_output_folder(folder)
+        parts = Parts.begin(data, work / "parts")
+        making, merging = build_executors(cluster, parts, folder)
+        forget_lost_parts(making, parts)
+        if plan_only:
+            print(describe(making, parts))
+            return None
+        if isinstance(merging, SlurmExecutor):
+            merging.run()
+            print(f"given to Slurm; job {merging.job_id} will write {folder}; logs are in {work / 'logs'}")
+            return None
+        making.run()
+        merging.run_task(0)
+    return Corpus.open(folder)
+
+
+def describe(executor: PipelineExecutor, parts: Parts) -> str:
+    """What `executor` would do: its tasks and their files, and for Slurm the script."""
+    tasks = executor.world_size
+    waiting = [file for file in range(len(parts.files)) if not parts.is_whole(file)]
+    lines = [f"{len(parts.files)} files for {tasks} tasks; {len(waiting)} files are to do"]
+    for task in range(tasks):
+        lines.append(f"  task {task}: {', '.join(parts.files[file] for file in parts.files_of(task, tasks))}")
+    return "\n".join([*lines, *([executor.script()] if isinstance(executor, SlurmExecutor) else [])])

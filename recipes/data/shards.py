@@ -1,0 +1,236 @@
+"""A corpus made in parts: each file tokenised apart, by whoever and whenever, and then the corpus out of all of them.
+
+The folder of the parts holds the tokenizer, plan.json (the settings and the files), and for each file in turn a folder
+that is like a corpus without a tokenizer and has also
+
+pieces.npy      a row of `PIECE` for each of its entries, which are documents, or heads and tails of documents
+digests.npy     the digest of each document, by which copies in other files are found [documents, 16]
+sample.json     some of the documents, to judge the tokenizer by
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import new_folder, only_one_process, read_json, remove_folder, write_json
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.corpus import BOUNDARIES, Corpus, CorpusWriter
+from weft.recipes.data.prepare import Counts, check_made_from, finish_corpus, prepare_with
+from weft.recipes.data.selection import DIGEST_BYTES, Dropped, Selection, digest_of
+from weft.recipes.data.source_mixture import assign_sources
+from weft.recipes.data.text_source import texts_of
+from weft.recipes.data.tokenization import ScriptSample, document_encoder, load_tokenizer
+
+PLAN = "plan.json"
+PATIENCE = 24 * 3600  # seconds that another process may take over what this one waits for
+PIECE = np.dtype([("document", "<i8"), ("characters", "<i8"), ("text_tokens", "<i8"), ("unknown", "<i8")])
+
+
+class PartSample(ScriptSample):
+    """Of one file among many, so that all of them together stay small."""
+
+    MOST_CHARACTERS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A folder of parts; tasks on any machine that sees it may write into it."""
+
+    folder: Path
+
+    @classmethod
+    def begin(cls, arguments: DataArguments, folder: Path) -> "Parts":
+        """The parts in `folder`, or new ones, of which none is made yet.
+
+        Raises:
+            RecipeError: the settings do not allow for parts, or those in `folder` are of other input.
+        """
+        check_can_be_parted(arguments)
+        made_from = arguments.fingerprint()  # first: a file that changes from here on is another file
+        with only_one_process(folder.with_name(f".{folder.name}.lock"), str(folder), PATIENCE):
+            if not (folder / PLAN).is_file():
+                if folder.exists():
+                    raise RecipeError(f"{folder} holds something else than parts: name another work_dir.")
+                with new_folder(folder) as partial:
+                    tokenizer = load_tokenizer(arguments.tokenizer_name)
+                    list(document_encoder(tokenizer, arguments)([""]))  # gives it the settings that a corpus' has
+                    tokenizer.save_pretrained(partial / "tokenizer")
+                    write_json(partial / PLAN, {"settings": asdict(arguments), "made_from": made_from})
+        parts = cls(folder)
+        check_made_from(parts.plan["made_from"], made_from, folder)
+        return parts
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tasks get the folder and read the plan themselves."""
+        return {"folder": self.folder}
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        return read_json(self.folder / PLAN)
+
+    @cached_property
+    def arguments(self) -> DataArguments:
+        return DataArguments(**self.plan["settings"])
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer as it was when the parts were begun, whatever became of its folder or Hub name since."""
+        return load_tokenizer(str(self.folder / "tokenizer"))
+
+    @property
+    def files(self) -> list[str]:
+        """All files in the order of the corpus: the training text, then the validation text."""
+        return [*self.arguments.train_files, *self.arguments.validation_files]
+
+    def files_of(self, task: int, tasks: int) -> range:
+        """Indices of the files that one of so many tasks takes."""
+        return range(task, len(self.files), tasks)
+
+    def is_training(self, file: int) -> bool:
+        """Whether a file is training text, rather than text that was given to evaluate on."""
+        return file < len(self.arguments.train_files)
+
+    def part(self, file: int) -> Path:
+        """The folder of a file's part."""
+        return self.folder / f"{file:05d}"
+
+    def is_whole(self, file: int) -> bool:
+        """Whether a file's part is there; it is whole then."""
+        return self.part(file).is_dir()
+
+    def read(self, file: int) -> Iterator[str]:
+        """The documents of a file, cleaned.
+
+        Raises:
+            RecipeError: the file is broken, or is not the one any more of which the parts were begun.
+        """
+        path = Path(self.files[file])
+        if not path.is_file():
+            raise RecipeError(f"{path} is missing here: give files on a disk that all machines share.")
+        status = path.stat()
+        if self.plan["made_from"]["files"].get(str(path.resolve())) != [status.st_size, status.st_mtime_ns]:
+            raise RecipeError(f"{path} was changed after the parts were begun: remove {self.folder} and begin again.")
+        yield from texts_of(replace(self.arguments, train_files=[str(path)]), "train")
+
+    def write(self, file: int) -> None:
+        """Make a file's part; one that is there already stays.
+
+        Raises:
+            RecipeError: as `read`.
+        """
+        with only_one_process(self.folder / f".{file:05d}.lock", str(self.part(file)), PATIENCE):
+            if not self.is_whole(file):
+                with new_folder(self.part(file)) as partial:
+                    self._write_part(partial, self.read(file), self.is_training(file))
+
+    def _write_part(self, folder: Path, texts: Iterator[str], is_training: bool) -> None:
+        selection, sample = Selection(self.arguments), PartSample()
+        with_boundaries = self.arguments.segmenter != "none"
+        writer = CorpusWriter(folder, len(self.tokenizer), with_boundaries=with_boundaries)
+        digests, rows = [], []
+
+        def kept() -> Iterator[str]:
+            for text in selection.kept(texts, is_filtered=is_training):
+                digests.append(digest_of(text))
+                sample.add(text)
+                yield text
+
+        for document, pieces in enumerate(document_encoder(self.tokenizer, self.arguments)(kept())):
+            for piece in pieces:
+                writer.add(piece.ids, piece.byte_count, piece.is_tail, begins=piece.begins)
+                rows.append((document, piece.characters, piece.text_tokens, piece.unknown))
+        np.save(folder / "pieces.npy", np.array(rows, dtype=PIECE))
+        np.save(folder / "digests.npy", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES))
+        write_json(folder / "sample.json", {"step": sample.step, "texts": sample.texts})
+        writer.close({"dropped": asdict(selection.dropped)})
+
+    def merge(self, folder: Path) -> Corpus:
+        """Make the corpus of all parts, or open the one that is there, and remove the parts.
+
+        Raises:
+            RecipeError: a part is missing, there is no text in any, or `folder` holds something else.
+        """
+        missing = [self.files[file] for file in range(len(self.files)) if not self.is_whole(file)]
+        if missing:
+            raise RecipeError(
+                f"{len(missing)} of {len(self.files)} parts are missing, the first that of {missing[0]}: run the same "
+                "command again."
+            )
+        corpus = prepare_with(self.arguments, folder, self._write_corpus)
+        remove_folder(self.folder)
+        return corpus
+
+    def _write_corpus(self, folder: Path) -> None:
+        arguments = self.arguments
+        sources, source_of_file = assign_sources(arguments.train_files, arguments.source_weights)
+        writer = CorpusWriter(folder, len(self.tokenizer), sources, with_boundaries=arguments.segmenter != "none")
+        counts, dropped, sample = Counts(), Dropped(), ScriptSample()
+        samples = [read_json(self.part(file) / "sample.json") for file in range(len(self.files))]
+        step = max(each["step"] for each in samples)
+        for file, is_kept in enumerate(self._kept_documents()):
+            if not writer.lengths and not self.is_training(file):
+                break  # there is nothing to train on
+            part = Corpus.open(self.part(file))
+            source = source_of_file[file] if self.is_training(file) else 0
+            self._copy(part, is_kept, writer, source, not self.is_training(file), counts)
+            _add(dropped, Dropped(**part.description["dropped"]))
+            dropped.duplicates += int((~is_kept).sum())
+            for document, text in zip(range(0, len(is_kept), samples[file]["step"]), samples[file]["texts"]):
+                if document % step == 0 and is_kept[document]:
+                    sample.add(text)
+        finish_corpus(writer, self.tokenizer, arguments, self.plan["made_from"], counts, dropped, sample)
+
+    def _copy(
+        self, part: Corpus, is_kept: np.ndarray, writer: CorpusWriter, source: int, is_validation: bool, counts: Counts
+    ) -> None:
+        """Append the entries of a part whose documents are kept, and count them."""
+        pieces = np.load(part.folder / "pieces.npy", allow_pickle=False)
+        entries = np.flatnonzero(is_kept[pieces["document"]])
+        for entry in entries.tolist():
+            first, last = part.offsets[entry : entry + 2].tolist()
+            begins = [part.begins(kind, first, last) for kind in BOUNDARIES] if writer.boundaries else ()
+            is_held_out = is_validation or bool(part.is_validation[entry])
+            writer.add(part.tokens[first:last], int(part.byte_counts[entry]), is_held_out, source, begins)
+        counts.characters += int(pieces["characters"][entries].sum())
+        counts.text_tokens += int(pieces["text_tokens"][entries].sum())
+        counts.unknown += int(pieces["unknown"][entries].sum())
+
+    def _kept_documents(self) -> list[np.ndarray]:
+        """Of each file, which documents are not in a file before it [documents] bool."""
+        digests = [np.load(self.part(file) / "digests.npy", allow_pickle=False) for file in range(len(self.files))]
+        together = np.concatenate(digests)
+        is_kept = np.full(len(together), self.arguments.dedup == "off")
+        if self.arguments.dedup != "off":
+            is_kept[np.unique(together.view(f"V{DIGEST_BYTES}").ravel(), return_index=True)[1]] = True
+        return np.split(is_kept, np.cumsum([len(of_file) for of_file in digests])[:-1])
+
+
+def check_can_be_parted(arguments: DataArguments) -> None:
+    """Refuse, before any work is done, settings that need all text in one place.
+
+    Raises:
+        RecipeError: names the field and says what to do.
+    """
+    arguments.check()
+    if not arguments.train_files:
+        raise RecipeError("there are no files to share between tasks: give --train_files.")
+    if arguments.tokenizer_name is None:
+        raise RecipeError(
+            "no tokenizer is given, and many tasks cannot train one together: train it on a sample with "
+            "tokenizer/train.py, and give --tokenizer_name."
+        )
+    if arguments.dedup == "near":
+        raise RecipeError("dedup is 'near', which compares all text in one process: choose exact or off.")
+
+
+def _add(total: Dropped, more: Dropped) -> None:
+    total.empty += more.empty
+    total.duplicates += more.duplicates
+    total.near_duplicates += more.near_duplicates
+    total.filtered = {name: total.filtered.get(name, 0) + number for name, number in more.filtered.items()}

@@ -1,0 +1,1 @@
+"""Text that is read block by block while it is trained on."""

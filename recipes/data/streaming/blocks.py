@@ -1,0 +1,174 @@
+"""The blocks of a stream on disk, by which those who prepare them and those who read them know of each other.
+
+data/                the first block: the run's ordinary corpus, with the tokenizer and the held-out text
+stream/ledger.json   where each block begins and ends in the stream, and what it holds; it comes before the block
+stream/held_out.npy  digests of the held-out documents, which no later block has [documents, 16]
+stream/block-N/      those of the later blocks that are trained on now or next, each a corpus without a tokenizer
+stream/readers/      of each process that reads rows, the block in which it is, or for which it waits
+stream/failure.txt   why there will be no further block
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import get_worker_info
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import read_json, write_json, write_text
+from weft.recipes.data.arguments import TextArguments
+from weft.recipes.data.corpus import DESCRIPTION, Corpus
+from weft.recipes.data.prepare import prepare_before_group
+from weft.recipes.data.streaming.documents import BlockArguments, Cursor, DocumentStream
+from weft.recipes.data.text_source import documents_of
+
+FOLDER = "stream"
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block as the ledger knows it.
+
+    Attributes:
+        start: where it begins in the stream.
+        end: where the next one does.
+        digest: of the digests of all documents in between.
+        documents: how many of them are trained on.
+        tokens: their tokens.
+        pairs: their pairs of a token and the one after it.
+    """
+
+    start: Cursor
+    end: Cursor
+    digest: str
+    documents: int
+    tokens: int
+    pairs: int
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> "Block":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**{**entry, "start": Cursor(**entry["start"]), "end": Cursor(**entry["end"])})
+
+    def rows(self, row_length: int, overlap: int) -> int:
+        """How many whole rows it has, of pairs (overlap 1) or of tokens (0)."""
+        return (self.pairs if overlap else self.tokens) // row_length
+
+
+@dataclass(frozen=True)
+class StreamFolder:
+    """The folder of a run, seen as that of a stream."""
+
+    run: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.run / FOLDER
+
+    @property
+    def first_block(self) -> Path:
+        return self.run / "data"
+
+    @property
+    def failure(self) -> Path:
+        return self.folder / "failure.txt"
+
+    @property
+    def held_out(self) -> Path:
+        return self.folder / "held_out.npy"
+
+    @property
+    def readers(self) -> Path:
+        return self.folder / "readers"
+
+    @property
+    def _ledger(self) -> Path:
+        return self.folder / "ledger.json"
+
+    def block(self, number: int) -> Path:
+        """The folder of a block."""
+        return self.first_block if number == 0 else self.folder / f"block-{number:06d}"
+
+    def numbers(self) -> list[int]:
+        """The later blocks that are there, which are whole."""
+        return sorted(int(path.name.removeprefix("block-")) for path in self.folder.glob("block-*"))
+
+    def blocks(self) -> list[Block]:
+        """What the ledger knows, from the first block on."""
+        if not self._ledger.is_file():
+            return []
+        return [Block.from_json(entry) for entry in read_json(self._ledger)["blocks"]]
+
+    def note(self, blocks: list[Block], arguments: BlockArguments) -> None:
+        """Write the ledger."""
+        write_json(self._ledger, {"settings": asdict(arguments), "blocks": [asdict(block) for block in blocks]})
+
+    def check_settings(self, arguments: BlockArguments) -> None:
+        """Raises RecipeError where the ledger is that of other settings."""
+        before, now = read_json(self._ledger)["settings"], asdict(arguments)
+        differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if differing:
+            raise RecipeError(
+                f"{self.folder} is a stream with other settings ({', '.join(differing)} differ): give another "
+                f"--output_dir, or remove it and {self.first_block}."
+            )
+
+    def announce(self, number: int) -> None:
+        """Say in which block this process reads, or for which one it waits."""
+        worker = get_worker_info()
+        name = f"{os.environ.get('RANK', '0')}-{'main' if worker is None else worker.id}"
+        (self.readers / name).write_text(f"{number}\n", encoding="utf-8")
+
+    def places(self) -> list[int]:
+        """The blocks in which the readers are; one whose file is being written is left out."""
+        found = []
+        for path in self.readers.iterdir():
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                found.append(int(path.read_text(encoding="utf-8")))
+        return found
+
+    def fail(self, sentence: str) -> None:
+        """Have the readers stop where they run out of blocks."""
+        write_text(self.failure, sentence + "\n")
+
+    def check(self) -> None:
+        """Raises RecipeError where there will be no further block."""
+        if self.failure.is_file():
+            raise RecipeError(self.failure.read_text(encoding="utf-8").strip())
+
+    def clean(self) -> None:
+        """Forget the readers and the failure of an earlier process."""
+        self.readers.mkdir(parents=True, exist_ok=True)
+        for path in (*self.readers.iterdir(), self.failure):
+            path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove everything but the first block, at the end of the run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def open_first_block(arguments: BlockArguments, stream: StreamFolder) -> Corpus:
+    """Prepare the first block under a launcher, or open it where the stream was begun already.
+
+    From then on the ledger tells whether the text is still the same, by what it says rather than by its times.
+
+    Raises:
+        RecipeError: the text is broken, or the stream was begun with other settings.
+    """
+    if stream.blocks():
+        stream.check_settings(arguments)
+        if (stream.first_block / DESCRIPTION).is_file():
+            return Corpus.open(stream.first_block)
+    return prepare_before_group(arguments, stream.first_block, read_first_block)
+
+
+def read_first_block(arguments: TextArguments, split: str) -> Iterator[tuple[str, int]]:
+    """As `documents_of`, with the training text of the first block of `BlockArguments` only."""
+    if split != "train":
+        return documents_of(arguments, split)
+    return ((text, 0) for text, _ in DocumentStream(arguments).block(arguments.block_bytes))

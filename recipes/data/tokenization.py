@@ -1,0 +1,184 @@
+"""Documents to tokens: each between its start and end token, in one piece or with its tail apart."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.segmentation import get_segmenter, sentence_starts, word_starts
+from weft.tokenizer.script_statistics import ScriptReport
+
+BATCH_CHARACTERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A document, or the head or the tail of one.
+
+    Attributes:
+        ids: its tokens with start and end tokens; a tail begins with the last token before it.
+        text_tokens: how many of them are its text.
+        unknown: how many of those are the unknown token.
+        characters: characters of its text.
+        byte_count: UTF-8 bytes of its text.
+        is_tail: whether it is held out.
+        begins: which of the tokens begin a word and which a sentence, [tokens] bool each; empty without a segmenter.
+    """
+
+    ids: list[int]
+    text_tokens: int
+    unknown: int
+    characters: int
+    byte_count: int
+    is_tail: bool
+    begins: tuple[np.ndarray, ...] = ()
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a folder or the Hub.
+
+    Args:
+        trust_remote_code: run the code that comes with it, if it does.
+
+    Raises:
+        RecipeError: it cannot be loaded, or has no fast version.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
+        reason = first_line(error)
+        raise RecipeError(f"tokenizer {name!r} cannot be loaded ({reason}).") from error
+    if not tokenizer.is_fast:
+        raise RecipeError(f"tokenizer {name!r} has no fast version (tokenizer.json): convert it.")
+    return tokenizer
+
+
+def start_and_end(tokenizer: PreTrainedTokenizerBase, document_tokens: str) -> tuple[list[int], list[int]]:
+    """Ids put before and after each document; decoders have bos and eos, encoders cls and sep, some only one.
+
+    They become the tokenizer's bos and eos, so that whoever generates begins and ends as training did.
+
+    Raises:
+        RecipeError: it has neither, and `document_tokens` is not "none".
+    """
+    if document_tokens == "none":
+        return [], []
+    ids = [tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id]
+    start = next((token for token in ids if token is not None), None)
+    ids = [tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id]
+    end = next((token for token in ids if token is not None), None)
+    if start is None or end is None:
+        raise RecipeError("the tokenizer has no start or end token: give one that has, or --document_tokens none.")
+    tokenizer.bos_token, tokenizer.eos_token = tokenizer.convert_ids_to_tokens([start, end])
+    return [start], [end]
+
+
+def document_encoder(
+    tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
+) -> Callable[[Iterable[str]], Iterator[list[Piece]]]:
+    """What makes the pieces of each of several documents, in order, a batch at a time.
+
+    Raises:
+        RecipeError: the tokenizer has no start or end token, or the segmenter is not there.
+    """
+    start, end = start_and_end(tokenizer, arguments.document_tokens)
+    unknown_id, with_boundaries = tokenizer.unk_token_id, arguments.segmenter != "none"
+    segment = get_segmenter(arguments.segmenter) if with_boundaries else None
+
+    def encode(texts: Iterable[str]) -> Iterator[list[Piece]]:
+        for batch in _batches(texts):
+            cut = [_cut_tail(text, arguments) for text in batch]
+            encodings = iter(_encode(tokenizer, [part for parts in cut for part in parts], with_boundaries))
+            for parts in cut:
+                yield list(pieces_of(parts, encodings))
+
+    def pieces_of(parts: list[str], encodings: Iterator[Any]) -> Iterator[Piece]:
+        before = start
+        for index, text in enumerate(parts):
+            encoding = next(encodings)
+            ids, after = encoding.ids, end if index == len(parts) - 1 else []
+            begins = ()
+            if with_boundaries:
+                flags = (word_starts(text, encoding.offsets, segment), sentence_starts(text, encoding.offsets))
+                begins = tuple(np.pad(each, (len(before), len(after)), constant_values=True) for each in flags)
+            yield Piece(
+                ids=before + ids + after,
+                text_tokens=len(ids),
+                unknown=ids.count(unknown_id) if unknown_id is not None else 0,
+                characters=len(text),
+                byte_count=len(text.encode()),
+                is_tail=index > 0,
+                begins=begins,
+            )
+            before = (before + ids)[-1:]  # a tail's first token is predicted from the last token of its head
+
+    return encode
+
+
+class ScriptSample:
+    """Documents spread evenly over a text of unknown length, to judge a tokenizer by: every first, second, fourth ...
+
+    Whenever they hold too many characters, every second of them is dropped, and from then on half as many are taken.
+    """
+
+    MOST_CHARACTERS = 1 << 19
+    MOST_OF_A_DOCUMENT = 1 << 14
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.characters = self.seen = 0
+        self.step = 1
+
+    def add(self, text: str) -> None:
+        """Take a document or pass it by."""
+        if self.seen % self.step == 0:
+            self.texts.append(text[: self.MOST_OF_A_DOCUMENT])
+            self.characters += len(self.texts[-1])
+        self.seen += 1
+        while self.characters > self.MOST_CHARACTERS and len(self.texts) > 1:
+            self.texts, self.step = self.texts[::2], 2 * self.step
+            self.characters = sum(map(len, self.texts))
+
+    def report(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, float]]:
+        """`ScriptReport.table` of the documents."""
+        report = ScriptReport(tokenizer)
+        for text, encoding in zip(self.texts, _encode(tokenizer, self.texts, with_offsets=True), strict=True):
+            report.add(text, encoding.ids, encoding.offsets)
+        return report.table()
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], with_offsets: bool) -> list[Any]:
+    """Encodings without special tokens; one that is spelt out in a text stays text."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    previous, backend.encode_special_tokens = backend.encode_special_tokens, True
+    try:
+        encode = backend.encode_batch if with_offsets else backend.encode_batch_fast
+        return encode(texts, add_special_tokens=False)
+    finally:
+        backend.encode_special_tokens = previous
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch, characters = [], 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _cut_tail(text: str, arguments: DataArguments) -> list[str]:
+    """A text whole, or cut into head and tail where the tail is held out."""
+    if arguments.validation_files or arguments.validation_split != "tail":
+        return [text]
+    cut = int(len(text) * (1 - arguments.validation_fraction))
+    return [text[:cut], text[cut:]] if 0 < cut < len(text) else [text]

@@ -1,0 +1,122 @@
+"""lm-evaluation-harness (the package lm_eval) on masked language models, for which it has no class of its own.
+
+Importing this module registers `weft-masked` with lm_eval. It needs lm_eval, which is not installed with Weft.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.evaluation.likelihood import Scorer
+from weft.recipes.evaluation.model_loading import load_model
+
+
+@register_model("weft-masked")
+class MaskedHarnessModel(LM):
+    """Answers lm_eval's requests with pseudo-log-likelihoods of a masked language model."""
+
+    def __init__(
+        self,
+        pretrained: str | Scorer,
+        scoring: str = "masked",
+        window: int | None = None,
+        stride: int | None = None,
+        tokens_per_batch: int = 4096,
+        device: str | None = None,
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+        **_: Any,
+    ) -> None:
+        """Args:
+            pretrained: a scorer that is not causal, or the folder or Hub id of a model; the other arguments are for the
+                latter, and as in `Scorer` and `load_model`. What else lm_eval passes (batch_size) has no effect.
+
+        Raises:
+            RecipeError: scoring is causal, for which lm_eval has a class (`hf`).
+        """
+        super().__init__()
+        if not isinstance(pretrained, Scorer):
+            model, tokenizer, scoring = load_model(pretrained, scoring, device, dtype, trust_remote_code)
+            pretrained = Scorer(model, tokenizer, scoring, window, stride, tokens_per_batch)
+        if pretrained.is_causal:
+            raise RecipeError("weft-masked scores masked models: use lm_eval's own class (hf) for a causal one.")
+        self.scorer = pretrained
+        self._device = pretrained.model.device
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Under which lm_eval caches requests."""
+        return self.scorer.tokenizer.name_or_path.replace("/", "__")
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Of a continuation given its context: the sum over the continuation's tokens, each given context and
+        continuation but itself (within-word: and the later tokens of its word); and whether each was the most likely.
+        """
+        scores, _ = self.scorer.score_continuations([request.args for request in requests])
+        return [(score.total, bool(score.is_top.all())) for score in scores]
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Pseudo-log-likelihood of whole texts, in windows where they are longer than the model's."""
+        return [score.total for score in self.scorer.score_texts([request.args[0] for request in requests])]
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Raises RecipeError: a masked model does not continue texts."""
+        raise RecipeError(
+            f"the task {requests[0].task_name!r} has the model write text, which a masked model does not: choose tasks "
+            "that compare likelihoods, or --scoring causal."
+        )
+
+
+def run_harness(
+    scorer: Scorer,
+    tasks: Sequence[str],
+    include_path: Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Run tasks of lm_eval, a causal model in lm_eval's own class and a masked one in `MaskedHarnessModel`.
+
+    Args:
+        tasks: names of tasks or groups.
+        include_path: a folder with tasks of your own (YAML files).
+        num_fewshot: solved examples before each question; None: as the task says.
+        limit: the first so many examples of each task.
+
+    Returns:
+        For each task, its metrics by name and lm_eval's version of the task; what is no number is left out.
+
+    Raises:
+        RecipeError: an unknown task, or one that cannot be loaded.
+    """
+    manager = TaskManager(include_path=include_path, include_defaults=False)
+    if not set(tasks) <= set(manager.all_tasks):  # lm_eval's own are thousands of files, read in many seconds
+        manager = TaskManager(include_path=include_path)
+    unknown = [task for task in tasks if task not in manager.all_tasks]
+    if unknown:
+        raise RecipeError(
+            f"lm_eval knows no task {unknown[0]!r}: `lm_eval ls tasks` lists its own; give --include_path for yours."
+        )
+    if scorer.is_causal:
+        rows = max(1, scorer.tokens_per_batch // scorer.window)
+        model: LM = HFLM(pretrained=scorer.model, tokenizer=scorer.tokenizer, batch_size=rows, max_length=scorer.window)
+    else:
+        model = MaskedHarnessModel(scorer)
+    try:
+        found = simple_evaluate(
+            model, tasks=list(tasks), task_manager=manager, num_fewshot=num_fewshot, limit=limit, log_samples=False
+        )
+    except (OSError, ConnectionError) as error:
+        reason = first_line(error)
+        raise RecipeError(f"lm_eval cannot load the data of {', '.join(tasks)}: {reason}") from error
+    return {
+        task: {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        for task, metrics in found["results"].items()
+    }

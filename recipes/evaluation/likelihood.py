@@ -1,0 +1,347 @@
+"""The probabilities that a causal or masked language model gives to the tokens of texts: what evaluation rests on.
+
+causal       each token given those before it. The text begins with the start token, as documents did in training; where
+             the tokenizer has none, nothing predicts the first token, and it is not scored.
+masked       each token given all others, itself replaced by the mask: the pseudo-log-likelihood of Salazar et al., 2020
+             (https://huggingface.co/papers/1910.14659). The text has the special tokens that `tokenizer(text)` adds.
+within-word  as masked, but the later tokens of the same word are masked too, so that a rare word is not given away by
+             its own pieces: Kauf and Ivanova, 2023 (https://huggingface.co/papers/2305.10588).
+
+Special tokens are never scored, the end token of a document among them: what is scored is the text. A special token
+that is spelt out in a text is text, as it is in training.
+"""
+
+import inspect
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.segmentation import Segmenter, word_starts
+
+SCORINGS = ("causal", "masked", "within-word")
+DEFAULT_WINDOW = 1024  # for models without a limit of their own
+UNLIMITED = 10**9  # tokenizers without a limit say 1e30
+ROWS_SORTED_AT_ONCE = 1 << 15
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text as tokens, without special ones, and the special tokens that stand around it.
+
+    Attributes:
+        ids: [tokens].
+        offsets: first character and the one after the last of each token [tokens, 2].
+        before, after: ids of the special tokens.
+        words: number of the word that each token belongs to [tokens], for within-word scoring.
+    """
+
+    text: str
+    ids: np.ndarray
+    offsets: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    words: np.ndarray | None = None
+
+    def token_at(self, character: int) -> int:
+        """Index of the first token that holds a character at or behind this one."""
+        behind = np.flatnonzero(self.offsets[:, 1] > character)
+        return int(behind[0]) if len(behind) else len(self.ids)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens [first, last) of a text, to be scored given the rest of it.
+
+    Attributes:
+        left_to_right: a masked model sees nothing of the span behind the token it predicts, and the text breaks off
+            there: no end token follows.
+    """
+
+    encoded: Encoded
+    first: int
+    last: int
+    left_to_right: bool = False
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Of the scored tokens of a span, in order: log-probabilities in nats, and whether each was the most likely one.
+
+    Shorter than the span by one where it holds a first token that nothing predicts.
+    """
+
+    log_probs: np.ndarray
+    is_top: np.ndarray
+
+    @property
+    def total(self) -> float:
+        return float(self.log_probs.sum())
+
+
+class _Row(NamedTuple):
+    """One input, of which tokens [first, last) are scored; those in [first, hidden) are masked for a masked model."""
+
+    ids: np.ndarray
+    first: int
+    last: int
+    hidden: int
+
+
+class Scorer:
+    """A model, its tokenizer and a way of scoring."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        scoring: str,
+        window: int | None = None,
+        stride: int | None = None,
+        tokens_per_batch: int = 4096,
+        segment: Segmenter | None = None,
+        quiet: bool = False,
+    ) -> None:
+        """Args:
+            model: in evaluation mode; its logits at i predict token i + 1 for causal scoring, token i for the others.
+            scoring: one of SCORINGS.
+            window: longest input, special tokens included; None: what model and tokenizer are meant for.
+            stride: how many tokens of a longer text are scored at each place of the window; None: half a window.
+            tokens_per_batch: of one forward pass, padding included (at least one input, however long).
+            segment: cuts unspaced scripts into words, for within-word scoring.
+            quiet: show no progress bar; there is none either where the output is no terminal.
+
+        Raises:
+            RecipeError: a window or stride that cannot be, or a tokenizer that has no mask or does not fit the model.
+        """
+        self.model, self.tokenizer, self.scoring = model, tokenizer, scoring
+        self.segment, self.quiet, self.tokens_per_batch = segment, quiet, tokens_per_batch
+        self.is_causal = scoring == "causal"
+        self.predicts_next = self.is_causal or bool(getattr(model.config, "masked_next_token", False))
+        # A masked Weft model computes logits where they are asked for only, which is one place in a whole input here.
+        self.takes_places = not self.is_causal and "predict_from" in inspect.signature(model.forward).parameters
+        self._check_tokenizer()
+        self.window = _longest_input(model, tokenizer) if window is None else window
+        self.stride = max(1, self.window // 2) if stride is None else stride
+        specials = 0 if self.is_causal else sum(map(len, self._special_tokens()))
+        if self.window < specials + 2:
+            raise RecipeError(f"window is {self.window}: give at least {specials + 2} tokens.")
+        if not 1 <= self.stride <= self.window:
+            raise RecipeError(f"stride is {self.stride}: give from 1 token to a whole window ({self.window}).")
+
+    @property
+    def name(self) -> str:
+        """The way of scoring, as results name it."""
+        if self.is_causal or not self.predicts_next:
+            return self.scoring
+        return {"masked": "masked-next-token", "within-word": "within-word-next-token"}[self.scoring]
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise as training did."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        previous = backend.encode_special_tokens
+        backend.encode_special_tokens = True
+        try:
+            encodings = backend.encode_batch(list(texts), add_special_tokens=False)
+        finally:
+            backend.encode_special_tokens = previous
+        before, after = self._special_tokens()
+        return [
+            Encoded(
+                text=text,
+                ids=np.array(encoding.ids, dtype=np.int32),
+                offsets=np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2),
+                before=before,
+                after=after,
+                words=np.cumsum(word_starts(text, encoding.offsets, self.segment))
+                if self.scoring == "within-word"
+                else None,
+            )
+            for text, encoding in zip(texts, encodings)
+        ]
+
+    def score(self, spans: Sequence[Span]) -> list[TokenScores]:
+        """Score spans in batches of inputs of like length.
+
+        Raises:
+            RecipeError: an input is longer than the model has positions for, or its logits are not numbers.
+        """
+        rows = (row for span in spans for row in self._rows(span))
+        counts = [span.last - max(span.first, self._first_predictable(span.encoded)) for span in spans]
+        counts = [max(0, count) for count in counts]
+        log_probs, is_top = np.empty(sum(counts)), np.empty(sum(counts), dtype=bool)
+        place = 0
+        with tqdm(total=sum(counts), unit="token", unit_scale=True, leave=False, disable=self.quiet or None) as bar:
+            while chunk := list(itertools.islice(rows, ROWS_SORTED_AT_ONCE)):
+                starts = place + np.cumsum([0, *(row.last - row.first for row in chunk)])
+                for numbers in self._batches(chunk):
+                    scores = self._score_batch([chunk[number] for number in numbers])
+                    for number, (row_log_probs, row_is_top) in zip(numbers, scores):
+                        here = slice(starts[number], starts[number + 1])
+                        log_probs[here], is_top[here] = row_log_probs, row_is_top
+                        bar.update(len(row_log_probs))
+                place = int(starts[-1])
+        ends = np.cumsum([0, *counts])
+        return [TokenScores(log_probs[a:b], is_top[a:b]) for a, b in itertools.pairwise(ends)]
+
+    def score_texts(self, texts: Sequence[str]) -> list[TokenScores]:
+        """Score every token of each text."""
+        return self.score([Span(encoded, 0, len(encoded.ids)) for encoded in self.encode(texts)])
+
+    def score_continuations(
+        self, pairs: Iterable[tuple[str, str]], left_to_right: bool = False
+    ) -> tuple[list[TokenScores], list[Encoded]]:
+        """Score what follows a context.
+
+        Context and continuation are tokenised as one text; the tokens that hold a visible character of the
+        continuation are scored (for a continuation of blanks: any character).
+
+        Args:
+            pairs: of context and continuation; the blank between them is part of either.
+            left_to_right: as in `Span`.
+        """
+        pairs = list(pairs)
+        encoded = self.encode([context + continuation for context, continuation in pairs])
+        spans = []
+        for (context, continuation), text in zip(pairs, encoded):
+            blanks = len(continuation) - len(continuation.lstrip()) if continuation.strip() else 0
+            spans.append(Span(text, text.token_at(len(context) + blanks), len(text.ids), left_to_right))
+        return self.score(spans), encoded
+
+    def _check_tokenizer(self) -> None:
+        if not self.tokenizer.is_fast:
+            raise RecipeError("the tokenizer has no fast version (tokenizer.json): convert it.")
+        if not self.is_causal and self.tokenizer.mask_token_id is None:
+            raise RecipeError(
+                f"the tokenizer has no mask token, which {self.scoring} scoring needs: score it causally."
+            )
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        largest = max(self.tokenizer.get_vocab().values())
+        if largest >= rows:
+            raise RecipeError(
+                f"the tokenizer has ids up to {largest}, but the model only {rows}: they do not belong together."
+            )
+
+    def _special_tokens(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids before and after a text."""
+        if self.is_causal:
+            start = self.tokenizer.bos_token_id
+            return np.array([] if start is None else [start], dtype=np.int32), np.array([], dtype=np.int32)
+        encoding = self.tokenizer.backend_tokenizer.encode("a")
+        is_text = np.flatnonzero(np.array(encoding.special_tokens_mask) == 0)
+        ids = np.array(encoding.ids, dtype=np.int32)
+        return ids[: is_text[0]], ids[is_text[-1] + 1 :]
+
+    def _first_predictable(self, encoded: Encoded) -> int:
+        return 1 if self.predicts_next and not len(encoded.before) else 0
+
+    def _rows(self, span: Span) -> Iterator[_Row]:
+        first = max(span.first, self._first_predictable(span.encoded))
+        if self.is_causal:
+            yield from self._causal_rows(span.encoded, first, span.last)
+        else:
+            yield from self._masked_rows(span, first)
+
+    def _causal_rows(self, encoded: Encoded, first: int, last: int) -> Iterator[_Row]:
+        """Windows that end with the tokens they score; an input lacks its last token, which nothing follows."""
+        ids = np.concatenate([encoded.before, encoded.ids])
+        first, last = first + len(encoded.before), last + len(encoded.before)
+        while first < last:
+            end = min(last, max(first + self.stride, self.window + 1))
+            begin = max(0, end - 1 - self.window)
+            yield _Row(ids[begin:end], first - begin, end - begin, end - begin)
+            first = end
+
+    def _masked_rows(self, span: Span, first: int) -> Iterator[_Row]:
+        """For each token an input with that token masked, in a window with as much on both sides as there is."""
+        encoded = span.encoded
+        after = encoded.after[:0] if span.left_to_right else encoded.after
+        text = encoded.ids[: span.last] if span.left_to_right else encoded.ids
+        needed = self._first_predictable(encoded)  # tokens to the left of any that is scored
+        room = self.window - len(encoded.before) - len(after)
+        stride = len(text) if len(text) <= room else min(self.stride, room - needed)
+        while first < span.last:
+            end = min(span.last, first + stride)
+            begin = min(max(0, first - max((room - (end - first)) // 2, needed)), max(0, len(text) - room))
+            window = np.concatenate([encoded.before, text[begin : begin + room], after])
+            shift = len(encoded.before) - begin
+            for token in range(first, end):
+                hidden = min(self._hidden_until(span, token), begin + room)
+                yield _Row(window, token + shift, token + shift + 1, hidden + shift)
+            first = end
+
+    def _hidden_until(self, span: Span, token: int) -> int:
+        if span.left_to_right:
+            return span.last
+        if span.encoded.words is None:
+            return token + 1
+        return int(np.searchsorted(span.encoded.words, span.encoded.words[token], side="right"))
+
+    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[int]]:
+        """Indices of rows of like length, the longest first, so that memory runs out at once or never."""
+        batch: list[int] = []
+        for number in sorted(range(len(rows)), key=lambda number: -len(rows[number].ids)):
+            longest = len(rows[batch[0]].ids) if batch else 0
+            if batch and (len(batch) + 1) * longest > self.tokens_per_batch:
+                yield batch
+                batch = []
+            batch.append(number)
+        yield batch
+
+    @torch.no_grad()
+    def _score_batch(self, rows: Sequence[_Row]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Padded on the right, so that positions count from 0 in models that do not look at the mask too."""
+        cut = 1 if self.is_causal else 0
+        longest = max(len(row.ids) for row in rows) - cut
+        pad = next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
+        ids, mask = np.full((len(rows), longest), pad), np.zeros((len(rows), longest), dtype=np.int64)
+        for number, row in enumerate(rows):
+            length = len(row.ids) - cut
+            ids[number, :length], mask[number, :length] = row.ids[:length], 1
+            if not self.is_causal:
+                ids[number, row.first : row.hidden] = self.tokenizer.mask_token_id
+        numbers = np.concatenate([np.full(row.last - row.first, number) for number, row in enumerate(rows)])
+        places = np.concatenate([np.arange(row.first, row.last) for row in rows]) - cut
+        targets = np.concatenate([row.ids[row.first : row.last] for row in rows])
+        log_probs, is_top = self._forward(ids, mask, numbers, places, targets)
+        ends = np.cumsum([row.last - row.first for row in rows])[:-1]
+        return list(zip(np.split(log_probs, ends), np.split(is_top, ends)))
+
+    def _forward(
+        self, ids: np.ndarray, mask: np.ndarray, numbers: np.ndarray, places: np.ndarray, targets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self.takes_places:
+            inputs["predict_from"] = numbers * ids.shape[1] + places - self.predicts_next
+        inputs = {name: torch.from_numpy(value).to(self.model.device) for name, value in inputs.items()}
+        try:
+            logits = self.model(**inputs, **({"use_cache": False} if self.is_causal else {})).logits
+        except IndexError as error:
+            raise RecipeError(
+                f"the model has no positions for {ids.shape[1]} tokens: give a smaller window."
+            ) from error
+        if not self.takes_places:
+            logits = logits[torch.from_numpy(numbers).to(logits.device), torch.from_numpy(places).to(logits.device)]
+        wanted = torch.from_numpy(targets.astype(np.int64)).to(logits.device)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        log_probs = logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0].cpu().double().numpy()
+        if np.isnan(log_probs).any():
+            raise RecipeError(
+                "the model's logits are not numbers (NaN): its weights are broken, or --dtype is too narrow."
+            )
+        return log_probs, (logits.argmax(-1) == wanted).cpu().numpy()
+
+
+def _longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+    """The shorter of the limits of tokenizer and model; the tokenizer's leaves out positions that padding takes."""
+    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+    known = [limit for limit in limits if limit is not None and 0 < limit < UNLIMITED]
+    return int(min(known, default=DEFAULT_WINDOW))

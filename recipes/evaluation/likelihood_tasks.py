@@ -1,0 +1,183 @@
+"""Evaluation by likelihood: perplexity of texts, the last word of passages, and questions with several choices."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.evaluation.likelihood import Encoded, Scorer, Span
+from weft.recipes.evaluation.records import read_records, value_of
+
+TEXTS_TOKENISED_AT_ONCE = 256
+
+
+def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = None) -> dict[str, float]:
+    """How well documents are predicted, each by itself.
+
+    Longer ones pass through a sliding window: every token is scored once, a causal model seeing at least
+    window - stride tokens before it (or all there are), a masked one half as many on each side. A document of which no
+    token can be predicted is left out.
+
+    Args:
+        max_tokens: the documents are cut off behind about so many tokens.
+
+    Returns:
+        perplexity (per token; a pseudo-perplexity for masked scoring, as are the others), word_perplexity (per piece
+        between blanks, for languages that write them), bits_per_character and bits_per_byte (of the text's UTF-8; a
+        first token that nothing predicts costs nothing), nats, and the numbers of documents, tokens, unknown_tokens,
+        words, characters and bytes.
+
+    Raises:
+        RecipeError: there is nothing to score.
+    """
+    documents = list(_encode_documents(scorer, texts, max_tokens))
+    scores = scorer.score([Span(document, 0, len(document.ids)) for document in documents])
+    scored = [(document, score) for document, score in zip(documents, scores) if len(score.log_probs)]
+    if not scored:
+        raise RecipeError("the text has no token that the model can predict: give more text.")
+    nats = -math.fsum(score.total for _, score in scored)
+    unknown = scorer.tokenizer.unk_token_id
+    counts = {
+        "documents": len(scored),
+        "tokens": sum(len(score.log_probs) for _, score in scored),
+        "unknown_tokens": 0 if unknown is None else sum(int((document.ids == unknown).sum()) for document, _ in scored),
+        "words": sum(len(document.text.split()) for document, _ in scored),
+        "characters": sum(len(document.text) for document, _ in scored),
+        "bytes": sum(len(document.text.encode()) for document, _ in scored),
+    }
+    return {
+        "perplexity": _exp(nats / counts["tokens"]),
+        "word_perplexity": _exp(nats / max(counts["words"], 1)),
+        "bits_per_character": nats / math.log(2) / counts["characters"],
+        "bits_per_byte": nats / math.log(2) / counts["bytes"],
+        "nats": nats,
+        **counts,
+    }
+
+
+def _encode_documents(scorer: Scorer, texts: Iterable[str], max_tokens: int | None) -> Iterator[Encoded]:
+    texts = (text.replace("\r\n", "\n") for text in texts if text.strip())  # as preparation cleans them
+    tokens = 0
+    while batch := list(itertools.islice(texts, TEXTS_TOKENISED_AT_ONCE if max_tokens is None else 1)):
+        for encoded in scorer.encode(batch):
+            if max_tokens is not None and tokens + len(encoded.ids) > max_tokens:
+                end = int(encoded.offsets[max_tokens - tokens, 0])
+                yield from scorer.encode([encoded.text[:end]] if end else [])
+                return
+            tokens += len(encoded.ids)
+            yield encoded
+
+
+def read_passages(paths: Sequence[Path], text_column: str, limit: int | None = None) -> list[tuple[str, str]]:
+    """Passages as (context, last word), in the form of LAMBADA (https://huggingface.co/papers/1606.06031): JSON lines
+    with a text. The last word is what follows the last blank.
+
+    Raises:
+        RecipeError: a broken file or line, or a text without a blank, named.
+    """
+    passages = []
+    for path in paths:
+        for where, record in read_records(path, limit):
+            text = value_of(record, (text_column,), str, where).rstrip()
+            parts = re.fullmatch(r"(.*\S)(\s+\S+)", text, re.DOTALL)
+            if parts is None:
+                raise RecipeError(f"{where}: the text has no blank before its last word: give two words at least.")
+            passages.append((parts.group(1), parts.group(2)))
+    return passages
+
+
+def last_word(scorer: Scorer, passages: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Is the last word of each passage the one that the model would write?
+
+    A word is right when each of its tokens is the most likely one given all that stands before it: what greedy decoding
+    gives, whatever it would write next. A masked model predicts them from left to right too, each with those behind it
+    masked; the passage breaks off there, without an end token, which would ask for a full stop instead. The masks tell
+    it how many tokens the word has, which a causal model does not know: compare it with masked models only.
+
+    Returns:
+        accuracy, perplexity (of the word: the exponential of the mean of its nats), and the number of examples.
+    """
+    scores, _ = scorer.score_continuations(passages, left_to_right=True)
+    nats = -math.fsum(score.total for score in scores) / len(scores)
+    accuracy = sum(bool(len(score.is_top) and score.is_top.all()) for score in scores) / len(scores)
+    return {"accuracy": accuracy, "perplexity": _exp(nats), "examples": len(scores)}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, the choices, and the index of the right one."""
+
+    query: str
+    choices: list[str]
+    label: int
+    where: str
+
+
+def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Question]:
+    """JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (an index from 0).
+
+    Raises:
+        RecipeError: a broken file or line, named.
+    """
+    questions = []
+    for path in paths:
+        for where, record in read_records(path, limit):
+            choices = value_of(record, ("choices",), list, where)
+            if len(choices) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in choices):
+                raise RecipeError(f"{where}: field 'choices' must hold two texts at least, none of them empty.")
+            label = value_of(record, ("label", "answer"), (int, str), where)
+            if isinstance(label, bool) or not str(label).isdecimal() or int(label) >= len(choices):
+                raise RecipeError(
+                    f"{where}: the label is {label!r}: give the index of a choice, 0 to {len(choices) - 1}."
+                )
+            query = record.get("query", record.get("context"))
+            if not isinstance(query, str):
+                raise RecipeError(f"{where}: no field 'query' or 'context' with a text.")
+            questions.append(Question(query, choices, int(label), where))
+    return questions
+
+
+def multiple_choice(scorer: Scorer, questions: Sequence[Question], delimiter: str = " ") -> dict[str, float]:
+    """Is the right choice the most probable one after the query? A tie with another is wrong.
+
+    Args:
+        delimiter: what stands between query and choice, unless the query ends or the choice begins with a blank.
+
+    Returns:
+        accuracy (by the log-probability of the choice), accuracy_normalised (by that for each of its UTF-8 bytes), and
+        the number of examples.
+
+    Raises:
+        RecipeError: a choice has no token that can be scored.
+    """
+    pairs = []
+    for question in questions:
+        for choice in question.choices:
+            joined = not question.query or question.query[-1].isspace() or choice[0].isspace()
+            pairs.append((question.query, choice if joined else delimiter + choice))
+    scores = iter(scorer.score_continuations(pairs)[0])
+    right = right_normalised = 0
+    for question in questions:
+        own = [next(scores) for _ in question.choices]
+        if not all(len(score.log_probs) for score in own):
+            raise RecipeError(f"{question.where}: a choice has no token that the model predicts.")
+        totals = np.array([score.total for score in own])
+        right += _is_best(totals, question.label)
+        byte_counts = np.array([len(choice.strip().encode()) for choice in question.choices])
+        right_normalised += _is_best(totals / byte_counts, question.label)
+    count = len(questions)
+    return {"accuracy": right / count, "accuracy_normalised": right_normalised / count, "examples": count}
+
+
+def _is_best(values: np.ndarray, label: int) -> bool:
+    return bool((values[label] > np.delete(values, label)).all())
+
+
+def _exp(nats: float) -> float:
+    """The exponential, of at most 700 so that it is a number."""
+    return math.exp(min(nats, 700.0))

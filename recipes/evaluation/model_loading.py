@@ -1,0 +1,103 @@
+"""The checkpoint to score: any Hugging Face model with a language-model head, loaded for the direction asked for."""
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.evaluation.likelihood import SCORINGS
+from weft.tokenizer.special_tokens import for_role
+
+CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
+MASKED_ENDINGS = ("ForMaskedLM", "ForPreTraining")
+DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(
+    name: str, scoring: str, device: str | None = None, dtype: str = "auto", trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, str]:
+    """Load a model and its tokenizer.
+
+    Args:
+        name: folder or Hub id.
+        scoring: one of SCORINGS, or "auto": causal or masked, whichever head the checkpoint was saved with.
+        device: None: a GPU if there is one.
+        dtype: one of DTYPES; "auto": that of the checkpoint.
+
+    Returns:
+        The model in evaluation mode, the tokenizer, and the scoring (one of SCORINGS).
+
+    Raises:
+        RecipeError: the checkpoint cannot be loaded, has no weights for the head, or a causal score is asked of a
+            model that sees what comes after a token.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        chosen = _choose(config, name) if scoring == "auto" else scoring
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        auto_class = AutoModelForCausalLM if chosen == "causal" else AutoModelForMaskedLM
+        model, info = auto_class.from_pretrained(
+            name, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = first_line(error)
+        raise RecipeError(f"model {name!r} cannot be loaded: {reason}") from error
+    if info["missing_keys"]:
+        raise RecipeError(
+            f"model {name!r} has no weights for {sorted(info['missing_keys'])[0]}, without which {chosen} scoring "
+            f"means nothing: give another --scoring (auto, {', '.join(SCORINGS)}), or another checkpoint."
+        )
+    try:
+        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error)
+        raise RecipeError(f"device {device!r} cannot be used: {reason}") from error
+    if chosen == "causal" and not _is_causal(model):
+        raise RecipeError(
+            f"model {name!r} ({type(model).__name__}) sees what comes after a token, so it has no causal score: give "
+            "--scoring masked."
+        )
+    if chosen != "causal" and config.model_type == "weft":
+        tokenizer = _with_both_ends(tokenizer)
+    return model, tokenizer, chosen
+
+
+def _with_both_ends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A model for both directions has a decoder's tokenizer, but saw masked documents from start to end token."""
+    if tokenizer.bos_token is None or tokenizer.eos_token is None:
+        return tokenizer
+    return for_role(tokenizer, "encoder", token_types="token_type_ids" in tokenizer.model_input_names)
+
+
+def _choose(config: PreTrainedConfig, name: str) -> str:
+    architecture = next(iter(config.architectures or []), "")
+    if architecture.endswith(CAUSAL_ENDINGS):
+        return "causal"
+    if architecture.endswith(MASKED_ENDINGS):
+        return "masked"
+    raise RecipeError(
+        f"model {name!r} ({architecture or 'no architecture named'}) was saved with neither a causal nor a masked "
+        f"language-model head: give --scoring ({', '.join(SCORINGS)})."
+    )
+
+
+@torch.no_grad()
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether the logits of two inputs agree as far as the inputs do.
+
+    Some families (BERT among them) load their bidirectional weights as a causal model without a word.
+    """
+    size = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(2 * 8, device=model.device).view(2, 8) % size
+    ids[1, :4] = ids[0, :4]
+    one, other = model(input_ids=ids, use_cache=False).logits[:, :4].float()
+    scale = one.std().clamp(min=1e-6)
+    return bool((one - other).abs().max() < 1e-3 * scale)

@@ -1,0 +1,245 @@
+"""What a user says of a fine-tuning run: the model, how it is trained, and where the examples are."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.tables import FORMATS, check_table
+from weft.tokenizer.train import TOKENIZER_TYPES
+
+FEW_EXAMPLES, SEEDS_OF_FEW = 10_000, 5
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
+# Those that come out the same every time, in every process and when a run is resumed; unigram does not.
+NEW_TOKENIZERS = tuple(kind for kind in TOKENIZER_TYPES if kind != "unigram")
+SCHEDULES = ("linear", "cosine", "constant")
+BATCHINGS = ("packed", "grouped", "padded")
+
+
+@dataclass
+class FileArguments:
+    """Where the examples are."""
+
+    task: str | None = field(default=None, metadata={"help": "a task by its name"})
+    data: str | None = field(
+        default=None, metadata={"help": "a folder with the task's files; without it the task comes from the Hub"}
+    )
+    train_file: str | None = field(default=None, metadata={"help": "or examples of your own to learn from"})
+    validation_file: str | None = field(
+        default=None, metadata={"help": "examples to choose the best weights by; without any, a part of train_file"}
+    )
+    test_file: str | None = field(
+        default=None, metadata={"help": "labelled examples that the finished model is scored on, once"}
+    )
+    dataset_name: str | None = field(default=None, metadata={"help": "or a data set of the Hub, or a folder of one"})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "its configuration"})
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "share of the training examples to hold out where there are no others"}
+    )
+    split_seed: int = field(default=0, metadata={"help": "which examples are held out"})
+    max_train_examples: int | None = field(default=None, metadata={"help": "learn from the first so many only"})
+
+    def check_files(self) -> None:
+        """Refuse, before anything is read, sources that contradict each other and files that cannot be read.
+
+        Raises:
+            RecipeError: names what was given and what is allowed.
+        """
+        given = [name for name in ("task", "train_file", "dataset_name") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise RecipeError(f"{' and '.join(given)} are given: give one source of examples.")
+        if self.data is not None and self.task is None:
+            raise RecipeError("data is given without task: name the task whose files it holds, or give train_file.")
+        if self.data is not None and not Path(self.data).is_dir():
+            raise RecipeError(f"data {self.data!r} is no folder: give the folder with the task's files.")
+        if self.train_file is None and (self.validation_file or self.test_file):
+            raise RecipeError("validation_file or test_file is given without train_file: give that too.")
+        if self.dataset_config_name is not None and self.dataset_name is None:
+            raise RecipeError("dataset_config_name is given without dataset_name: give that too.")
+        if not 0 <= self.split_seed <= LARGEST_SEED:
+            raise RecipeError(f"split_seed is {self.split_seed}: give a number from 0 to {LARGEST_SEED}.")
+        if not 0 < self.validation_fraction < 1:
+            raise RecipeError(f"validation_fraction is {self.validation_fraction}: give a share between 0 and 1.")
+        if self.max_train_examples is not None and self.max_train_examples < 1:
+            raise RecipeError(f"max_train_examples is {self.max_train_examples}: give at least 1.")
+        for name in ("train_file", "validation_file", "test_file"):
+            if getattr(self, name) is not None:
+                check_table(Path(getattr(self, name)), self.formats())
+
+    @property
+    def name(self) -> str:
+        """What a run on these examples is called."""
+        own = next(iter(self.local_files()), None)
+        return self.task or Path(own or self.dataset_name or "task").stem
+
+    def local_files(self) -> list[Path]:
+        """The files that were given one by one."""
+        names = (self.train_file, self.validation_file, self.test_file)
+        return [Path(name) for name in names if name is not None]
+
+    @staticmethod
+    def formats() -> tuple[str, ...]:
+        """Endings of the files that can be read."""
+        return FORMATS
+
+
+@dataclass
+class FineTuningArguments:
+    """Length, batch and schedule of the training, and what is done with the result."""
+
+    output_dir: str | None = field(
+        default=None, metadata={"help": "the run's folder, runs/TASK by default; a run that is there is resumed"}
+    )
+    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the training examples"})
+    max_steps: int | None = field(default=None, metadata={"help": "or the length in optimizer steps"})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "examples of one forward pass of a process"})
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "forward passes of one optimizer step"})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "examples of one forward pass in evaluation"})
+    max_length: int | None = field(
+        default=None, metadata={"help": "tokens of a sequence at most; the default is 512, or the model's limit"}
+    )
+    batching: str = field(
+        default="auto",
+        metadata={
+            "help": "packed: examples share rows and nothing is padded (Weft models only; their default); grouped: "
+            "padded to the longest of a batch, whose examples are of like length (the default of others); padded: the "
+            "same with examples as they come"
+        },
+    )
+    learning_rate: float = field(default=5e-4, metadata={"help": "the highest learning rate"})
+    lr_scheduler_type: str = field(default="linear", metadata={"help": f"one of {', '.join(SCHEDULES)}"})
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "steps in which the learning rate rises; below 1: a share of all steps"}
+    )
+    weight_decay: float = field(
+        default=0.01, metadata={"help": "decay of matrices; norms, biases and embeddings never decay"}
+    )
+    evaluations: int = field(
+        default=10, metadata={"help": "how often a run is evaluated, evenly, if eval_steps is not given"}
+    )
+    patience: int | None = field(
+        default=None, metadata={"help": "stop after so many evaluations without a better score (early stopping)"}
+    )
+    seeds: list[int] = field(
+        default_factory=list,
+        metadata={
+            "help": f"train once with each of these; by default {SEEDS_OF_FEW} seeds below {FEW_EXAMPLES:,} training "
+            "examples, and one from there on"
+        },
+    )
+    predict_file: str | None = field(default=None, metadata={"help": "examples without labels to label in the end"})
+    cpu_threads: int | None = field(
+        default=None, metadata={"help": "threads of each process on a CPU; the default shares the cores evenly"}
+    )
+    plan: bool = field(default=False, metadata={"help": "print the plan and stop"})
+    push_to_hub: str | None = field(
+        default=None, metadata={"help": "publish the result under this name, e.g. me/model"}
+    )
+    hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
+
+    def check(self) -> None:
+        """Refuse values that make no sense; raises RecipeError."""
+        if self.lr_scheduler_type not in SCHEDULES:
+            raise RecipeError(f"lr_scheduler_type is {self.lr_scheduler_type!r}: choose one of {', '.join(SCHEDULES)}.")
+        if self.batching not in ("auto", *BATCHINGS):
+            raise RecipeError(f"batching is {self.batching!r}: choose auto, {', '.join(BATCHINGS)}.")
+        for name in (
+            *(
+                "per_device_train_batch_size",
+                "gradient_accumulation_steps",
+                "per_device_eval_batch_size",
+                "evaluations",
+            ),
+            *("max_steps", "max_length", "patience", "cpu_threads"),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RecipeError(f"{name} is {value}: give at least 1, or leave it out.")
+        if not 0 < self.num_train_epochs < float("inf"):
+            raise RecipeError(f"num_train_epochs is {self.num_train_epochs}: give a finite number above 0.")
+        if not self.learning_rate > 0 or self.learning_rate == float("inf"):
+            raise RecipeError(f"learning_rate is {self.learning_rate}: give a finite number above 0.")
+        if not 0 <= self.weight_decay < float("inf") or not 0 <= self.warmup_steps < float("inf"):
+            raise RecipeError("weight_decay and warmup_steps must be finite and cannot be below 0.")
+        outside = [seed for seed in self.seeds if not 0 <= seed <= LARGEST_SEED]
+        if outside:
+            raise RecipeError(f"seeds has {outside[0]}: give numbers from 0 to {LARGEST_SEED}.")
+        repeated = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
+        if repeated:
+            raise RecipeError(f"seeds names {repeated[0]} more than once: a seed gives the same result every time.")
+
+    def seeds_for(self, examples: int) -> list[int]:
+        """The seeds to train with."""
+        return self.seeds or list(range(1, 1 + (SEEDS_OF_FEW if examples < FEW_EXAMPLES else 1)))
+
+
+@dataclass
+class StartArguments:
+    """What the training starts from, and what of it may change."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder or Hub id of a pretrained model, Weft's or any other that the task's Auto class loads; "
+            "without it a new one starts from random weights"
+        },
+    )
+    config_name: str | None = field(
+        default=None,
+        metadata={"help": "or a folder whose shape and tokenizer (and not its weights) a new model gets"},
+    )
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "tokenizer of a new model; without it one is trained on the training text"}
+    )
+    preset: str = field(
+        default="tiny", metadata={"help": "shape of a new model: tiny, mini, small, base, medium, large or xl"}
+    )
+    tokenizer_type: str | None = field(
+        default=None,
+        metadata={
+            "help": f"its kind: {', '.join(NEW_TOKENIZERS)}; the default is bpe, or wordpiece (each Han character a "
+            "token) where parts of a Chinese text are to be found"
+        },
+    )
+    vocab_size: int = field(default=8192, metadata={"help": "tokens of a new tokenizer, at most"})
+    causal: bool = field(default=False, metadata={"help": "a new model looks at earlier tokens only"})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "attention backend: sdpa (the default), eager, flash_attention_2"}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "run the code that comes with a model of an unknown family"}
+    )
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "train adapters of this rank instead of all weights (LoRA, needs peft)"}
+    )
+    lora_alpha: float | None = field(default=None, metadata={"help": "their scale; the default is twice lora_rank"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "share of their input that is dropped in training"})
+    freeze_embeddings: bool = field(default=False, metadata={"help": "leave the embeddings as they are"})
+    freeze_layers: int = field(
+        default=0, metadata={"help": "leave the embeddings and so many of the first layers as they are"}
+    )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "learning rate of a layer over that of the layer above it; the embeddings are the lowest layer"
+        },
+    )
+
+    def check(self) -> None:
+        """Refuse values that make no sense; raises RecipeError."""
+        if self.tokenizer_type is not None and self.tokenizer_type not in NEW_TOKENIZERS:
+            raise RecipeError(
+                f"tokenizer_type is {self.tokenizer_type!r}: choose one of {', '.join(NEW_TOKENIZERS)}, or train one "
+                "first with tokenizer/train.py and give it with tokenizer_name."
+            )
+        if self.lora_rank is not None and self.lora_rank < 1:
+            raise RecipeError(f"lora_rank is {self.lora_rank}: give at least 1, or leave it out.")
+        if not 0 < self.layer_decay <= 1:
+            raise RecipeError(f"layer_decay is {self.layer_decay}: give a number above 0 and at most 1.")
+        if self.freeze_layers < 0:
+            raise RecipeError(f"freeze_layers is {self.freeze_layers}: give 0 or more.")
+        if self.lora_rank is not None and (self.freeze_layers or self.freeze_embeddings or self.layer_decay != 1):
+            raise RecipeError(
+                "lora_rank trains adapters only: leave freeze_embeddings, freeze_layers and layer_decay out."
+            )
+        if self.lora_rank is not None and self.model_name_or_path is None:
+            raise RecipeError("lora_rank adapts a trained model: give model_name_or_path, or leave lora_rank out.")

@@ -1,0 +1,142 @@
+"""Where the splits of a known task are, on the Hub or in a folder, and how examples of one's own are told apart."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.data.tables import Record, read_hub_records
+from weft.recipes.data.text_files import COMPRESSIONS
+from weft.recipes.finetuning.arguments import FileArguments
+from weft.recipes.finetuning.validation_split import split_off
+
+Example = TypeVar("Example")
+VALIDATION_NAMES = ("validation", "dev", "valid", "val")
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """A known task.
+
+    Attributes:
+        files: for each split the names that its file may bear, in the order in which they are looked for; a name may
+            hold a folder.
+        hub: id on the Hub, and `hub_config` the configuration; None where it is not there.
+        hub_splits: names of the labelled splits on the Hub.
+    """
+
+    files: Mapping[str, Sequence[str]]
+    hub: str | None = None
+    hub_config: str | None = None
+    hub_splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "validation": "validation"})
+
+
+def find_file(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first file of these names, compressed or not; None where there is none."""
+    for name in names:
+        for path in (folder / name, *(folder / f"{name}{ending}" for ending in COMPRESSIONS)):
+            if path.is_file():
+                return path
+    return None
+
+
+def read_splits(
+    files: FileArguments,
+    tasks: Mapping[str, TaskFiles],
+    from_file: Callable[[Path], list[Example]],
+    from_records: Callable[[list[Record]], list[Example]],
+    group_of: Callable[[Example], Hashable],
+) -> dict[str, list[Example]]:
+    """Read "train", "validation" and, where it is given, "test"; a part of "train" is held out if there is no other.
+
+    Args:
+        tasks: the known ones, by name.
+        from_file: reads the examples of a labelled file.
+        from_records: makes examples of rows of the Hub.
+        group_of: what examples that must not be torn apart have in common, such as the text they ask about: the split
+            that is held out shares none with the rest.
+
+    Raises:
+        RecipeError: no source is given, an unknown task, a file that is missing, no example in a split.
+    """
+    if files.task is not None:
+        if files.task not in tasks:
+            raise RecipeError(f"task is {files.task!r}: choose one of {', '.join(tasks)}, or give files of your own.")
+        splits = _of_task(files, tasks[files.task], from_file, from_records)
+    elif files.train_file is not None:
+        given = {"train": files.train_file, "validation": files.validation_file, "test": files.test_file}
+        splits = {split: from_file(Path(name)) for split, name in given.items() if name is not None}
+    elif files.dataset_name is not None:
+        names = _hub_splits(files.dataset_name, files.dataset_config_name)
+        splits = {
+            split: from_records(read_hub_records(files.dataset_name, files.dataset_config_name, name))
+            for split, name in names.items()
+        }
+    else:
+        raise RecipeError(f"no examples are given: give task (one of {', '.join(tasks)}), train_file or dataset_name.")
+    empty = [split for split, examples in splits.items() if not examples]
+    if empty:
+        raise RecipeError(f"the {empty[0]} split holds no example: give files with examples.")
+    if "validation" not in splits:
+        kept, held_out = hold_out([group_of(example) for example in splits["train"]], files)
+        examples = splits["train"]
+        parts = {"train": [examples[i] for i in kept], "validation": [examples[i] for i in held_out]}
+        splits = {**parts, **{split: rest for split, rest in splits.items() if split not in parts}}
+    splits["train"] = splits["train"][: files.max_train_examples]
+    return splits
+
+
+def hold_out(groups: Sequence[Hashable], files: FileArguments) -> tuple[list[int], list[int]]:
+    """Indices of the examples to learn from and of those held out: whole groups, of which about `validation_fraction`
+    are held out."""
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    _, chosen = split_off(len(number_of), files.validation_fraction, files.split_seed)
+    held_out = set(chosen)
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, group in enumerate(groups):
+        sides[number_of[group] in held_out].append(index)
+    return sides
+
+
+def _of_task(
+    files: FileArguments,
+    task: TaskFiles,
+    from_file: Callable[[Path], list[Example]],
+    from_records: Callable[[list[Record]], list[Example]],
+) -> dict[str, list[Example]]:
+    if files.data is None:
+        if task.hub is None:
+            raise RecipeError(
+                f"task {files.task!r} is not on the Hub under a known name: give the folder with its files as data "
+                f"({', '.join(task.files['train'])})."
+            )
+        return {
+            split: from_records(read_hub_records(task.hub, task.hub_config, name))
+            for split, name in task.hub_splits.items()
+        }
+    folder = Path(files.data)
+    found = {split: find_file(folder, names) for split, names in task.files.items()}
+    if found["train"] is None:
+        raise RecipeError(
+            f"{folder} has no training file of task {files.task!r}: looked for {', '.join(task.files['train'])}; give "
+            "another folder, or train_file and validation_file."
+        )
+    return {split: from_file(path) for split, path in found.items() if path is not None}
+
+
+def _hub_splits(name: str, config_name: str | None) -> dict[str, str]:
+    """The names that "train" and "validation" have in a data set."""
+    import datasets  # it takes long to import, and only data sets need it
+
+    try:
+        names = datasets.get_dataset_split_names(name, config_name)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = first_line(error)
+        raise RecipeError(
+            f"data set {name!r} cannot be loaded ({reason}): check its name and the network, or give local files."
+        ) from error
+    if "train" not in names:
+        raise RecipeError(f"data set {name!r} has no split 'train': there are {', '.join(names)}.")
+    validation = next((other for other in VALIDATION_NAMES if other in names), None)
+    return {"train": "train"} | ({"validation": validation} if validation else {})

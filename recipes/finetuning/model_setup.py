@@ -1,0 +1,300 @@
+"""The model that is fine-tuned, and its tokenizer: Weft's or another family's, pretrained or new."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import regex
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from weft import WeftConfig, WeftPreTrainedModel
+from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.data.tokenization import load_tokenizer
+from weft.recipes.finetuning.arguments import StartArguments
+from weft.recipes.finetuning.task import Kind
+from weft.recipes.training.model_setup import CHANGEABLE_FIELDS, UNLOADABLE, ModelArguments, make_config
+from weft.tokenizer.special_tokens import for_role
+from weft.tokenizer.train import train_tokenizer
+
+DEFAULT_LENGTH, SAMPLE_TEXTS = 512, 1000
+# What a Weft model gets for fine-tuning unless told otherwise: few examples, seen several times.
+DROPOUT = {"hidden_dropout": 0.1, "classifier_dropout": 0.1}
+CHANGEABLE = (*CHANGEABLE_FIELDS, "classifier_pooling", "classifier_dropout")
+
+
+@dataclass
+class Start:
+    """What every seed starts from.
+
+    Attributes:
+        config: of the model to make, with what follows from the data.
+        keep_head: whether the head of the existing model fits the data's labels.
+        new_weights: parameters of the existing model that start anew, known once `make_model` was called.
+    """
+
+    kind: Kind
+    arguments: StartArguments
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    keep_head: bool
+    new_weights: list[str] = field(default_factory=list)
+
+    @property
+    def is_weft(self) -> bool:
+        return self.config.model_type == WeftConfig.model_type
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from, in words."""
+        if self.arguments.model_name_or_path is not None:
+            return f"from {self.arguments.model_name_or_path}"
+        return f"new, shaped as {self.arguments.config_name}" if self.arguments.config_name else "new"
+
+    def fit_length(self, longest: int) -> None:
+        """Let a Weft model take inputs as long as the data's longest, unless its positions are learned."""
+        if self.is_weft and longest > self.config.max_position_embeddings:
+            self.config.max_position_embeddings = longest
+        if self.is_weft:
+            self.tokenizer.model_max_length = self.config.max_position_embeddings
+
+    def make_model(self, seed: int) -> PreTrainedModel:
+        """The model a seed begins with; what is new in it depends on the seed, weights are float32.
+
+        Raises:
+            RecipeError: it cannot be loaded, a Weft model lacks more than a head, or another one most of its weights.
+        """
+        set_seed(seed)
+        auto_class = getattr(transformers, self.kind.auto_class)
+        options: dict[str, Any] = {"trust_remote_code": self.arguments.trust_remote_code}
+        if self.arguments.attn_implementation is not None:
+            options["attn_implementation"] = self.arguments.attn_implementation
+        name = self.arguments.model_name_or_path
+        try:
+            if name is None:
+                model = auto_class.from_config(self.config, dtype=torch.float32, **options)
+                return self.kind.prepare_model(model)
+            with _silence("transformers"):
+                model, info = auto_class.from_pretrained(
+                    name,
+                    config=self.config,
+                    dtype=torch.float32,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                    **options,
+                )
+        except UNLOADABLE as error:
+            reason = first_line(error)
+            raise RecipeError(f"model {name or 'of this shape'!r} cannot be made: {reason}") from error
+        new = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+        prefix = f"{model.base_model_prefix}." if self.kind.has_own_head else ""
+        body = sorted(key for key in new if key.startswith(prefix))
+        # a pooler may be missing in other families, but not most of the model
+        whole = self.is_weft or not self.kind.has_own_head
+        if body and (whole or 2 * len(body) > sum(key.startswith(prefix) for key in model.state_dict())):
+            raise RecipeError(
+                f"model {name!r} has no weights for {body[0]}{_and_others(body)}: it is not whole, give another."
+            )
+        if not self.keep_head:
+            _start_head_anew(model)
+            new |= {f"{head}.{key}" for head, module in head_modules(model) for key in module.state_dict()}
+        self.new_weights = sorted(new)
+        return self.kind.prepare_model(model)
+
+
+def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_length: int | None) -> Start:
+    """Load config and tokenizer, or make them, before any training.
+
+    Args:
+        fields: WeftConfig fields that were given one by one.
+        max_length: as asked for; None: 512, or less where the model's limit is.
+
+    Raises:
+        RecipeError: it cannot be loaded, fields do not apply to it, or it cannot take so long inputs.
+    """
+    arguments.check()
+    name = arguments.model_name_or_path
+    if name is None:
+        return _new(kind, arguments, fields, max_length)
+    given = [
+        option
+        for option in ("config_name", "tokenizer_name", "causal")
+        if getattr(arguments, option) != StartArguments.__dataclass_fields__[option].default
+    ]
+    if given:
+        raise RecipeError(f"{', '.join(given)} cannot be given with model_name_or_path, which has its own: choose one.")
+    config, tokenizer = load_config(arguments, name), load_tokenizer(name, arguments.trust_remote_code)
+    keep_head = kind.adopt(config)
+    if config.model_type == WeftConfig.model_type:
+        fixed = [field for field in fields if field not in CHANGEABLE]
+        if fixed:
+            raise RecipeError(
+                f"{', '.join(fixed)} cannot be changed on {name}, whose weights depend on it: leave it out "
+                f"(changeable: {', '.join(CHANGEABLE)})."
+            )
+        dropout = {field: value for field, value in DROPOUT.items() if not getattr(config, field)}
+        _set(config, {**dropout, **fields})
+        tokenizer = as_encoder(tokenizer, config.type_vocab_size > 1)
+    elif fields:
+        raise RecipeError(
+            f"{', '.join(fields)} can only be given for Weft models, and {name} is {config.model_type!r}."
+        )
+    tokenizer = _with_padding(kind.prepare_tokenizer(tokenizer), name)
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    length = _checked_length(max_length, config, tokenizer, name)
+    _set(config, kind.config_fields())
+    return Start(kind, arguments, config, tokenizer, length, keep_head)
+
+
+def _with_padding(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    """Families that were trained without padding (GPT-2, for one) get their end token for it."""
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise RecipeError(f"the tokenizer of {name} has no padding token and no end token to pad with.")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _checked_length(
+    max_length: int | None, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str
+) -> int:
+    limit = length_limit(config, tokenizer)
+    if max_length is not None and max_length > limit:
+        raise RecipeError(f"max_length is {max_length}, but {name} takes {limit} tokens at most: give less.")
+    return max_length or default_length(config, tokenizer)
+
+
+def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_length: int | None) -> Start:
+    source = arguments.tokenizer_name or arguments.config_name
+    if source is not None:
+        tokenizer = load_tokenizer(source, arguments.trust_remote_code)
+    else:
+        try:
+            kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(kind)
+            tokenizer = train_tokenizer(kind.texts(), kind_of_tokenizer, arguments.vocab_size)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+    existing = None if arguments.config_name is None else load_config(arguments, arguments.config_name)
+    if existing is not None and existing.model_type != WeftConfig.model_type:
+        if fields:
+            raise RecipeError(f"{', '.join(fields)} can only be given for Weft models, not {arguments.config_name}.")
+        kind.adopt(existing)
+        tokenizer = _with_padding(kind.prepare_tokenizer(tokenizer), str(source))
+        vocabulary = max(existing.vocab_size, len(tokenizer))
+        _set(existing, {"vocab_size": vocabulary, "pad_token_id": tokenizer.pad_token_id, **kind.config_fields()})
+        length = _checked_length(max_length, existing, tokenizer, str(arguments.config_name))
+        return Start(kind, arguments, existing, tokenizer, length, keep_head=True)
+    max_length = max_length or DEFAULT_LENGTH
+    role: dict[str, Any] = {"is_causal": arguments.causal}
+    if existing is not None:
+        role |= {"is_causal": existing.is_causal, "type_vocab_size": existing.type_vocab_size}
+        max_positions = max(max_length, existing.max_position_embeddings)
+        fields = {"max_position_embeddings": max_positions, **fields}
+    tokenizer = kind.prepare_tokenizer(as_encoder(tokenizer, role.get("type_vocab_size", 0) > 1))
+    role |= kind.config_fields()
+    model_arguments = ModelArguments(preset=arguments.preset, config_name=arguments.config_name)
+    model_arguments.check(fields)
+    config = make_config(model_arguments, {**DROPOUT, **fields}, tokenizer, max_length, role)
+    kind.adopt(config)
+    return Start(kind, arguments, config, tokenizer, max_length, keep_head=True)
+
+
+def _suitable_tokenizer(kind: Kind) -> str:
+    """Byte-level BPE; but where parts of a mostly Chinese text are to be found WordPiece, in which each Han character
+    is a token: a longer one may reach over the end of an answer, which then cannot be given."""
+    if not kind.finds_spans:
+        return "bpe"
+    sample = "".join(itertools.islice(kind.texts(), SAMPLE_TEXTS))
+    han = len(regex.findall(r"\p{Han}", sample))
+    return "wordpiece" if 2 * han > len(sample) else "bpe"
+
+
+def head_modules(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Module]]:
+    """The children that are not the pretrained body, by name."""
+    for name, child in model.named_children():
+        if name != model.base_model_prefix and any(True for _ in child.parameters()):
+            yield name, child
+
+
+def _start_head_anew(model: PreTrainedModel) -> None:
+    for _, head in head_modules(model):
+        for module in head.modules():
+            for parameter in module.parameters(recurse=False):
+                parameter._is_hf_initialized = False
+            module._is_hf_initialized = False
+            model._init_weights(module)
+
+
+def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) -> PreTrainedTokenizerBase:
+    """Start and end token around each text: the end token is what a causal model is read at.
+
+    Raises:
+        RecipeError: the tokenizer has no such tokens.
+    """
+    try:
+        return for_role(tokenizer, "encoder", token_types)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def load_config(arguments: StartArguments, name: str) -> PreTrainedConfig:
+    """The config of a folder or Hub id; raises RecipeError."""
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
+    except UNLOADABLE as error:
+        raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
+
+
+def default_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of a sequence at most where max_length is not given."""
+    return min(DEFAULT_LENGTH, length_limit(config, tokenizer))
+
+
+def length_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that a model takes at most; of Weft's positions only those that are learned have an end."""
+    if config.model_type == WeftConfig.model_type:
+        return config.max_position_embeddings if config.position_embedding_type == "learned" else 1 << 30
+    known = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    return int(min(limit for limit in (*known, 1 << 30) if limit))
+
+
+def _set(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
+    for name, value in fields.items():
+        try:
+            setattr(config, name, value)
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"{name}={value!r} is not possible: {' '.join(str(error).split())}") from error
+    try:
+        validate = getattr(config, "validate", None)
+        if validate is not None and isinstance(config, WeftConfig):
+            validate()
+    except ValueError as error:
+        raise RecipeError(f"no such model: {' '.join(str(error).split())}") from error
+
+
+def _and_others(keys: list[str]) -> str:
+    return f" and {len(keys) - 1} others" if len(keys) > 1 else ""
+
+
+class _silence:
+    """Keeps a library's warnings back; what is new in a model is said in the plan instead."""
+
+    def __init__(self, name: str) -> None:
+        self.logger = logging.getLogger(name)
+
+    def __enter__(self) -> None:
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: Any) -> None:
+        self.logger.setLevel(self.level)
+
+
+def is_weft_model(model: PreTrainedModel) -> bool:
+    """Whether a model isolates packed documents."""
+    return isinstance(model, WeftPreTrainedModel)

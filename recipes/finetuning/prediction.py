@@ -1,0 +1,63 @@
+"""Predictions and scores of a whole split, the same for any number of processes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from weft.recipes.finetuning.collation import Batcher, Item
+from weft.recipes.finetuning.dataset import ItemRows
+from weft.recipes.finetuning.task import Kind
+from weft.recipes.training.trainer import WeftTrainer
+
+
+class KindEvaluator:
+    """Scores a labelled split; results are the same for any number of processes."""
+
+    def __init__(self, kind: Kind, split: str, items: Sequence[Item], batcher: Batcher, batch_size: int) -> None:
+        self.kind, self.split, self.items, self.batcher, self.batch_size = kind, split, items, batcher, batch_size
+        self.rows = ItemRows(items)
+
+    def __call__(self, trainer: WeftTrainer) -> dict[str, float]:
+        arguments = trainer.args
+        results = predict(
+            *(self.kind, trainer.model, self.items, self.batcher, self.batch_size),
+            *(arguments.process_index, arguments.world_size),
+        )
+        return self.kind.score(self.split, self.items, results)
+
+
+@torch.no_grad()
+def predict(
+    kind: Kind,
+    model: nn.Module,
+    items: Sequence[Item],
+    batcher: Batcher,
+    batch_size: int,
+    process: int = 0,
+    processes: int = 1,
+) -> list[Any]:
+    """What a model says of items, in their order; each process does its share and gets the results of all.
+
+    Args:
+        batch_size: items of a forward pass; those of like length go together.
+    """
+    device = next(model.parameters()).device
+    order = sorted(range(len(items)), key=lambda index: -items[index].tokens)
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    was_training = model.training
+    model.eval()
+    found: dict[int, Any] = {}
+    for batch in batches[process::processes]:
+        number_of = {id(items[index]): index for index in batch}
+        inputs, layout = batcher.lay_out([items[index] for index in batch])
+        answers = kind.answer(model, {name: tensor.to(device) for name, tensor in inputs.items()}, layout)
+        for item, result in zip(layout.items, answers, strict=True):
+            found[number_of[id(item)]] = result
+    model.train(was_training)
+    if processes > 1:
+        shares: list[Any] = [None] * processes
+        torch.distributed.all_gather_object(shares, found)
+        found = {index: result for share in shares for index, result in share.items()}
+    return [found[index] for index in range(len(items))]

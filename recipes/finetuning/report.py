@@ -1,0 +1,262 @@
+"""The end of a fine-tuning run: the best seed's model in a folder that loads anywhere, with all that is known of it."""
+
+import importlib.metadata
+import shutil
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import flush_to_disk, read_json, remove_folder, write_json
+from weft.recipes.common.hardware import share_cores
+from weft.recipes.common.processes import is_first_process
+from weft.recipes.data.tokenization import load_tokenizer
+from weft.recipes.finetuning.adapters import merge_adapters
+from weft.recipes.finetuning.arguments import FineTuningArguments, StartArguments
+from weft.recipes.finetuning.best_weights import WEIGHTS, load_weights
+from weft.recipes.finetuning.collation import Batcher, Item
+from weft.recipes.finetuning.model_card import Card, plot_seeds, write_card
+from weft.recipes.finetuning.model_setup import Start, default_length, is_weft_model, load_config
+from weft.recipes.finetuning.prediction import predict
+from weft.recipes.finetuning.seed_training import SeedRun
+from weft.recipes.finetuning.task import Kind
+from weft.recipes.finetuning.trainer import SeedResult
+from weft.recipes.training.checkpoints import remove_unfinished
+from weft.recipes.training.metric_format import text_of, words_of
+from weft.recipes.training.run_folder import METRICS, SETTINGS
+
+PACKAGES = ("weft-lm", "transformers", "torch")
+LOCAL_FIELDS = (
+    *("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file"),
+    *(f"{split}_{side}" for split in ("train", "validation", "test") for side in ("source", "target")),
+)
+
+
+@dataclass(frozen=True)
+class FinishedSeeds:
+    """What the seeds have come to.
+
+    Attributes:
+        settings: for the card.
+        items: of every labelled split.
+        unlabelled: items of those to predict for.
+    """
+
+    seed_run: SeedRun
+    settings: dict[str, Any]
+    items: dict[str, list[Item]]
+    unlabelled: dict[str, list[Item]]
+    folder: Path
+    results: list[SeedResult]
+
+    @property
+    def kind(self) -> Kind:
+        return self.seed_run.kind
+
+    @property
+    def start(self) -> Start:
+        return self.seed_run.start
+
+    @property
+    def arguments(self) -> FineTuningArguments:
+        return self.seed_run.arguments
+
+    def write(self) -> None:
+        """Write the finished folder (metrics.json last) with the model of the best seed."""
+        if not is_first_process():
+            return
+        best = self._best()
+        staging = self.folder / ".finished.partial"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        model = self._model_of(best.seed, staging / "adapter")
+        model.to(_device(self.settings)).eval()
+        model.save_pretrained(staging)
+        self.start.tokenizer.save_pretrained(staging)
+        metrics, sections = self._score(model, staging, best)
+        plot_seeds(self.results, self.kind, staging / "curve.png")
+        write_card(self._card(metrics, sections, best), staging / "README.md")
+        flush_to_disk(staging)
+        self._reopen()
+        for path in staging.iterdir():
+            if path.is_dir():
+                shutil.rmtree(self.folder / path.name, ignore_errors=True)
+            path.replace(self.folder / path.name)
+        staging.rmdir()
+        _predict_unlabelled(self.kind, self.arguments, model, self.seed_run.batcher, self.folder, self.unlabelled)
+        write_json(self.folder / METRICS, metrics)
+        remove_leftovers(self.folder)
+        print(self._last_line(metrics))
+
+    def _model_of(self, seed: int, adapter: Path) -> PreTrainedModel:
+        """The model with the best weights of a seed; adapters are saved by themselves too, and merged."""
+        weights = self.folder / f"seed-{seed}" / WEIGHTS
+        if not weights.is_file():  # it was the best of a finished run, to which seeds were added
+            return _published(self.kind, self.folder, self.start.arguments)
+        model = self.seed_run.make_model(seed)
+        load_weights(model, weights)
+        return model if self.start.arguments.lora_rank is None else merge_adapters(model, adapter)
+
+    def _reopen(self) -> None:
+        """Have a finished run to which seeds were added count as begun, with these, until it is finished again."""
+        (self.folder / METRICS).unlink(missing_ok=True)
+        noted, seeds = read_json(self.folder / SETTINGS), [result.seed for result in self.results]
+        if noted["seeds"] != seeds:
+            write_json(self.folder / SETTINGS, {**noted, "seeds": seeds})
+
+    def _best(self) -> SeedResult:
+        """The seed with the best validation scores, the first of equals."""
+        best = self.results[0]
+        for result in self.results[1:]:
+            if self.kind.goal.chooses(result.metrics, best.metrics):
+                best = result
+        return best
+
+    def _score(self, model: PreTrainedModel, folder: Path, best: SeedResult) -> tuple[dict[str, Any], dict[str, str]]:
+        """Metrics of the model on each labelled split but the training one, and what the kind reports of them."""
+        plan, metrics = self.seed_run.plan, {}
+        sections: dict[str, str] = {}
+        # validation first: it tunes the thresholds that the other splits are scored with
+        for split in sorted(self.items.keys() - {"train"}, key=lambda split: (split != "validation", split)):
+            results = self._predict(model, self.items[split])
+            prefix = "eval_" if split == "validation" else f"{split}_"
+            scores = self.kind.score(split, self.items[split], results)
+            metrics |= {f"{prefix}{name}": value for name, value in scores.items()}
+            reports = folder if split == "validation" else folder / split
+            reports.mkdir(exist_ok=True)
+            sections[split] = self.kind.write_report(reports, split, self.items[split], results)
+        metrics |= {
+            "seed": best.seed,
+            "steps": best.steps,
+            "best_step": best.step,
+            "epochs": round(best.steps * plan.items_per_step / plan.items, 4),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "train_examples": self.kind.splits["train"],
+            "examples_per_second": best.examples_per_second,
+            "seconds": best.seconds,
+            "seeds": [{"seed": r.seed, "best_step": r.step, "seconds": r.seconds, **r.metrics} for r in self.results],
+            "over_seeds": over_seeds(self.results),
+        }
+        return metrics, sections
+
+    def _predict(self, model: PreTrainedModel, items: list[Item]) -> list[Any]:
+        return predict(self.kind, model, items, self.seed_run.batcher, self.arguments.per_device_eval_batch_size)
+
+    def _card(self, metrics: dict[str, Any], sections: dict[str, str], best: SeedResult) -> Card:
+        name, per_step = self.arguments.push_to_hub or str(self.folder), self.seed_run.plan.items_per_step
+        return Card(
+            title=Path(name).name,
+            summary=self.kind.summary,
+            pipeline_tag=self.kind.pipeline_tag,
+            language=self.kind.language,
+            usage=self.kind.usage(name),
+            facts={
+                "task": self.settings.get("task") or self.settings.get("dataset_name") or "examples of its own",
+                "examples": ", ".join(f"{split} {number:,}" for split, number in self.kind.splits.items()),
+                **dict(self.kind.describe()),
+                "start": self.start.source,
+                "training": f"{best.steps:,} steps of {per_step} inputs; the weights of step {best.step:,} are kept",
+                "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
+            },
+            metrics=metrics,
+            headline=self.kind.headline,
+            goal=self.kind.goal.metric,
+            sections=sections,
+            settings={
+                name: value
+                for name, value in self.settings.items()
+                if name not in LOCAL_FIELDS and value not in (None, [], "")
+            },
+        )
+
+    def _last_line(self, metrics: dict[str, Any]) -> str:
+        figures = "; ".join(
+            f"{words_of(name)} {text_of(name, metrics[f'eval_{name}'])}"
+            for name in self.kind.headline
+            if f"eval_{name}" in metrics
+        )
+        spread = metrics["over_seeds"].get(self.kind.goal.metric)
+        if spread and len(self.results) > 1:
+            figures += (
+                f"; {len(self.results)} seeds: {words_of(self.kind.goal.metric)} {spread['mean']:.4f} "
+                f"(standard deviation {spread['deviation']:.4f})"
+            )
+        return f"finished: {self.folder} loads with {self.kind.auto_class}.from_pretrained; {figures}"
+
+
+def over_seeds(results: list[SeedResult]) -> dict[str, dict[str, float]]:
+    """Mean and (sample) standard deviation of each metric that is a number in every seed."""
+    table = {}
+    for name in results[0].metrics:
+        values = [result.metrics.get(name) for result in results]
+        if all(isinstance(value, int | float) for value in values):
+            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+            table[name] = {"mean": statistics.fmean(values), "deviation": deviation}
+    return table
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove from a finished run's folder what only its training needed."""
+    for entry in read_json(folder / METRICS)["seeds"]:
+        seed = folder / f"seed-{entry['seed']}"
+        (seed / WEIGHTS).unlink(missing_ok=True)
+        for checkpoint in seed.glob("checkpoint-*"):
+            remove_folder(checkpoint)
+        remove_unfinished(seed)
+
+
+def encode_unlabelled(kind: Kind, folder: Path, tokenizer: Any, max_length: int) -> dict[str, list[Item]]:
+    """Items of every set of examples without labels that was asked for; raises RecipeError."""
+    return {split: kind.encode(split, tokenizer, max_length) for split in kind.unlabelled(folder)}
+
+
+def _predict_unlabelled(
+    kind: Kind,
+    arguments: FineTuningArguments,
+    model: PreTrainedModel,
+    batcher: Batcher,
+    folder: Path,
+    unlabelled: dict[str, list[Item]],
+) -> None:
+    for split, file in kind.unlabelled(folder).items():
+        results = predict(kind, model, unlabelled[split], batcher, arguments.per_device_eval_batch_size)
+        kind.write_predictions(file, split, unlabelled[split], results)
+        print(f"predictions in {file}")
+
+
+def _device(settings: dict[str, Any]) -> str:
+    """Where one process predicts, by the run's fields."""
+    return "cuda" if torch.cuda.is_available() and not settings.get("use_cpu") else "cpu"
+
+
+def _published(kind: Kind, folder: Path, start: StartArguments) -> PreTrainedModel:
+    auto_class = getattr(transformers, kind.auto_class)
+    model = auto_class.from_pretrained(folder, dtype=torch.float32, trust_remote_code=start.trust_remote_code)
+    return model.eval()
+
+
+def predict_with_finished(
+    kind: Kind, arguments: FineTuningArguments, start: StartArguments, settings: dict[str, Any], folder: Path
+) -> None:
+    """Predict with the model of a finished folder, where that is asked for.
+
+    Raises:
+        RecipeError: the model's labels are not those of the data, or it comes with code that is not trusted.
+    """
+    if not kind.unlabelled(folder):
+        return
+    if not kind.adopt(load_config(start, str(folder))):
+        raise RecipeError(f"the labels of {folder} are not those of the data: give the data it was trained on.")
+    share_cores(arguments.cpu_threads)
+    tokenizer = kind.prepare_tokenizer(load_tokenizer(str(folder), start.trust_remote_code))
+    model = _published(kind, folder, start).to(_device(settings))
+    packed = is_weft_model(model) and arguments.batching in ("auto", "packed")
+    batcher = kind.make_batcher(tokenizer, packed)
+    max_length = arguments.max_length or default_length(model.config, tokenizer)
+    unlabelled = encode_unlabelled(kind, folder, tokenizer, max_length)
+    _predict_unlabelled(kind, arguments, model, batcher, folder, unlabelled)

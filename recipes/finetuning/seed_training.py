@@ -1,0 +1,215 @@
+"""The training of one seed, from a fresh model to its best weights and scores."""
+
+import copy
+import math
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import read_json, remove_folder
+from weft.recipes.common.processes import check_processes, check_same_checkpoint, is_first_process
+from weft.recipes.finetuning.adapters import add_adapters, freeze
+from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.best_weights import (
+    RESULT,
+    WEIGHTS,
+    BestWeights,
+    best_of,
+    evaluations_of,
+    load_weights,
+    save_weights,
+    step_of_weights,
+)
+from weft.recipes.finetuning.collation import Batcher, Item
+from weft.recipes.finetuning.dataset import TrainingItems
+from weft.recipes.finetuning.model_setup import Start
+from weft.recipes.finetuning.plan import FineTuningPlan, make_plan, schedule_fields
+from weft.recipes.finetuning.prediction import KindEvaluator
+from weft.recipes.finetuning.task import Kind
+from weft.recipes.finetuning.trainer import ExampleRate, FineTuningTrainer, SeedResult
+from weft.recipes.training.checkpoints import remove_unfinished
+from weft.recipes.training.console import Console
+from weft.recipes.training.run_folder import last_checkpoint
+from weft.recipes.training.stop_signal import StopSignal
+
+
+@dataclass
+class SeedRun:
+    """What the trainings of all seeds share.
+
+    Attributes:
+        trainer_fields: fields of TrainingArguments that were given.
+        trainable: the training items that have a target.
+        validation: the items that choose the weights.
+        grouped: whether a batch's examples are of like length.
+        stop: tells of SIGTERM in the last training.
+    """
+
+    kind: Kind
+    start: Start
+    arguments: FineTuningArguments
+    plan: FineTuningPlan
+    trainer_fields: dict[str, Any]
+    trainable: list[Item]
+    validation: list[Item]
+    batcher: Batcher
+    grouped: bool
+    bf16: bool
+    stop: StopSignal | None = None
+
+    def make_model(self, seed: int) -> nn.Module:
+        """The model that a seed begins with, frozen or with adapters as the fields say."""
+        model = self.start.make_model(seed)
+        freeze(model, self.start.arguments)
+        if self.start.arguments.lora_rank is None:
+            return model
+        return add_adapters(model, self.start.arguments, self.start.new_weights, self.kind.has_own_head)
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether SIGTERM came too late to be obeyed in the last training."""
+        return self.stop is not None and self.stop.received
+
+    def changed(self, chosen: dict[str, Any]) -> "SeedRun":
+        """The same with other settings: fields of `FineTuningArguments` or of the model's config."""
+        if not self.start.is_weft and not all(hasattr(self.arguments, name) for name in chosen):
+            raise RecipeError("search_space has dropouts, which are fields of Weft models only: leave them out.")
+        own = {name: value for name, value in chosen.items() if hasattr(self.arguments, name)}
+        config = copy.deepcopy(self.start.config)
+        for name, value in chosen.items():
+            if name not in own:
+                setattr(config, name, value)
+        arguments = replace(self.arguments, **own)
+        plan = make_plan(arguments, len(self.trainable), self.plan.processes)
+        return replace(self, arguments=arguments, plan=plan, start=replace(self.start, config=config))
+
+    def train(self, folder: Path, seed: int) -> SeedResult | None:
+        """Train, or read what was trained before; None where it was stopped on the way."""
+        if (folder / RESULT).is_file():
+            return SeedResult(**read_json(folder / RESULT))
+        if is_first_process():  # alone, since a folder made before the run is noted down would look like another's
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(folder)
+            print(f"seed {seed} in {folder}", flush=True)
+        best = BestWeights(self.kind.goal, folder / WEIGHTS, self.arguments.patience)
+        try:
+            trainer = self._make_trainer(folder, seed, best)
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise RecipeError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
+        checkpoint = last_checkpoint(folder)
+        check_same_checkpoint(checkpoint)
+        if checkpoint and is_first_process():
+            print(f"resuming from {checkpoint}", flush=True)
+        began = time.perf_counter()
+        if checkpoint and best.was_stopped(state := TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")):
+            trainer.state = state  # killed between the step at which it stopped early and its result
+            trainer.callback_handler.on_train_end(trainer.args, state, trainer.control)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.state.global_step < self.plan.max_steps and not best.stopped_early:
+            if is_first_process():
+                step = trainer.state.global_step
+                print(f"stopped at step {step}: run the same command again to go on", flush=True)
+            return None
+        if not any(one.step == trainer.state.global_step for one in evaluations_of(trainer.state.log_history)):
+            trainer.evaluate()
+        if is_first_process() and not best.file.is_file():  # no score was a number: the last weights are as good as any
+            save_weights(trainer.model, best.file, trainer.state.global_step)
+        trainer.accelerator.wait_for_everyone()
+        result = self._result(seed, trainer, best.file, time.perf_counter() - began)
+        if is_first_process():
+            result.write(folder)
+            for name in folder.glob("checkpoint-*"):
+                remove_folder(name)
+        trainer.accelerator.wait_for_everyone()
+        return result
+
+    def _result(self, seed: int, trainer: FineTuningTrainer, file: Path, seconds: float) -> SeedResult:
+        history = trainer.state.log_history
+        evaluations = evaluations_of(history)
+        best = best_of(evaluations, self.kind.goal) or evaluations[-1]
+        step, metrics = step_of_weights(file), best.scores
+        if step != best.step:
+            # Kept just before the run was killed; going on from an earlier checkpoint came to other numbers.
+            if is_first_process():
+                print(
+                    f"seed {seed}: the log has step {best.step} as the best, but the weights kept before the run was "
+                    f"interrupted are those of step {step}, and are scored anew",
+                    flush=True,
+                )
+            load_weights(trainer.model, file)
+            metrics = trainer.evaluator(trainer)
+        speeds = sorted(entry["examples_per_second"] for entry in history if "examples_per_second" in entry)
+        speed = speeds[len(speeds) // 2] if speeds else None
+        return SeedResult(seed, metrics, step, trainer.state.global_step, round(seconds, 1), speed, history)
+
+    def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> FineTuningTrainer:
+        plan = self.plan
+        every = math.ceil(plan.max_steps / self.arguments.evaluations)  # the last is at the end
+        arguments = TrainingArguments(
+            **{
+                "logging_steps": max(1, min(50, plan.max_steps // 20)),
+                "eval_strategy": "steps",
+                "eval_steps": every,
+                "save_steps": every,
+                "save_total_limit": 1,
+                "report_to": "none",
+                "ddp_find_unused_parameters": not self.start.is_weft,  # some families have parts that a head leaves out
+                "dataloader_pin_memory": torch.cuda.is_available(),
+                "bf16": self.bf16,
+                **self.trainer_fields,
+            },
+            **schedule_fields(self.arguments, plan.max_steps),
+            output_dir=str(folder),
+            max_steps=plan.max_steps,
+            per_device_train_batch_size=plan.batch_size,
+            gradient_accumulation_steps=plan.accumulation,
+            per_device_eval_batch_size=self.arguments.per_device_eval_batch_size,
+            seed=seed,
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,
+            use_cache=True,
+            logging_nan_inf_filter=False,
+        )
+        check_processes(arguments, plan.processes)
+        model = self.make_model(seed)
+        set_seed(seed)
+        self.stop = StopSignal()
+        group = plan.batch_size if self.grouped else 0
+        examples = len({item.example for item in self.trainable})
+        trainer = FineTuningTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=TrainingItems(self.trainable, seed, plan.max_steps * plan.items_per_step, group),
+            data_collator=self._collate,
+            processing_class=self.start.tokenizer,
+            evaluator=KindEvaluator(
+                *(self.kind, "validation", self.validation, self.batcher),
+                self.arguments.per_device_eval_batch_size,
+            ),
+            throughput=ExampleRate(plan.items_per_step, examples / plan.items),
+            epochs_before=lambda step: step * plan.items_per_step / plan.items,
+            kind=self.kind,
+            layer_decay=self.start.arguments.layer_decay,
+            callbacks=[
+                Console(arguments.disable_tqdm or not sys.stderr.isatty(), headline=self.kind.headline),
+                self.stop,
+                best,
+            ],
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
+        batch, layout = self.batcher.lay_out(items)
+        return {**batch, **self.kind.targets(layout)}

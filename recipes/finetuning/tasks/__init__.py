@@ -1,0 +1,1 @@
+"""One task a folder, each with the same files."""

@@ -1,0 +1,101 @@
+"""What a multiple-choice model chose: tables, and whether its probabilities can be believed."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample
+from weft.recipes.metrics import load_metric
+
+BINS = 10  # of confidence, in the plot
+
+
+def write_choice_table(path: Path, examples: Sequence[ChoiceExample], results: Sequence[np.ndarray]) -> None:
+    """Write a row for each example: prompt, right and chosen text, and the probability of each choice.
+
+    Args:
+        results: for each example, log-probabilities [choices].
+    """
+    most = max((len(result) for result in results), default=0)
+    labelled = any(example.gold is not None for example in examples)
+    columns = ["example", "prompt", *(["gold"] if labelled else []), "predicted", *(["right"] if labelled else [])]
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow([*columns, *(f"probability_{choice}" for choice in range(most))])
+        for example, result in zip(examples, results, strict=True):
+            chosen = int(result.argmax())
+            row: list[Any] = [example.where, example.prompt]
+            row += [example.texts[example.gold]] if example.gold is not None else []
+            row.append(example.texts[chosen])
+            row += [int(chosen == example.gold)] if example.gold is not None else []
+            shares = [f"{share:.6f}" for share in np.exp(result)]
+            writer.writerow([*row, *shares, *[""] * (most - len(shares))])
+
+
+def write_choice_report(
+    folder: Path, split: str, examples: Sequence[ChoiceExample], results: Sequence[np.ndarray]
+) -> str:
+    """Write predictions.csv, mistakes.csv and choices.png; returns Markdown."""
+    write_choice_table(folder / "predictions.csv", examples, results)
+    confidence = np.array([float(np.exp(result.max())) for result in results])
+    right = np.array([int(result.argmax()) == example.gold for example, result in zip(examples, results)])
+    numbers = np.array([len(result) for result in results])
+    wrong = sorted(np.flatnonzero(~right), key=lambda number: -confidence[number])
+    write_choice_table(
+        folder / "mistakes.csv", [examples[number] for number in wrong], [results[number] for number in wrong]
+    )
+    most = int(numbers.max())
+    # in float64, since they have to add up to 1; a choice that an example has not has probability 0
+    shares = np.zeros((len(results), most))
+    for row, result in zip(shares, results):
+        row[: len(result)] = np.exp(result.astype(np.float64))
+    shares /= shares.sum(axis=1, keepdims=True)
+    gold = [example.gold for example in examples]
+    calibration = load_metric("calibration").compute(predictions=shares.tolist(), references=gold)
+    _plot(folder / "choices.png", confidence, right, numbers)
+    place = f"{split}/" if folder.name == split else ""
+    lines = ["| choices | examples | accuracy | by chance |", "| ---: | ---: | ---: | ---: |"]
+    lines += [
+        f"| {number} | {(numbers == number).sum():,} | {right[numbers == number].mean():.4f} | {1 / number:.4f} |"
+        for number in sorted(set(numbers.tolist()))
+    ]
+    lines += [
+        "",
+        f"![Accuracy by confidence and by number of choices]({place}choices.png)",
+        "",
+        f"Expected calibration error {calibration['ece']:.4f}. `{place}mistakes.csv` lists the {len(wrong):,} of "
+        f"{len(examples):,} examples that the model gets wrong, the most confident first.",
+    ]
+    return "\n".join(lines)
+
+
+def _plot(path: Path, confidence: np.ndarray, right: np.ndarray, numbers: np.ndarray) -> None:
+    """Accuracy over confidence and, where examples differ in it, over the number of choices."""
+    kinds = sorted(set(numbers.tolist()))
+    panels = 2 if len(kinds) > 1 else 1
+    figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels, 3.8), layout="constrained", squeeze=False)
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    filled = [number for number in range(BINS) if (bins == number).any()]
+    axis = axes[0, 0]
+    axis.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
+    means = [(confidence[bins == number].mean(), right[bins == number].mean()) for number in filled]
+    axis.scatter(*zip(*means), s=[20 + 180 * (bins == number).mean() for number in filled])
+    axis.set(
+        xlabel="probability of the chosen one", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title="calibration"
+    )
+    if len(kinds) > 1:
+        axis = axes[0, 1]
+        axis.bar(range(len(kinds)), [right[numbers == number].mean() for number in kinds])
+        axis.plot(range(len(kinds)), [1 / number for number in kinds], "k_", markersize=30, label="by chance")
+        axis.set_xticks(range(len(kinds)), kinds)
+        axis.set(xlabel="choices", ylabel="accuracy", ylim=(0, 1), title="by number of choices")
+        axis.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

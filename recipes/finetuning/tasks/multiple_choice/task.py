@@ -1,0 +1,185 @@
+"""Multiple choice: which of several texts goes with a prompt."""
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from weft.losses import IGNORE_INDEX, sequence_classification_loss
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.finetuning.arguments import FileArguments
+from weft.recipes.finetuning.collation import Item, Layout
+from weft.recipes.finetuning.known_tasks import TaskFiles, read_splits
+from weft.recipes.finetuning.task import Goal, Kind
+from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample, choices_of_rows, read_choices
+from weft.recipes.finetuning.tasks.multiple_choice.report import write_choice_report, write_choice_table
+from weft.recipes.metrics import load_metric
+
+CHUNK = 1000  # examples that are tokenised at once
+
+
+class ChoiceKind(Kind):
+    """SWAG-like multiple choice (Zellers et al. 2018; Devlin et al. 2019, section 4.4).
+
+    Each choice is a sequence of its own, the prompt first; the logits of an example's choices are one distribution. A
+    prompt that is too long is cut at its beginning; a choice never is.
+    """
+
+    summary = "Says which of several texts goes with a prompt."
+    auto_class = "AutoModelForMultipleChoice"
+    pipeline_tag = "multiple-choice"
+    target_names = ("labels", "numbers_of_choices")
+    has_choices = True
+    headline = ("accuracy",)
+    goal = Goal("accuracy")
+
+    def __init__(self, files: FileArguments, tasks: dict[str, TaskFiles]) -> None:
+        """Reads and checks all data; raises RecipeError."""
+        self.examples = read_splits(files, tasks, read_choices, choices_of_rows, lambda example: example.prompt)
+        self.language = None if files.task is None else "en"  # as all known tasks are
+        self.cut: dict[str, int] = {}
+        self.max_length: int | None = None
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {split: len(examples) for split, examples in self.examples.items() if split != "predict"}
+
+    def texts(self) -> Iterator[str]:
+        for example in self.examples["train"]:
+            yield example.prompt
+            yield from example.texts
+
+    def describe(self) -> list[tuple[str, str]]:
+        counts = sorted(Counter(len(example.texts) for example in self.examples["train"]).items())
+        lines = [("choices", ", ".join(f"{number} ({examples:,} examples)" for number, examples in counts))]
+        cut = [f"{number:,} in {split}" for split, number in self.cut.items() if number]
+        if cut:
+            lines.append(("cut", f"the beginning of the prompts of {', '.join(cut)}"))
+        return lines
+
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
+        examples = self.examples[split]
+        self.max_length, self.cut[split] = max_length, 0
+        cutting = copy.deepcopy(tokenizer)
+        cutting.truncation_side = "left"
+        with_types = "token_type_ids" in tokenizer.model_input_names
+        items = []
+        for begin in range(0, len(examples), CHUNK):
+            chunk = examples[begin : begin + CHUNK]
+            pairs = [pair for example in chunk for pair in example.pairs]
+            encoded = tokenizer([first for first, _ in pairs], [second for _, second in pairs]).encodings
+            place = 0
+            for number, example in enumerate(chunk, start=begin):
+                sequences = encoded[place : place + len(example.pairs)]
+                place += len(example.pairs)
+                if any(len(sequence.ids) > max_length for sequence in sequences):
+                    self.cut[split] += 1
+                    sequences = [
+                        _cut(example, choice, sequence, cutting, max_length)
+                        for choice, sequence in enumerate(sequences)
+                    ]
+                types = [sequence.type_ids for sequence in sequences] if with_types else None
+                items.append(Item([sequence.ids for sequence in sequences], number, example.gold, types))
+        return items
+
+    def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
+        gold = [IGNORE_INDEX if item.target is None else item.target for item in layout.items]
+        numbers = [len(item.sequences) for item in layout.items]
+        return {"labels": torch.tensor(gold), "numbers_of_choices": torch.tensor(numbers)}
+
+    def loss(
+        self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        logits = _without_missing(outputs.logits, targets["numbers_of_choices"])
+        return sequence_classification_loss(
+            logits, targets["labels"], "single_label_classification", num_items_in_batch
+        )
+
+    def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (targets["labels"] != IGNORE_INDEX).sum()
+
+    def results(self, outputs: Any, layout: Layout) -> list[Any]:
+        """Log-probabilities of each item's choices: [choices]."""
+        numbers = torch.tensor([len(item.sequences) for item in layout.items])
+        found = _without_missing(outputs.logits, numbers).log_softmax(dim=-1).cpu().numpy()
+        return [row[:number] for row, number in zip(found, numbers.tolist(), strict=True)]
+
+    def score(self, split: str, items: Sequence[Item], results: Sequence[Any]) -> dict[str, float]:
+        """The loss, the accuracy and, where examples differ in their number of choices, the accuracy for each."""
+        gold = np.array([item.target for item in items])
+        guesses = np.array([int(result.argmax()) for result in results])
+        numbers = np.array([len(result) for result in results])
+        accuracy = load_metric("accuracy")
+        scores = {
+            "loss": float(np.mean([-result[right] for result, right in zip(results, gold)])),
+            "accuracy": accuracy.compute(predictions=guesses, references=gold)["accuracy"],
+        }
+        if len(set(numbers)) > 1:
+            for number in sorted(set(numbers.tolist())):
+                of_these = numbers == number
+                found = accuracy.compute(predictions=guesses[of_these], references=gold[of_these])
+                scores[f"accuracy_of_{number}_choices"] = found["accuracy"]
+        return scores
+
+    def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> str:
+        return write_choice_report(folder, split, self.examples[split], results)
+
+    def read_unlabelled(self, path: Path) -> None:
+        self.examples["predict"] = read_choices(path, labelled=False)
+        self.has_unlabelled = True
+
+    def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> None:
+        write_choice_table(path, self.examples[split], results)
+
+    def usage(self, name: str) -> str:
+        return "\n".join(
+            [
+                "import torch",
+                "from transformers import AutoModelForMultipleChoice, AutoTokenizer",
+                "",
+                "tokenizer = AutoTokenizer.from_pretrained(",
+                f'    "{name}", truncation_side="left", trust_remote_code=True',
+                ")",
+                f'model = AutoModelForMultipleChoice.from_pretrained("{name}", trust_remote_code=True)',
+                "",
+                'prompt = "She opens the window because"',
+                'choices = ["the room is too warm.", "the window is made of glass."]',
+                "inputs = tokenizer(",
+                '    [prompt] * len(choices), choices, padding=True, padding_side="right", return_tensors="pt",',
+                f'    truncation="only_first", max_length={self.max_length or 512},',
+                ")",
+                "with torch.no_grad():",
+                "    logits = model(**{name: tensor[None] for name, tensor in inputs.items()}).logits[0]",
+                "for choice, probability in zip(choices, logits.softmax(-1).tolist()):",
+                '    print(f"{probability:.3f} {choice}")',
+            ]
+        )
+
+
+def _cut(
+    example: ChoiceExample, choice: int, sequence: Any, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Any:
+    """A choice's sequence with the beginning of its first text cut off, as far as needed."""
+    surplus = len(sequence.ids) - max_length
+    if surplus <= 0:
+        return sequence
+    first, second = example.pairs[choice]
+    if sum(part == 0 for part in sequence.sequence_ids) <= surplus:
+        raise RecipeError(
+            f"{example.where}: choice {choice + 1} has so many tokens that nothing of the prompt is left of "
+            f"max_length={max_length}: give a larger one, or shorten the choice."
+        )
+    return tokenizer([first], [second], truncation="only_first", max_length=max_length).encodings[0]
+
+
+def _without_missing(logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Logits [examples, most choices] in at least float32, with the dtype's minimum for choices that do not exist: not
+    all families put it there."""
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    missing = torch.arange(logits.shape[1], device=logits.device) >= numbers.to(logits.device)[:, None]
+    return logits.masked_fill(missing, torch.finfo(logits.dtype).min)

@@ -1,0 +1,112 @@
+"""Known text-to-text tasks: where their files are, and what they are scored by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.text_files import COMPRESSIONS
+from weft.recipes.finetuning.known_tasks import TaskFiles, read_splits
+from weft.recipes.finetuning.tasks.seq2seq.arguments import SequenceArguments
+from weft.recipes.finetuning.tasks.seq2seq.reading import Columns, Pair, pairs_of_records, read_pairs, read_parallel
+
+
+@dataclass(frozen=True)
+class SequenceTask:
+    """A known task.
+
+    Attributes:
+        files: its files; of parallel lines those with the sources.
+        target_suffix: what the file of targets ends in instead, for parallel lines.
+        columns, header: of files with columns, and of the Hub's rows.
+        metric: what it is usually scored by.
+        pipeline_tag: the Hub's name for such tasks.
+    """
+
+    files: TaskFiles
+    target_suffix: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    header: Sequence[str] | None = None
+    metric: str = "rougeL"
+    pipeline_tag: str = "summarization"
+
+
+TASKS = {
+    "multi30k": SequenceTask(
+        TaskFiles(
+            {
+                "train": ("train.en",),
+                "validation": ("val.en", "valid.en", "dev.en"),
+                "test": ("test_2016_flickr.en", "test2016.en", "test.en"),
+            },
+            hub="bentrevett/multi30k",
+            hub_splits={"train": "train", "validation": "validation", "test": "test"},
+        ),
+        target_suffix=".de",
+        columns=Columns("en", "de"),
+        metric="bleu",
+        pipeline_tag="translation",
+    ),
+    "scitldr": SequenceTask(
+        TaskFiles({"train": ("train.jsonl",), "validation": ("dev.jsonl",), "test": ("test.jsonl",)}),
+    ),
+    "csl": SequenceTask(
+        TaskFiles(
+            {
+                "train": ("train.tsv", "ts_train.tsv"),
+                "validation": ("dev.tsv", "ts_dev.tsv"),
+                "test": ("test.tsv", "ts_test.tsv"),
+            }
+        ),
+        columns=Columns("abstract", "title"),
+        header=("prompt", "abstract", "title"),
+    ),
+}
+
+
+def columns_of(files: SequenceArguments) -> Columns:
+    """The columns that are read: a task's, or those that were named."""
+    if files.task in TASKS:
+        return TASKS[files.task].columns
+    return Columns(files.source_column or "source", files.target_column or "target", files.target_lists)
+
+
+def read_all(files: SequenceArguments) -> dict[str, list[Pair]]:
+    """The pairs of each split.
+
+    Raises:
+        RecipeError: no source is given, an unknown task, a file that is missing or broken, no pair in a split.
+    """
+    task, partners, columns = TASKS.get(files.task or ""), files.partners, columns_of(files)
+
+    def from_file(path: Path) -> list[Pair]:
+        if path in partners:
+            return read_parallel(path, partners[path])
+        if task is not None and task.target_suffix is not None:
+            return read_parallel(path, _partner_of(path, task.target_suffix))
+        return read_pairs(path, columns, None if task is None else task.header)
+
+    if files.train_source is not None:
+        files = replace(
+            files,
+            train_file=files.train_source,
+            validation_file=files.validation_source,
+            test_file=files.test_source,
+        )
+    return read_splits(
+        files,
+        {name: known.files for name, known in TASKS.items()},
+        from_file,
+        lambda records: pairs_of_records(records, columns),
+        lambda pair: pair.source,
+    )
+
+
+def _partner_of(path: Path, suffix: str) -> Path:
+    """The file of targets beside a file of sources, compressed or not."""
+    plain = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    partner = plain.with_suffix(suffix)
+    found = [file for ending in ("", *COMPRESSIONS) if (file := partner.with_name(partner.name + ending)).is_file()]
+    if not found:
+        raise RecipeError(f"{path} is there without {partner}, which has its targets: add that file to the folder.")
+    return found[0]

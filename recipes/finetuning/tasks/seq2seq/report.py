@@ -1,0 +1,64 @@
+"""What a text-to-text model wrote: tables, plain lines, and the best and the worst of them."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from weft.recipes.finetuning.tasks.seq2seq.reading import Pair
+from weft.recipes.finetuning.tasks.seq2seq.scoring import chrf_of_each
+
+SHOWN, LONGEST = 3, 300  # examples at each end, and characters of a text, in the card
+
+
+def write_texts(path: Path, pairs: Sequence[Pair], texts: Sequence[str], chrf: Sequence[float] | None = None) -> None:
+    """A row for each pair, with a column for each reference, and beside it a .txt file with the texts alone, a line
+    each."""
+    most = max((len(pair.targets) for pair in pairs), default=0)
+    targets = ["target", *(f"target_{number}" for number in range(2, most + 1))][:most]
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["example", "source", *targets, "output", *(["chrf"] if chrf is not None else [])])
+        for number, (pair, text) in enumerate(zip(pairs, texts, strict=True)):
+            missing = [""] * (most - len(pair.targets))
+            scores = [f"{chrf[number]:.2f}"] if chrf is not None else []
+            writer.writerow([pair.where, pair.source, *pair.targets, *missing, text, *scores])
+    lines = "".join(" ".join(text.split()) + "\n" for text in texts)
+    path.with_suffix(".txt").write_text(lines, encoding="utf-8")
+
+
+def write_sequence_report(
+    folder: Path, split: str, pairs: Sequence[Pair], texts: Sequence[str], signatures: dict[str, str]
+) -> str:
+    """Write predictions.csv and predictions.txt; returns Markdown.
+
+    Args:
+        signatures: how scores were computed, by their names.
+    """
+    chrf = chrf_of_each(texts, [pair.targets for pair in pairs])
+    write_texts(folder / "predictions.csv", pairs, texts, chrf)
+    place = f"{split}/" if folder.name == split else ""
+    order = sorted(range(len(texts)), key=lambda number: chrf[number])
+    shown = min(SHOWN, len(order) // 2)
+    chosen = {"worst": order[:shown], "best": order[::-1][:shown]}
+    rows = []
+    for name, numbers in chosen.items():
+        for number in numbers:
+            shown_texts = (pairs[number].source, pairs[number].targets[0], texts[number])
+            rows.append(f"| {name} | {chrf[number]:.1f} | {' | '.join(map(_cell, shown_texts))} |")
+    return "\n".join(
+        [
+            *(f"{name}: `{signature}`  " for name, signature in signatures.items()),
+            "",
+            f"The worst and the best by chrF; `{place}predictions.csv` holds all {len(texts):,}.",
+            "",
+            "| | chrF | source | target | output |",
+            "| --- | ---: | --- | --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def _cell(text: str) -> str:
+    """A text in a table of Markdown."""
+    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."

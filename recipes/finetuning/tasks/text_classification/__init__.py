@@ -1,0 +1,1 @@
+"""Classification of texts and of pairs of texts: one label, several, or a number."""

@@ -1,0 +1,73 @@
+"""What a user says of a classification task: columns, kind of labels, loss, and the metric that counts."""
+
+from dataclasses import dataclass, field
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.finetuning.arguments import FileArguments
+from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE
+
+PROBLEM_TYPES = (SINGLE, MULTI, REGRESSION)
+
+
+@dataclass
+class ClassificationArguments(FileArguments):
+    """Where the examples are, and how they are learnt."""
+
+    text_columns: str | None = field(
+        default=None, metadata={"help": "column of the text, or the columns A,B of a pair of texts"}
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata={"help": 'column of the label ("label" or "labels" by default), or columns A,B,C of 0 and 1'},
+    )
+    label_separator: str | None = field(
+        default=None, metadata={"help": "examples have several labels, with this between them"}
+    )
+    problem_type: str | None = field(
+        default=None,
+        metadata={
+            "help": f"{', '.join(PROBLEM_TYPES)}; by default lists of labels are multi-label, numbers of which some "
+            "have a fractional part a regression, and everything else single-label"
+        },
+    )
+    class_weights: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={"help": "what each class counts in the loss: none, balanced, or NAME=WEIGHT ..."},
+    )
+    label_smoothing_factor: float = field(
+        default=0.0, metadata={"help": "share of each target that is spread over all classes"}
+    )
+    metric: str | None = field(default=None, metadata={"help": "what the best weights are chosen by"})
+    greater_is_better: bool | None = field(
+        default=None, metadata={"help": "whether a greater value of metric is better; by default as it is"}
+    )
+    thresholds: str = field(
+        default="label",
+        metadata={"help": "multi-label: tune on the validation examples one threshold for each label, or one for all"},
+    )
+    glue_submission: bool = field(
+        default=False, metadata={"help": "label the official test set of a GLUE task, in the files that GLUE takes"}
+    )
+
+    def check(self) -> None:
+        """Refuse values that make no sense; raises RecipeError."""
+        if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
+            raise RecipeError(f"problem_type is {self.problem_type!r}: choose one of {', '.join(PROBLEM_TYPES)}.")
+        if self.label_separator is not None and self.problem_type not in (None, MULTI):
+            raise RecipeError(
+                f"label_separator is for several labels: leave it out, or problem_type {self.problem_type}."
+            )
+        if self.label_separator == "":
+            raise RecipeError("label_separator is empty: give what stands between labels, or leave it out.")
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise RecipeError(
+                f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 or more, and less than 1."
+            )
+        if self.thresholds not in ("label", "one"):
+            raise RecipeError(f"thresholds is {self.thresholds!r}: choose label or one.")
+        own = {
+            name: getattr(self, name) for name in ("text_columns", "label_column", "label_separator", "problem_type")
+        }
+        given = [name for name, value in own.items() if value is not None]
+        if self.train_file is None and self.dataset_name is None and given:
+            raise RecipeError(f"{', '.join(given)} is given without train_file or dataset_name: a task knows its own.")

@@ -1,0 +1,299 @@
+"""Classification of texts and pairs of texts: one label, several, or a number."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import processors
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from weft.losses import count_targets, sequence_classification_loss
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import read_json
+from weft.recipes.finetuning.collation import Item, Layout
+from weft.recipes.finetuning.task import Kind
+from weft.recipes.finetuning.tasks.text_classification import report
+from weft.recipes.finetuning.tasks.text_classification.arguments import ClassificationArguments
+from weft.recipes.finetuning.tasks.text_classification.class_weights import class_weights, times_of_labels
+from weft.recipes.finetuning.tasks.text_classification.glue_submission import write_glue_submission
+from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE
+from weft.recipes.finetuning.tasks.text_classification.reading import Example, read_classification, read_texts
+from weft.recipes.finetuning.tasks.text_classification.scoring import (
+    BINARY_SCORES,
+    SCORES,
+    choose_goal,
+    score_multi,
+    score_regression,
+    score_single,
+    sigmoid,
+    softmax,
+    tune_thresholds,
+)
+
+_NUMBERS_OF_LABELS_SHOWN = 12
+
+
+class ClassificationKind(Kind):
+    """Fine-tuning of a model with a sequence classification head.
+
+    MNLI has another labelled split, "validation_mismatched"; GLUE's unlabelled test sets are "submission" and, of MNLI
+    too, "submission_mismatched".
+    """
+
+    auto_class = "AutoModelForSequenceClassification"
+    pipeline_tag = "text-classification"
+
+    def __init__(self, arguments: ClassificationArguments) -> None:
+        """Read and check all data; raises RecipeError."""
+        self.arguments = arguments
+        self.data = read_classification(arguments)
+        self.names, self.problem_type = self.data.names, self.data.problem_type
+        task = self.data.task
+        self.language = task.language if task is not None else "en" if self.data.name == "pydoc" else None
+        self.submissions = dict(task.submissions) if task is not None and arguments.glue_submission else {}
+        metric = arguments.metric or (task.metric if task is not None else None)
+        self.goal = choose_goal(self.problem_type, len(self.names), metric, arguments.greater_is_better)
+        self.with_f1 = self.goal.metric in BINARY_SCORES or (task is not None and "f1" in task.extra_metrics)
+        # by name, since a model may bring another order of the labels along
+        self.positive = self.names.names[1] if self.with_f1 else None
+        extra = BINARY_SCORES if self.with_f1 else ()
+        self.headline = tuple(dict.fromkeys((self.goal.metric, *extra, *SCORES[self.problem_type])))
+        self.thresholds = np.full(len(self.names), 0.5)
+        self.cut: dict[str, int] = {}
+        self._check_loss()
+
+    @property
+    def summary(self) -> str:
+        what = "pairs of texts" if self.pairs else "texts"
+        if self.problem_type == REGRESSION:
+            return f"Gives {what} a number, learnt from {self.data.name}."
+        how = "any of" if self.problem_type == MULTI else "one of"
+        return f"Gives {what} {how} {len(self.names)} labels, learnt from {self.data.name}."
+
+    @property
+    def pairs(self) -> bool:
+        """Whether an example is a pair of texts."""
+        return len(self.data.text_columns) == 2
+
+    def _check_loss(self) -> None:
+        smoothing, weights = self.arguments.label_smoothing_factor, self.arguments.class_weights
+        if smoothing and self.problem_type != SINGLE:
+            raise RecipeError(
+                f"label_smoothing_factor is {smoothing}, but the task is {self.problem_type}: it is for examples with "
+                "one label each."
+            )
+        if self.problem_type == REGRESSION and list(weights) not in ([], ["none"]):
+            raise RecipeError("class_weights are given, but a regression has no classes: leave them out.")
+        self.class_weights = class_weights(self.arguments.class_weights, self.names, self.data)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        unlabelled = {"predict", *self.submissions}
+        return {split: len(examples) for split, examples in self.data.splits.items() if split not in unlabelled}
+
+    def texts(self) -> Iterator[str]:
+        return (text for example in self.data.splits["train"] for text in example.texts)
+
+    def describe(self) -> list[tuple[str, str]]:
+        lines = [("task", f"{self.data.name}, {self.problem_type.replace('_', ' ')}")]
+        lines.append(("texts", " and ".join(self.data.text_columns)))
+        if self.problem_type == REGRESSION:
+            labels = [example.label for example in self.data.splits["train"]]
+            lines.append(("labels", f"{min(labels):g} to {max(labels):g}, {np.mean(labels):.3g} on average"))
+        else:
+            counts = [
+                f"{name} {times:,}" for name, times in zip(self.names.names, times_of_labels(self.names, self.data))
+            ]
+            shown = ", ".join(counts[:_NUMBERS_OF_LABELS_SHOWN]) + (
+                " ..." if len(counts) > len(counts[:_NUMBERS_OF_LABELS_SHOWN]) else ""
+            )
+            lines.append(("labels", f"{len(counts)}: {shown}"))
+        if self.class_weights is not None:
+            weights = [f"{name} {weight:.3g}" for name, weight in zip(self.names.names, self.class_weights.tolist())]
+            lines.append(("class weights", ", ".join(weights[:_NUMBERS_OF_LABELS_SHOWN])))
+        lines += self.data.notes
+        there = {split: len(examples) for split, examples in self.data.splits.items()}
+        cut = [f"{number:,} of {there[split]:,} {split}" for split, number in self.cut.items() if number]
+        if cut:
+            lines.append(("too long", f"{', '.join(cut)} examples, whose end is not read"))
+        return lines
+
+    def adopt(self, config: PreTrainedConfig) -> bool:
+        """An existing head fits where it was trained for the same kind of problem on the same labels."""
+        if getattr(config, "problem_type", None) not in (None, self.problem_type):
+            return False
+        if self.problem_type == REGRESSION:
+            return config.num_labels == 1
+        names = self.names.in_order_of(config.id2label)
+        if names is None:
+            return False
+        self.names = names
+        self.class_weights = class_weights(self.arguments.class_weights, self.names, self.data)
+        return True
+
+    def config_fields(self) -> dict[str, Any]:
+        if self.problem_type == REGRESSION:
+            return {"id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}, "problem_type": self.problem_type}
+        return {**self.names.config_fields(), "problem_type": self.problem_type}
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Pairs need something between their texts: where the tokenizer (GPT-2's, for one) puts nothing there, its end
+        token goes there from now on."""
+        if not self.pairs or tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(
+            pair=False
+        ):
+            return tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None or tokenizer.eos_token is None:
+            raise RecipeError("the tokenizer puts no token between the texts of a pair: give one with a separator.")
+        end = tokenizer.eos_token
+        between = processors.TemplateProcessing(
+            single="$A", pair=f"$A {end} $B", special_tokens=[(end, tokenizer.eos_token_id)]
+        )
+        before = backend.post_processor
+        backend.post_processor = between if before is None else processors.Sequence([before, between])
+        return tokenizer
+
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
+        """One item for each example. Texts that are too long lose their end (of a pair, the longer text first), and are
+        counted for `describe`; raises RecipeError where max_length has no room for any text."""
+        if tokenizer.num_special_tokens_to_add(pair=self.pairs) >= max_length:
+            raise RecipeError(f"max_length is {max_length}, which has no room for any text: give more.")
+        examples = self.data.splits[split]
+        encoded = _tokenize(tokenizer, [example.texts for example in examples], None)
+        long = [number for number, ids in enumerate(encoded["input_ids"]) if len(ids) > max_length]
+        self.cut[split] = len(long)
+        for number, *columns in zip(
+            long, *_tokenize(tokenizer, [examples[number].texts for number in long], max_length).values()
+        ):
+            for name, values in zip(encoded, columns):
+                encoded[name][number] = values
+        types = encoded.get("token_type_ids")
+        return [
+            Item([ids], number, self._target(examples[number]), None if types is None else [types[number]])
+            for number, ids in enumerate(encoded["input_ids"])
+        ]
+
+    def _target(self, example: Example) -> Any:
+        if example.label is None or self.problem_type == REGRESSION:
+            return example.label
+        if self.problem_type == SINGLE:
+            return self.names.names.index(example.label)
+        return [float(name in example.label) for name in self.names.names]
+
+    def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
+        """labels: class numbers [items]; of several labels 0 or 1 [items, labels]; of a regression [items]."""
+        dtype = torch.long if self.problem_type == SINGLE else torch.float
+        return {"labels": torch.tensor([item.target for item in layout.items], dtype=dtype)}
+
+    def loss(
+        self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        return sequence_classification_loss(
+            outputs.logits,
+            targets["labels"],
+            self.problem_type,
+            num_items_in_batch,
+            class_weights=self.class_weights,
+            label_smoothing=self.arguments.label_smoothing_factor,
+        )
+
+    def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        return count_targets(targets["labels"], self.problem_type, self.class_weights)
+
+    def results(self, outputs: Any, layout: Layout) -> list[np.ndarray]:
+        """Logits [labels] of each item."""
+        return list(outputs.logits.detach().float().cpu().numpy())
+
+    def score(self, split: str, items: Sequence[Item], results: Sequence[np.ndarray]) -> dict[str, float]:
+        """See `SCORES`. The loss is that without class weights and label smoothing. Thresholds of several labels are
+        tuned whenever "validation" is scored, and used for all other splits as they are."""
+        logits, labels = np.stack(results), np.array([item.target for item in items])
+        target = torch.tensor(labels, dtype=torch.long if self.problem_type == SINGLE else torch.float64)
+        loss = sequence_classification_loss(torch.tensor(logits).double(), target, self.problem_type).item()
+        if self.problem_type == SINGLE:
+            positive = None if self.positive is None else self.names.names.index(self.positive)
+            return {**score_single(logits, labels, positive), "loss": loss}
+        if self.problem_type == REGRESSION:
+            return {**score_regression(logits[:, 0], labels), "loss": loss}
+        if split == "validation":
+            self.thresholds = tune_thresholds(sigmoid(logits), labels, self.arguments.thresholds == "label")
+        return {**score_multi(logits, labels, self.thresholds), "loss": loss}
+
+    def answers(self, split: str, items: Sequence[Item], results: Sequence[np.ndarray]) -> report.Answers:
+        """What the model says of the examples of a split, by the names of labels."""
+        logits = np.stack(results)
+        if self.problem_type == REGRESSION:
+            probabilities = logits
+        else:
+            probabilities = softmax(logits) if self.problem_type == SINGLE else sigmoid(logits)
+        examples = [self.data.splits[split][item.example] for item in items]
+        return report.Answers(
+            self.problem_type,
+            self.data.text_columns,
+            self.names.names,
+            [example.texts for example in examples],
+            [example.label for example in examples],
+            probabilities,
+            self.thresholds,
+            self.arguments.label_separator or (self.data.task.separator if self.data.task else None) or "|",
+        )
+
+    def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[np.ndarray]) -> str:
+        if split == "validation" and self.problem_type == MULTI:
+            self.score(split, items, results)  # tunes the thresholds
+        return report.write(folder, split, self.answers(split, items, results))
+
+    def read_unlabelled(self, path: Path) -> None:
+        self.data.splits["predict"] = read_texts(path, self.data)
+        self.has_unlabelled = True
+
+    def unlabelled(self, folder: Path) -> dict[str, Path]:
+        """Also GLUE's test sets. Thresholds that were tuned for the model in the folder are taken up again."""
+        if (folder / report.THRESHOLDS).is_file():
+            tuned = read_json(folder / report.THRESHOLDS)["thresholds"]
+            self.thresholds = np.array([tuned[name] for name in self.names.names])
+        files = {split: folder / "glue_submission" / of.file for split, of in self.submissions.items()}
+        return super().unlabelled(folder) | files
+
+    def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[np.ndarray]) -> None:
+        """A CSV file with the texts, what is predicted, and the probability of each label; for a submission its TSV."""
+        answers = self.answers(split, items, results)
+        if split not in self.submissions:
+            report.write_predictions(path, answers)
+            return
+        submission = self.submissions[split]
+        indices = [self.data.splits[split][item.example].index for item in items]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        official = self.data.task.labels if submission.numbers else None
+        write_glue_submission(path, indices, answers.predicted, official)
+
+    def usage(self, name: str) -> str:
+        several = ', top_k=None, function_to_apply="sigmoid"' if self.problem_type == MULTI else ""
+        several += ', function_to_apply="none"' if self.problem_type == REGRESSION else ""
+        texts = '{"text": "the first text", "text_pair": "the second"}' if self.pairs else '"some text"'
+        lines = ["from transformers import pipeline", ""]
+        lines.append(f'classifier = pipeline("text-classification", model="{name}", trust_remote_code=True)')
+        lines.append(f"print(classifier({texts}{several}))")
+        if self.problem_type == MULTI:
+            lines.append("# the scores are probabilities; thresholds.json says from where on a label holds")
+        return "\n".join(lines)
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], max_length: int | None
+) -> dict[str, list[list[int]]]:
+    if not texts:
+        return {}
+    firsts, *seconds = zip(*texts)
+    encoded = tokenizer(
+        list(firsts),
+        *(list(second) for second in seconds),
+        truncation=max_length is not None and "longest_first",
+        max_length=max_length,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}

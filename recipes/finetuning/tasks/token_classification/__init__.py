@@ -1,0 +1,1 @@
+"""Labels for words and spans: names, chunks, parts of speech."""

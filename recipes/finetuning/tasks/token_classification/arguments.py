@@ -1,0 +1,63 @@
+"""The fields of token classification."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weft.recipes.data.text_files import file_format
+from weft.recipes.finetuning.arguments import FileArguments
+from weft.recipes.finetuning.tasks.token_classification.known_tasks import TASKS
+from weft.recipes.finetuning.tasks.token_classification.reading import FORMATS
+from weft.recipes.finetuning.tasks.token_classification.schemes import SCHEMES
+
+
+@dataclass
+class TokenArguments(FileArguments):
+    """Where the examples are, and what stands where in them."""
+
+    task: str | None = field(
+        default=None, metadata={"help": "one of " + ", ".join(f"{name} ({TASKS[name].about})" for name in TASKS)}
+    )
+    format: str | None = field(
+        default=None, metadata={"help": f"form of the files: {', '.join(FORMATS)}; the default is what they look like"}
+    )
+    word_column: str | None = field(
+        default=None, metadata={"help": "column of the words: a number (0, the default, is the first), or its name"}
+    )
+    tag_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "column of the tags or entities: a number (-1, the default, is the last), its name, or for CoNLL-U "
+            "upos (the default), xpos or a key of FEATS or MISC"
+        },
+    )
+    text_column: str = field(default="text", metadata={"help": "column of the text that entities are given in"})
+    label_names: list[str] = field(
+        default_factory=list,
+        metadata={"help": "names of tags that are numbers, in their order; or a file with one a line"},
+    )
+    scheme: str | None = field(
+        default=None, metadata={"help": f"how tags are to be read: {', '.join(SCHEMES)}; the default is as they look"}
+    )
+    joiner: str | None = field(
+        default=None,
+        metadata={
+            "help": "what stands between two words of a text; the default is a blank, and nothing between Chinese, "
+            "Japanese, Thai ... signs"
+        },
+    )
+    stride: int | None = field(
+        default=None,
+        metadata={"help": "tokens that windows of a longer text share; the default is a quarter of max_length"},
+    )
+    label_all_pieces: bool = field(
+        default=True,
+        metadata={
+            "help": 'label every piece of a word, as aggregation_strategy="simple" reads them; otherwise the first '
+            "alone"
+        },
+    )
+
+    def formats(self) -> tuple[str, ...]:
+        """Those of the files that are given: columns may have any ending."""
+        names = (self.train_file, self.validation_file, self.test_file)
+        return tuple(file_format(Path(name)) for name in names if name is not None)

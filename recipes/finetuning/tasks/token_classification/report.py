@@ -1,0 +1,162 @@
+"""What a tagger's predictions look like to people: tables, columns for other tools, plots."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+from weft.recipes.common.files import write_text
+from weft.recipes.finetuning.tasks.token_classification.decoding import Prediction
+from weft.recipes.finetuning.tasks.token_classification.passages import Span
+
+MOST_ROWS_IN_CARD = 40  # types in the card's table; all of them are in types.csv
+MOST_IN_MATRIX = 40
+TYPE_COLUMNS = ("precision", "recall", "f1", "support")
+
+
+class Row(NamedTuple):
+    """An entity or a tagged word: right, predicted, or both.
+
+    Attributes:
+        example: its number in the split, from 1.
+        start, end: characters of the text.
+        gold, predicted: empty where it is only predicted or only right.
+        score: the mean probability of what was predicted there.
+    """
+
+    example: int
+    start: int
+    end: int
+    text: str
+    gold: str
+    predicted: str
+    score: float
+
+
+def entity_rows(
+    example: int,
+    text: str,
+    gold: Sequence[Span] | None,
+    predicted: Sequence[Prediction],
+    offsets: np.ndarray,
+    probabilities: np.ndarray,
+) -> list[Row]:
+    """A row for each stretch of a text that is an entity or was taken for one, in order.
+
+    Args:
+        offsets, probabilities: of all tokens, for the score of an entity that was missed.
+    """
+    right = {(span.start, span.end): span.label for span in gold or ()}
+    rows = []
+    # pieces of one character may be entities of the same place: the right one of them first
+    for start, end, label, score in sorted(predicted, key=lambda e: (e.start, e.end, right.get(e[:2]) != e.label)):
+        rows.append(Row(example, start, end, text[start:end], right.pop((start, end), ""), label, score))
+    for (start, end), label in right.items():
+        inside = (offsets[:, 0] < end) & (offsets[:, 1] > start)
+        score = float(probabilities[inside].mean()) if inside.any() else 0.0
+        rows.append(Row(example, start, end, text[start:end], label, "", score))
+    return sorted(rows, key=lambda row: (row.start, row.end))
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """A table of rows as CSV."""
+    _write_csv(path, Row._fields, ([*row[:-1], f"{row.score:.4f}"] for row in rows))
+
+
+def write_columns(path: Path, sentences: Iterable[Sequence[Sequence[str]]]) -> None:
+    """Words and their tags between blanks, a blank line after each sentence, as conlleval reads them.
+
+    Args:
+        sentences: for each its columns, the words first; blanks inside of words are left out.
+    """
+    lines = []
+    for columns in sentences:
+        for word, *tags in zip(*columns, strict=True):
+            lines.append(" ".join(["".join(word.split()) or "_", *tags]))
+        lines.append("")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def write_spans(path: Path, examples: Iterable[tuple[str, Sequence[Span] | None, Sequence[Prediction]]]) -> None:
+    """A text a line as JSON, with the predicted entities in the form that the recipe reads, and the right ones."""
+    lines = []
+    for text, gold, predicted in examples:
+        entities = [{**entity._asdict(), "score": round(entity.score, 4)} for entity in predicted]
+        line: dict[str, Any] = {"text": text, "entities": entities}
+        if gold is not None:
+            line["gold"] = [span._asdict() for span in gold]
+        lines.append(json.dumps(line, ensure_ascii=False))
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def write_types(path: Path, types: Mapping[str, Mapping[str, float]]) -> None:
+    """Scores of each type as CSV."""
+    _write_csv(path, ("type", *TYPE_COLUMNS), ([name, *(of[c] for c in TYPE_COLUMNS)] for name, of in types.items()))
+
+
+def type_table(types: Mapping[str, Mapping[str, float]], what: str) -> str:
+    """Scores of each type in Markdown, the most frequent first."""
+    ordered = sorted(types.items(), key=lambda entry: (-entry[1]["support"], entry[0]))
+    rows = [
+        f"| {name.replace('|', chr(92) + '|')} | {of['precision']:.4f} | {of['recall']:.4f} | {of['f1']:.4f} | "
+        f"{of['support']:,} |"
+        for name, of in ordered[:MOST_ROWS_IN_CARD]
+    ]
+    rest = len(ordered) - len(rows)
+    more = f"\n\n{rest} more are in `types.csv`." if rest > 0 else ""
+    return "\n".join([f"| {what} | precision | recall | F1 | support |", "|---|---|---|---|---|", *rows]) + more
+
+
+def plot_types(types: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """F1 of each type as bars, the most frequent on top."""
+    ordered = sorted(types.items(), key=lambda entry: (entry[1]["support"], entry[0]))[-MOST_ROWS_IN_CARD:]
+    figure, axis = pyplot.subplots(figsize=(7, 1.2 + 0.3 * max(1, len(ordered))))
+    places = range(len(ordered))
+    axis.barh(places, [of["f1"] for _, of in ordered])
+    axis.set_yticks(places, [f"{name} ({of['support']:,})" for name, of in ordered])
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("F1 (in brackets: how often it occurs)")
+    axis.grid(alpha=0.3, axis="x")
+    _save(figure, path)
+
+
+def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[str], path: Path) -> None:
+    """Which tags are taken for which: of each right tag, the most frequent ones, the share of each predicted one."""
+    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    pairs = [(one, other) for one, other in zip(gold, predicted, strict=True) if other >= 0]
+    if pairs:
+        np.add.at(counts, tuple(np.array(pairs).T), 1)
+    frequent = sorted(np.argsort(-counts.sum(1), kind="stable")[:MOST_IN_MATRIX].tolist())
+    shown = counts[np.ix_(frequent, frequent)] / np.maximum(counts.sum(1)[frequent, None], 1)
+    size = 2.5 + 0.28 * len(frequent)
+    figure, axis = pyplot.subplots(figsize=(size + 1, size))
+    image = axis.imshow(shown, vmin=0, vmax=1, cmap="Blues")
+    names = [labels[number] for number in frequent]
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
+    axis.set_yticks(range(len(names)), names, fontsize="small")
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("right")
+    figure.colorbar(image, ax=axis, label="share of the right tag's words")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Text out of a checkpoint. It imports `common`."""

@@ -1,0 +1,56 @@
+"""Judge a tokenizer on your text: characters per token, unknown tokens and characters cut into bytes, for each script.
+
+    python tokenizer/judge.py --tokenizer_name runs/tokenizer --files held_out.txt
+
+The text is best one that the tokenizer has not learnt from, since it serves text that it knows a little better.
+"""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weft.recipes.common.command_line import parse_arguments
+from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.data.text_files import check_file, read_documents
+from weft.recipes.data.tokenization import load_tokenizer
+from weft.tokenizer.script_statistics import judge
+
+SAMPLE_CHARACTERS = 2_000_000
+
+
+@dataclass
+class JudgeArguments:
+    """What to judge, and on which text."""
+
+    tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of a tokenizer"})
+    files: list[str] = field(
+        default_factory=list,
+        metadata={"help": "text: .txt, .jsonl, .json, .csv (each also .gz or .zst) or .parquet"},
+    )
+    text_column: str = field(default="text", metadata={"help": "the field that holds the text (all but .txt)"})
+    sample_characters: int = field(
+        default=SAMPLE_CHARACTERS,
+        metadata={
+            "help": "look at so many characters at most, taken evenly over the text; those of scripts without blanks "
+            "between words count ten times"
+        },
+    )
+
+
+def main() -> None:
+    arguments = parse_arguments(__doc__, [JudgeArguments])[JudgeArguments]
+    if not arguments.tokenizer_name or not arguments.files:
+        raise RecipeError("give --tokenizer_name (a folder or a Hub id) and --files (the text to judge it on).")
+    if arguments.sample_characters < 1:
+        raise RecipeError(f"sample_characters is {arguments.sample_characters}: give at least 1.")
+    paths = [Path(path) for path in arguments.files]
+    for path in paths:
+        check_file(path)
+    tokenizer = load_tokenizer(arguments.tokenizer_name)
+    texts = itertools.chain.from_iterable(read_documents(path, arguments.text_column, "blank-line") for path in paths)
+    print(f"{arguments.tokenizer_name}: {len(tokenizer):,} tokens")
+    print("\n".join(judge(tokenizer, texts, arguments.sample_characters).lines()))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""A pretraining run from its fields to a published model. It imports data, training, generation and common."""

@@ -1,0 +1,147 @@
+"""The fields of a pretraining run's length, batch and schedule, and what they may be."""
+
+import math
+from dataclasses import dataclass, field
+
+from weft.recipes.common.command_line import parse_duration
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.training.optimizers import OPTIMIZERS
+
+DEFAULT_EPOCHS = 2
+DEFAULT_RAMP = 0.3  # of the steps
+LENGTHS = ("tokens", "num_train_epochs", "max_steps", "budget")
+SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant")
+DECAYS = ("linear", "cosine", "1-sqrt")
+
+
+@dataclass
+class RunArguments:
+    """Length, batch and schedule of a pretraining run."""
+
+    output_dir: str = field(default="runs/pretrain", metadata={"help": "the run's folder; a run there is resumed"})
+    data: str | None = field(default=None, metadata={"help": "a folder made by prepare_data.py, instead of raw text"})
+    sequence_length: int = field(default=256, metadata={"help": "tokens of a row; longer documents are cut"})
+    tokens_per_step: str | None = field(
+        default=None,
+        metadata={
+            "help": "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M; without it they follow from "
+            "the model's size and the length of the run (2,048 for the smallest)"
+        },
+    )
+    initial_tokens_per_step: str | None = field(
+        default=None,
+        metadata={"help": "tokens of the first steps, doubled at equal distances until they are tokens_per_step"},
+    )
+    batch_ramp_steps: float | None = field(
+        default=None,
+        metadata={"help": f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}"},
+    )
+    tokens: str | None = field(default=None, metadata={"help": "length of the run in tokens, e.g. 20M"})
+    num_train_epochs: float | None = field(
+        default=None, metadata={"help": f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}"}
+    )
+    max_steps: int | None = field(default=None, metadata={"help": "or in optimizer steps"})
+    budget: str | None = field(
+        default=None,
+        metadata={
+            "help": "or in time, from the prepared text to the finished model, e.g. 30m or 1h30m: a few steps are "
+            "measured, then steps that fit are chosen, and the preset too, if none is given; the steps follow a "
+            "machine that becomes slower or faster"
+        },
+    )
+    per_device_train_batch_size: int | None = field(
+        default=None, metadata={"help": "rows of one forward pass of one process; the default suits the hardware"}
+    )
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "the highest learning rate; without it it follows from size and length (at most 3e-3)"},
+    )
+    lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": f"one of {', '.join(SCHEDULES)}"})
+    warmup_steps: float = field(
+        default=0.02, metadata={"help": "steps in which the learning rate rises; below 1: a share of all steps"}
+    )
+    decay_steps: float = field(
+        default=0.3, metadata={"help": "warmup_stable_decay: steps in which it falls; below 1: a share of all steps"}
+    )
+    decay_type: str = field(default="linear", metadata={"help": "warmup_stable_decay: falls linear, cosine or 1-sqrt"})
+    min_lr_ratio: float = field(default=0.0, metadata={"help": "the last learning rate over the highest"})
+    weight_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "decay of matrices (norms, biases and embeddings never decay); without it it follows from size, "
+            "length, batch and learning rate (about 0.1)"
+        },
+    )
+    adam_beta2: float = field(default=0.95, metadata={"help": "second beta of AdamW"})
+    optimizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "muon (Muon for the layers' matrices, AdamW for the rest; the default), or adamw (where optim is "
+            "given or weights are sharded)"
+        },
+    )
+    cautious_weight_decay: bool = field(
+        default=False, metadata={"help": "decay a weight only where its step goes towards zero"}
+    )
+    average_decay: float | None = field(
+        default=None,
+        metadata={"help": "evaluate and publish an exponential moving average of the weights, e.g. 0.999"},
+    )
+    z_loss: float = field(
+        default=0.0, metadata={"help": "weight of the squared logarithm of the softmax's denominator, e.g. 1e-4"}
+    )
+    cpu_threads: int | None = field(
+        default=None, metadata={"help": "threads of each process on a CPU; the default shares the cores evenly"}
+    )
+    seed: int = field(default=42, metadata={"help": "of the initial weights, the order of the text and dropout"})
+    push_to_hub: str | None = field(
+        default=None, metadata={"help": "publish the result under this name, e.g. me/model"}
+    )
+    hub_revisions: bool = field(default=False, metadata={"help": "also publish each checkpoint, as revision step-N"})
+    hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
+    plan: bool = field(default=False, metadata={"help": "print the plan and stop"})
+    sample_prompt: str = field(default="", metadata={"help": "what the sample texts of the model card begin with"})
+
+
+def check_run(arguments: RunArguments) -> None:
+    """Raises RecipeError where a field is out of range, or several give the length."""
+    lengths = [name for name in LENGTHS if getattr(arguments, name) is not None]
+    if len(lengths) > 1:
+        raise RecipeError(f"the length is given by {' and '.join(lengths)}: choose one.")
+    if arguments.budget is not None:
+        parse_duration(arguments.budget)
+        if arguments.initial_tokens_per_step is not None:
+            raise RecipeError(
+                "a budget plans with steps of one size: leave initial_tokens_per_step out, or give tokens."
+            )
+    for name in (
+        "sequence_length",
+        "num_train_epochs",
+        "max_steps",
+        "per_device_train_batch_size",
+        "learning_rate",
+        "cpu_threads",
+    ):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < math.inf:
+            raise RecipeError(f"{name} is {value}: give a number above 0.")
+    ranges = {"weight_decay": (0, math.inf), "adam_beta2": (0, 1), "seed": (0, 2**32)}
+    ranges |= {"z_loss": (0, math.inf), "average_decay": (0, 1)}
+    for name, (lowest, bound) in ranges.items():
+        value = getattr(arguments, name)
+        if value is not None and not lowest <= value < bound:
+            raise RecipeError(f"{name} is {value}: give a number from {lowest} to below {bound}.")
+    choices = {"lr_scheduler_type": SCHEDULES, "decay_type": DECAYS, "optimizer": OPTIMIZERS}
+    for name, known in choices.items():
+        if getattr(arguments, name) not in (None, *known):
+            raise RecipeError(f"{name} is {getattr(arguments, name)!r}: choose one of {', '.join(known)}.")
+    for name in ("warmup_steps", "decay_steps", "batch_ramp_steps"):
+        if not 0 <= (getattr(arguments, name) or 0) < math.inf:
+            raise RecipeError(f"{name} is {getattr(arguments, name)}: give a number of steps, or a share below 1.")
+    if arguments.min_lr_ratio and arguments.lr_scheduler_type in ("linear", "constant"):
+        raise RecipeError(
+            f"min_lr_ratio has no effect on lr_scheduler_type {arguments.lr_scheduler_type}: leave it out, or choose "
+            "cosine or warmup_stable_decay."
+        )
+    if not 0 <= arguments.min_lr_ratio <= 1:
+        raise RecipeError(f"min_lr_ratio is {arguments.min_lr_ratio}: give a share between 0 and 1.")

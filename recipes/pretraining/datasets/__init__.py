@@ -1,0 +1,1 @@
+"""Rows, masks and batches of the objectives."""

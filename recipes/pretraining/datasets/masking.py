@@ -1,0 +1,234 @@
+"""Which tokens are masked, and what stands in their place: pure functions of seed, pass, document and position.
+
+A scheme draws for each unit of the text (a token or a word) whether a span of units begins there and how long it is;
+what any span covers is masked. Whether a span begins is a comparison of the unit's own random number with a threshold
+that follows from the wanted rate, so a document that is cut over several rows is masked as a whole, at any rate, and
+what is masked at a low rate is masked at a higher one too. Spans may overlap; the threshold allows for that. They may
+begin before a document does, so that its first words are masked as often as all others.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.corpus import Corpus
+from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
+from weft.recipes.pretraining.datasets.packed import Piece
+
+SCHEMES = ("token", "word", "span", "ngram")
+BEGINS, LENGTH, REPLACEMENT, RANDOM_TOKEN = range(4)  # streams of random numbers
+FIRST_RATE, LAST_RATE = 0.3, 0.15  # as GPT-BERT anneals it
+LOOK_BACK = 64  # tokens in which the words before a piece are first looked for
+
+
+@dataclass
+class MaskingArguments:
+    """What is masked, and how."""
+
+    masking: str = field(
+        default="token",
+        metadata={
+            "help": "token; word: all tokens of a word together; span: words in a row, of geometric length (SpanBERT); "
+            "ngram: up to max_ngram words, short ones more often (ALBERT)"
+        },
+    )
+    mask_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": f"share of the tokens that are masked; without it, from {FIRST_RATE} at the beginning of the run "
+            f"to {LAST_RATE} at its end, falling linearly"
+        },
+    )
+    mask_rate_end: float | None = field(
+        default=None, metadata={"help": "the share at the end of the run, reached linearly; without it mask_rate stays"}
+    )
+    mask_token_share: float = field(default=0.8, metadata={"help": "of the masked tokens: replaced by the mask token"})
+    random_token_share: float = field(
+        default=0.1, metadata={"help": "of the masked tokens: replaced by a random one (the rest stays as it is)"}
+    )
+    span_success: float = field(
+        default=0.2, metadata={"help": "span: the geometric distribution's parameter; mean length is about its inverse"}
+    )
+    max_span: int = field(default=10, metadata={"help": "span: longest, in words"})
+    max_ngram: int = field(default=3, metadata={"help": "ngram: longest, in words"})
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether the corpus must know where words begin."""
+        return self.masking != "token"
+
+    def check(self) -> None:
+        """Raises RecipeError for an unknown scheme or a share outside its range."""
+        if self.masking not in SCHEMES:
+            raise RecipeError(f"masking is {self.masking!r}: choose one of {', '.join(SCHEMES)}.")
+        for name in ("mask_rate", "mask_rate_end"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 < rate < 1:
+                raise RecipeError(f"{name} is {rate}: give a share above 0 and below 1.")
+        shares = (self.mask_token_share, self.random_token_share)
+        if not (min(shares) >= 0 and sum(shares) <= 1):
+            raise RecipeError(
+                f"mask_token_share and random_token_share are {shares[0]} and {shares[1]}: give shares that are not "
+                "negative and sum to 1 at most (the rest of the masked tokens stays as it is)."
+            )
+        if not 0 < self.span_success <= 1 or self.max_span < 1 or self.max_ngram < 1:
+            raise RecipeError("span_success must be above 0 and at most 1, and max_span and max_ngram at least 1.")
+
+    @property
+    def first_rate(self) -> float:
+        """The share at the beginning of a run."""
+        return FIRST_RATE if self.mask_rate is None else self.mask_rate
+
+    @property
+    def final_rate(self) -> float:
+        """The share at the end of a run, with which models are evaluated."""
+        if self.mask_rate_end is not None:
+            return self.mask_rate_end
+        return LAST_RATE if self.mask_rate is None else self.mask_rate
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The share that is masked at a step of a run of so many."""
+        if steps < 2:
+            return self.first_rate
+        return self.first_rate + (self.final_rate - self.first_rate) * min(step, steps - 1) / (steps - 1)
+
+    def length_shares(self) -> np.ndarray:
+        """How often a span has 1, 2, ... units [longest].
+
+        SpanBERT (https://huggingface.co/papers/1907.10529) draws lengths from a geometric distribution that is cut off
+        at max_span; ALBERT (https://huggingface.co/papers/1909.11942) draws n with probability proportional to 1/n.
+        """
+        if self.masking == "span":
+            shares = self.span_success * (1 - self.span_success) ** np.arange(self.max_span)
+        elif self.masking == "ngram":
+            shares = 1 / np.arange(1, self.max_ngram + 1)
+        else:
+            shares = np.ones(1)
+        return shares / shares.sum()
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids that masking knows: `mask`, what random tokens are drawn from, and what is never masked."""
+
+    mask: int
+    ordinary: np.ndarray
+    special: np.ndarray
+
+
+class Masker:
+    """Masks pieces of documents."""
+
+    def __init__(self, corpus: Corpus, arguments: MaskingArguments, vocabulary: Vocabulary, seed: int) -> None:
+        """Raises RecipeError where the scheme needs words and the corpus does not know where they begin."""
+        if arguments.needs_words and not corpus.has_boundaries:
+            raise RecipeError(
+                f"{corpus.folder} does not know where words begin, which masking={arguments.masking} needs: prepare it "
+                "again with --segmenter characters (or jieba), or give --masking token."
+            )
+        self.corpus, self.arguments, self.vocabulary, self.seed = corpus, arguments, vocabulary, seed
+        self.lengths = arguments.length_shares()
+
+    def __call__(self, pieces: Sequence[Piece], rate: float) -> tuple[np.ndarray, np.ndarray]:
+        """Mask all pieces of a row.
+
+        Args:
+            rate: share of the tokens to mask.
+
+        Returns:
+            Which tokens are to be predicted (bool), and the ids that stand in the text instead (int64); both
+            [tokens of all pieces], one piece after another.
+        """
+        windows = [self._window(piece) for piece in pieces]
+        keys = [make_key(self.seed, piece.number, piece.document) for piece in pieces]
+        unit_positions = np.concatenate([window.unit_positions for window in windows])
+        unit_keys = np.repeat(keys, [len(window.unit_positions) for window in windows])
+        unit_pieces = np.repeat(np.arange(len(windows)), [len(window.unit_positions) for window in windows])
+        owners = self._cover(unit_keys, unit_positions, unit_pieces, rate)
+
+        counts = [len(window.units) for window in windows]
+        first_units = np.cumsum([0, *(len(window.unit_positions) for window in windows)])[:-1]
+        units = np.concatenate([window.units for window in windows]) + np.repeat(first_units, counts)
+        positions = np.concatenate([piece.first + np.arange(len(piece.tokens)) for piece in pieces])
+        tokens = np.concatenate([piece.tokens for piece in pieces]).astype(np.int64)
+        token_keys = np.repeat(keys, counts)
+        selected = (owners[units] >= 0) & ~np.isin(tokens, self.vocabulary.special)
+        span_positions = unit_positions[owners[units]] if self.arguments.masking == "span" else positions
+        return selected, np.where(selected, self._replace(tokens, token_keys, positions, span_positions), tokens)
+
+    def _window(self, piece: Piece) -> "_Window":
+        """The units that can have to do with a piece: its own, and those before it from which a span may reach in.
+
+        Units before the document's beginning have negative positions.
+        """
+        longest, count = len(self.lengths), len(piece.tokens)
+        if not self.arguments.needs_words:
+            return _Window(piece.first + np.arange(count), np.arange(count))
+        offset = int(self.corpus.offsets[piece.document])
+        back = LOOK_BACK
+        while True:
+            low = max(0, piece.first - back)
+            begins = self.corpus.begins("words", offset + low, offset + piece.first + count)
+            if low == 0:
+                begins[0] = True
+            starts = np.flatnonzero(begins)
+            before = int(np.searchsorted(starts, piece.first - low, side="right"))  # units that begin up to the piece
+            if before >= longest or low == 0:
+                break
+            back *= 4
+        starts = starts[max(0, before - longest) :]
+        units = np.searchsorted(starts, piece.first - low + np.arange(count), side="right") - 1
+        missing = max(0, longest - before)
+        positions = np.concatenate((np.arange(-missing, 0), starts + low))
+        return _Window(positions, units + missing)
+
+    def _cover(self, keys: np.ndarray, positions: np.ndarray, pieces: np.ndarray, rate: float) -> np.ndarray:
+        """For each unit the one at which the span that covers it began (the last such), or -1."""
+        begins = uniform(keys, positions, BEGINS) < begin_probability(rate, tuple(self.lengths))
+        lengths = 1 + np.searchsorted(np.cumsum(self.lengths)[:-1], uniform(keys, positions, LENGTH), side="right")
+        owners = np.full(len(positions), -1)
+        for distance in range(len(self.lengths)):
+            start = np.arange(len(positions)) - distance
+            inside = start >= 0
+            start = start.clip(min=0)
+            inside &= (pieces[start] == pieces) & begins[start] & (lengths[start] > distance)
+            owners = np.where((owners < 0) & inside, start, owners)
+        return owners
+
+    def _replace(
+        self, tokens: np.ndarray, keys: np.ndarray, positions: np.ndarray, span_positions: np.ndarray
+    ) -> np.ndarray:
+        """What stands in the place of each token, were it masked; of one span, all tokens share the same fate."""
+        vocabulary, mask_share = self.vocabulary, self.arguments.mask_token_share
+        drawn = uniform(keys, span_positions, REPLACEMENT)
+        place = (uniform(keys, positions, RANDOM_TOKEN) * len(vocabulary.ordinary)).astype(np.int64)
+        with_random = np.where(
+            drawn < mask_share + self.arguments.random_token_share, vocabulary.ordinary[place], tokens
+        )
+        return np.where(drawn < mask_share, vocabulary.mask, with_random)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Units around a piece: where each begins in its document, and the unit of each of the piece's tokens."""
+
+    unit_positions: np.ndarray
+    units: np.ndarray
+
+
+@functools.lru_cache(maxsize=4096)
+def begin_probability(rate: float, length_shares: tuple[float, ...]) -> float:
+    """How often a span must begin at a unit for a share `rate` of the units to be covered by one or more.
+
+    A unit stays uncovered when none of the units up to it begins a span that is long enough:
+    1 - rate = product over k of (1 - p * P(length > k)), which falls as p grows; found by bisection.
+    """
+    reaches = 1 - np.concatenate(([0.0], np.cumsum(length_shares)[:-1]))
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if 1 - np.prod(1 - middle * reaches) > rate else (middle, high)
+    return high

@@ -1,0 +1,58 @@
+"""Sample texts of a pretrained model for its card: continuations, and masks filled in."""
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from weft.recipes.data.corpus import Corpus
+from weft.recipes.generation.generate_text import generate_texts, start_ids
+
+SAMPLES = 3
+
+
+SAMPLE_LENGTH = 40  # tokens of a sample with masks
+
+
+MASK_EVERY = 6
+
+
+def sample_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
+    """Some continuations of a prompt, always the same, for a model card."""
+    set_seed(0)
+    length = max(1, min(120, tokenizer.model_max_length - len(start_ids(tokenizer, prompt))))
+    options = {"max_new_tokens": length, "do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95}
+    return generate_texts(model, tokenizer, [prompt] * SAMPLES, **options)
+
+
+@torch.no_grad()
+def sample_fills(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus) -> list[str]:
+    """Texts, the same with masked tokens, and with what a masked language model puts in their places, for a model card.
+
+    Args:
+        prompt: a text with mask tokens; where it has none, the beginnings of held-out documents are masked.
+    """
+    if tokenizer.mask_token in prompt:
+        rows = [(None, tokenizer(prompt).input_ids)]
+    else:
+        rows = []
+        for document in corpus.documents("validation")[:SAMPLES]:
+            first, last = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
+            text = corpus.tokens[first : min(last, first + SAMPLE_LENGTH)].tolist()
+            row = list(text)
+            for place in range(MASK_EVERY // 2, len(row) - 1, MASK_EVERY):
+                row[place] = tokenizer.mask_token_id
+            rows.append((text, row))
+    samples = []
+    for text, row in rows:
+        ids = torch.tensor([row], device=model.device)
+        outputs = model(input_ids=ids)
+        logits = outputs.logits if "logits" in outputs else outputs.prediction_logits
+        filled = torch.where(ids == tokenizer.mask_token_id, logits.argmax(-1), ids)[0].tolist()
+        shown = {"text": text, "masked": row, "filled": filled}
+        samples.append("\n".join(f"{name}: {_visible(tokenizer, ids)}" for name, ids in shown.items() if ids))
+    return samples
+
+
+def _visible(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """Text without special tokens other than masks."""
+    hidden = set(tokenizer.all_special_ids) - {tokenizer.mask_token_id}
+    return tokenizer.decode([token for token in ids if token not in hidden])

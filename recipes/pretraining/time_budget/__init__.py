@@ -1,0 +1,1 @@
+"""A run that takes a given time: what fits into it, and how it follows the machine."""

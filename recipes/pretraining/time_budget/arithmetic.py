@@ -1,0 +1,95 @@
+"""A run that shall take a given time: which size of model, and how many steps, fit into it.
+
+Everything here is arithmetic on measured seconds; `measurement` measures them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+# Tokens for each parameter with which a given compute is used best (https://huggingface.co/papers/2203.15556), and
+# passes over a text beyond which more of them add little (https://huggingface.co/papers/2305.16264).
+TOKENS_PER_PARAMETER, PASSES = 20, 4
+TIMES = 10  # evaluations and checkpoints of a run
+EVALUATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a model of a preset trains; preset None: one that was not to be chosen."""
+
+    preset: str | None
+    parameters: int
+    tokens_per_second: float
+
+    def tokens_per_parameter(self, seconds: float, tokens_per_epoch: int | None) -> float:
+        """Tokens that can be learned from in a time, for each parameter: those of more than four passes over the text
+        do not count. tokens_per_epoch None: the text has no end."""
+        tokens = self.tokens_per_second * seconds
+        return min(tokens, PASSES * tokens_per_epoch if tokens_per_epoch else tokens) / self.parameters
+
+    def is_small(self, seconds: float, tokens_per_epoch: int | None) -> bool:
+        """Whether a larger model may use the time better."""
+        return self.tokens_per_parameter(seconds, tokens_per_epoch) > TOKENS_PER_PARAMETER
+
+
+def choose(speeds: Sequence[Speed], seconds: float, tokens_per_epoch: int | None) -> Speed:
+    """The size whose tokens for each parameter, in that time, are nearest to twenty, as a ratio."""
+
+    def distance(speed: Speed) -> float:
+        return abs(math.log(speed.tokens_per_parameter(seconds, tokens_per_epoch) / TOKENS_PER_PARAMETER))
+
+    return min(speeds, key=distance)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Measured seconds of the parts of a run; `evaluations`: how many of them, where their interval is not given."""
+
+    setup: float
+    step: float
+    evaluation: float
+    checkpoint: float
+    report: float
+    evaluations: int = TIMES
+
+    def with_few_evaluations(self, seconds: float) -> "Costs":
+        """The same with no more evaluations than a tenth of the time has room for, but for the one at the end."""
+        room = int(EVALUATION_SHARE * seconds / self.evaluation)
+        return replace(self, evaluations=max(1, min(TIMES, room)))
+
+    def on_machine_with(self, step: float) -> "Costs":
+        """The same where a step takes so many seconds, and all else is slower or faster with it."""
+        factor = step / self.step
+        names = ("setup", "step", "evaluation", "checkpoint", "report")
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
+
+    def seconds(self, steps: int, eval_steps: float | None, save_steps: float | None, done: int = 0) -> float:
+        """What a run of so many steps takes, or what is left of it behind the first `done`, without setting it up.
+
+        Args:
+            eval_steps: steps between evaluations, below 1 as a share of all; None: `evaluations` in the whole run. The
+                end is evaluated in any case.
+            save_steps: the same of checkpoints; None: ten of them.
+        """
+        evaluations = _times(steps, eval_steps, self.evaluations, done)
+        checkpoints = _times(steps, save_steps, TIMES, done)
+        repeated = evaluations * self.evaluation + checkpoints * self.checkpoint
+        return (0 if done else self.setup) + (steps - done) * self.step + repeated + self.report
+
+    def steps_within(self, seconds: float, eval_steps: float | None, save_steps: float | None, done: int = 0) -> int:
+        """The most steps, the first `done` among them, that take no longer; `done`: not even one more fits."""
+        low, high = done, done + max(1, int(seconds / self.step)) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = self.seconds(middle, eval_steps, save_steps, done) <= seconds
+            low, high = (middle, high) if fits else (low, middle)
+        return low
+
+
+def _times(steps: int, every: float | None, times: int, done: int) -> int:
+    """How often something comes behind the first `done` steps that comes every so many steps and at the end."""
+    if every is None:
+        every = -(-steps // times)
+    every = math.ceil(every * steps) if every < 1 else every
+    return math.ceil(steps / every) - int(done // every)

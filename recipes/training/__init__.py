@@ -1,0 +1,1 @@
+"""What every training shares: Trainer, checkpoints, sharding, optimizers, folders, cards. It imports `common`."""

@@ -1,0 +1,77 @@
+"""What a run shows on the terminal: a progress bar and one line for each log."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from weft.recipes.training.metric_format import FORMATS, in_order, text_of, words_of
+
+
+def _words(name: str) -> str:
+    return words_of(name).replace("bits per byte", "bits/byte")
+
+
+class Console(TrainerCallback):
+    """Progress bar of the first process, and the logged numbers in words that fit one line."""
+
+    def __init__(self, disable_bar: bool, has_epochs: bool = True, headline: Sequence[str] = ()) -> None:
+        """Args:
+        headline: names of metrics to show at each validation, besides those that all recipes show.
+        """
+        self.disable_bar, self.has_epochs, self.headline = disable_bar, has_epochs, headline
+        self.bar: tqdm | None = None
+        self.began: float | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Open the bar at the step the run starts or resumes from."""
+        if self.began is None:  # else a run goes on with another Trainer
+            self.began = time.perf_counter()
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", disable=self.disable_bar)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Print a training or a validation line."""
+        if not state.is_world_process_zero or not logs:
+            return
+        parts = [f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"]
+        if "loss" in logs:
+            parts.append(f"loss {logs['loss']:.4f}")
+            parts += [f"{_words(name[5:])} {logs[name]:.4f}" for name in sorted(logs) if name.startswith("loss_")]
+            parts.append(f"lr {logs['learning_rate']:.2e}")
+            if "grad_norm" in logs:
+                parts.append(f"grad norm {logs['grad_norm']:.2f}")
+            if "tokens_per_second" in logs:
+                parts += [f"{logs['tokens_per_second']:,.0f} tokens/s", f"MFU {logs['mfu']:.1%}"]
+            if "examples_per_second" in logs:
+                parts.append(f"{logs['examples_per_second']:,.0f} examples/s")
+            if self.has_epochs:
+                parts.append(f"epoch {logs.get('epoch', 0):.2f}")
+        elif "eval_loss" in logs:
+            parts.append(f"validation loss {logs['eval_loss']:.4f}")
+            shown = in_order(logs, "eval_")
+            names = [name for name in shown if name in FORMATS or name in self.headline]
+            parts += [f"{_words(name)} {text_of(name, shown[name])}" for name in names if name != "loss"]
+            parts.append(f"after {time.perf_counter() - self.began:,.0f} s")
+        else:
+            return
+        tqdm.write(" | ".join(parts))
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,230 @@
+"""The model that a run trains: a new one from a preset, a config and single fields, or one that exists."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from weft import WeftConfig, WeftPreTrainedModel
+from weft.recipes.common.errors import RecipeError, first_line
+
+# Width, depth and heads; everything else is WeftConfig's default. From `mini` on widths are multiples of 256 and heads
+# 64 wide; key-value heads are shared by two to five query heads.
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "mini": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2},
+    "small": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4},
+    "medium": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 8},
+    "large": {"hidden_size": 1280, "num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4},
+    "xl": {"hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 8},
+}
+# Parameters with a vocabulary of 32,768, as `count_parameters` finds them.
+PRESET_SIZES = {"tiny": "5.05M", "mini": "12.8M", "small": "40.4M", "base": "101M"}
+PRESET_SIZES |= {"medium": "312M", "large": "524M", "xl": "1.04B"}
+
+# What a new model is given beside its shape, unless it is told not to: a lower loss for the same tokens (measured:
+# RESULTS.md, section 26), which no stock class computes.
+DEFAULT_EXTRAS = ("attention_gate", "value_residual")
+
+VOCABULARY_UNIT = 64  # matrices with a multiple of it are multiplied faster; ids beyond the tokenizer's never occur
+
+# What transformers raises for a checkpoint that is missing, broken, or of a kind that it does not know.
+UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError)
+
+# What may be changed on a model that exists: nothing that its weights depend on.
+CHANGEABLE_FIELDS = ("attention_dropout", "hidden_dropout", "max_position_embeddings", "rope_parameters")
+
+
+@dataclass
+class ModelArguments:
+    """Which model to train."""
+
+    preset: str = field(
+        default="tiny",
+        metadata={
+            "help": "shape of a new model, and its parameters with a vocabulary of 32,768: "
+            + ", ".join(
+                f"{name} ({p['num_hidden_layers']} x {p['hidden_size']}, {PRESET_SIZES[name]})"
+                for name, p in PRESETS.items()
+            )
+        },
+    )
+    config_name: str | None = field(
+        default=None, metadata={"help": "folder or file with a config.json of a Weft model, instead of a preset"}
+    )
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "an existing Weft checkpoint (folder or Hub id) to train on"}
+    )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={"help": "attention backend: sdpa (the default), eager, flex_attention, flash_attention_2"},
+    )
+
+    def check(self, model_fields: dict[str, Any]) -> None:
+        """Refuse combinations that contradict each other.
+
+        Raises:
+            RecipeError: an unknown preset, a missing config, or fields that an existing model cannot change.
+        """
+        if self.preset not in PRESETS:
+            raise RecipeError(f"preset {self.preset!r} is unknown: choose one of {', '.join(PRESETS)}.")
+        if self.config_name is not None and self.model_name_or_path is not None:
+            raise RecipeError("both config_name and model_name_or_path are given: choose one.")
+        if self.config_name is not None:
+            _read_config(self.config_name)
+        fixed = [name for name in model_fields if name not in CHANGEABLE_FIELDS]
+        if self.model_name_or_path is not None and fixed:
+            raise RecipeError(
+                f"{', '.join(fixed)} cannot be changed on {self.model_name_or_path}, whose weights depend on it: leave "
+                f"it out, or train a new model (changeable: {', '.join(CHANGEABLE_FIELDS)})."
+            )
+
+
+def make_config(
+    arguments: ModelArguments,
+    fields: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    sequence_length: int,
+    role: dict[str, Any],
+) -> WeftConfig:
+    """The config of the model to train.
+
+    Args:
+        fields: WeftConfig fields that were given one by one; they win.
+        tokenizer: gives the vocabulary, padded to a multiple of 64, and the special ids.
+        sequence_length: the longest input in training, and the model's unless `fields` say otherwise.
+        role: WeftConfig fields that follow from what is trained.
+
+    Raises:
+        RecipeError: the shape is not possible, or the existing model's vocabulary is smaller than the tokenizer's.
+    """
+    if arguments.model_name_or_path is not None:
+        return _existing_config(arguments, fields, tokenizer, sequence_length, role)
+    shape = _read_config(arguments.config_name) if arguments.config_name else PRESETS[arguments.preset]
+    from_tokenizer = {
+        "vocab_size": -(-len(tokenizer) // VOCABULARY_UNIT) * VOCABULARY_UNIT,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    shape = {"max_position_embeddings": sequence_length, **shape, **fields}
+    return _checked({**shape, **from_tokenizer, **role}, sequence_length)
+
+
+def describe_added(fields: dict[str, Any]) -> list[tuple[str, str]]:
+    """The line of a plan that names which of `DEFAULT_EXTRAS` a new model with these fields has, if any."""
+    names = ", ".join(name for name in DEFAULT_EXTRAS if fields.get(name))
+    return [("added", f"{names} (a lower loss; false for a model to export to a stock class)")] if names else []
+
+
+def make_model(
+    arguments: ModelArguments, config: WeftConfig, model_class: type[WeftPreTrainedModel]
+) -> PreTrainedModel:
+    """A new model with random weights from torch's global generator, or the existing one; weights are float32.
+
+    Raises:
+        RecipeError: it cannot be loaded, or the attention backend cannot compute it.
+    """
+    backend = {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
+    try:
+        if arguments.model_name_or_path is None:
+            return model_class._from_config(config, **backend)
+        return model_class.from_pretrained(arguments.model_name_or_path, config=config, dtype=torch.float32, **backend)
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(f"the model cannot be made: {' '.join(str(error).split())}") from error
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a model: all of them, those that are multiplied with each token outside of the head, and the head's
+    output matrix (which may be shared with the embedding)."""
+
+    total: int
+    body: int
+    head: int
+
+
+def count_parameters(config: WeftConfig, model_class: type[WeftPreTrainedModel]) -> ParameterCounts:
+    """Parameters of a model of this shape; an embedding is looked up, not multiplied."""
+    with torch.device("meta"):
+        model = model_class(config)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    embeddings = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding))
+    head = model.get_output_embeddings().weight.numel()
+    return ParameterCounts(total, total - embeddings - (0 if config.tie_word_embeddings else head), head)
+
+
+def _existing_config(
+    arguments: ModelArguments,
+    fields: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    sequence_length: int,
+    role: dict[str, Any],
+) -> WeftConfig:
+    name = arguments.model_name_or_path
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(name)
+        own = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
+    if content.get("model_type") != WeftConfig.model_type:
+        raise RecipeError(
+            f"model {name!r} is of type {content.get('model_type')!r}: only Weft models can be trained further here."
+        )
+    if _without_mask(own) != _without_mask(tokenizer):
+        raise RecipeError(
+            f"model {name!r} and the corpus have different tokenizers: prepare the corpus with the model's own "
+            f"(--tokenizer_name {name})."
+        )
+    if content["vocab_size"] < len(tokenizer):
+        raise RecipeError(
+            f"model {name!r} has {content['vocab_size']} token ids and its tokenizer {len(tokenizer)}, the mask token "
+            "included if it needs one: train a new one."
+        )
+    if content.get("type_vocab_size", 0) < role.get("type_vocab_size", 0):
+        raise RecipeError(f"model {name!r} has no token types, which sentence pairs need: train a new one.")
+    role = {**role, "type_vocab_size": content.get("type_vocab_size", 0)}
+    longest = content.get("max_position_embeddings")
+    if (
+        content.get("position_embedding_type") == "learned"
+        and fields.get("max_position_embeddings", longest) != longest
+    ):
+        raise RecipeError(f"model {name!r} has learned {longest} positions: max_position_embeddings cannot be changed.")
+    return _checked({**content, **fields, **role}, sequence_length)
+
+
+def _without_mask(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """A vocabulary but for the mask token, which a tokenizer may be given for a masked objective."""
+    return {token: number for token, number in tokenizer.get_vocab().items() if token != tokenizer.mask_token}
+
+
+def _checked(content: dict[str, Any], sequence_length: int) -> WeftConfig:
+    try:
+        config = WeftConfig(**content)
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise RecipeError(f"no such model: {' '.join(str(error).split())}") from error
+    if sequence_length > config.max_position_embeddings:
+        raise RecipeError(
+            f"sequence_length={sequence_length} is longer than the model's max_position_embeddings="
+            f"{config.max_position_embeddings}: shorten it, or give --max_position_embeddings {sequence_length}."
+        )
+    return config
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecipeError(f"config_name {path!r} is not a config.json or a folder with one ({error}).") from error
+    content = content if isinstance(content, dict) else {}
+    known = {name: value for name, value in content.items() if name in WeftConfig.__annotations__}
+    if content.get("model_type", "weft") != "weft" or not known:
+        raise RecipeError(f"config_name {path!r} is not the config of a Weft model.")
+    return known

@@ -1,0 +1,103 @@
+"""The folder of a run: started, resumed, finished or refused, never overwritten.
+
+run.json        the fields the run was started with; written first
+plan.json       what was derived from them, for a resumed run to keep
+checkpoint-N/   a `from_pretrained` folder with what resuming needs
+metrics.json    written last: its presence means that the run is finished
+"""
+
+from collections.abc import Set
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import read_json, write_json
+from weft.recipes.training.checkpoints import remove_unfinished
+
+SETTINGS = "run.json"
+PLAN = "plan.json"
+METRICS = "metrics.json"
+
+# Fields that change how a run is watched, cut or published, but not which model comes out of it.
+FREE_FIELDS = {
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "plan", "push_to_hub", "hub_revisions"),
+    *("hub_private_repo", "logging_steps", "eval_steps", "save_steps", "save_total_limit", "report_to", "run_name"),
+    *("disable_tqdm", "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "use_cpu"),
+    *("torch_compile", "torch_compile_backend", "torch_compile_mode", "gradient_checkpointing", "output_dir"),
+    *("sample_prompt", "project", "logging_first_step", "ddp_backend", "processes", "activation_checkpointing"),
+}
+# Of these, what decides which rows share the random numbers of dropout.
+CUT_FIELDS = {"per_device_train_batch_size", "processes"}
+
+
+class RunState(Enum):
+    NEW = "new"
+    STARTED = "started"
+    FINISHED = "finished"
+
+
+def open_run(
+    folder: Path, settings: dict[str, Any], free: Set[str] | None = None, has_begun: bool | None = None
+) -> RunState:
+    """Look at a run's folder and compare the settings it was started with.
+
+    Args:
+        free: names of settings that may change; None: those of pretraining.
+        has_begun: whether anything was trained; None: whether there is a checkpoint.
+
+    Raises:
+        RecipeError: the folder holds a run with other settings, or something that is no run.
+    """
+    # before it looks for the settings: what another process of the run writes after them is not taken for foreign
+    foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    if not (folder / SETTINGS).is_file():
+        if set(foreign) - {"data", "stream"}:
+            raise RecipeError(
+                f"{folder} holds files that are no run of this recipe ({', '.join(sorted(foreign)[:3])} ...): give "
+                "another --output_dir."
+            )
+        return RunState.NEW
+    has_begun = last_checkpoint(folder) is not None if has_begun is None else has_begun
+    if not (folder / METRICS).is_file() and not has_begun:
+        return RunState.NEW  # nothing was trained yet: the command may be corrected
+    before = read_json(folder / SETTINGS)
+    dropout = any(settings.get(name) for name in ("attention_dropout", "hidden_dropout"))
+    if free is None:
+        free = FREE_FIELDS - CUT_FIELDS if dropout else FREE_FIELDS
+    changed = sorted(
+        name for name in before.keys() | settings.keys() if name not in free and before.get(name) != settings.get(name)
+    )
+    if changed:
+        differences = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in changed[:4])
+        raise RecipeError(
+            f"{folder} holds a run with other settings ({differences}): give another --output_dir, or the same "
+            "settings to resume it."
+        )
+    return RunState.FINISHED if (folder / METRICS).is_file() else RunState.STARTED
+
+
+def start_run(folder: Path, settings: dict[str, Any], has_begun: bool | None = None) -> None:
+    """Note the settings of a new run, or clean up what a killed one left half-written (has_begun: as in `open_run`)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
+    if not (last_checkpoint(folder) is not None if has_begun is None else has_begun):
+        write_json(folder / SETTINGS, settings)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint, which is whole because it has its name."""
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+
+
+def note_plan(folder: Path, derived: dict[str, Any]) -> None:
+    """Note what a run derives from its fields."""
+    write_json(folder / PLAN, derived)
+
+
+def noted_plan(folder: Path) -> dict[str, Any]:
+    """What a run that has begun was derived to be; nothing where none has."""
+    is_there = (folder / PLAN).is_file() and last_checkpoint(folder) is not None
+    return read_json(folder / PLAN) if is_there else {}

@@ -1,0 +1,93 @@
+"""Tokens per second, and which share of the hardware's matrix-product rate a run uses."""
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+from weft import WeftConfig
+from weft.recipes.training.model_setup import ParameterCounts
+
+
+@cache
+def measure_matmul_flops(device: torch.device, dtype: torch.dtype, threads: int, seconds: float = 0.5) -> float:
+    """Floating-point operations per second of a square matrix product on this device with so many threads (those that
+    PyTorch has now), the best within `seconds`; of at least one, however slow (bfloat16 is on many processors).
+    Measured once in a process, whatever number of runs it makes, and with random numbers of its own, which leave those
+    of the run as they are."""
+    size = 4096 if device.type == "cuda" else 1024
+    draw = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(size, size, generator=draw, device=device).to(dtype) for _ in range(2))
+
+    def run(count: int) -> float:
+        synchronize(device)
+        began = time.perf_counter()
+        for _ in range(count):
+            left @ right
+        synchronize(device)
+        return (time.perf_counter() - began) / count
+
+    if device.type == "cuda":
+        run(3)  # libraries are loaded and the clock goes up
+    ends = time.perf_counter() + seconds
+    best = run(1)
+    count = max(1, int(seconds / 10 / best))
+    while time.perf_counter() < ends:
+        best = min(best, run(count))
+    return 2 * size**3 / best
+
+
+def training_flops_per_token(
+    config: WeftConfig, parameters: ParameterCounts, sequence_length: int, head_share: float = 1.0
+) -> float:
+    """Operations of forward and backward for one token (PaLM, https://huggingface.co/papers/2204.02311, appendix B):
+    6 for each parameter it is multiplied with, and for the scores of each layer 12 x heads x head_dim x tokens seen,
+    where a causal token sees half the row on average, and one of a sliding layer its window.
+
+    Args:
+        head_share: share of the tokens that the head is computed for.
+    """
+    seen = 0.0
+    for layer_type in config.layer_types:
+        window = config.sliding_window if layer_type == "sliding_attention" else sequence_length
+        window = min(window, sequence_length)
+        to_one_side = window - window**2 / (2 * sequence_length)  # less at the end of a row
+        seen += to_one_side if config.is_causal else 2 * to_one_side
+    multiplied = parameters.body + head_share * parameters.head
+    return 6 * multiplied + 12 * config.num_attention_heads * config.head_dim * seen
+
+
+class Throughput:
+    """Rates between two calls, without the time spent on evaluating and saving."""
+
+    def __init__(self, tokens_before: Callable[[int], int], flops_per_token: float, peak_flops: float) -> None:
+        """Args:
+        tokens_before: how many tokens so many steps take.
+        peak_flops: matrix-product rate of all processes' devices together.
+        """
+        self.tokens_before = tokens_before
+        self.flops_per_token = flops_per_token
+        self.peak_flops = peak_flops
+        self.last: tuple[int, float] | None = None
+
+    def start(self) -> None:
+        """Forget what was before: the next call of `rates` only starts the clock."""
+        self.last = None
+
+    def rates(self, step: int, idle_seconds: float) -> dict[str, float]:
+        """tokens_seen so far, and tokens_per_second and mfu since the last call."""
+        now = time.perf_counter() - idle_seconds
+        rates: dict[str, float] = {"tokens_seen": self.tokens_before(step)}
+        if self.last is not None and step > self.last[0]:
+            speed = (rates["tokens_seen"] - self.tokens_before(self.last[0])) / (now - self.last[1])
+            rates["tokens_per_second"] = round(speed, 1)
+            rates["mfu"] = round(speed * self.flops_per_token / self.peak_flops, 4)
+        self.last = (step, now)
+        return rates
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

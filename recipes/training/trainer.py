@@ -1,0 +1,93 @@
+"""The Trainer of all recipes: transformers' own, with checkpoints that are whole or absent and only finite losses."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
+
+from weft.recipes.training.fsdp2 import ShardingTrainer
+from weft.recipes.training.safeguards import Cadence, StopAtNonFinite
+from weft.recipes.training.throughput import Throughput
+
+
+class Evaluator(Protocol):
+    """Computes the metrics of the held-out rows with a trainer's model, the same in all processes."""
+
+    rows: Dataset
+
+    def __call__(self, trainer: "WeftTrainer") -> dict[str, float]: ...
+
+
+class WeftTrainer(ShardingTrainer):
+    """Trainer with atomic checkpoints, a guard against losses that are not finite, and the recipes' evaluation."""
+
+    def __init__(
+        self,
+        *args: Any,
+        evaluator: Evaluator,
+        throughput: Throughput,
+        epochs_before: Callable[[int], float],
+        **kwargs: Any,
+    ) -> None:
+        """Args:
+        evaluator: computes the metrics of the validation text; they get the prefix "eval_".
+        throughput: adds tokens_seen, tokens_per_second and mfu to each training log.
+        epochs_before: how often the text is seen in so many steps (the Trainer sees the whole run as one epoch).
+        """
+        super().__init__(*args, eval_dataset=evaluator.rows, **kwargs)
+        self.evaluator = evaluator
+        self.throughput = throughput
+        self.epochs_before = epochs_before
+        self.idle_seconds = 0.0  # spent on evaluating and saving; throughput leaves it out
+        self.add_callback(StopAtNonFinite())
+        self.add_callback(Cadence())
+
+    def get_decay_parameter_names(self, model: PreTrainedModel) -> list[str]:
+        """Decay the matrices of linear maps, not norms, biases and embeddings (nor a head that is tied to one)."""
+        embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+        return [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.ndim >= 2 and id(parameter) not in embeddings
+        ]
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as the Trainer does, with the clock of the throughput started at the first step."""
+        self.throughput.start()
+        return super().train(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add rates to training logs, and count epochs of the text."""
+        self.state.epoch = self.epochs_before(self.state.global_step)
+        if "loss" in logs:
+            logs.update(self.throughput.rates(self.state.global_step, self.idle_seconds))
+        super().log(logs, *args, **kwargs)
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Run the recipe's evaluator, log what it returns and tell the callbacks."""
+        began = time.perf_counter()
+        with self.published_weights():
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator(self).items()}
+        self.idle_seconds += time.perf_counter() - began
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def published_weights(self) -> contextlib.AbstractContextManager[None]:
+        """While this lasts the model has the weights that are evaluated and published: those of training."""
+        return contextlib.nullcontext()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        began = time.perf_counter()
+        super()._save_checkpoint(model, trial)
+        self.idle_seconds += time.perf_counter() - began
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A weight that is tied to another is not missing."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))

@@ -1,0 +1,144 @@
+"""How well a tokenizer serves each script of a text: characters per token, unknown tokens, bytes of characters."""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import regex
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerBase
+
+from weft.tokenizer.sampling import sample
+
+COMMON, OTHER = "Common", "Other"
+# Scripts in everyday use, by their names in Unicode (Annex 24); characters of any other are counted under "Other".
+SCRIPTS = (
+    *("Latin", "Cyrillic", "Greek", "Armenian", "Georgian", "Hebrew", "Arabic", "Syriac", "Thaana", "Ethiopic"),
+    *("Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil", "Telugu", "Kannada", "Malayalam", "Sinhala"),
+    *("Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Mongolian", "Han", "Hiragana", "Katakana", "Bopomofo", "Hangul"),
+    *("Cherokee", "Canadian_Aboriginal", "Javanese", "Balinese", "Tifinagh", "Nko", "Yi"),
+)
+_SCRIPT = regex.compile("|".join(rf"(?P<{name}>\p{{Script={name}}})" for name in SCRIPTS))
+_SHARED = regex.compile(r"[\p{Script=Common}\p{Script=Inherited}\p{Script=Unknown}]")
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def script_of(character: str) -> str:
+    """The script of one character: a name of SCRIPTS, "Other", or "Common" (blanks, digits, punctuation, emoji,
+    combining marks that any script may use)."""
+    if match := _SCRIPT.match(character):
+        return match.lastgroup
+    return COMMON if _SHARED.match(character) else OTHER
+
+
+class ScriptReport:
+    """Counts over encoded text, by script.
+
+    A character counts under its own script. A token counts under the script of the first of its characters that is not
+    "Common", so that " the" is Latin; a token of such characters alone is "Common". The rates are shares of a script's
+    tokens: *unknown* is the unknown token; *byte fallback* is a token that does not stand for whole characters, be it
+    some of the bytes of a character in byte-level BPE or a `<0xNN>` of Unigram and SentencePiece.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.unknown_id = tokenizer.unk_token_id
+        self.special_ids = set(tokenizer.all_special_ids) - {self.unknown_id}
+        self.fallback_ids = byte_fallback_ids(tokenizer)
+        self.characters: Counter[str] = Counter()
+        self.tokens: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
+        self.byte_fallback: Counter[str] = Counter()
+
+    def add(self, text: str, ids: Sequence[int], offsets: Iterable[tuple[int, int]]) -> None:
+        """Count one encoded text.
+
+        Args:
+            text: the text that was encoded.
+            ids: its tokens; special tokens other than the unknown one are not counted.
+            offsets: first character and end in `text` of each token, as `return_offsets_mapping` gives them.
+        """
+        scripts = [script_of(character) for character in text]
+        self.characters.update(scripts)
+        for token, (first, end) in zip(ids, offsets, strict=True):
+            if token in self.special_ids:
+                continue
+            script = next((name for name in scripts[first:end] if name != COMMON), COMMON)
+            self.tokens[script] += 1
+            self.unknown[script] += token == self.unknown_id
+            self.byte_fallback[script] += token in self.fallback_ids
+
+    def table(self) -> dict[str, dict[str, float]]:
+        """Per script, most frequent first: characters, characters_per_token (0 where no token was counted under the
+        script), unknown_rate and byte_fallback_rate. JSON can hold it."""
+        rows = {}
+        for script, characters in sorted(self.characters.items(), key=lambda item: (-item[1], item[0])):
+            tokens = self.tokens[script]
+            rows[script] = {
+                "characters": characters,
+                "characters_per_token": characters / tokens if tokens else 0.0,
+                "unknown_rate": self.unknown[script] / max(tokens, 1),
+                "byte_fallback_rate": self.byte_fallback[script] / max(tokens, 1),
+            }
+        return rows
+
+    def lines(self) -> list[str]:
+        """The table for printing."""
+        return table_lines(self.table())
+
+
+def table_lines(table: dict[str, dict[str, float]]) -> list[str]:
+    """Lines to print of what `ScriptReport.table` gave, or of the same read from a file."""
+    lines = [f"{'script':12}{'characters':>15}{'per token':>12}{'unknown':>12}{'byte fallback':>15}"]
+    for script, row in table.items():
+        lines.append(
+            f"{script:12}{row['characters']:>15,}{row['characters_per_token']:>12.2f}{row['unknown_rate']:>12.4%}"
+            f"{row['byte_fallback_rate']:>15.4%}"
+        )
+    return lines
+
+
+def byte_fallback_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that do not stand for whole characters: `<0xNN>`, or, in byte-level BPE, bytes that are not UTF-8."""
+    special = set(tokenizer.all_special_ids)
+    vocabulary = {token: index for token, index in tokenizer.get_vocab().items() if index not in special}
+    if "ByteLevel(" in repr(tokenizer.backend_tokenizer.decoder):
+        to_byte = _byte_alphabet()
+        return {index for token, index in vocabulary.items() if not _is_text(token, to_byte)}
+    return {index for token, index in vocabulary.items() if _BYTE.fullmatch(token)}
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The byte behind each of the 256 characters that byte-level BPE writes bytes with.
+
+    Bytes that are printable in Latin-1 stand for themselves; the others, in order, are the characters from 256 on.
+    """
+    alphabet = set(ByteLevel.alphabet())
+    moved = iter(sorted(character for character in alphabet if ord(character) > 255))
+    return {chr(byte) if chr(byte) in alphabet else next(moved): byte for byte in range(256)}
+
+
+def _is_text(token: str, to_byte: dict[str, int]) -> bool:
+    try:
+        bytes(to_byte[character] for character in token).decode()
+    except UnicodeDecodeError:
+        return False
+    except KeyError:  # an added token, whose text is not written in bytes
+        return True
+    return True
+
+
+def judge(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], characters: int) -> ScriptReport:
+    """What a tokenizer makes of a sample of texts; a special token that is spelt out in them is text."""
+    report, backend = ScriptReport(tokenizer), tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    previous, backend.encode_special_tokens = backend.encode_special_tokens, True
+    try:
+        for text in sample(texts, characters):
+            encoding = backend.encode(text, add_special_tokens=False)
+            report.add(text, encoding.ids, encoding.offsets)
+    finally:
+        backend.encode_special_tokens = previous
+    return report
