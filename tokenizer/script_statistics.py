@@ -9,6 +9,7 @@ import regex
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
+from weft.tokenizer.encode_as_text import encode_as_text
 from weft.tokenizer.sampling import sample
 
 COMMON, OTHER = "Common", "Other"
@@ -130,15 +131,9 @@ def _is_text(token: str, to_byte: dict[str, int]) -> bool:
 
 
 def judge(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], characters: int) -> ScriptReport:
-    """What a tokenizer makes of a sample of texts; a special token that is spelt out in them is text."""
-    report, backend = ScriptReport(tokenizer), tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    previous, backend.encode_special_tokens = backend.encode_special_tokens, True
-    try:
-        for text in sample(texts, characters):
-            encoding = backend.encode(text, add_special_tokens=False)
-            report.add(text, encoding.ids, encoding.offsets)
-    finally:
-        backend.encode_special_tokens = previous
+    """Count what a tokenizer makes of a sample of at most so many characters, see `sample`."""
+    report = ScriptReport(tokenizer)
+    for text in sample(texts, characters):
+        (encoding,) = encode_as_text(tokenizer, [text])
+        report.add(text, encoding.ids, encoding.offsets)
     return report

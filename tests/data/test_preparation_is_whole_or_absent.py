@@ -15,14 +15,16 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import only_one_process, write_json
 from weft.recipes.data import prepare as preparation
 from weft.recipes.data import tokenization
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import CorpusWriter
-from weft.recipes.data.prepare import DataArguments, prepare
+from weft.recipes.data.prepare import prepare
 from weft.tokenizer.train import train_tokenizer
 
 PREPARE_AND_STOP_IN_THE_MIDDLE = """
 import sys, time
 from pathlib import Path
 from weft.recipes.data import prepare as preparation, tokenization
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import CorpusWriter
 
 add, tokenization.BATCH_CHARACTERS = CorpusWriter.add, 5000
@@ -35,7 +37,7 @@ def add_some(writer, *document):
         time.sleep(3600)
 
 CorpusWriter.add = add_some
-data = preparation.DataArguments(train_files=[sys.argv[1]], vocab_size=300)
+data = DataArguments(train_files=[sys.argv[1]], vocab_size=300)
 preparation.prepare(data, Path(sys.argv[2]), quiet=True)
 """
 
