@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # it takes long to import, and only Hub data sets need it
     import datasets
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
-ROWS_AT_ONCE = 1024  # of a Parquet file
+ROWS_AT_ONCE, BYTES_AT_ONCE = 1024, 1 << 20  # of a Parquet file, which pyarrow would else keep in memory as a whole
 
 
 class Record(NamedTuple):
@@ -200,7 +200,7 @@ def _checked_object(value: Any, where: str) -> dict[str, Any]:
 
 def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
     try:
-        table = pyarrow.parquet.ParquetFile(path)
+        table = pyarrow.parquet.ParquetFile(path, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
         raise RecipeError(f"{path} is not a parquet file ({first_line(error)}).") from error
     if text_column is not None:
