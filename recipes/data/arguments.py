@@ -1,4 +1,4 @@
-"""What a user says about the text: where it comes from, and how it becomes tokens."""
+"""Settings of the text: where it comes from, and how it becomes tokens."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,10 +43,10 @@ class TextArguments(SourceArguments):
     }
 
     def check(self) -> None:
-        """Refuse, before any work is done, what cannot be read or is not among the choices.
+        """Refuse text that cannot be read and values that are not among the choices, before any work is done.
 
         Raises:
-            RecipeError: names the field, what was given and what is allowed.
+            RecipeError: names the field, its value and the allowed ones.
         """
         for name, allowed in self.CHOICES.items():
             if getattr(self, name) not in allowed:
@@ -112,7 +112,7 @@ class DataArguments(FilterArguments, TextArguments):
     }
 
     def check(self) -> None:
-        """Refuse, as `TextArguments.check`, also what cannot be done to the text."""
+        """Refuse as `TextArguments.check` does, and settings that contradict each other."""
         super().check()
         self.check_filters()
         if not 0 < self.validation_fraction < 1:
@@ -132,10 +132,11 @@ class DataArguments(FilterArguments, TextArguments):
             source.check()
 
     def sources(self, split: str = "train") -> list[TextSource]:
+        """List the sources of "train" or "validation" in order."""
         return super().sources() if split == "train" else self.named(self.validation_files)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Tell what the prepared corpus depends on: the settings, and the size and time of every file."""
+        """Return all that the prepared corpus depends on: the settings, and the size and time of every file."""
         paths = [path for split in ("train", "validation") for source in self.sources(split) for path in source.files()]
         if self.tokenizer_name is not None:
             paths += sorted(path for path in Path(self.tokenizer_name).glob("*token*") if path.is_file())

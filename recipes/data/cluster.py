@@ -237,7 +237,7 @@ def prepare_many(
         if (folder / DESCRIPTION).is_file():
             return prepare(data, folder)
         check_output_folder(folder)
-        shards = Shards.begin(data, work / "parts")
+        shards = Shards.begin(data, work / "parts")  # as in work folders that were begun before
         making, merging = build_executors(cluster, shards, folder)
         forget_lost_shards(making, shards)
         if plan_only:

@@ -57,7 +57,7 @@ class ClusterArguments:
             files: number of files that the tasks share.
 
         Raises:
-            RecipeError: names the field, what was given and what is allowed.
+            RecipeError: names the field, its value and the allowed ones.
         """
         if self.executor not in EXECUTORS:
             raise RecipeError(f"executor is {self.executor!r}: choose one of {', '.join(EXECUTORS)}.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # it takes long to import, and only Hub data sets need it
     import datasets
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
-ROWS_AT_ONCE, BYTES_AT_ONCE = 1024, 1 << 20  # of a Parquet file, which pyarrow would else keep in memory as a whole
+ROWS_AT_ONCE, BYTES_AT_ONCE = 1024, 1 << 20  # of a Parquet file; by default pyarrow keeps all of it in memory
 
 
 class Record(NamedTuple):

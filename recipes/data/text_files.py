@@ -6,15 +6,14 @@ import io
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import zstandard
+import pyarrow
 
 from weft.recipes.common.errors import RecipeError
 
 COMPRESSIONS = (".gz", ".zst")
 DOCUMENTS = ("blank-line", "file")
-_BROKEN = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
 
 
 def check_file(path: Path, formats: Sequence[str], kind: str = "text", content: str = "text") -> None:
@@ -64,7 +63,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                         "valid UTF-8: convert the file to UTF-8 (for example with iconv)."
                     ) from error
                 yield number, text[:-2] + "\n" if text.endswith("\r\n") else text
-    except _BROKEN as error:
+    except (OSError, EOFError, zlib.error) as error:
+        if path.suffix not in COMPRESSIONS:
+            raise
         raise RecipeError(
             f"{path} is not a whole {path.suffix} file ({error}): compress it again, or rename it if it is no archive."
         ) from error
@@ -98,38 +99,5 @@ def _open(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return gzip.open(path, "rb")
     if path.suffix == ".zst":
-        return io.BufferedReader(_ZstdStream(path), buffer_size=1 << 17)
+        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), buffer_size=1 << 17)
     return path.open("rb")
-
-
-class _ZstdStream(io.RawIOBase):
-    """Decompresses all frames of a .zst file. zstandard's own stream takes a torn file for a whole one."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("rb")
-        self.frame: Any = None  # decompressor of the current frame
-        self.compressed = b""
-        self.plain = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill a buffer; raises EOFError if the file ends inside a frame."""
-        while not self.plain:
-            chunk = self.compressed or self.file.read(1 << 14)
-            if not chunk:
-                if self.frame is not None:
-                    raise EOFError("it ends in the middle")
-                return 0
-            self.frame = self.frame or zstandard.ZstdDecompressor().decompressobj()
-            self.plain, self.compressed = memoryview(self.frame.decompress(chunk)), b""
-            if self.frame.eof:
-                self.compressed, self.frame = self.frame.unused_data, None
-        count = min(len(buffer), len(self.plain))
-        buffer[:count], self.plain = self.plain[:count], self.plain[count:]
-        return count
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()

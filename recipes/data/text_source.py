@@ -1,4 +1,4 @@
-"""One way from text to documents: which sources the user names, and how each is checked, opened and read.
+"""One way from text to documents: the sources that the user names, each of which can be checked, opened and read.
 
 A new kind of source is one class here: derive it from `TextSource`, let `accepts` tell its names from paths, and put it
 first into `SOURCES`. Every command that takes files of text then takes such names too.
@@ -19,12 +19,12 @@ FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 class TextSource:
-    """Documents in a fixed order, which can be read again from the first one.
+    """Documents in a fixed order; they can be read again from the first one.
 
     Attributes:
         name: as the user gives it.
         text_column: the field with the text, if records have fields.
-        documents: what a document is in plain text, see `read_text`.
+        documents: how plain text is divided, see `read_text`.
     """
 
     def __init__(self, name: str, text_column: str = "text", documents: str = "blank-line") -> None:
@@ -41,10 +41,10 @@ class TextSource:
         return self.name
 
     def check(self) -> None:
-        """Refuse, before any work is done, what cannot be read; raises RecipeError."""
+        """Raise RecipeError if it cannot be read, before any work is done."""
 
     def files(self) -> list[Path]:
-        """List the local files that hold the text: where their sizes and times are the same, so is the text."""
+        """List the local files that hold the text: while their sizes and times stay the same, so does the text."""
         return []
 
     def read(self, state: dict[str, Any] | None = None, record: int = 0) -> Iterator[str]:
@@ -60,7 +60,7 @@ class TextSource:
         return (text.replace("\r\n", "\n") if "\r" in text else text for text in self._read(state, record))
 
     def state(self) -> dict[str, Any] | None:
-        """Tell the place behind the last document; None where it can only be reached by reading up to it."""
+        """Tell the place behind the last document; None if it can only be reached by reading up to it."""
         return None
 
     def _read(self, state: dict[str, Any] | None, record: int) -> Iterator[str]:
@@ -68,7 +68,7 @@ class TextSource:
 
 
 class TextFile(TextSource):
-    """A file of plain text or of records, whose ending tells the format."""
+    """A file of plain text or of records; its ending tells the format."""
 
     @classmethod
     def accepts(cls, name: str) -> bool:

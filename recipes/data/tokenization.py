@@ -147,10 +147,7 @@ class ScriptSample:
 
     def report(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, float]]:
         """Return `ScriptReport.table` of the documents."""
-        report = ScriptReport(tokenizer)
-        for text, encoding in zip(self.texts, encode_as_text(tokenizer, self.texts), strict=True):
-            report.add(text, encoding.ids, encoding.offsets)
-        return report.table()
+        return ScriptReport.of(tokenizer, self.texts).table()
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

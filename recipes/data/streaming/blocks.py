@@ -2,7 +2,7 @@
 
 data/                the first block: the run's ordinary corpus, with the tokenizer and the held-out text
 stream/ledger.json   of each block its begin and end in the stream, and its counts; written before the block
-stream/held_out.npy  digests of the held-out documents, which no later block has [documents, 16]
+stream/held_out.npy  digests of the held-out documents; no later block has these [documents, 16]
 stream/block-N/      the later blocks that are trained on now or next, each a corpus without a tokenizer
 stream/readers/      of each process that reads rows, the block that it reads or waits for
 stream/failure.txt   the reason that no further block will come
@@ -61,7 +61,7 @@ class Block:
 
 @dataclass(frozen=True)
 class StreamFolder:
-    """The folder of a run, seen as that of a stream."""
+    """The files of a stream in the folder of its run."""
 
     run: Path
 

@@ -22,7 +22,7 @@ from weft.recipes.data.text_source import TextSource
 
 @dataclass
 class StreamArguments:
-    """Whether the text is read while it is trained on."""
+    """Whether the text is read during training."""
 
     stream: bool = field(
         default=False,
@@ -87,8 +87,8 @@ class Cursor:
         file: index of the source in the order of the pass.
         record: number of documents of that source that were read.
         digest: of these documents, so that a change of the source shows.
-        state: as `TextSource.state` told it, which may do so in several ways for one place. None: the place is
-            reached by reading `record` documents.
+        state: as `TextSource.state` told it; one place may have several. None: the place is reached by reading
+            `record` documents.
     """
 
     number: int = 0
@@ -99,7 +99,7 @@ class Cursor:
 
 
 class DocumentStream:
-    """The sequence from a cursor on."""
+    """Reads the sequence from a cursor on."""
 
     def __init__(self, arguments: DataArguments, cursor: Cursor | None = None) -> None:
         self.arguments, self.sources = arguments, arguments.sources()
