@@ -213,6 +213,34 @@ def test_waiting_has_an_end_that_names_the_writer(tmp_path):
         pass
 
 
+HOLD_AND_FORK = """
+import os, sys, time
+from pathlib import Path
+from weft.recipes.common.files import only_one_process
+
+with only_one_process(Path(sys.argv[1]), "the run"):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_a_killed_process_frees_what_it_held_even_if_one_that_it_forked_lives_on(tmp_path):
+    command = [sys.executable, "-c", HOLD_AND_FORK, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        child = int(holder.stdout.readline())
+        with pytest.raises(RecipeError, match=f"process {holder.pid} is writing the run: wait until it ends, or stop"):
+            only_one_process(tmp_path / ".lock", "the run", patience=0.3).__enter__()
+        holder.kill()
+        holder.wait()
+        try:
+            with only_one_process(tmp_path / ".lock", "the run", patience=5.0):
+                assert (tmp_path / ".lock").read_text() == str(os.getpid())
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_under_a_launcher_the_others_wait_for_the_folder_without_a_process_group(tmp_path, monkeypatch):
     """As the second of two processes: the variables are set, nobody answers at the address, and none is asked."""
     monkeypatch.setenv("LOCAL_RANK", "1")
