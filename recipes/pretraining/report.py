@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weft.recipes.common.files import flush_to_disk, write_json
 from weft.recipes.common.processes import is_first_process
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.data.prepare import DataArguments
 from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.model_card import RunReport, plot_curve, write_card
 from weft.recipes.pretraining.objectives.base import Objective

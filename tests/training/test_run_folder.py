@@ -12,7 +12,8 @@ import torch
 from helpers import runs
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from weft.recipes.data.prepare import DataArguments, prepare
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.prepare import prepare
 from weft.recipes.generation.generate_text import start_ids
 from weft.recipes.training.run_folder import RunState, last_checkpoint, open_run, start_run
 

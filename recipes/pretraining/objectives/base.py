@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftPreTrainedModel
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.data.prepare import DataArguments
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.training.trainer import Evaluator
 from weft.tokenizer.special_tokens import for_role

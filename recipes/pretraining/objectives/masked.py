@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftForMaskedLM
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.data.prepare import DataArguments
 from weft.recipes.pretraining.datasets.collators import MaskedCollator
 from weft.recipes.pretraining.datasets.masked import MaskedRows, MaskedValidationRows
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments, Vocabulary

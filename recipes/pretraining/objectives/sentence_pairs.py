@@ -7,8 +7,8 @@ from transformers import PreTrainedTokenizerBase
 
 from weft import WeftForPreTraining
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.data.prepare import DataArguments
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments
 from weft.recipes.pretraining.datasets.sentence_pairs import SentencePairRows
 from weft.recipes.pretraining.objectives.base import Layout
