@@ -1,6 +1,5 @@
 """The end of a run: the folder that loads anywhere, with its metrics, curve and model card."""
 
-import importlib.metadata
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,16 +12,16 @@ from weft.recipes.common.processes import is_first_process
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.arguments import RunArguments
-from weft.recipes.pretraining.model_card import RunReport, plot_curve, write_card
+from weft.recipes.pretraining.curve import plot_curve
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.trainer import PretrainingTrainer
-from weft.recipes.training.metric_format import text_of, words_of
+from weft.recipes.training.metric_format import in_order, text_of, words_of
+from weft.recipes.training.model_card import Card, metrics_table, versions
 from weft.recipes.training.run_folder import METRICS
 
 # Fields of this machine, which are not for the card.
 LOCAL_FIELDS = ("output_dir", "data", "train_files", "validation_files", "plan")
-PACKAGES = ("weft-lm", "transformers", "torch")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class FinishedRun:
         model.save_pretrained(staging)
         self.tokenizer.save_pretrained(staging)
         plot_curve(history, self.plan.tokens_before, staging / "curve.png")
-        write_card(self._report(model, metrics), staging / "README.md")
+        self._card(model, metrics).write(staging / "README.md")
         trainer.state.save_to_json(str(staging / "trainer_state.json"))
         flush_to_disk(staging)
         for path in staging.iterdir():
@@ -84,28 +83,46 @@ class FinishedRun:
             "matmul_gflops": round(peak_flops / 1e9, 1),
         }
 
-    def _report(self, model: PreTrainedModel, metrics: dict[str, Any]) -> RunReport:
-        training, name = self.corpus.description["splits"]["train"], self.arguments.push_to_hub or str(self.folder)
+    def _card(self, model: PreTrainedModel, metrics: dict[str, Any]) -> Card:
+        name = self.arguments.push_to_hub or str(self.folder)
+        made_from, objective = self.corpus.description["made_from"]["settings"], self.objective
+        samples = objective.make_samples(model, self.tokenizer, self.arguments.sample_prompt, self.corpus)
+        of_run = {name: value for name, value in metrics.items() if not name.startswith("eval_")}
+        return Card(
+            title=Path(name).name,
+            summary=objective.summary,
+            usage_heading="How to load it",
+            usage=_usage(objective, name),
+            facts=self._facts(),
+            curve="loss over tokens",
+            sections={
+                "Metrics on the held-out text": metrics_table(in_order(metrics, "eval_")),
+                "The run": metrics_table(in_order(of_run)),
+                "Samples": "\n\n".join("```text\n" + text.replace("```", "'''").strip() + "\n```" for text in samples),
+            },
+            settings=self._settings(),
+            pipeline_tag=objective.pipeline_tag,
+            scores={"validation": {name: metrics.get(f"eval_{name}") for name in objective.headline}},
+            dataset=self.corpus.description["source"],
+            dataset_id=made_from.get("dataset_name"),
+            dataset_config=made_from.get("dataset_config_name"),
+            base_model=self.settings.get("model_name_or_path"),
+        )
+
+    def _facts(self) -> dict[str, str]:
+        """What the model was trained on, and how long."""
+        training = self.corpus.description["splits"]["train"]
         text = f"{training['documents']:,} documents, {training['bytes']:,} bytes, {training['tokens']:,} tokens"
         epochs = "" if self.plan.epochs is None else f" ({self.plan.epochs:.2f} epochs)"
         up_to = "" if self.plan.initial_rows is None else "up to "
-        return RunReport(
-            title=Path(name).name,
-            summary=self.objective.summary,
-            facts={
-                "data": self.corpus.description["source"],
-                "training text": text if self.plan.epochs is not None else f"a stream; its first block has {text}",
-                "seen in training": f"{self.plan.total_tokens:,} tokens{epochs} in "
-                f"{self.plan.max_steps:,} steps of {up_to}{self.plan.tokens_per_step:,}",
-                "parameters": f"{self.parameters:,}",
-                "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
-            },
-            metrics=metrics,
-            settings=self._settings(),
-            samples=self.objective.make_samples(model, self.tokenizer, self.arguments.sample_prompt, self.corpus),
-            usage=_usage(self.objective, name),
-            pipeline_tag=self.objective.pipeline_tag,
-        )
+        return {
+            "data": self.corpus.description["source"],
+            "training text": text if self.plan.epochs is not None else f"a stream; its first block has {text}",
+            "seen in training": f"{self.plan.total_tokens:,} tokens{epochs} in "
+            f"{self.plan.max_steps:,} steps of {up_to}{self.plan.tokens_per_step:,}",
+            "parameters": f"{self.parameters:,}",
+            "versions": versions(),
+        }
 
     def _settings(self) -> dict[str, Any]:
         """The fields for the card: those that had an effect, and of the text those that it was prepared with."""
@@ -114,12 +131,8 @@ class FinishedRun:
         if self.settings.get("config_name") or self.settings.get("model_name_or_path"):
             left_out.add("preset")
         chosen = {name: value for name, value in self.settings.items() if name not in left_out}
-        chosen |= {
-            name: value
-            for name, value in self.corpus.description["made_from"]["settings"].items()
-            if name not in LOCAL_FIELDS
-        }
-        return {name: value for name, value in chosen.items() if value not in (None, [], "")}
+        made_from = self.corpus.description["made_from"]["settings"]
+        return chosen | {name: value for name, value in made_from.items() if name not in LOCAL_FIELDS}
 
 
 def _usage(objective: Objective, name: str) -> str:
