@@ -117,7 +117,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_that_are_named_are_there(page: Path) -> None:
     """Paths in code spans that begin with a folder of the project."""
     for path in re.findall(r"`((?:modeling|recipes|tokenizer|tests|docs|examples)/[\w./-]*)`", page.read_text("utf-8")):
-        assert (ROOT / path).exists(), path
+        if not re.search(r"[A-Z]{4}", path):  # else a name that the reader puts in its place
+            assert (ROOT / path).exists(), path
 
 
 def test_the_readme_is_short() -> None:
