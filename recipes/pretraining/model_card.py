@@ -23,35 +23,33 @@ class RunReport:
     summary: str
     facts: dict[str, Any]
     metrics: dict[str, float]
+    formats: dict[str, str]
     settings: dict[str, Any]
     samples: list[str]
     usage: str
     pipeline_tag: str
 
 
-# Parts of the loss that are drawn together: the unit, and the keys of training and validation logs.
-PANELS = {
-    "nats per token": {"causal": ("loss_causal", "eval_causal_loss"), "masked": ("loss_masked", "eval_masked_loss")},
-    "nats per pair": {"next sentence": ("loss_next_sentence", "eval_next_sentence_loss")},
-}
-
-
-def plot_curve(history: list[dict[str, Any]], tokens_before: Callable[[int], int], path: Path) -> None:
-    """Training and validation loss over tokens seen, each part by itself where it has several, and the learning rate.
+def plot_curve(
+    history: list[dict[str, Any]], parts: dict[str, str], tokens_before: Callable[[int], int], path: Path
+) -> None:
+    """Plot training and validation loss over tokens seen, each part by itself where it has several, and the learning
+    rate.
 
     Args:
         history: the Trainer's log.
-        tokens_before: how many tokens so many steps take.
+        parts: the unit of each part of the loss; parts of one unit share a panel.
+        tokens_before: the tokens of the first so many steps.
         path: of the PNG.
     """
     training = [entry for entry in history if "loss" in entry]
     validation = [entry for entry in history if "eval_loss" in entry]
-    panels = _panels(training)
+    panels = _panels(training, parts)
     figure, axes = pyplot.subplots(
         len(panels) + 1, 1, figsize=(8, 4.5 + 1.5 * len(panels)), sharex=True, height_ratios=(3, *[1] * len(panels))
     )
-    for axis, (unit, parts) in zip(axes, panels.items()):
-        for colour, (name, (trained, validated)) in enumerate(parts.items()):
+    for axis, (unit, curves) in zip(axes, panels.items()):
+        for colour, (name, (trained, validated)) in enumerate(curves.items()):
             seen = [(e["tokens_seen"], e[trained]) for e in training if trained in e]
             axis.plot(*zip(*seen), color=f"C{2 * colour}", label=f"{name} training".strip(), linewidth=1)
             steps = [e for e in validation if validated in e]
@@ -72,11 +70,17 @@ def plot_curve(history: list[dict[str, Any]], tokens_before: Callable[[int], int
     pyplot.close(figure)
 
 
-def _panels(training: list[dict[str, Any]]) -> dict[str, dict[str, tuple[str, str]]]:
-    """What to draw: the parts of the loss that were logged, or, where it has none, the loss."""
+def _panels(training: list[dict[str, Any]], parts: dict[str, str]) -> dict[str, dict[str, tuple[str, str]]]:
+    """The curves of each panel, by unit and name: the keys of the training and of the validation log.
+
+    They are the parts of the loss that were logged, or the loss itself.
+    """
     logged = {key for entry in training for key in entry}
-    panels = {unit: {name: keys for name, keys in parts.items() if keys[0] in logged} for unit, parts in PANELS.items()}
-    return {unit: parts for unit, parts in panels.items() if parts} or {"nats per token": {"": ("loss", "eval_loss")}}
+    panels: dict[str, dict[str, tuple[str, str]]] = {}
+    for part, unit in parts.items():
+        if f"loss_{part}" in logged:
+            panels.setdefault(unit, {})[part.replace("_", " ")] = (f"loss_{part}", f"eval_{part}_loss")
+    return panels or {"nats per token": {"": ("loss", "eval_loss")}}
 
 
 def write_card(report: RunReport, path: Path) -> None:
@@ -108,11 +112,11 @@ tags:
 
 ## Metrics on the held-out text
 
-{_metrics_table(in_order(report.metrics, "eval_"))}
+{_metrics_table(report.metrics, "eval_", report.formats)}
 
 ## The run
 
-{_metrics_table(in_order({name: value for name, value in report.metrics.items() if not name.startswith("eval_")}))}
+{_metrics_table({k: v for k, v in report.metrics.items() if not k.startswith("eval_")}, "", report.formats)}
 
 ## Samples
 
@@ -126,5 +130,6 @@ tags:
     )
 
 
-def _metrics_table(metrics: dict[str, Any]) -> str:
-    return table({words_of(name): text_of(name, value) for name, value in metrics.items()})
+def _metrics_table(metrics: dict[str, Any], prefix: str, formats: dict[str, str]) -> str:
+    shown = in_order(metrics, prefix, formats)
+    return table({words_of(name): text_of(name, value, formats) for name, value in shown.items()})
