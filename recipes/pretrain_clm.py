@@ -10,25 +10,13 @@ Killed or stopped, the same command goes on where the last checkpoint was saved.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.pretraining.arguments import RunArguments
-from weft.recipes.pretraining.objectives.causal import CausalObjective
 from weft.recipes.pretraining.run import pretrain
 
 
-@dataclass
-class CausalRunArguments(RunArguments):
-    """Length, batch and schedule of the run."""
-
-    output_dir: str = field(
-        default="runs/pretrain_clm", metadata={"help": "the run's folder; a run that is there is resumed"}
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    pretrain(lambda parsed: CausalObjective(), [CausalRunArguments], __doc__, argv)
+    pretrain("causal", "runs/pretrain_clm", __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The fields of a pretraining run's length, batch and schedule, and what they may be."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
 
 from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
@@ -100,7 +101,26 @@ class RunArguments:
     hub_revisions: bool = field(default=False, metadata={"help": "also publish each checkpoint, as revision step-N"})
     hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
     plan: bool = field(default=False, metadata={"help": "print the plan and stop"})
-    sample_prompt: str = field(default="", metadata={"help": "what the sample texts of the model card begin with"})
+    sample_prompt: str = field(
+        default="",
+        metadata={
+            "help": "what the sample texts of the model card begin with; for a masked model a text with mask tokens to "
+            "fill in (without masks held-out text is masked)"
+        },
+    )
+
+
+def run_arguments(output_dir: str, objective: str, offered: Sequence[str]) -> type[RunArguments]:
+    """`RunArguments` with a recipe's defaults, and with a field `objective` where it offers several.
+
+    Args:
+        offered: names of objectives to choose from; of one there is no choice.
+    """
+    folder = {"help": "the run's folder; a run that is there is resumed"}
+    fields = [("output_dir", str, field(default=output_dir, metadata=folder))]
+    if len(offered) > 1:
+        fields.append(("objective", str, field(default=objective, metadata={"help": f"one of {', '.join(offered)}"})))
+    return make_dataclass("RecipeArguments", fields, bases=(RunArguments,))
 
 
 def check_run(arguments: RunArguments) -> None:

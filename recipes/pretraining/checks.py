@@ -1,4 +1,4 @@
-"""Contradictions between the fields of a pretraining run, refused before any work is done."""
+"""Refuse contradictions between the fields of a pretraining run, before any work is done."""
 
 import dataclasses
 import os
@@ -47,27 +47,11 @@ def check_fields(parsed: Parsed) -> None:
 
 
 def check_objective(objective: Objective, parsed: Parsed) -> None:
-    """Raises RecipeError where the objective's fields make no sense, or one is given that has no effect on it."""
+    """Raises RecipeError where a field is given that has no effect on the objective, or its fields make no sense."""
     for name, needed in objective.idle_fields.items():
         if name in parsed.given:
             raise RecipeError(f"{name} has no effect without {needed}: give that too, or leave {name} out.")
-    objective.check()
-    backend = parsed[ModelArguments].attn_implementation or ""
-    if objective.both_directions and "flash" in backend:
-        raise RecipeError(
-            f"attn_implementation {backend} attends in one direction per batch, and hybrid rows in both: choose sdpa "
-            "or flex_attention."
-        )
-    if objective.needs_boundaries and parsed[DataArguments].segmenter == "none" and "segmenter" in parsed.given:
-        raise RecipeError(
-            "segmenter none keeps no boundaries, which sentence pairs and masking by words need: give characters, "
-            "jieba or module:function, or leave it out."
-        )
-    if parsed[StreamArguments].stream and not objective.can_stream:
-        raise RecipeError(
-            "stream cannot be given with an objective of sentence pairs, which draws them from the whole text: choose "
-            "masked or hybrid, or leave stream out."
-        )
+    objective.check(parsed)
 
 
 def _refuse_without_effect(parsed: Parsed) -> None:
@@ -127,7 +111,7 @@ def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
             raise RecipeError(f"the launcher asks for fsdp_{name.lower()}: set it to false and {advice}.")
 
 
-# What the launcher says where it is not told, and what it has to say.
+# The launcher's defaults, and the values that zero3.yaml gives.
 ASKED = {
     "DEEPSPEED_CONFIG_FILE": ("none", "none"),
     "DEEPSPEED_ZERO_STAGE": ("none", "3"),

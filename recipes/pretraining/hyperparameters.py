@@ -1,4 +1,4 @@
-"""The fields of a pretraining run that follow from its size and length where they are not given."""
+"""Fill in the hyperparameters that follow from the size and length of a run where they are not given."""
 
 import dataclasses
 import math
@@ -9,10 +9,10 @@ from weft.recipes.pretraining.arguments import DEFAULT_EPOCHS, RunArguments
 from weft.recipes.pretraining.plan import make_plan
 from weft.recipes.training.model_setup import ParameterCounts
 
-DERIVED = ("tokens_per_step", "learning_rate", "weight_decay")
+HYPERPARAMETERS = ("tokens_per_step", "learning_rate", "weight_decay")
 
 
-def with_derived(
+def with_hyperparameters(
     arguments: RunArguments,
     parameters: ParameterCounts,
     rows_per_epoch: int | None,
@@ -23,7 +23,7 @@ def with_derived(
 
     Args:
         rows_per_epoch: needed where the length is given in passes over the text.
-        default_optimizer: which it is where none is given.
+        default_optimizer: taken where none is given.
     """
     body, steps = parameters.body, arguments.max_steps
     tokens = None if steps is not None else _tokens(arguments, rows_per_epoch)
@@ -44,8 +44,10 @@ def with_derived(
     return dataclasses.replace(arguments, **fields, optimizer=arguments.optimizer or default_optimizer)
 
 
-def describe_derived(given: RunArguments, used: RunArguments, parameters: ParameterCounts, tokens: int) -> str | None:
-    """Which fields were derived and by which rule; None where all were given.
+def describe_hyperparameters(
+    given: RunArguments, used: RunArguments, parameters: ParameterCounts, tokens: int
+) -> str | None:
+    """Name the fields that were filled in, each with its rule; None where all were given.
 
     Args:
         given: as the user gave them.
@@ -57,7 +59,7 @@ def describe_derived(given: RunArguments, used: RunArguments, parameters: Parame
     rules = {"tokens_per_step": law, "learning_rate": law}
     rules["weight_decay"] = scaling_laws.TIMESCALE if is_timed else scaling_laws.USUAL
     by_rule: dict[str, list[str]] = {}
-    for name in DERIVED:
+    for name in HYPERPARAMETERS:
         if getattr(given, name) is None:
             by_rule.setdefault(rules[name], []).append(f"{name} {getattr(used, name)}")
     return "; ".join(f"{', '.join(fields)} ({rule})" for rule, fields in by_rule.items()) or None

@@ -1,4 +1,4 @@
-"""How long a run is and how its batches are cut: everything that is derived, computed before anything is trained."""
+"""Plan the length of a run and the cut of its batches, before anything is trained."""
 
 import math
 from bisect import bisect_left
@@ -115,7 +115,7 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: in
 
 
 def steps_for(rows: float, rows_per_step: int, initial_rows: int | None, ramp_steps: float) -> int:
-    """The fewest steps that take so many rows."""
+    """The fewest steps that take this number of rows."""
 
     def taken(number: int) -> int:
         return Steps(rows_per_step, number, initial_rows, steps_of(ramp_steps, number)).before(number)
@@ -172,7 +172,7 @@ def schedule_fields(arguments: RunArguments, max_steps: int) -> dict[str, Any]:
 
 
 def describe(plan: Plan, corpus: str, lines: list[tuple[str, str]]) -> str:
-    """The plan as a table, with the corpus and what the recipe adds."""
+    """The plan as a table, with the corpus and the lines that the run adds."""
     table = [
         ("corpus", corpus),
         *lines,

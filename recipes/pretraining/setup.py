@@ -1,25 +1,35 @@
-"""A pretraining run before it is carried out: everything that follows from its fields, its text and its machine."""
+"""A pretraining run: what follows from its fields, its text and its machine, and the Trainer made of it."""
 
+import math
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
 from weft.recipes.common.command_line import Parsed
-from weft.recipes.common.hardware import computes_on_gpu, settle_on_processor, share_cores
-from weft.recipes.common.processes import world_size
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.hardware import choose_bf16, computes_on_gpu, settle_on_processor, share_cores
+from weft.recipes.common.processes import check_processes, world_size
 from weft.recipes.data.corpus import Corpus
+from weft.recipes.data.prepare import check_same_corpus
 from weft.recipes.data.streaming.blocks import StreamFolder
 from weft.recipes.data.streaming.documents import BlockArguments
 from weft.recipes.pretraining.arguments import LENGTHS, RunArguments
 from weft.recipes.pretraining.checks import check_sharding
-from weft.recipes.pretraining.hyperparameters import DERIVED, describe_derived, with_derived
+from weft.recipes.pretraining.hyperparameters import HYPERPARAMETERS, describe_hyperparameters, with_hyperparameters
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import Plan, make_plan, schedule_fields
 from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.pretraining.time_budget.arithmetic import TIMES
-from weft.recipes.pretraining.time_budget.measurement import describe_budget
+from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
+from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.batch_schedule import steps_of
+from weft.recipes.training.console import Console
 from weft.recipes.training.fsdp2 import describe_sharding, shards_weights
 from weft.recipes.training.model_setup import (
     DEFAULT_EXTRAS,
@@ -28,16 +38,31 @@ from weft.recipes.training.model_setup import (
     count_parameters,
     describe_added,
     make_config,
+    make_model,
 )
 from weft.recipes.training.run_folder import noted_plan
+from weft.recipes.training.stop_signal import StopSignal
+from weft.recipes.training.throughput import Throughput, measure_matmul_flops, training_flops_per_token
+from weft.recipes.training.zero3 import keep_models_whole
+
+GPU_WORKERS = 4  # processes that make rows while the GPU computes; on a CPU they would take its cores
 
 # Fields with which a model has a size of its own.
 SIZE_FIELDS = {"preset", "config_name", "model_name_or_path", *(name for shape in PRESETS.values() for name in shape)}
 SIZE_FIELDS |= {"intermediate_size", "head_dim"}
 
 
-class RunSetup:
-    """What a run is made of: rows, evaluator, model's shape, plan and schedule."""
+class PretrainingRun:
+    """One run: its text, rows, evaluator, model shape, plan, schedule and Trainer.
+
+    A budget may change its size and length, so `configure` may be called again, and another Trainer may follow.
+    """
+
+    # Of all Trainers of the run.
+    monitor: BudgetMonitor | None = None
+    console: Console | None = None
+    stop_signal: StopSignal | None = None
+    peak_flops: float | None = None
 
     def __init__(
         self,
@@ -49,8 +74,9 @@ class RunSetup:
         settings: dict[str, Any],
     ) -> None:
         """Args:
-        corpus: what to train on and to evaluate with.
-        blocks: of the stream that `corpus` is the first block of, if it is.
+        corpus: to train on and to evaluate with.
+        blocks: of the stream whose first block `corpus` is; None: there is no stream.
+        settings: all fields, as run.json notes them.
         """
         self.began = time.perf_counter()
         self.objective, self.corpus, self.folder, self.settings = objective, corpus, folder, settings
@@ -59,26 +85,27 @@ class RunSetup:
         noted = noted_plan(folder)
         has_shape = self.model_arguments.config_name or self.model_arguments.model_name_or_path
         # a run that began before there were such fields noted none of them
-        self.added = {} if has_shape else {name: noted.pop(name, not noted) for name in DEFAULT_EXTRAS}
-        self.added |= {name: value for name, value in parsed.model.items() if name in self.added}
-        self.model_fields, self.trainer_fields = {**parsed.model, **self.added}, parsed.trainer
+        self.extras = {} if has_shape else {name: noted.pop(name, not noted) for name in DEFAULT_EXTRAS}
+        self.extras |= {name: value for name, value in parsed.model.items() if name in self.extras}
+        self.model_fields, self.trainer_fields = {**parsed.model, **self.extras}, parsed.trainer
         self.presets = (None,) if SIZE_FIELDS & parsed.given else tuple(PRESETS)
         self.tokenizer = objective.prepare_tokenizer(corpus.tokenizer())
         length, self.processes = self.given.sequence_length, world_size()
-        self.layout = objective.lay_out(corpus, length, self.given.seed, self.tokenizer)
-        self.rows_per_epoch = None if blocks else self.layout.rows_per_epoch
+        self.packed = objective.pack(corpus, length, self.given.seed, self.tokenizer)
+        self.rows_per_epoch = None if blocks else self.packed.rows_per_epoch
         self.on_gpu = computes_on_gpu(parsed.trainer.get("use_cpu", False))
+        self.bf16 = choose_bf16(parsed.trainer.get("bf16"), self.on_gpu)
         self.threads = share_cores(self.given.cpu_threads)
         if not self.on_gpu:
             settle_on_processor()
         self.evaluator = objective.make_evaluator(corpus, length, self.tokenizer)
-        # fields of the schedule that stayed as they were when the run became one of another length
+        # fields of the schedule that stayed as they were when the length of the run changed
         self.kept = {name: noted[name] for name in ("warmup_steps", "decay_steps") if name in noted}
         self.budget: dict[str, Any] | None = noted.pop("budget", None)
         if self.given.budget is None or noted:
-            self.derive(**noted)
+            self.configure(**noted)
 
-    def derive(self, preset: str | None = None, **fields: Any) -> None:
+    def configure(self, preset: str | None = None, **fields: Any) -> None:
         """Become the run of that preset (None: as given) with these fields; one that gives the length replaces all."""
         replaced = dict.fromkeys(LENGTHS) if fields.keys() & set(LENGTHS) else {}
         arguments = replace(self.given, **{**replaced, **fields})
@@ -88,25 +115,20 @@ class RunSetup:
         self.config = make_config(self.model_arguments, self.model_fields, self.tokenizer, length, role)
         self.tokenizer.model_max_length = self.config.max_position_embeddings
         self.parameters = count_parameters(self.config, self.objective.model_class)
-        # of what Trainer or sharding offers beside it, Muon knows nothing
+        # Muon does not know what Trainer or sharding offer beside it
         default = "adamw" if shards_weights() or "optim" in self.trainer_fields else "muon"
-        self.arguments = with_derived(arguments, self.parameters, self.rows_per_epoch, self.processes, default)
+        self.arguments = with_hyperparameters(arguments, self.parameters, self.rows_per_epoch, self.processes, default)
         if shards_weights():
             check_sharding(self.arguments, self.trainer_fields)
         self.plan: Plan = make_plan(self.arguments, self.rows_per_epoch, self.processes, self.on_gpu)
         self.schedule = schedule_fields(self.arguments, self.plan.max_steps)
-        self.rows = self.objective.make_rows(self.layout, self.plan)
+        self.rows = self.objective.make_rows(self.packed, self.plan)
         if self.blocks:
-            self.rows = StreamRows(self.stream, self.objective, self.layout, self.plan, arguments.seed, self.tokenizer)
+            self.rows = StreamRows(self.stream, self.objective, self.packed, self.plan, arguments.seed, self.tokenizer)
 
-    @property
-    def evaluations(self) -> int:
-        """How often the held-out text is scored, where the interval is not given."""
-        return TIMES if self.budget is None else self.budget["evaluations"]
-
-    def derived(self) -> dict[str, Any]:
-        """What was derived or decided, for `derive` to make the same run again."""
-        values = {name: getattr(self.arguments, name) for name in (*DERIVED, "optimizer")}
+    def hyperparameters(self) -> dict[str, Any]:
+        """The fields that were filled in or decided: `configure` makes the same run of them again."""
+        values = {name: getattr(self.arguments, name) for name in (*HYPERPARAMETERS, "optimizer")}
         if self.budget is not None:
             values |= {"max_steps": self.plan.max_steps, "preset": self.model_arguments.preset, **self.kept}
         return values
@@ -122,48 +144,137 @@ class RunSetup:
         return self.plan.max_steps - self.schedule["lr_scheduler_kwargs"]["num_decay_steps"]
 
     def change_length(self, steps: int, done: int) -> None:
-        """Become a run of so many steps, whose learning rate is that of this one in the first `done`."""
+        """Become a run of `steps` steps, with the learning rates of this one in the first `done`."""
         decay = min(steps_of(self.given.decay_steps, steps), steps - done)
         self.kept = {"warmup_steps": self.schedule["warmup_steps"], "decay_steps": decay}
-        self.derive(**self.derived() | {"max_steps": steps})
-
-    def decisions(self) -> list[tuple[str, str]]:
-        """Lines of the plan on what was derived or decided."""
-        derived = describe_derived(self.given, self.arguments, self.parameters, self.plan.total_tokens)
-        lines = [("derived", derived)] if derived else []
-        if self.budget is not None:
-            lines += describe_budget(self.given.budget, self.budget, self.plan.epochs)
-        return lines
+        self.configure(**self.hyperparameters() | {"max_steps": steps})
 
     def describe_corpus(self) -> str:
         """What the plan says of the text."""
         training = self.corpus.description["splits"]["train"]["documents"]
-        text = f"{self.corpus.folder} ({self.layout.num_places:,} training tokens in {training:,} documents)"
+        text = f"{self.corpus.folder} ({self.packed.num_places:,} training tokens in {training:,} documents)"
         if self.blocks is None:
             return text
         files = len(self.blocks.train_files)
         source = self.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
         return f"stream of {source} in blocks of {self.blocks.block_bytes:,} bytes, first {text}"
 
-    def plan_lines(self, bf16: bool) -> list[tuple[str, str]]:
+    def plan_lines(self) -> list[tuple[str, str]]:
         """What the plan says of all else but lengths."""
         config, source = self.config, self.model_arguments.model_name_or_path
         backend = self.model_arguments.attn_implementation or "sdpa"
+        derived = describe_hyperparameters(self.given, self.arguments, self.parameters, self.plan.total_tokens)
         return [
             (
                 "model",
                 f"{self.parameters.total:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
                 f"vocabulary {config.vocab_size:,}), {f'from {source}' if source else 'new'}",
             ),
-            *describe_added(self.added),
+            *describe_added(self.extras),
             *self.objective.plan_lines(),
             ("attention", backend),
-            ("dtype", "computed in bfloat16, float32 weights" if bf16 else "float32"),
+            ("dtype", "computed in bfloat16, float32 weights" if self.bf16 else "float32"),
             ("device", ("GPU" if self.on_gpu else f"CPU, {self.threads} threads per process") + describe_sharding()),
             (
                 "schedule",
                 f"{self.arguments.optimizer}, {self.arguments.lr_scheduler_type}, learning rate "
                 f"{self.arguments.learning_rate:g}, weight decay {self.arguments.weight_decay:g}",
             ),
-            *self.decisions(),
+            *([("derived", derived)] if derived else []),
         ]
+
+    def make_trainer(
+        self, changes: dict[str, Any] | None = None, clock: TrainerCallback | None = None
+    ) -> PretrainingTrainer:
+        """Make the run's Trainer, or one that only measures.
+
+        Args:
+            changes: fields of TrainingArguments for measuring; None: the run.
+            clock: the only callback while measuring.
+
+        Raises:
+            RecipeError: it cannot be set up.
+        """
+        try:
+            return self._make_trainer(changes, clock)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise RecipeError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
+
+    def _make_trainer(self, changes: dict[str, Any] | None, clock: TrainerCallback | None) -> PretrainingTrainer:
+        plan, arguments = self.plan, self._training_arguments()
+        for name, value in (changes or {}).items():
+            setattr(arguments, name, value)
+        check_processes(arguments, plan.processes)
+        check_same_corpus(self.corpus)
+        set_seed(self.arguments.seed)
+        keep_models_whole()
+        model = make_model(self.model_arguments, self.config, self.objective.model_class)
+        if self.peak_flops is None:  # once, so that the whole run is compared with the same
+            dtype = torch.bfloat16 if self.bf16 else torch.float32
+            of_one = measure_matmul_flops(arguments.device, dtype, torch.get_num_threads())
+            self.peak_flops = plan.processes * of_one
+        flops = training_flops_per_token(
+            self.config, self.parameters, plan.sequence_length, self.objective.head_share()
+        )
+        trainer = PretrainingTrainer(
+            model=model,
+            args=arguments,
+            # measuring stays within the first block of a stream
+            train_dataset=self.rows if changes is None else self.objective.make_rows(self.packed, plan),
+            processing_class=self.tokenizer,
+            evaluator=self.evaluator,
+            throughput=Throughput(plan.tokens_before, flops, self.peak_flops),
+            epochs_before=plan.epochs_before,
+            batches=plan.batches,
+            objective=self.objective,
+            run=self.arguments,
+            callbacks=self._callbacks(arguments.disable_tqdm) if clock is None else [clock],
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _training_arguments(self) -> TrainingArguments:
+        plan, evaluations = self.plan, TIMES if self.budget is None else self.budget["evaluations"]
+        return TrainingArguments(
+            **{
+                "logging_steps": max(1, min(50, plan.max_steps // 50)),
+                "logging_first_step": True,
+                "eval_strategy": "steps",
+                "eval_steps": math.ceil(plan.max_steps / evaluations),  # the last is at the last step
+                "save_steps": math.ceil(plan.max_steps / TIMES),
+                "save_total_limit": None if self.arguments.hub_revisions else 2,
+                "per_device_eval_batch_size": plan.micro_batch,
+                "report_to": "none",
+                "ddp_find_unused_parameters": False,
+                "dataloader_pin_memory": torch.cuda.is_available(),
+                "dataloader_num_workers": GPU_WORKERS if self.on_gpu else 0,
+                "bf16": self.bf16,
+                **self.trainer_fields,
+            },
+            **self.schedule,
+            output_dir=str(self.folder),
+            max_steps=plan.max_steps,
+            per_device_train_batch_size=plan.micro_batch,
+            gradient_accumulation_steps=plan.accumulation,
+            weight_decay=self.arguments.weight_decay,
+            adam_beta2=self.arguments.adam_beta2,
+            seed=self.arguments.seed,
+            remove_unused_columns=False,
+            use_cache=True,
+            logging_nan_inf_filter=False,
+        )
+
+    def _callbacks(self, disable_bar: bool) -> list[TrainerCallback]:
+        """What watches the run: the terminal, signals, and the monitor of a budget, which lets a signal go first."""
+        self.console = self.console or Console(
+            disable_bar or not sys.stderr.isatty(), self.blocks is None, formats=self.objective.formats
+        )
+        self.stop_signal = StopSignal(self.stop_signal is not None and self.stop_signal.received)
+        callbacks = [self.console, self.stop_signal]
+        if self.monitor is not None:
+            self.monitor.begin(self.schedule["warmup_steps"], self.last_full_rate, self.objective.min_steps())
+            callbacks.append(self.monitor)
+        return callbacks

@@ -16,29 +16,29 @@ from weft.recipes.pretraining.plan import Plan
 
 
 class StreamRows(Dataset):
-    """The rows of a run, block after block; row i of the run is a row of the block that the ledger says.
+    """The rows of a run, block after block; the ledger tells the block of each row.
 
     Within a block they are the objective's rows of one epoch, with the block's number for that of the epoch. Only the
-    last row of a block, which would not be full, is left out.
+    last row of a block is left out, because it would not be full.
     """
 
     def __init__(
         self,
         stream: StreamFolder,
         objective: Objective,
-        layout: TrainingRows,
+        packed: TrainingRows,
         plan: Plan,
         seed: int,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         """Args:
-        layout: that of the first block.
+        packed: the first block.
         plan: of the run.
         seed: of the order.
         """
         self.stream, self.objective, self.plan, self.seed, self.tokenizer = stream, objective, plan, seed, tokenizer
-        self.overlap = layout.overlap
-        self._ends = [layout.rows_per_epoch]  # row of the run at which each known block ends
+        self.overlap = packed.overlap
+        self._ends = [packed.rows_per_epoch]  # row of the run at which each known block ends
         self._number: int | None = None
         self._rows: Dataset | None = None
 
@@ -64,7 +64,7 @@ class StreamRows(Dataset):
         return self._rows[int(index)]
 
     def block_of(self, index: int) -> int:
-        """The block of a row of the run, or, where the ledger does not reach that far, the next one to prepare."""
+        """The block of a row of the run, or the next one to prepare where the ledger does not reach that far."""
         self._read_ledger()
         return bisect_right(self._ends, index)
 
@@ -77,13 +77,13 @@ class StreamRows(Dataset):
         self._check_progress()
 
     def _read_ledger(self) -> int:
-        """Take over what the ledger knows by now; returns how many blocks that are."""
+        """Take over the blocks that the ledger knows by now; returns their number."""
         for block in self.stream.blocks()[len(self._ends) :]:
             self._ends.append(self._ends[-1] + block.rows(self.plan.sequence_length, self.overlap))
         return len(self._ends)
 
     def _check_progress(self) -> None:
-        """Raises RecipeError where a whole pass has not given one row, since no other will."""
+        """Raises RecipeError where a whole pass has not given one row, because no other will."""
         barren = [index for index, end in enumerate(self._ends) if end == self._ends[-1]][1:]
         if not barren:
             return
@@ -103,22 +103,22 @@ class StreamRows(Dataset):
                     rows = self._rows_of(number, Corpus.open(folder))
                     break
                 except (OSError, RecipeError):
-                    if folder.is_dir():  # else it was removed just now, by who did not know yet that it is needed
+                    if folder.is_dir():  # else the writer removed it, not knowing yet that it is needed
                         raise
             self._wait()
         self._number, self._rows = number, rows
 
     def _rows_of(self, number: int, corpus: Corpus) -> Dataset:
-        layout = self.objective.lay_out(corpus, self.plan.sequence_length, self.seed, self.tokenizer)
-        for name in ("tokens", "offsets", "byte_counts"):  # what is open may be removed
+        packed = self.objective.pack(corpus, self.plan.sequence_length, self.seed, self.tokenizer)
+        for name in ("tokens", "offsets", "byte_counts"):  # an open file may be removed
             getattr(corpus, name)
         if corpus.has_boundaries:
             corpus.begins("words", 0, 0)
         first = self._ends[number - 1] if number else 0
-        if layout.rows_per_epoch != self._ends[number] - first:
+        if packed.rows_per_epoch != self._ends[number] - first:
             raise RecipeError(f"{corpus.folder} is not the block that the ledger of {self.stream.folder} knows.")
-        layout.first_row, layout.first_epoch = first, number
-        return self.objective.make_rows(layout, self.plan)
+        packed.first_row, packed.first_epoch = first, number
+        return self.objective.make_rows(packed, self.plan)
 
     def _wait(self) -> None:
         self.stream.check()

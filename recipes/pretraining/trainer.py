@@ -1,4 +1,4 @@
-"""The Trainer of pretraining: rows in the order of the plan, losses in parts, Muon, and averaged weights."""
+"""The Trainer of pretraining: rows in the order of the plan, losses as the objective counts them, averaged weights."""
 
 import contextlib
 from pathlib import Path
@@ -8,29 +8,56 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from weft.losses import IGNORE_INDEX
 from weft.recipes.pretraining.arguments import RunArguments
-from weft.recipes.pretraining.objectives.loss_parts import LossParts
+from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.training.batch_schedule import CollateSome, StepBatches
 from weft.recipes.training.optimizers import make_optimizer
 from weft.recipes.training.trainer import WeftTrainer
 from weft.recipes.training.weight_average import WeightAverage
 
 
+class LossParts:
+    """Nats and targets of each part of the loss, summed on the device until they are taken."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, parts: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Add the parts of a forward pass, as `Objective.loss_parts` gives them."""
+        for name, (nats, is_target) in parts.items():
+            found = torch.stack(((nats * is_target).sum().float(), is_target.sum().float()))
+            self.sums[name] = self.sums[name] + found if name in self.sums else found
+
+    def take(self, accelerator: Any) -> dict[str, float]:
+        """Nats per target of each part since the last call, over all processes, as loss_PART."""
+        if not self.sums:
+            return {}
+        names = sorted(self.sums)  # the same in all processes, for every batch adds all parts
+        sums = torch.stack([self.sums[name] for name in names])
+        if accelerator.num_processes > 1:
+            sums = accelerator.reduce(sums, "sum")
+        self.sums = {}
+        return {f"loss_{name}": nats / count for name, (nats, count) in zip(names, sums.tolist()) if count}
+
+
 class PretrainingTrainer(WeftTrainer):
     """Trainer of one pretraining run."""
 
-    def __init__(self, *args: Any, batches: StepBatches, run: RunArguments, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, batches: StepBatches, objective: Objective, run: RunArguments, **kwargs: Any
+    ) -> None:
         """Args:
         batches: which rows the micro-batches take.
+        objective: says what the losses of a step divide by and which parts are logged.
         run: the fields that Trainer does not know: optimizer, cautious_weight_decay, average_decay, z_loss.
         """
-        super().__init__(*args, **kwargs)
-        self.batches = batches
+        super().__init__(*args, data_collator=objective.collate, **kwargs)
+        self.batches, self.objective = batches, objective
         self.optimizer_kind, self.is_cautious = run.optimizer, run.cautious_weight_decay
         self.loss_fields = {"z_loss": run.z_loss} if run.z_loss else {}
         self.parts = LossParts()
-        self._other_counts: dict[str, torch.Tensor] = {}
+        self._other_divisors: dict[str, torch.Tensor] = {}
         self.average = None if run.average_decay is None else WeightAverage(self.model, run.average_decay)
         if self.average is not None:
             self.add_callback(self.average)
@@ -46,26 +73,24 @@ class PretrainingTrainer(WeftTrainer):
 
         Where weights are sharded, those of the head are whole only while it computes logits.
         """
-        options = {**self._other_counts, **self.loss_fields, "return_logits": self.is_fsdp_enabled}
+        options = {**self._other_divisors, **self.loss_fields, "return_logits": self.is_fsdp_enabled}
         inputs = {**inputs, **options, "use_cache": False}
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        self.parts.add(inputs, outputs)
+        self.parts.add(self.objective.loss_parts(inputs, outputs))
         return (loss, outputs) if return_outputs else loss
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
-        """What the losses of a step divide by: the targets, or their weights, and the sentence pairs."""
-        batch_samples = [batch for batch in batch_samples if batch]
-        if not batch_samples or "predict_from" not in batch_samples[0]:
-            return super()._get_num_items_in_batch(batch_samples, device)
-        labels = [batch["next_sentence_label"] for batch in batch_samples if "next_sentence_label" in batch]
-        counts = torch.zeros(2, device=device)
-        counts[0] = sum(_weight_of_targets(batch) for batch in batch_samples)
-        counts[1] = sum((label != IGNORE_INDEX).sum() for label in labels)
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+        """Add the divisors of a step up, over its micro-batches and processes, as the objective counts them."""
+        counted = [self.objective.loss_divisors(batch) for batch in batch_samples if batch]
+        if not counted:
+            return None
+        sums = torch.stack([sum(each[name].float() for each in counted) for name in counted[0]]).to(device)
         if self.args.world_size > 1:
-            counts = self.accelerator.reduce(counts, "sum")
-        counts = counts.clamp(min=1)
-        self._other_counts = {"num_pairs_in_batch": counts[1]} if labels else {}
-        return counts[0]
+            sums = self.accelerator.reduce(sums, "sum")
+        divisors = dict(zip(counted[0], sums.clamp(min=1)))
+        count = divisors.pop("num_items_in_batch")
+        self._other_divisors = divisors
+        return count
 
     def get_train_dataloader(self) -> DataLoader:
         """The rows as `batches` has them, in their own order."""
@@ -109,11 +134,11 @@ class PretrainingTrainer(WeftTrainer):
         super().log(logs, *args, **kwargs)
 
     def published_weights(self) -> contextlib.AbstractContextManager[None]:
-        """While this lasts the model has the averaged weights, where there are such."""
+        """Give the model the averaged weights for a while, where the run averages them."""
         return super().published_weights() if self.average is None else self.average.in_place()
 
     def save_beside(self, checkpoint: Path) -> None:
-        """Write the averaged weights, where there are such."""
+        """Write the averaged weights, where the run averages them."""
         if self.average is not None:
             self.average.save(checkpoint)
 
@@ -121,9 +146,3 @@ class PretrainingTrainer(WeftTrainer):
         super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
         if self.average is not None:
             self.average.load(Path(resume_from_checkpoint))
-
-
-def _weight_of_targets(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    if "loss_weights" in batch:
-        return batch["loss_weights"].sum()
-    return (batch["labels"] != IGNORE_INDEX).sum().float()

@@ -1,7 +1,7 @@
 """What a run shows on the terminal: a progress bar and one line for each log."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -11,17 +11,23 @@ from weft.recipes.training.metric_format import FORMATS, in_order, text_of, word
 
 
 def _words(name: str) -> str:
-    return words_of(name).replace("bits per byte", "bits/byte")
+    return words_of(name).replace(" per ", "/")
 
 
 class Console(TrainerCallback):
     """Progress bar of the first process, and the logged numbers in words that fit one line."""
 
-    def __init__(self, disable_bar: bool, has_epochs: bool = True, headline: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        disable_bar: bool,
+        has_epochs: bool = True,
+        headline: Sequence[str] = (),
+        formats: Mapping[str, str] = FORMATS,
+    ) -> None:
         """Args:
-        headline: names of metrics to show at each validation, besides those that all recipes show.
+        headline: names of metrics to show at each validation, besides those of `formats`.
         """
-        self.disable_bar, self.has_epochs, self.headline = disable_bar, has_epochs, headline
+        self.disable_bar, self.has_epochs, self.headline, self.formats = disable_bar, has_epochs, headline, formats
         self.bar: tqdm | None = None
         self.began: float | None = None
 
@@ -63,9 +69,9 @@ class Console(TrainerCallback):
                 parts.append(f"epoch {logs.get('epoch', 0):.2f}")
         elif "eval_loss" in logs:
             parts.append(f"validation loss {logs['eval_loss']:.4f}")
-            shown = in_order(logs, "eval_")
-            names = [name for name in shown if name in FORMATS or name in self.headline]
-            parts += [f"{_words(name)} {text_of(name, shown[name])}" for name in names if name != "loss"]
+            shown = in_order(logs, "eval_", self.formats)
+            names = [name for name in shown if name in self.formats or name in self.headline]
+            parts += [f"{_words(name)} {text_of(name, shown[name], self.formats)}" for name in names if name != "loss"]
             parts.append(f"after {time.perf_counter() - self.began:,.0f} s")
         else:
             return

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from weft.recipes.training.metric_format import text_of, words_of
+from weft.recipes.training.metric_format import FORMATS, text_of, words_of
 
 PACKAGES = ("weft-lm", "transformers", "torch")
 LONGEST_NAME = 80  # of a data set, in characters
@@ -119,6 +119,6 @@ def table(rows: Mapping[str, Any]) -> str:
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in cells)])
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> str:
+def metrics_table(metrics: Mapping[str, Any], formats: Mapping[str, str] = FORMATS) -> str:
     """Metrics as a Markdown table, with their names in words."""
-    return table({words_of(name): text_of(name, value) for name, value in metrics.items()})
+    return table({words_of(name): text_of(name, value, formats) for name, value in metrics.items()})

@@ -1,10 +1,10 @@
-"""Which tokens are masked, and what stands in their place: pure functions of seed, pass, document and position.
+"""Mask tokens, and put others in their place, as pure functions of seed, pass, document and position.
 
-A scheme draws for each unit of the text (a token or a word) whether a span of units begins there and how long it is;
-what any span covers is masked. Whether a span begins is a comparison of the unit's own random number with a threshold
-that follows from the wanted rate, so a document that is cut over several rows is masked as a whole, at any rate, and
-what is masked at a low rate is masked at a higher one too. Spans may overlap; the threshold allows for that. They may
-begin before a document does, so that its first words are masked as often as all others.
+A scheme draws for each unit of the text (a token or a word) whether a masked span of units begins there, and its
+length. Every unit that such a span covers is masked. A span begins where the unit's own random number is below a
+threshold that follows from the wanted rate. So a document that is cut over several rows is masked as a whole, and a
+unit that is masked at a low rate is masked at a higher one too. Masked spans may overlap; the threshold allows for
+that. They may begin before a document does, so that its first words are masked as often as all others.
 """
 
 import functools
@@ -16,17 +16,17 @@ import numpy as np
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
-from weft.recipes.pretraining.datasets.packed import Piece
+from weft.recipes.pretraining.datasets.packed import DocumentSpan
 
 SCHEMES = ("token", "word", "span", "ngram")
 BEGINS, LENGTH, REPLACEMENT, RANDOM_TOKEN = range(4)  # streams of random numbers
 FIRST_RATE, LAST_RATE = 0.3, 0.15  # as GPT-BERT anneals it
-LOOK_BACK = 64  # tokens in which the words before a piece are first looked for
+LOOK_BACK = 64  # tokens in which the words before a document span are first looked for
 
 
 @dataclass
 class MaskingArguments:
-    """What is masked, and how."""
+    """What is masked, and how; at how many places it is predicted."""
 
     masking: str = field(
         default="token",
@@ -54,14 +54,31 @@ class MaskingArguments:
     )
     max_span: int = field(default=10, metadata={"help": "span: longest, in words"})
     max_ngram: int = field(default=3, metadata={"help": "ngram: longest, in words"})
+    target_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "compute head and loss at this share of the places of every batch, whatever the number of masked "
+            "tokens (too few are filled up, too many thinned out), so that shapes never change, as compilers like it; "
+            "without it at the masked ones"
+        },
+    )
 
     @property
     def needs_words(self) -> bool:
         """Whether the corpus must know where words begin."""
         return self.masking != "token"
 
+    def idle_fields(self) -> dict[str, str]:
+        """Fields without effect on this scheme, and what each needs to have one."""
+        owners = {"span_success": "span", "max_span": "span", "max_ngram": "ngram"}
+        return {name: f"--masking {scheme}" for name, scheme in owners.items() if scheme != self.masking}
+
     def check(self) -> None:
         """Raises RecipeError for an unknown scheme or a share outside its range."""
+        if self.target_share is not None and not 0 < self.target_share <= 1:
+            raise RecipeError(
+                f"target_share is {self.target_share}: give a share above 0 and at most 1, or leave it out."
+            )
         if self.masking not in SCHEMES:
             raise RecipeError(f"masking is {self.masking!r}: choose one of {', '.join(SCHEMES)}.")
         for name in ("mask_rate", "mask_rate_end"):
@@ -120,7 +137,7 @@ class Vocabulary:
 
 
 class Masker:
-    """Masks pieces of documents."""
+    """Masks spans of documents."""
 
     def __init__(self, corpus: Corpus, arguments: MaskingArguments, vocabulary: Vocabulary, seed: int) -> None:
         """Raises RecipeError where the scheme needs words and the corpus does not know where they begin."""
@@ -132,61 +149,61 @@ class Masker:
         self.corpus, self.arguments, self.vocabulary, self.seed = corpus, arguments, vocabulary, seed
         self.lengths = arguments.length_shares()
 
-    def __call__(self, pieces: Sequence[Piece], rate: float) -> tuple[np.ndarray, np.ndarray]:
-        """Mask all pieces of a row.
+    def __call__(self, spans: Sequence[DocumentSpan], rate: float) -> tuple[np.ndarray, np.ndarray]:
+        """Mask all document spans of a row.
 
         Args:
             rate: share of the tokens to mask.
 
         Returns:
-            Which tokens are to be predicted (bool), and the ids that stand in the text instead (int64); both
-            [tokens of all pieces], one piece after another.
+            Which tokens are to be predicted (bool), and the ids that stand in the text instead (int64), both
+            [tokens of all spans], one span after another.
         """
-        windows = [self._window(piece) for piece in pieces]
-        keys = [make_key(self.seed, piece.number, piece.document) for piece in pieces]
+        windows = [self._window(span) for span in spans]
+        keys = [make_key(self.seed, span.pass_number, span.document) for span in spans]
         unit_positions = np.concatenate([window.unit_positions for window in windows])
         unit_keys = np.repeat(keys, [len(window.unit_positions) for window in windows])
-        unit_pieces = np.repeat(np.arange(len(windows)), [len(window.unit_positions) for window in windows])
-        owners = self._cover(unit_keys, unit_positions, unit_pieces, rate)
+        unit_spans = np.repeat(np.arange(len(windows)), [len(window.unit_positions) for window in windows])
+        owners = self._cover(unit_keys, unit_positions, unit_spans, rate)
 
         counts = [len(window.units) for window in windows]
         first_units = np.cumsum([0, *(len(window.unit_positions) for window in windows)])[:-1]
         units = np.concatenate([window.units for window in windows]) + np.repeat(first_units, counts)
-        positions = np.concatenate([piece.first + np.arange(len(piece.tokens)) for piece in pieces])
-        tokens = np.concatenate([piece.tokens for piece in pieces]).astype(np.int64)
+        positions = np.concatenate([span.first + np.arange(len(span.tokens)) for span in spans])
+        tokens = np.concatenate([span.tokens for span in spans]).astype(np.int64)
         token_keys = np.repeat(keys, counts)
         selected = (owners[units] >= 0) & ~np.isin(tokens, self.vocabulary.special)
-        span_positions = unit_positions[owners[units]] if self.arguments.masking == "span" else positions
-        return selected, np.where(selected, self._replace(tokens, token_keys, positions, span_positions), tokens)
+        draw_positions = unit_positions[owners[units]] if self.arguments.masking == "span" else positions
+        return selected, np.where(selected, self._replace(tokens, token_keys, positions, draw_positions), tokens)
 
-    def _window(self, piece: Piece) -> "_Window":
-        """The units that can have to do with a piece: its own, and those before it from which a span may reach in.
+    def _window(self, span: DocumentSpan) -> "_Window":
+        """A document span's units, and those before them from which a masked span may reach in.
 
         Units before the document's beginning have negative positions.
         """
-        longest, count = len(self.lengths), len(piece.tokens)
+        longest, count = len(self.lengths), len(span.tokens)
         if not self.arguments.needs_words:
-            return _Window(piece.first + np.arange(count), np.arange(count))
-        offset = int(self.corpus.offsets[piece.document])
+            return _Window(span.first + np.arange(count), np.arange(count))
+        offset = int(self.corpus.offsets[span.document])
         back = LOOK_BACK
         while True:
-            low = max(0, piece.first - back)
-            begins = self.corpus.begins("words", offset + low, offset + piece.first + count)
+            low = max(0, span.first - back)
+            begins = self.corpus.begins("words", offset + low, offset + span.first + count)
             if low == 0:
                 begins[0] = True
             starts = np.flatnonzero(begins)
-            before = int(np.searchsorted(starts, piece.first - low, side="right"))  # units that begin up to the piece
+            before = int(np.searchsorted(starts, span.first - low, side="right"))  # units that begin up to the span
             if before >= longest or low == 0:
                 break
             back *= 4
         starts = starts[max(0, before - longest) :]
-        units = np.searchsorted(starts, piece.first - low + np.arange(count), side="right") - 1
+        units = np.searchsorted(starts, span.first - low + np.arange(count), side="right") - 1
         missing = max(0, longest - before)
         positions = np.concatenate((np.arange(-missing, 0), starts + low))
         return _Window(positions, units + missing)
 
-    def _cover(self, keys: np.ndarray, positions: np.ndarray, pieces: np.ndarray, rate: float) -> np.ndarray:
-        """For each unit the one at which the span that covers it began (the last such), or -1."""
+    def _cover(self, keys: np.ndarray, positions: np.ndarray, spans: np.ndarray, rate: float) -> np.ndarray:
+        """For each unit the beginning of the masked span that covers it (of several the last), or -1."""
         begins = uniform(keys, positions, BEGINS) < begin_probability(rate, tuple(self.lengths))
         lengths = 1 + np.searchsorted(np.cumsum(self.lengths)[:-1], uniform(keys, positions, LENGTH), side="right")
         owners = np.full(len(positions), -1)
@@ -194,16 +211,16 @@ class Masker:
             start = np.arange(len(positions)) - distance
             inside = start >= 0
             start = start.clip(min=0)
-            inside &= (pieces[start] == pieces) & begins[start] & (lengths[start] > distance)
+            inside &= (spans[start] == spans) & begins[start] & (lengths[start] > distance)
             owners = np.where((owners < 0) & inside, start, owners)
         return owners
 
     def _replace(
-        self, tokens: np.ndarray, keys: np.ndarray, positions: np.ndarray, span_positions: np.ndarray
+        self, tokens: np.ndarray, keys: np.ndarray, positions: np.ndarray, draw_positions: np.ndarray
     ) -> np.ndarray:
-        """What stands in the place of each token, were it masked; of one span, all tokens share the same fate."""
+        """What stands in the place of each token if it is masked; tokens with one draw position share their fate."""
         vocabulary, mask_share = self.vocabulary, self.arguments.mask_token_share
-        drawn = uniform(keys, span_positions, REPLACEMENT)
+        drawn = uniform(keys, draw_positions, REPLACEMENT)
         place = (uniform(keys, positions, RANDOM_TOKEN) * len(vocabulary.ordinary)).astype(np.int64)
         with_random = np.where(
             drawn < mask_share + self.arguments.random_token_share, vocabulary.ordinary[place], tokens
@@ -213,7 +230,7 @@ class Masker:
 
 @dataclass(frozen=True)
 class _Window:
-    """Units around a piece: where each begins in its document, and the unit of each of the piece's tokens."""
+    """Units around a document span: where each begins in its document, and the unit of each of its tokens."""
 
     unit_positions: np.ndarray
     units: np.ndarray
@@ -221,7 +238,7 @@ class _Window:
 
 @functools.lru_cache(maxsize=4096)
 def begin_probability(rate: float, length_shares: tuple[float, ...]) -> float:
-    """How often a span must begin at a unit for a share `rate` of the units to be covered by one or more.
+    """How often a masked span must begin at a unit for a share `rate` of the units to be covered.
 
     A unit stays uncovered when none of the units up to it begins a span that is long enough:
     1 - rate = product over k of (1 - p * P(length > k)), which falls as p grows; found by bisection.

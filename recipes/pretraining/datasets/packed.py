@@ -1,10 +1,9 @@
-"""Documents to rows of one length, each document by itself, in an order that is a function of seed, epoch and step.
+"""Pack documents into rows of one length, in an order that is a function of seed, epoch and step.
 
-For a model that predicts the next token, a document of n tokens holds n - 1 pairs (token, the token after it). Rows are
-filled with pairs, so every token but the first of each document is predicted exactly once an epoch, no label crosses a
-document, and no place is wasted on a token after which nothing is predicted. For a masked model, rows are filled with
-the tokens themselves. A document that does not end with its row goes on in another, where it counts as a document of
-its own. Positions restart with each document: that is how the model knows it.
+For next-token prediction, a document of n tokens holds n - 1 pairs (token, the token after it), and rows are filled
+with pairs. Every token but the first of each document is predicted exactly once an epoch, and no label crosses a
+document. For a masked model, rows are filled with the tokens themselves. A document that does not end with its row goes
+on in another, as a document of its own. Positions restart with each document, which tells the model where one begins.
 """
 
 from dataclasses import dataclass
@@ -21,50 +20,50 @@ Row = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A stretch of one document in a row.
+class DocumentSpan:
+    """Consecutive tokens of one document in a row.
 
     Args:
         document: its index in the corpus.
-        first: place of the stretch's first token in the document.
+        first: index of the first token in the document.
         tokens: ids [places of the row, plus the overlap].
-        number: how many times the document's source was passed over before.
-        is_end: whether the document ends with it.
+        pass_number: passes over the document's source before this one.
+        is_end: whether the document ends here.
     """
 
     document: int
     first: int
     tokens: np.ndarray
-    number: int
+    pass_number: int
     is_end: bool
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Stretches of documents laid end to end: `documents`, from place `firsts`, of `lengths` places each."""
+class _Concatenation:
+    """Spans of documents end to end: `lengths` places of `documents`, from place `firsts`, in passes `passes`."""
 
     documents: np.ndarray
     firsts: np.ndarray
     lengths: np.ndarray
-    numbers: np.ndarray
+    passes: np.ndarray
 
     @cached_property
     def ends(self) -> np.ndarray:
-        """Where each stretch ends."""
+        """Where each span ends."""
         return np.cumsum(self.lengths)
 
     @property
     def columns(self) -> tuple[np.ndarray, ...]:
-        return self.documents, self.firsts, self.lengths, self.numbers
+        return self.documents, self.firsts, self.lengths, self.passes
 
 
-class _Rows(Dataset):
-    """Rows cut out of a sequence of documents laid end to end."""
+class _PackedRows(Dataset):
+    """Rows cut out of concatenated documents."""
 
     def __init__(self, corpus: Corpus, split: str, row_length: int, overlap: int = 1) -> None:
         """Args:
         row_length: places of a row.
-        overlap: 1 for pairs, where each piece of a document shares a token with the next; 0 for tokens.
+        overlap: 1 for pairs, where each span of a document shares a token with the next; 0 for tokens.
         """
         self.corpus = corpus
         self.row_length, self.overlap = row_length, overlap
@@ -72,39 +71,38 @@ class _Rows(Dataset):
         lengths = np.diff(corpus.offsets)[documents] - overlap
         self.documents = documents[lengths > 0]
         self.lengths = lengths[lengths > 0]
-        self.num_pairs = int(self.lengths.sum())
+        self.num_places = int(self.lengths.sum())
 
-    def _cut(self, layout: _Layout, start: int, wanted: int) -> list[Piece]:
-        """The places [start, start + wanted) of a layout, which goes on at its beginning."""
-        pieces = []
-        entry = int(np.searchsorted(layout.ends, start, side="right"))
+    def _cut(self, text: _Concatenation, start: int, wanted: int) -> list[DocumentSpan]:
+        """The places [start, start + wanted) of a text, which goes on at its beginning."""
+        spans = []
+        entry = int(np.searchsorted(text.ends, start, side="right"))
         while wanted > 0:
-            document, length = int(layout.documents[entry]), int(layout.lengths[entry])
-            skip = start - (int(layout.ends[entry]) - length)
+            document, length = int(text.documents[entry]), int(text.lengths[entry])
+            skip = start - (int(text.ends[entry]) - length)
             places = min(length - skip, wanted)
-            first = int(layout.firsts[entry]) + skip
+            first = int(text.firsts[entry]) + skip
             offset, stop = int(self.corpus.offsets[document]), int(self.corpus.offsets[document + 1])
             last = offset + first + places + self.overlap
             tokens = self.corpus.tokens[offset + first : last]
-            pieces.append(Piece(document, first, tokens, int(layout.numbers[entry]), last == stop))
+            spans.append(DocumentSpan(document, first, tokens, int(text.passes[entry]), last == stop))
             start, wanted, entry = start + places, wanted - places, entry + 1
-            if entry == len(layout.ends):
+            if entry == len(text.ends):
                 start, entry = 0, 0
-        return pieces
+        return spans
 
 
-class TrainingRows(_Rows):
+class TrainingRows(_PackedRows):
     """Rows for any number of epochs, one after another: row i of the run is row i % rows_per_epoch of its epoch.
 
-    Every epoch lays the documents out in another order, begins to cut at another place and shuffles the rows; all of
-    it follows from (seed, epoch). Only the last row of an epoch, which would not be full, is left out.
+    Every epoch concatenates the documents in another order, begins to cut at another place and shuffles the rows. All
+    of it follows from (seed, epoch). Only the last row of an epoch is left out, because it would not be full.
 
     Sources have weights: an epoch takes weight times as many places as a source has. It takes them from an endless
-    sequence of passes over the source, each in another order, so that no document of a source comes again before all
-    others have come.
+    sequence of passes over the source, each in another order. No document of a source comes again before all others.
 
-    Where a run goes over several corpora, `first_row` says with which row of the run this one begins, and `first_epoch`
-    what the number of its first epoch is, so that each corpus has random numbers of its own.
+    A run over several corpora sets `first_row`, the row of the run with which this corpus begins, and `first_epoch`,
+    the number of its first epoch. So each corpus has random numbers of its own.
     """
 
     def __init__(self, corpus: Corpus, row_length: int, num_rows: int, seed: int, overlap: int = 1) -> None:
@@ -137,34 +135,34 @@ class TrainingRows(_Rows):
         return self.num_rows
 
     def __getitem__(self, index: int) -> Row:
-        pieces = self.pieces(index)
-        tokens = np.concatenate([piece.tokens[:-1] for piece in pieces]).astype(np.int64)
-        labels = np.concatenate([piece.tokens[1:] for piece in pieces]).astype(np.int64)
-        return {"input_ids": tokens, "labels": labels, "position_ids": positions_of(pieces, overlap=1)}
+        spans = self.spans(index)
+        tokens = np.concatenate([span.tokens[:-1] for span in spans]).astype(np.int64)
+        labels = np.concatenate([span.tokens[1:] for span in spans]).astype(np.int64)
+        return {"input_ids": tokens, "labels": labels, "position_ids": positions_of(spans, overlap=1)}
 
-    def pieces(self, index: int) -> list[Piece]:
+    def spans(self, index: int) -> list[DocumentSpan]:
         """What row `index` of the run is made of."""
         number, row = divmod(int(index) - self.first_row, self.rows_per_epoch)
-        epoch = self._lay_out(self.first_epoch + number)
+        epoch = self._make_epoch(self.first_epoch + number)
         start = (epoch.first_place + int(epoch.rows[row]) * self.row_length) % self.num_places
-        return self._cut(epoch.layout, start, self.row_length)
+        return self._cut(epoch.text, start, self.row_length)
 
-    def _lay_out(self, number: int) -> "_Epoch":
+    def _make_epoch(self, number: int) -> "_Epoch":
         if self._epoch is None or self._epoch.number != number:
-            parts = [self._stretches(source, number) for source in range(len(self._sources))]
+            of_sources = [self._take(source, number) for source in range(len(self._sources))]
             draw = np.random.default_rng([self.seed, number])
-            order = draw.permutation(sum(len(part.documents) for part in parts))
-            joined = [np.concatenate(arrays)[order] for arrays in zip(*(part.columns for part in parts))]
+            order = draw.permutation(sum(len(each.documents) for each in of_sources))
+            joined = [np.concatenate(arrays)[order] for arrays in zip(*(each.columns for each in of_sources))]
             self._epoch = _Epoch(
                 number=number,
-                layout=_Layout(*joined),
+                text=_Concatenation(*joined),
                 first_place=int(draw.integers(self.row_length)),
                 rows=draw.permutation(self.rows_per_epoch),
             )
         return self._epoch
 
-    def _stretches(self, source: int, epoch: int) -> _Layout:
-        """What an epoch takes from a source: a stretch of the endless sequence of passes over it."""
+    def _take(self, source: int, epoch: int) -> _Concatenation:
+        """What an epoch takes of a source, out of the endless sequence of passes over it."""
         members, share = self._sources[source], self._shares[source]
         size = int(self.lengths[members].sum())
         start, stop = epoch * share, (epoch + 1) * share
@@ -180,10 +178,10 @@ class TrainingRows(_Rows):
             lasts = self.lengths[chosen].astype(np.int64)
             firsts[0] = begin - (ends[low] - self.lengths[order[low]])
             lasts[-1] -= ends[high] - end
-            numbers = np.full(len(chosen), number, dtype=np.int64)
-            columns.append((self.documents[chosen], firsts, lasts - firsts, numbers))
+            passes = np.full(len(chosen), number, dtype=np.int64)
+            columns.append((self.documents[chosen], firsts, lasts - firsts, passes))
             start += end - begin
-        return _Layout(*(np.concatenate(arrays) for arrays in zip(*columns)))
+        return _Concatenation(*(np.concatenate(arrays) for arrays in zip(*columns)))
 
     def _pass_order(self, source: int, number: int) -> np.ndarray:
         members = self._sources[source]
@@ -193,54 +191,54 @@ class TrainingRows(_Rows):
 @dataclass(frozen=True)
 class _Epoch:
     number: int
-    layout: _Layout
+    text: _Concatenation
     first_place: int
     rows: np.ndarray
 
 
-class ValidationRows(_Rows):
+class ValidationRows(_PackedRows):
     """The held-out documents in their order, each place of them once; the last row is filled up with padding.
 
-    Beside what a training row has, `is_text` marks the targets that are text rather than end tokens. A row beyond the
-    last holds padding only, so that every process can have the same number.
+    A row also has `is_text`, which marks the targets that are text rather than end tokens. A row beyond the last holds
+    padding only, so that every process can have the same number.
     """
 
     def __init__(self, corpus: Corpus, row_length: int, overlap: int = 1) -> None:
         super().__init__(corpus, "validation", row_length, overlap)
-        if self.num_pairs == 0:
+        if self.num_places == 0:
             raise RecipeError(f"the held-out text of {corpus.folder} has no token to predict: hold more text out.")
         zeros = np.zeros(len(self.documents), dtype=np.int64)
-        self.layout = _Layout(self.documents, zeros, self.lengths, zeros)
+        self._text = _Concatenation(self.documents, zeros, self.lengths, zeros)
         self.byte_count = int(corpus.byte_counts[self.documents].sum())
 
     def __len__(self) -> int:
-        return -(-self.num_pairs // self.row_length)
+        return -(-self.num_places // self.row_length)
 
-    def pieces(self, index: int) -> list[Piece]:
+    def spans(self, index: int) -> list[DocumentSpan]:
         """What row `index` is made of."""
         start = int(index) * self.row_length
-        return self._cut(self.layout, start, max(0, min(self.row_length, self.num_pairs - start)))
+        return self._cut(self._text, start, max(0, min(self.row_length, self.num_places - start)))
 
     def __getitem__(self, index: int) -> Row:
-        pieces = self.pieces(index)
+        spans = self.spans(index)
         row = {
             "input_ids": np.zeros(self.row_length, dtype=np.int64),
             "labels": np.full(self.row_length, IGNORE_INDEX, dtype=np.int64),
-            "position_ids": positions_of(pieces, self.overlap, self.row_length),
+            "position_ids": positions_of(spans, self.overlap, self.row_length),
             "is_text": np.zeros(self.row_length, dtype=bool),
         }
         place = 0
-        for piece in pieces:
-            here = slice(place, place := place + len(piece.tokens) - 1)
-            row["input_ids"][here], row["labels"][here] = piece.tokens[:-1], piece.tokens[1:]
+        for span in spans:
+            here = slice(place, place := place + len(span.tokens) - 1)
+            row["input_ids"][here], row["labels"][here] = span.tokens[:-1], span.tokens[1:]
             row["is_text"][here] = True
-            row["is_text"][place - 1] = not (piece.is_end and self.corpus.has_end_tokens)
+            row["is_text"][place - 1] = not (span.is_end and self.corpus.has_end_tokens)
         return row
 
 
-def positions_of(pieces: list[Piece], overlap: int, row_length: int | None = None) -> np.ndarray:
-    """Positions [row_length] that restart with each piece, and with the padding behind the last; int64."""
-    counts = [len(piece.tokens) - overlap for piece in pieces]
+def positions_of(spans: list[DocumentSpan], overlap: int, row_length: int | None = None) -> np.ndarray:
+    """Positions [row_length] that restart with each span, and with the padding behind the last; int64."""
+    counts = [len(span.tokens) - overlap for span in spans]
     if row_length is not None:
         counts.append(row_length - sum(counts))
     return np.concatenate([np.arange(count) for count in counts])

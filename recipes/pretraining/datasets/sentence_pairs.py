@@ -6,35 +6,37 @@ https://huggingface.co/papers/1810.04805) replaces every second B by whole sente
 sentence-order prediction (ALBERT, https://huggingface.co/papers/1909.11942) swaps every second A and B. A chunk of one
 sentence is trained on without a second segment and without a label.
 
-Lengths must not tell the label. A chunk begins with a sentence that the one before it had no room for, a long one
-that is, so every second document is cut into chunks from its end. And a B from another document is the one of
-several random stretches that is most nearly as long as the B that it replaces; where none fits the pair has no label,
-whether it was to be spoilt or not.
+Lengths must not tell the label. A chunk tends to begin with a long sentence, for which the chunk before it had no room,
+so every second document is cut into chunks from its end. A B from another document is chosen among several random
+candidates as the one nearest in length to the B that it replaces. Where none fits the pair has no label, whether it was
+to be spoilt or not.
 
 A pair is written start A end B end, with token types 0 and 1; short pairs share a row, each a document of its own.
-Which chunks share a row is the same in all epochs; where a chunk is cut, whether and with what it is spoilt and what is
-masked is a function of (seed, pass over the source, document, position).
+The same chunks share a row in all epochs. Cuts, replacements and masks are functions of (seed, pass over the source,
+document, position).
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.bin_packing import fill_rows
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.corpus import Corpus
+from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator, stack
 from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
 from weft.recipes.pretraining.datasets.masked import Row, empty_row, pad_row
 from weft.recipes.pretraining.datasets.masking import Masker
-from weft.recipes.pretraining.datasets.packed import Piece
+from weft.recipes.pretraining.datasets.packed import DocumentSpan
 from weft.recipes.training.batch_schedule import Steps
 
 CUT, COIN, OTHER = range(4, 7)  # streams of random numbers; those below are the masker's
 SHORT_SHARE = 0.1  # of the chunks: made to fit a shorter row, as in BERT, so that short inputs are known
-CANDIDATES = 8  # stretches of other documents that a replacement is chosen from
+CANDIDATES = 8  # texts of other documents that a replacement is chosen from
 IN_ORDER, SPOILT = 0, 1  # labels, as BERT has them
 
 
@@ -106,7 +108,7 @@ class SentencePairRows(Dataset):
         return self.num_rows
 
     def schedule(self, num_rows: int, steps: Steps) -> None:
-        """Make these the rows of a run: so many rows, whose masking rate depends on the step."""
+        """Make these the `num_rows` rows of a run, in which the masking rate depends on the step."""
         self.num_rows, self.steps = num_rows, steps
 
     def __getitem__(self, index: int) -> Row:
@@ -122,7 +124,7 @@ class SentencePairRows(Dataset):
         return self._fill(self._rows[int(rows[place])], int(passes[place]), rate)
 
     def _row_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of an epoch, and in which pass over its source each of them comes."""
+        """The rows of an epoch, and the pass over its source in which each of them comes."""
         if self._order is None or self._order[0] != epoch:
             drawn = [self._draw_rows(source, epoch) for source in range(len(self._shares))]
             rows, passes = (np.concatenate(arrays) for arrays in zip(*drawn))
@@ -141,13 +143,13 @@ class SentencePairRows(Dataset):
                 places[passes == number] = order[places[passes == number]]
         return members[places], passes
 
-    def _fill(self, chunks: np.ndarray, number: int, rate: float) -> Row:
+    def _fill(self, chunks: np.ndarray, pass_number: int, rate: float) -> Row:
         used = int(self._sizes[chunks].sum())
         spare = (self.row_length - used) // max(1, int(self._has_pair[chunks].sum()))
-        segments: list[Piece] = []
+        segments: list[DocumentSpan] = []
         pairs: list[tuple[int, int]] = []  # segments of each pair, and its label
         for chunk in chunks.tolist():
-            pair, label = self._make_pair(chunk, number, spare)
+            pair, label = self._make_pair(chunk, pass_number, spare)
             segments += pair
             pairs.append((len(pair), label))
         ids, types, positions, targets, begins = [], [], [], [], []
@@ -170,7 +172,7 @@ class SentencePairRows(Dataset):
         row["pair_labels"] = np.array([label for _, label in pairs], dtype=np.int64)
         return row
 
-    def _masked(self, segments: list[Piece], rate: float) -> Iterator[tuple[list[int], list[int]]]:
+    def _masked(self, segments: list[DocumentSpan], rate: float) -> Iterator[tuple[list[int], list[int]]]:
         """The ids and the targets of each segment."""
         if not segments:
             return
@@ -180,29 +182,30 @@ class SentencePairRows(Dataset):
             targets = np.where(is_target, segment.tokens.astype(np.int64), IGNORE_INDEX)
             yield text.tolist(), targets.tolist()
 
-    def _make_pair(self, chunk: int, number: int, spare: int) -> tuple[list[Piece], int]:
+    def _make_pair(self, chunk: int, pass_number: int, spare: int) -> tuple[list[DocumentSpan], int]:
         """The segments of a chunk, and the label.
 
         Args:
-            number: of the pass over the source.
-            spare: by how many tokens the pair may be longer than the chunk.
+            pass_number: of the pass over the source.
+            spare: tokens that the pair may be longer than the chunk.
         """
         document, begin = int(self._documents[chunk]), int(self._begins[chunk])
         end = begin + int(self._lengths[chunk])
         if not self._has_pair[chunk]:
-            return [self._piece(document, begin, end, number)], IGNORE_INDEX
-        key = make_key(self.seed, number, int(self.documents[document]), begin - self._offset(document))
+            return [self._span(document, begin, end, pass_number)], IGNORE_INDEX
+        key = make_key(self.seed, pass_number, int(self.documents[document]), begin - self._offset(document))
         cut_draw, coin = (float(uniform(key, 0, stream)) for stream in (CUT, COIN))
         low, high = np.searchsorted(self._bounds, begin, side="right"), np.searchsorted(self._bounds, end)
         cut = int(self._bounds[low + int(cut_draw * (high - low))])
-        first, second = self._piece(document, begin, cut, number), self._piece(document, cut, end, number)
+        first = self._span(document, begin, cut, pass_number)
+        second = self._span(document, cut, end, pass_number)
         in_order = coin < 0.5
         if self.swap:
             return ([first, second], IN_ORDER) if in_order else ([second, first], SPOILT)
         other = self._find_elsewhere(document, end - cut, end - cut + spare, uniform(key, np.arange(CANDIDATES), OTHER))
         if other is None:
             return [first, second], IGNORE_INDEX
-        return ([first, second], IN_ORDER) if in_order else ([first, self._piece(*other, number)], SPOILT)
+        return ([first, second], IN_ORDER) if in_order else ([first, self._span(*other, pass_number)], SPOILT)
 
     def _find_elsewhere(self, document: int, wanted: int, most: int, draws: np.ndarray) -> tuple[int, int, int] | None:
         """Whole sentences of another document, nearly `wanted` and at most `most` tokens: document, begin and end."""
@@ -225,12 +228,12 @@ class SentencePairRows(Dataset):
     def _offset(self, document: int) -> int:
         return int(self.corpus.offsets[self.documents[document]])
 
-    def _piece(self, document: int, begin: int, end: int, number: int) -> Piece:
+    def _span(self, document: int, begin: int, end: int, pass_number: int) -> DocumentSpan:
         tokens = self.corpus.tokens[begin:end]
-        return Piece(int(self.documents[document]), begin - self._offset(document), tokens, number, False)
+        return DocumentSpan(int(self.documents[document]), begin - self._offset(document), tokens, pass_number, False)
 
     def _find_sentences(self, documents: np.ndarray) -> None:
-        """Where the sentences of each document begin and its text ends, as indices into the corpus' tokens."""
+        """Find the beginning of each sentence and the end of each text, as indices into the corpus' tokens."""
         bounds, kept = [], []
         for document in documents.tolist():
             offset, stop = int(self.corpus.offsets[document]) + 1, int(self.corpus.offsets[document + 1])
@@ -247,7 +250,7 @@ class SentencePairRows(Dataset):
         self._first_bounds = np.cumsum([0, *map(len, bounds)])
 
     def _cut_into_chunks(self) -> None:
-        """Chunks as arrays: the index of the document, the index of the first token, tokens, and places in a row."""
+        """Make chunks as arrays: index of the document, index of the first token, tokens, and places in a row."""
         draw = np.random.default_rng([self.seed, len(self.documents)])
         documents, begins, lengths = [], [], []
         for document in range(len(self.documents)):
@@ -266,7 +269,7 @@ class SentencePairRows(Dataset):
         self._sizes = self._lengths + 2 + self._has_pair  # start, end and the end of a second segment
 
     def _fit(self, starts: list[int], draw: np.random.Generator) -> Iterator[tuple[int, int]]:
-        """Cut the text of a document, whose sentences begin at `starts` (the last is its end), into chunks.
+        """Cut the text of a document into chunks. Its sentences begin at `starts`, the last of which is its end.
 
         A sentence that fits no row is cut, and shares a chunk with no other.
         """
@@ -294,3 +297,15 @@ class SentencePairRows(Dataset):
         self._members = np.split(np.arange(len(self._rows)), np.cumsum([len(group) for group in rows])[:-1])
         self._shares = [round(len(group) * weight) for group, weight in zip(rows, weights.tolist())]
         self.num_places = int((self._lengths * weights[sources]).sum())
+
+
+class SentencePairCollator(MaskedCollator):
+    """Collates such rows: the batch also holds token_type_ids [rows, row_length], `pool_from` [pairs], where each pair
+    begins in the flattened batch, and `next_sentence_label` [pairs]."""
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        batch = {**super().__call__(rows), **stack(rows, ("token_type_ids",))}
+        begins = [row["pool_from"] + i * len(row["input_ids"]) for i, row in enumerate(rows)]
+        batch["pool_from"] = torch.from_numpy(np.concatenate(begins))
+        batch["next_sentence_label"] = torch.from_numpy(np.concatenate([row["pair_labels"] for row in rows]))
+        return batch

@@ -1,1 +1,57 @@
-"""One objective a file, with its whole contract."""
+"""The objectives of pretraining: one file each, with everything that only it knows."""
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import fields
+
+from weft.recipes.common.command_line import Parsed
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.pretraining.objectives.base import Objective
+
+_registered: dict[str, type[Objective]] = {}
+
+
+def register(name: str, objective: type[Objective]) -> None:
+    """Offer an objective that is defined outside of this folder as `--objective NAME`.
+
+    Raises:
+        ValueError: another objective has that name.
+    """
+    if objectives().get(name, objective) is not objective:
+        raise ValueError(f"an objective is called {name!r} already: choose another name.")
+    _registered[name] = objective
+
+
+def objectives() -> dict[str, type[Objective]]:
+    """Every objective by its name: those that files of this folder list as `OBJECTIVES`, then the registered ones.
+
+    The fewer fields of its own an objective has, the earlier it comes.
+    """
+    modules = [importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
+    found = {name: made for module in modules for name, made in getattr(module, "OBJECTIVES", {}).items()}
+    return dict(sorted(found.items(), key=lambda item: len(item[1].arguments))) | _registered
+
+
+def argument_groups(names: Sequence[str]) -> list[type]:
+    """The dataclasses of command-line fields that these objectives take, each once."""
+    known = objectives()
+    return list(dict.fromkeys(group for name in names for group in known[name].arguments))
+
+
+def make_objective(name: str, offered: Sequence[str], parsed: Parsed) -> Objective:
+    """Make one of the offered objectives out of its fields, and note which fields only others have.
+
+    Raises:
+        RecipeError: it is not offered.
+    """
+    if name not in offered:
+        raise RecipeError(f"objective is {name!r}: choose one of {', '.join(offered)}.")
+    known = objectives()
+    own = known[name].arguments
+    objective = known[name](*(parsed[group] for group in own))
+    for group in argument_groups(offered):
+        if group not in own:
+            owners = " or ".join(other for other in offered if group in known[other].arguments)
+            objective.idle_fields |= dict.fromkeys((field.name for field in fields(group)), f"--objective {owners}")
+    return objective

@@ -1,7 +1,7 @@
-"""What distinguishes one way of pretraining from another."""
+"""The contract of an objective: what the run, its Trainer, its validation, its plots and its card ask it for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -9,52 +9,58 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftPreTrainedModel
+from weft.losses import IGNORE_INDEX
+from weft.recipes.common.command_line import Parsed
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
+from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.pretraining.plan import Plan
+from weft.recipes.training.metric_format import FORMATS
 from weft.recipes.training.trainer import Evaluator
 from weft.tokenizer.special_tokens import for_role
 
 
-class Layout(Protocol):
-    """The training text laid out in rows, before it is known how many of them a run takes."""
+class PackedText(Protocol):
+    """The training text in rows of one length, of which a run may take any number."""
 
     rows_per_epoch: int
     num_places: int
 
 
 class Objective(ABC):
-    """One way of pretraining: its rows, its model class, its evaluation and its report."""
+    """One way of pretraining.
 
-    summary: str
+    A new one is a subclass in a file of this folder, which the file lists as `OBJECTIVES = {"name": Class}`, or in any
+    other, which calls `register("name", Class)`.
+    """
+
+    # Dataclasses of command-line fields; __init__ takes an instance of each.
+    arguments: ClassVar[tuple[type, ...]] = ()
+    # The model, the Auto class that loads it and others that load the same weights, and what the card says of it.
     model_class: type[WeftPreTrainedModel]
     auto_class: str
-    # What else the trained model is good for, with the same weights.
     other_auto_classes: ClassVar[tuple[str, ...]] = ()
     pipeline_tag: str
-    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
+    summary: str
+    # Makes a batch of rows.
+    collate: Callable[[Sequence[Any]], Batch]
+    # The format of each metric of the evaluator beside loss, in the order in which they are shown.
+    metrics: ClassVar[dict[str, str]] = {}
     # Metrics that the last line of a run names.
-    headline: ClassVar[tuple[str, ...]] = ()
-    # Whether its rows are those of `TrainingRows`, which can go over one block of a stream after another.
-    can_stream: ClassVar[bool] = True
-    # Whether a batch holds causal and bidirectional rows.
-    both_directions: ClassVar[bool] = False
-    # Fields of the recipe that have no effect here, and what they need to have one.
+    headline: ClassVar[tuple[str, ...]] = ("loss",)
+    # The unit of each part of the loss: PART is logged as loss_PART in training, and as PART_loss by the evaluator.
+    parts: ClassVar[dict[str, str]] = {}
+    # Command-line fields that have no effect here, and what they need to have one.
     idle_fields: dict[str, str]
 
     def __init__(self) -> None:
         self.idle_fields = {}
 
-    @property
-    def needs_boundaries(self) -> bool:
-        """Whether the corpus must know where words and sentences begin."""
-        return False
-
-    def check(self) -> None:  # noqa: B027
+    def check(self, parsed: Parsed) -> None:  # noqa: B027
         """Refuse fields that make no sense, before any work is done; raises RecipeError."""
 
     def require(self, data: DataArguments) -> None:  # noqa: B027
-        """Change what a corpus that is prepared for this run must have."""
+        """Change how a corpus is prepared for this run; raises RecipeError."""
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """The tokenizer that is published with the model."""
@@ -65,16 +71,16 @@ class Objective(ABC):
         """Fields of WeftConfig that follow from the objective."""
 
     @abstractmethod
-    def lay_out(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> Layout:
-        """The training text in rows."""
+    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> PackedText:
+        """Pack the training text into rows."""
 
     @abstractmethod
-    def make_rows(self, layout: Layout, plan: Plan) -> Dataset:
+    def make_rows(self, packed: PackedText, plan: Plan) -> Dataset:
         """The rows of the whole run, in the order in which they are trained on."""
 
     @abstractmethod
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
-        """What scores the held-out text."""
+        """Make the function that scores the held-out text."""
 
     @abstractmethod
     def make_samples(
@@ -82,21 +88,34 @@ class Objective(ABC):
     ) -> list[str]:
         """Texts for the model card."""
 
+    def loss_divisors(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What a batch adds to the divisor of each loss, by the model's argument for it: here its targets."""
+        return {"num_items_in_batch": (batch["labels"] != IGNORE_INDEX).sum()}
+
+    def loss_parts(self, batch: Batch, outputs: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """For each of `parts`, which batches all have, the nats [n] of a forward pass and which are targets [n]."""
+        return {}
+
     def plan_lines(self) -> list[tuple[str, str]]:
         """What the plan says of the objective."""
         return []
 
-    def least_steps(self) -> int:
+    def min_steps(self) -> int:
         """The shortest run that can be trained."""
         return 1
 
     def head_share(self) -> float:
-        """Share of the tokens that the head is computed for."""
+        """The share of the tokens that the head is computed for."""
         return 1.0
+
+    @property
+    def formats(self) -> dict[str, str]:
+        """The formats of all metrics of a run."""
+        return FORMATS | self.metrics
 
 
 def as_decoder(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model that continues text: one that puts an end token behind every text no longer does."""
+    """The tokenizer for a model that continues text: it puts no end token behind a text."""
     ids = tokenizer("a").input_ids
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None or ids[-1:] != [tokenizer.eos_token_id]:
         return tokenizer

@@ -1,18 +1,22 @@
 """Next-token prediction: every token from those before it."""
 
+import math
 from typing import Any
 
+import torch
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftForCausalLM
+from weft.losses import IGNORE_INDEX
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.pretraining.datasets.collators import collate_causal
+from weft.recipes.pretraining.datasets.collators import Batch, collate_causal
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
 from weft.recipes.pretraining.objectives.base import Objective, as_decoder
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.samples import sample_texts
-from weft.recipes.pretraining.validation import CausalEvaluator
+from weft.recipes.pretraining.validation import RowEvaluator, token_nats
 
 
 class CausalObjective(Objective):
@@ -22,6 +26,7 @@ class CausalObjective(Objective):
     model_class = WeftForCausalLM
     auto_class = "AutoModelForCausalLM"
     pipeline_tag = "text-generation"
+    metrics = {"perplexity": ",.2f", "bits_per_byte": ".4f"}
     headline = ("bits_per_byte",)
     collate = staticmethod(collate_causal)
 
@@ -31,17 +36,52 @@ class CausalObjective(Objective):
     def role(self) -> dict[str, Any]:
         return {"is_causal": True}
 
-    def lay_out(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> TrainingRows:
+    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> TrainingRows:
         return TrainingRows(corpus, row_length, 0, seed)
 
-    def make_rows(self, layout: TrainingRows, plan: Plan) -> Dataset:
-        layout.num_rows = plan.num_rows
-        return layout
+    def make_rows(self, packed: TrainingRows, plan: Plan) -> Dataset:
+        packed.num_rows = plan.num_rows
+        return packed
 
-    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> CausalEvaluator:
+    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> "CausalEvaluator":
         return CausalEvaluator(ValidationRows(corpus, row_length))
 
     def make_samples(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus
     ) -> list[str]:
         return sample_texts(model, tokenizer, prompt)
+
+
+class CausalEvaluator(RowEvaluator):
+    """Scores every token of the held-out text once (but the first of a document without a start token).
+
+    Metrics: loss (nats per target, end tokens included), perplexity (its exponential) and bits_per_byte (the nats of
+    the text's own tokens, in bits, over the UTF-8 bytes of the text).
+    """
+
+    def __init__(self, rows: ValidationRows, masked_model: bool = False) -> None:
+        """Args:
+        masked_model: the model is a `WeftForMaskedLM` whose head predicts the next token.
+        """
+        super().__init__(rows, collate_causal)
+        self.masked_model = masked_model
+
+    def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        ids, labels = batch["input_ids"], batch["labels"]
+        inputs = {"input_ids": ids, "position_ids": batch["position_ids"], "use_cache": False}
+        if self.masked_model:
+            inputs |= {"is_causal": True, "predict_from": torch.arange(ids.numel(), device=ids.device)}
+        nats = token_nats(model(**inputs).logits.view(*ids.shape, -1), labels)
+        is_target = labels != IGNORE_INDEX
+        return torch.stack([nats.sum(), nats[batch["is_text"].cpu()].sum(), is_target.sum().cpu()])
+
+    def metrics(self, nats: float, text_nats: float, targets: float) -> dict[str, float]:
+        loss = nats / targets
+        return {
+            "loss": loss,
+            "perplexity": math.exp(min(loss, 700.0)),
+            "bits_per_byte": text_nats / math.log(2) / self.rows.byte_count,
+        }
+
+
+OBJECTIVES = {"causal": CausalObjective}

@@ -2,22 +2,26 @@
 
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftForCausalLM
+from weft.losses import IGNORE_INDEX
+from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.pretraining.datasets.collators import MaskedCollator
-from weft.recipes.pretraining.datasets.hybrid import HybridArguments
-from weft.recipes.pretraining.datasets.masked import MaskedRows
+from weft.recipes.pretraining.datasets.collators import Batch
+from weft.recipes.pretraining.datasets.hybrid import HybridArguments, HybridCollator, HybridRows
 from weft.recipes.pretraining.datasets.masking import MaskingArguments
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
 from weft.recipes.pretraining.objectives.base import as_decoder
-from weft.recipes.pretraining.objectives.masked import MaskedObjective
+from weft.recipes.pretraining.objectives.causal import CausalEvaluator, CausalObjective
+from weft.recipes.pretraining.objectives.masked import MaskedEvaluator, MaskedObjective
 from weft.recipes.pretraining.plan import Plan
-from weft.recipes.pretraining.samples import sample_fills, sample_texts
-from weft.recipes.pretraining.validation import CausalEvaluator, HybridEvaluator
+from weft.recipes.pretraining.samples import sample_texts
+from weft.recipes.training.model_setup import ModelArguments
+from weft.recipes.training.trainer import WeftTrainer
 from weft.tokenizer.special_tokens import add_mask_token
 
 
@@ -30,19 +34,27 @@ class HybridObjective(MaskedObjective):
         "A language model in both directions: it continues text (AutoModelForCausalLM) and fills in masked tokens "
         "(AutoModelForMaskedLM). Trained with Weft; the code it needs is in this folder."
     )
+    arguments = (MaskingArguments, HybridArguments)
     other_auto_classes = ("AutoModelForCausalLM",)
+    metrics = {"causal_loss": ".4f", **CausalObjective.metrics, **MaskedObjective.metrics}
     headline = ("masked_loss", "masked_accuracy", "causal_loss", "bits_per_byte")
-    both_directions = True
+    parts = {"causal": "nats per token", "masked": "nats per token"}
+    collator = HybridCollator
     overlap = 1
 
-    def __init__(self, masking: MaskingArguments, target_share: float | None, hybrid: HybridArguments) -> None:
-        super().__init__(masking, target_share)
+    def __init__(self, masking: MaskingArguments, hybrid: HybridArguments) -> None:
+        super().__init__(masking)
         self.hybrid = hybrid
-        self.collate = MaskedCollator(True, target_share)
 
-    def check(self) -> None:
-        super().check()
+    def check(self, parsed: Parsed) -> None:
+        super().check(parsed)
         self.hybrid.check()
+        backend = parsed[ModelArguments].attn_implementation or ""
+        if "flash" in backend:
+            raise RecipeError(
+                f"attn_implementation {backend} attends in one direction per batch, and hybrid rows in both: choose "
+                "sdpa or flex_attention."
+            )
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         add_mask_token(tokenizer)
@@ -51,21 +63,20 @@ class HybridObjective(MaskedObjective):
     def role(self) -> dict[str, Any]:
         return {"is_causal": False, "masked_next_token": True}
 
-    def least_steps(self) -> int:
+    def min_steps(self) -> int:
         return int(self.hybrid.causal_steps) + 1
 
-    def make_rows(self, layout: TrainingRows, plan: Plan) -> Dataset:
+    def make_rows(self, packed: TrainingRows, plan: Plan) -> Dataset:
         if self.hybrid.causal_steps >= plan.max_steps:
             raise RecipeError(
                 f"causal_steps is {self.hybrid.causal_steps:g}, as long as the whole run of {plan.max_steps} steps: "
                 "give fewer, or train with pretrain_clm.py."
             )
-        share = 1 if self.hybrid.causal_steps else self.hybrid.causal_share
-        self._check_room(share, plan)
-        layout.num_rows = plan.num_rows
-        return MaskedRows(layout, self.masker, plan.steps, self.hybrid)
+        self._check_target_share(1 if self.hybrid.causal_steps else self.hybrid.causal_share, plan)
+        packed.num_rows = plan.num_rows
+        return HybridRows(packed, self.masker, plan.steps, self.hybrid)
 
-    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> HybridEvaluator:
+    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> "HybridEvaluator":
         causal = CausalEvaluator(ValidationRows(corpus, row_length), masked_model=True)
         masked = super().make_evaluator(corpus, row_length, tokenizer)
         return HybridEvaluator(causal, masked, self.hybrid.causal_share)
@@ -76,7 +87,15 @@ class HybridObjective(MaskedObjective):
         causal = WeftForCausalLM(model.config)
         causal.load_state_dict(model.state_dict())
         causal.to(model.device).eval()
-        return [*sample_texts(causal, tokenizer, prompt), *sample_fills(model, tokenizer, prompt, corpus)]
+        return [*sample_texts(causal, tokenizer, prompt), *super().make_samples(model, tokenizer, prompt, corpus)]
+
+    def loss_divisors(self, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"num_items_in_batch": batch["loss_weights"].sum()}
+
+    def loss_parts(self, batch: Batch, outputs: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        is_causal = batch["causal_rows"][batch["predict_from"] // batch["input_ids"].shape[1]]
+        nats, is_target = outputs["target_nats"], batch["labels"] != IGNORE_INDEX
+        return {"causal": (nats, is_target & is_causal), "masked": (nats, is_target & ~is_causal)}
 
     def plan_lines(self) -> list[tuple[str, str]]:
         hybrid, lines = self.hybrid, super().plan_lines()
@@ -87,3 +106,19 @@ class HybridObjective(MaskedObjective):
 
     def head_share(self) -> float:
         return self.hybrid.causal_share + (1 - self.hybrid.causal_share) * super().head_share()
+
+
+class HybridEvaluator:
+    """Both evaluations of a model that is causal and masked; loss is their mean, weighted as the rows in training."""
+
+    def __init__(self, causal: CausalEvaluator, masked: MaskedEvaluator, causal_share: float) -> None:
+        self.causal, self.masked, self.causal_share = causal, masked, causal_share
+        self.rows = masked.rows
+
+    def __call__(self, trainer: WeftTrainer) -> dict[str, float]:
+        causal, masked = self.causal(trainer), self.masked(trainer)
+        loss = self.causal_share * causal["loss"] + (1 - self.causal_share) * masked["loss"]
+        return {**masked, **causal, "causal_loss": causal["loss"], "loss": loss}
+
+
+OBJECTIVES = {"hybrid": HybridObjective}

@@ -1,26 +1,28 @@
-"""The objectives of pretrain_mlm: masked, masked and causal together, and masked with sentence pairs."""
+"""Masked-token prediction: some tokens are masked, and predicted from all others."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftForMaskedLM
+from weft.losses import IGNORE_INDEX
+from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.pretraining.datasets.collators import MaskedCollator
+from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator
 from weft.recipes.pretraining.datasets.masked import MaskedRows, MaskedValidationRows
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments, Vocabulary
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
-from weft.recipes.pretraining.objectives.base import Layout, Objective
+from weft.recipes.pretraining.objectives.base import Objective, PackedText
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.samples import sample_fills
-from weft.recipes.pretraining.validation import MaskedEvaluator
+from weft.recipes.pretraining.validation import RowEvaluator
 from weft.recipes.training.trainer import Evaluator
 from weft.tokenizer.special_tokens import add_mask_token, for_role
 
@@ -46,55 +48,60 @@ class MaskedObjective(Objective):
         "A masked language model: an encoder that fills in masked tokens. Trained with Weft; the code it needs is in "
         "this folder."
     )
+    arguments = (MaskingArguments,)
     model_class = WeftForMaskedLM
     auto_class = "AutoModelForMaskedLM"
     pipeline_tag = "fill-mask"
+    metrics = {"masked_loss": ".4f", "masked_accuracy": ".2%"}
     headline = ("masked_loss", "masked_accuracy")
-    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
-    overlap = 0
+    collator: ClassVar[type[MaskedCollator]] = MaskedCollator
+    overlap: ClassVar[int] = 0
 
-    def __init__(self, masking: MaskingArguments, target_share: float | None) -> None:
+    def __init__(self, masking: MaskingArguments) -> None:
         super().__init__()
-        self.masking, self.target_share = masking, target_share
-        self.collate = MaskedCollator(False, target_share)
-
-    def check(self) -> None:
-        self.masking.check()
+        self.masking, self.collate = masking, self.collator(masking.target_share)
+        self.idle_fields |= masking.idle_fields()
 
     @property
     def needs_boundaries(self) -> bool:
+        """Whether the corpus must know where words and sentences begin."""
         return self.masking.needs_words
+
+    def check(self, parsed: Parsed) -> None:
+        self.masking.check()
+        if self.needs_boundaries and parsed[DataArguments].segmenter == "none" and "segmenter" in parsed.given:
+            raise RecipeError(
+                "segmenter none keeps no boundaries, which sentence pairs and masking by words need: give characters, "
+                "jieba or module:function, or leave it out."
+            )
 
     def require(self, data: DataArguments) -> None:
         if self.needs_boundaries and data.segmenter == "none":
             data.segmenter = "characters"
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        add_mask_token(tokenizer)
-        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-            return tokenizer
-        return for_role(tokenizer, "encoder")
+        return as_encoder(tokenizer)
 
     def role(self) -> dict[str, Any]:
         return {"is_causal": False, "masked_next_token": False}
 
-    def lay_out(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> Layout:
+    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> PackedText:
         self.masker = Masker(corpus, self.masking, make_vocabulary(tokenizer), seed)
         return TrainingRows(corpus, row_length, 0, seed, self.overlap)
 
-    def make_rows(self, layout: TrainingRows, plan: Plan) -> Dataset:
-        self._check_room(0, plan)
-        layout.num_rows = plan.num_rows
-        return MaskedRows(layout, self.masker, plan.steps, None)
+    def make_rows(self, packed: TrainingRows, plan: Plan) -> Dataset:
+        self._check_target_share(0, plan)
+        packed.num_rows = plan.num_rows
+        return MaskedRows(packed, self.masker, plan.steps)
 
-    def _check_room(self, causal_share: float, plan: Plan) -> None:
-        """Refuse a target_share that the targets of a batch, such a share of whose rows is causal, will not fit."""
-        rate = max(self.masking.first_rate, self.masking.final_rate)
+    def _check_target_share(self, causal_share: float, plan: Plan) -> None:
+        """Refuse a target_share below the targets of a batch in which this share of the rows is causal."""
+        rate, share = max(self.masking.first_rate, self.masking.final_rate), self.masking.target_share
         causal = max(math.ceil(causal_share * rows) / rows for rows in plan.batches.sizes())
         needed = causal + (1 - causal) * rate
-        if self.target_share is not None and self.target_share < needed:
+        if share is not None and share < needed:
             raise RecipeError(
-                f"target_share is {self.target_share}, but up to {needed:.2%} of a batch's tokens are predicted on "
+                f"target_share is {share}, but up to {needed:.2%} of a batch's tokens are predicted on "
                 f"average: give at least {math.ceil(needed * 1000 - 1e-6) / 1000}, better a little more."
             )
 
@@ -116,3 +123,42 @@ class MaskedObjective(Objective):
 
     def head_share(self) -> float:
         return (self.masking.first_rate + self.masking.final_rate) / 2
+
+
+class MaskedEvaluator(RowEvaluator):
+    """Predicts the masked tokens of the held-out text.
+
+    Metrics: masked_loss (nats per masked token), which is the loss too, and masked_accuracy.
+    """
+
+    collator: ClassVar[type[MaskedCollator]] = MaskedCollator
+
+    def __init__(self, rows: Dataset) -> None:
+        """Raises RecipeError where nothing is masked in any row."""
+        super().__init__(rows, self.collator())
+        if not any((rows[index]["targets"] != IGNORE_INDEX).any() for index in range(len(rows))):
+            raise RecipeError("no token of the held-out text is masked, so short is it: hold more text out.")
+
+    def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        outputs = model(**batch)
+        return score_targets(outputs.target_nats, outputs.logits, batch["labels"])
+
+    def metrics(self, nats: float, right: float, targets: float) -> dict[str, float]:
+        return {"loss": nats / targets, "masked_loss": nats / targets, "masked_accuracy": right / targets}
+
+
+def score_targets(nats: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Nats, right predictions and targets [3], in float64 on the CPU, of nats [n], logits [n, classes], labels [n]."""
+    right, targets = (logits.argmax(-1) == labels).sum(), (labels != IGNORE_INDEX).sum()
+    return torch.stack([number.cpu().double() for number in (nats.cpu().double().sum(), right, targets)])
+
+
+def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer with a mask token and, where it has start and end tokens, these around each text."""
+    add_mask_token(tokenizer)
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        return tokenizer
+    return for_role(tokenizer, "encoder", token_types=token_types)
+
+
+OBJECTIVES = {"masked": MaskedObjective}

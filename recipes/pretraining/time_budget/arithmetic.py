@@ -1,4 +1,4 @@
-"""A run that shall take a given time: which size of model, and how many steps, fit into it.
+"""Choose the model size and the number of steps that fit a given time.
 
 Everything here is arithmetic on measured seconds; `measurement` measures them.
 """
@@ -16,14 +16,14 @@ EVALUATION_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a model of a preset trains; preset None: one that was not to be chosen."""
+    """The speed of training a model of a preset; preset None: the shape is given."""
 
     preset: str | None
     parameters: int
     tokens_per_second: float
 
     def tokens_per_parameter(self, seconds: float, tokens_per_epoch: int | None) -> float:
-        """Tokens that can be learned from in a time, for each parameter: those of more than four passes over the text
+        """Tokens that can be learned from in a time, for each parameter. Those of more than four passes over the text
         do not count. tokens_per_epoch None: the text has no end."""
         tokens = self.tokens_per_second * seconds
         return min(tokens, PASSES * tokens_per_epoch if tokens_per_epoch else tokens) / self.parameters
@@ -44,7 +44,7 @@ def choose(speeds: Sequence[Speed], seconds: float, tokens_per_epoch: int | None
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured seconds of the parts of a run; `evaluations`: how many of them, where their interval is not given."""
+    """Measured seconds of the parts of a run; `evaluations`: their number where the interval is not given."""
 
     setup: float
     step: float
@@ -54,18 +54,18 @@ class Costs:
     evaluations: int = TIMES
 
     def with_few_evaluations(self, seconds: float) -> "Costs":
-        """The same with no more evaluations than a tenth of the time has room for, but for the one at the end."""
+        """The same with as many evaluations as a tenth of the time has room for, at least the one at the end."""
         room = int(EVALUATION_SHARE * seconds / self.evaluation)
         return replace(self, evaluations=max(1, min(TIMES, room)))
 
     def on_machine_with(self, step: float) -> "Costs":
-        """The same where a step takes so many seconds, and all else is slower or faster with it."""
+        """The same on a machine with this time of a step; all other parts scale with it."""
         factor = step / self.step
         names = ("setup", "step", "evaluation", "checkpoint", "report")
         return replace(self, **{name: factor * getattr(self, name) for name in names})
 
     def seconds(self, steps: int, eval_steps: float | None, save_steps: float | None, done: int = 0) -> float:
-        """What a run of so many steps takes, or what is left of it behind the first `done`, without setting it up.
+        """Seconds of a run of `steps` steps, or of what is left after the first `done`, which needs no setup.
 
         Args:
             eval_steps: steps between evaluations, below 1 as a share of all; None: `evaluations` in the whole run. The
@@ -78,7 +78,7 @@ class Costs:
         return (0 if done else self.setup) + (steps - done) * self.step + repeated + self.report
 
     def steps_within(self, seconds: float, eval_steps: float | None, save_steps: float | None, done: int = 0) -> int:
-        """The most steps, the first `done` among them, that take no longer; `done`: not even one more fits."""
+        """The most steps, the first `done` among them, that take no longer; `done` where none more fits."""
         low, high = done, done + max(1, int(seconds / self.step)) + 1
         while high - low > 1:
             middle = (low + high) // 2
@@ -88,7 +88,7 @@ class Costs:
 
 
 def _times(steps: int, every: float | None, times: int, done: int) -> int:
-    """How often something comes behind the first `done` steps that comes every so many steps and at the end."""
+    """Count what happens every `every` steps and at the end, after the first `done` steps."""
     if every is None:
         every = -(-steps // times)
     every = math.ceil(every * steps) if every < 1 else every

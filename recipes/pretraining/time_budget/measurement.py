@@ -1,62 +1,34 @@
-"""How long the parts of a run take here: a few of its steps, an evaluation, a checkpoint and the samples, thrown away.
+"""Measure how long the parts of a run take here, and choose the size and the steps that fit a time.
 
-They are those of the run itself: its Trainer, processes, threads, rows and micro-batches.
+A few steps, an evaluation, a checkpoint and the samples are made and thrown away. They are those of the run itself: its
+Trainer, processes, threads, rows and micro-batches.
 """
 
 import gc
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.processes import is_first_process, of_first_process
-from weft.recipes.data.corpus import Corpus
-from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.hyperparameters import whole_rows
-from weft.recipes.pretraining.objectives.base import Objective
-from weft.recipes.pretraining.plan import Plan
+from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.time_budget.arithmetic import PASSES, TOKENS_PER_PARAMETER, Costs, Speed, choose
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.checkpoints import UNFINISHED_PREFIX
-from weft.recipes.training.model_setup import ParameterCounts
 from weft.recipes.training.throughput import synchronize
 
 ROUGH_STEPS = 2  # to compare sizes with
 SHARE, LEAST_STEPS, MOST_STEPS = 0.05, 5, 50  # of the time, and of steps, to measure the chosen size with
 PLOT_SECONDS = 1.0  # for the curve and the card
 CPU_TOKENS, GPU_TOKENS = 2048, 32768  # of a step to compare sizes with; on GPUs for each
-LONG_RUN = 1_000_000  # steps of a run whose length is not known yet
-
-
-class OpenRun(Protocol):
-    """A run whose size and length are not decided yet."""
-
-    began: float  # what `time.perf_counter` said when the budget began
-    folder: Path
-    given: RunArguments
-    presets: Sequence[str | None]  # to choose from, the smallest first
-    rows_per_epoch: int | None
-    processes: int
-    on_gpu: bool
-    objective: Objective
-    tokenizer: PreTrainedTokenizerBase
-    corpus: Corpus
-    trainer_fields: dict[str, Any]
-    plan: Plan
-    parameters: ParameterCounts
-
-    def derive(self, preset: str | None, **fields: Any) -> None:
-        """Become the run of that preset (None: as given) with these fields."""
-
-    def make_trainer(self, trial: dict[str, Any], clock: TrainerCallback) -> PretrainingTrainer:
-        """The run's Trainer, with some fields of TrainingArguments changed and that callback."""
+LONG_RUN = 1_000_000  # steps of a run before its length is known
 
 
 class StepClock(TrainerCallback):
@@ -71,17 +43,19 @@ class StepClock(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def measure_speed(run: OpenRun, preset: str | None, tokens_per_step: int) -> Speed:
+def measure_speed(run: PretrainingRun, preset: str | None, tokens_per_step: int) -> Speed:
     """How fast the run trains a model of that preset, roughly; the same in all processes."""
-    run.derive(preset, max_steps=LONG_RUN, tokens_per_step=str(tokens_per_step))
+    run.configure(preset, max_steps=LONG_RUN, tokens_per_step=str(tokens_per_step))
     trainer, _, step = _train(run, ROUGH_STEPS)
     forget(run, trainer)
     return of_first_process(Speed(preset, run.parameters.total, run.plan.tokens_per_step / step))
 
 
-def choose_speed(run: OpenRun, seconds: float) -> tuple[Speed, list[Speed]]:
-    """The size that uses the time best, and all that were measured: from the smallest up to the first that is too
-    large for the time, or for the memory of a GPU."""
+def choose_speed(run: PretrainingRun, seconds: float) -> tuple[Speed, list[Speed]]:
+    """The size that uses the time best, and all that were measured.
+
+    They are measured from the smallest up to the first that is too large for the time, or for the memory of a GPU.
+    """
     speeds: list[Speed] = []
     epoch = _tokens_per_epoch(run)
     rough = GPU_TOKENS * run.processes if run.on_gpu else CPU_TOKENS
@@ -98,12 +72,12 @@ def choose_speed(run: OpenRun, seconds: float) -> tuple[Speed, list[Speed]]:
     return choose(speeds, seconds, epoch), speeds
 
 
-def measure_costs(run: OpenRun, seconds: float, step_seconds: float) -> Costs:
-    """What the parts of the run take, as it is derived now; the same in all processes.
+def measure_costs(run: PretrainingRun, seconds: float, step_seconds: float) -> Costs:
+    """Measure the parts of the run as it is configured now; the same in all processes.
 
     Args:
-        seconds: that the whole run shall take.
-        step_seconds: that a step takes, roughly.
+        seconds: wanted for the whole run.
+        step_seconds: of a step, roughly.
     """
     steps = min(MOST_STEPS, max(LEAST_STEPS, round(SHARE * seconds / step_seconds)))
     trainer, setup, step = _train(run, steps)
@@ -114,14 +88,14 @@ def measure_costs(run: OpenRun, seconds: float, step_seconds: float) -> Costs:
     return of_first_process(Costs(setup, step, evaluation, checkpoint, report + checkpoint + PLOT_SECONDS))
 
 
-def plan_within(run: OpenRun, budget: str) -> dict[str, Any]:
-    """Make the run one that ends when its time does; the first process decides for all.
+def plan_within(run: PretrainingRun, budget: str) -> dict[str, Any]:
+    """Configure the run so that it ends with its budget; the first process decides for all.
 
     Args:
         budget: a duration, counted from `run.began`.
 
     Returns:
-        What was measured and decided.
+        The measurements and decisions, as plan.json notes them.
 
     Raises:
         RecipeError: there is no time for a single step.
@@ -131,7 +105,7 @@ def plan_within(run: OpenRun, budget: str) -> dict[str, Any]:
         print(f"measuring what fits into {budget} ...", flush=True)
     intervals = run.trainer_fields.get("eval_steps"), run.trainer_fields.get("save_steps")
     speed, speeds = choose_speed(run, seconds)
-    run.derive(speed.preset, tokens=str(max(1, int(speed.tokens_per_second * seconds))))
+    run.configure(speed.preset, tokens=str(max(1, int(speed.tokens_per_second * seconds))))
     tokens_per_step = run.plan.tokens_per_step
     costs = measure_costs(run, seconds, tokens_per_step / speed.tokens_per_second)
     spent = of_first_process(time.perf_counter() - run.began)
@@ -143,7 +117,7 @@ def plan_within(run: OpenRun, budget: str) -> dict[str, Any]:
             f"a run of one step takes {costs.seconds(1, *intervals):.0f} s with its evaluation, checkpoint and report; "
             "give more."
         )
-    run.derive(speed.preset, max_steps=steps, tokens_per_step=str(tokens_per_step))
+    run.configure(speed.preset, max_steps=steps, tokens_per_step=str(tokens_per_step))
     parts = asdict(costs)
     return {
         "evaluations": parts.pop("evaluations"),
@@ -158,7 +132,7 @@ def plan_within(run: OpenRun, budget: str) -> dict[str, Any]:
 
 
 def describe_budget(budget: str, decided: dict[str, Any], epochs: float | None) -> list[tuple[str, str]]:
-    """Lines of the plan on what was measured and decided."""
+    """Lines of the plan on the measurements and decisions of `plan_within`."""
     costs, speeds = decided["measured_seconds"], decided["measured_speeds"]
     lines = [
         (
@@ -183,10 +157,10 @@ def describe_budget(budget: str, decided: dict[str, Any], epochs: float | None) 
     return lines
 
 
-def _train(run: OpenRun, steps: int) -> tuple[PretrainingTrainer, float, float]:
+def _train(run: PretrainingRun, steps: int) -> tuple[PretrainingTrainer, float, float]:
     """Train one step and then `steps`: the Trainer, and the seconds of its setup and of a step."""
     clock, began = StepClock(), time.perf_counter()
-    changed = {"output_dir": str(run.folder / f"{UNFINISHED_PREFIX}trial"), "max_steps": steps + 1}
+    changed = {"output_dir": str(run.folder / f"{UNFINISHED_PREFIX}measurement"), "max_steps": steps + 1}
     changed |= {"eval_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
     trainer = run.make_trainer(changed, clock)
     trainer.train()
@@ -194,18 +168,18 @@ def _train(run: OpenRun, steps: int) -> tuple[PretrainingTrainer, float, float]:
     return trainer, max(0.0, clock.ends[0] - began - step), step
 
 
-def _make_samples(run: OpenRun, trainer: PretrainingTrainer) -> None:
+def _make_samples(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
     model = trainer.whole_model()  # of all processes: each holds a part of sharded weights
     if model is not None and is_first_process():
         run.objective.make_samples(model.eval(), run.tokenizer, run.given.sample_prompt, run.corpus)
 
 
-def _tokens_per_epoch(run: OpenRun) -> int | None:
+def _tokens_per_epoch(run: PretrainingRun) -> int | None:
     return None if run.rows_per_epoch is None else run.rows_per_epoch * run.given.sequence_length
 
 
-def forget(run: OpenRun, trainer: PretrainingTrainer) -> None:
-    """Give back what a Trainer holds, and the folder of one that only measured."""
+def forget(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
+    """Free the memory of a Trainer, and remove the folder of one that only measured."""
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
     trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = trainer.average = None
@@ -215,7 +189,7 @@ def forget(run: OpenRun, trainer: PretrainingTrainer) -> None:
     gc.collect()  # a Trainer and its callbacks hold each other
     torch.cuda.empty_cache()
     if is_first_process():
-        shutil.rmtree(run.folder / f"{UNFINISHED_PREFIX}trial", ignore_errors=True)
+        shutil.rmtree(run.folder / f"{UNFINISHED_PREFIX}measurement", ignore_errors=True)
 
 
 def _seconds(call: Callable[[], Any]) -> float:

@@ -1,8 +1,9 @@
-"""A run with a budget that watches the clock, and asks for another length where it would end too early or too late.
+"""Watch the clock of a run with a budget, and ask for another length where it would end too early or too late.
 
 The machine may become busy or free while it trains. As long as the learning rate does not depend on the length of the
-run, the run can go on from a checkpoint as one of another length. A causal run then is exactly that. What else depends
-on the length (the share of tokens that is masked, causal rows given as a share) is from there on that of the new one.
+run, the run can go on from a checkpoint as one of another length. A causal run then equals one of that length exactly.
+Whatever else depends on the length (a masking rate that changes, causal rows given as a share) follows the new length
+from there on.
 """
 
 import time
@@ -21,8 +22,8 @@ TOLERANCE = 0.04  # of the budget, that a run may end before or behind it
 clock = time.perf_counter
 
 
-class Pace(TrainerCallback):
-    """Stops the Trainer, with a checkpoint, where the run should have another length: `steps`, else None."""
+class BudgetMonitor(TrainerCallback):
+    """Stops the Trainer with a checkpoint where the run should have another length, and keeps that as `steps`."""
 
     def __init__(self, decided: dict[str, Any], seconds: float, intervals: dict[str, Any]) -> None:
         """Args:
@@ -37,8 +38,11 @@ class Pace(TrainerCallback):
         self.begin(0, 0, 1)
 
     def begin(self, since: int, until: int, least: int) -> None:
-        """Watch a Trainer whose learning rate is the highest from step `since` to `until`; no run is shorter than
-        `least`."""
+        """Watch a Trainer from step `since` to `until`, while its learning rate is the highest.
+
+        Args:
+            least: the fewest steps that the run may have.
+        """
         self.since, self.until, self.least = since, until, least
         self.steps, self.is_late = None, None
         self.mark: tuple[int, float] | None = None  # a step, and the seconds of training at its end
@@ -73,11 +77,11 @@ class Pace(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_evaluate(self, *_: Any, **__: Any) -> None:
-        """Evaluating is no training."""
+        """Leave the time of evaluating out."""
         self._pause()
 
     def on_save(self, *_: Any, **__: Any) -> None:
-        """Nor is saving."""
+        """Leave the time of saving out."""
         self._pause()
 
     def _pause(self) -> None:
