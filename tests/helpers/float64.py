@@ -8,7 +8,6 @@ float32, where d is about as large as epsilon. In float64 d is about 1e-16, and 
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
