@@ -1,7 +1,7 @@
 """The Trainer of all recipes: transformers' own, with checkpoints that are whole or absent and only finite losses.
 
-Private methods of transformers' Trainer that are overridden, here and in the files beside it and in those of pretraining
-and fine-tuning (tried with transformers 5.17 and 5.23, accelerate 1.15): `_get_num_items_in_batch`, `_get_output_dir`,
+Private methods of transformers' Trainer that are overridden, here and in the files beside it and in pretraining and
+fine-tuning (tried with transformers 5.17 and 5.23, accelerate 1.15): `_get_num_items_in_batch`, `_get_output_dir`,
 `_issue_warnings_after_load`, `_load_from_checkpoint`, `_load_optimizer_and_scheduler`, `_prepare_for_training`,
 `_prepare_input`, `_save_checkpoint`, `_save_optimizer_and_scheduler`, `_track_num_input_tokens`. Of accelerate,
 `PartialState._shared_state` is written (fsdp2.py).
