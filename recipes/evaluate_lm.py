@@ -11,6 +11,7 @@ harness' own tasks.
 
 import difflib
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -109,9 +110,9 @@ class EvaluateArguments:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     transformers.logging.disable_progress_bar()
-    parsed = parse_arguments(__doc__, [EvaluateArguments])
+    parsed = parse_arguments(__doc__, [EvaluateArguments], argv=argv)
     arguments = parsed[EvaluateArguments]
     _check(arguments, parsed)
     segment = get_segmenter(arguments.segmenter)
