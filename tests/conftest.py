@@ -20,7 +20,6 @@ import pytest
 import torch
 import transformers
 
-
 # notebooks run where there is something to run them
 collect_ignore = [] if find_spec("nbclient") else ["commands/test_notebooks_run.py"]
 
