@@ -173,9 +173,9 @@ class Driven:
 
     def rows(self, objective, num_steps=300):
         tokenizer = objective.prepare_tokenizer(self.first.tokenizer())
-        layout = objective.lay_out(self.first, ROW, 5, tokenizer)
+        packed = objective.pack(self.first, ROW, 5, tokenizer)
         plan = Plan(ROW, ROWS_PER_STEP, None, ROWS_PER_STEP, 1, 1, num_steps)
-        return StreamRows(self.stream, objective, layout, plan, 5, tokenizer)
+        return StreamRows(self.stream, objective, packed, plan, 5, tokenizer)
 
 
 @pytest.fixture
@@ -263,11 +263,11 @@ def causal():
 
 
 def masked():
-    return MaskedObjective(MaskingArguments(masking="word"), None)
+    return MaskedObjective(MaskingArguments(masking="word"))
 
 
 def hybrid():
-    return HybridObjective(MaskingArguments(masking="token"), None, HybridArguments(causal_share=0.5))
+    return HybridObjective(MaskingArguments(masking="token"), HybridArguments(causal_share=0.5))
 
 
 def same(row, other):
@@ -329,7 +329,7 @@ def pairs_of(ids):
 
 
 def test_the_schedule_of_masks_follows_the_run_rather_than_the_block(driven):
-    objective = MaskedObjective(MaskingArguments(masking="token", mask_rate=0.1, mask_rate_end=0.9), None)
+    objective = MaskedObjective(MaskingArguments(masking="token", mask_rate=0.1, mask_rate_end=0.9))
     rows = driven.rows(objective, num_steps=100)
     shares = [np.mean([np.mean(rows[index]["targets"] >= 0) for index in range(i, i + 40)]) for i in (0, 180, 360)]
     assert shares[0] < 0.25 < shares[1] < 0.7 < shares[2]

@@ -21,7 +21,7 @@ from weft.recipes.evaluation.likelihood_tasks import (
 )
 from weft.recipes.evaluation.minimal_pairs import Pair, read_pairs, score_pairs
 from weft.recipes.pretraining.datasets.packed import ValidationRows
-from weft.recipes.pretraining.validation import CausalEvaluator
+from weft.recipes.pretraining.objectives.causal import CausalEvaluator
 
 CLOSE = {"rel": 2e-5, "abs": 2e-5}  # the models compute in float32
 

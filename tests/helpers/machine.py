@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from weft.recipes.pretraining.setup import RunSetup
+from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.time_budget import measurement, monitor
 from weft.recipes.pretraining.time_budget.arithmetic import Costs
 from weft.recipes.pretraining.trainer import PretrainingTrainer
@@ -23,7 +23,7 @@ class Machine:
     ) -> None:
         """`seconds`: what the step takes that so many steps come before; `evaluation`: what an evaluation takes."""
         self.now, self.lengths = 0.0, []
-        measure, change = measurement.measure_costs, RunSetup.change_length
+        measure, change = measurement.measure_costs, PretrainingRun.change_length
         train, evaluate = PretrainingTrainer.training_step, PretrainingTrainer.evaluate
 
         def measured(*arguments: object) -> Costs:
@@ -39,7 +39,7 @@ class Machine:
             self.now += evaluation
             return evaluate(trainer, *arguments, **fields)
 
-        def changed(run: RunSetup, steps: int, done: int) -> None:
+        def changed(run: PretrainingRun, steps: int, done: int) -> None:
             self.lengths.append(steps)
             change(run, steps, done)
 
@@ -47,4 +47,4 @@ class Machine:
         monkeypatch.setattr(PretrainingTrainer, "training_step", trained)
         monkeypatch.setattr(PretrainingTrainer, "evaluate", evaluated)
         monkeypatch.setattr(monitor, "clock", lambda: self.now)
-        monkeypatch.setattr(RunSetup, "change_length", changed)
+        monkeypatch.setattr(PretrainingRun, "change_length", changed)

@@ -9,7 +9,7 @@ from weft.recipes.data.corpus import Corpus, CorpusWriter
 from weft.recipes.data.source_mixture import Source
 from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments, Vocabulary, begin_probability
-from weft.recipes.pretraining.datasets.packed import Piece
+from weft.recipes.pretraining.datasets.packed import DocumentSpan
 
 PAD, START, END, MASK = 0, 1, 2, 4
 VOCAB_SIZE = 60
@@ -49,18 +49,18 @@ def random_text(lengths: Sequence[int], seed: int = 0, longest: int = 4) -> tupl
     return documents, words
 
 
-def whole(corpus: Corpus, document: int, number: int = 0) -> Piece:
-    """A document in one piece."""
-    return cut(corpus, document, 0, int(corpus.offsets[document + 1] - corpus.offsets[document]), number)
+def whole(corpus: Corpus, document: int, pass_number: int = 0) -> DocumentSpan:
+    """A document in one span."""
+    return cut(corpus, document, 0, int(corpus.offsets[document + 1] - corpus.offsets[document]), pass_number)
 
 
-def cut(corpus: Corpus, document: int, first: int, last: int, number: int = 0) -> Piece:
+def cut(corpus: Corpus, document: int, first: int, last: int, pass_number: int = 0) -> DocumentSpan:
     """The tokens [first, last) of a document."""
     offset = int(corpus.offsets[document])
-    return Piece(document, first, corpus.tokens[offset + first : offset + last], number, False)
+    return DocumentSpan(document, first, corpus.tokens[offset + first : offset + last], pass_number, False)
 
 
-def mask_by_hand(masker: Masker, document: int, rate: float, number: int = 0) -> tuple[list[bool], list[int]]:
+def mask_by_hand(masker: Masker, document: int, rate: float, pass_number: int = 0) -> tuple[list[bool], list[int]]:
     """Which tokens of a whole document are selected, and what stands in their place, token by token."""
     arguments, vocabulary, corpus = masker.arguments, masker.vocabulary, masker.corpus
     first, last = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
@@ -70,7 +70,7 @@ def mask_by_hand(masker: Masker, document: int, rate: float, number: int = 0) ->
         begins = corpus.begins("words", first, last).tolist()
         begins[0] = True
     units = [place for place, flag in enumerate(begins) if flag]
-    key = make_key(masker.seed, number, document)
+    key = make_key(masker.seed, pass_number, document)
     shares = length_shares_by_hand(arguments)
     probability = begin_probability(rate, tuple(arguments.length_shares()))
 

@@ -10,7 +10,8 @@ from helpers.text import CHINESE, EMOJI, prepare_documents, sentences
 
 from weft.losses import IGNORE_INDEX
 from weft.recipes.pretraining.datasets.packed import ValidationRows
-from weft.recipes.pretraining.validation import CausalEvaluator, token_nats
+from weft.recipes.pretraining.objectives.causal import CausalEvaluator
+from weft.recipes.pretraining.validation import token_nats
 
 ROW = 32
 RELATIVE = 1e-5  # the model computes in float32

@@ -125,7 +125,7 @@ def test_a_stream_takes_a_budget(tmp_path, slow):
 
 def fake_speed(run, preset, tokens_per_step):
     """As on a GPU that is ten times slower with each size."""
-    run.derive(preset, max_steps=10, tokens_per_step=str(tokens_per_step))
+    run.configure(preset, max_steps=10, tokens_per_step=str(tokens_per_step))
     return Speed(preset, run.parameters.total, 10.0 ** (6 - list(PRESETS).index(preset)))
 
 

@@ -14,15 +14,14 @@ from weft import WeftForCausalLM, WeftForMaskedLM
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.pretraining.datasets.collators import MaskedCollator
-from weft.recipes.pretraining.datasets.hybrid import HybridArguments
+from weft.recipes.pretraining.datasets.hybrid import HybridArguments, HybridCollator, HybridRows
 from weft.recipes.pretraining.datasets.masked import MaskedRows, MaskedValidationRows
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
 from weft.recipes.pretraining.objectives.hybrid import HybridObjective
-from weft.recipes.pretraining.objectives.loss_parts import LossParts
 from weft.recipes.pretraining.objectives.masked import MaskedObjective
 from weft.recipes.pretraining.plan import Plan
-from weft.recipes.pretraining.trainer import PretrainingTrainer
+from weft.recipes.pretraining.trainer import LossParts, PretrainingTrainer
 from weft.recipes.training.batch_schedule import Steps
 
 ROW = 16
@@ -41,18 +40,19 @@ def masker_for(corpus, scheme="span", **fields):
 
 def make_rows(corpus, hybrid=None, number=10**6, per_step=4, scheme="span", **fields):
     rows = TrainingRows(corpus, ROW, number, seed=1, overlap=0 if hybrid is None else 1)
-    return MaskedRows(rows, masker_for(corpus, scheme, **fields), Steps(per_step, number // per_step), hybrid)
+    masker, steps = masker_for(corpus, scheme, **fields), Steps(per_step, number // per_step)
+    return MaskedRows(rows, masker, steps) if hybrid is None else HybridRows(rows, masker, steps, hybrid)
 
 
-def row_by_hand(pieces, masker, rate, kind):
+def row_by_hand(spans, masker, rate, kind):
     """A row of kind masked, shifted (masked, predicted from the place before) or causal, token by token."""
     row = {"input_ids": [], "position_ids": [], "targets": []}
-    for piece in pieces:
-        ids = piece.tokens.tolist()
-        selected, masked = mask_by_hand(masker, piece.document, rate, piece.number)
+    for span in spans:
+        ids = span.tokens.tolist()
+        selected, masked = mask_by_hand(masker, span.document, rate, span.pass_number)
         places = len(ids) if kind == "masked" else len(ids) - 1
         for i in range(places):
-            at = piece.first + i
+            at = span.first + i
             row["position_ids"].append(i)
             row["input_ids"].append(ids[i] if kind == "causal" else masked[at])
             if kind == "causal":
@@ -72,7 +72,7 @@ def test_rows_are_those_of_a_plain_loop(corpus, scheme, hybrid):
     for index in range(0, 120, 3):
         rate = 0.6 - 0.5 * (index // 4) / 29
         kind = "masked" if hybrid is None else "causal" if rows.is_causal(index) else "shifted"
-        row, expected = rows[index], row_by_hand(rows.rows.pieces(index), rows.masker, rate, kind)
+        row, expected = rows[index], row_by_hand(rows.rows.spans(index), rows.masker, rate, kind)
         for name, values in expected.items():
             assert row[name].tolist() == values, (index, name)
             assert row[name].dtype == np.int64
@@ -87,12 +87,12 @@ def test_the_rows_of_an_epoch_mask_each_document_as_a_whole_and_predict_a_token_
     seen, predicted = {}, Counter()
     for index in range(rows.rows.rows_per_epoch):
         row, place = rows[index], 0
-        for piece in rows.rows.pieces(index):
-            for i in range(len(piece.tokens) - overlap):
-                at = (piece.document, piece.first + i)
+        for span in rows.rows.spans(index):
+            for i in range(len(span.tokens) - overlap):
+                at = (span.document, span.first + i)
                 assert seen.setdefault(at, row["input_ids"][place]) == row["input_ids"][place]
                 if row["targets"][place] != IGNORE_INDEX:
-                    predicted[piece.document, piece.first + i + overlap] += 1
+                    predicted[span.document, span.first + i + overlap] += 1
                 place += 1
     assert set(predicted.values()) == {1}
     expected, text = set(), {}
@@ -194,9 +194,12 @@ def assert_same(found, expected):
         torch.testing.assert_close(found[1][name], gradient, **EXACT)
 
 
-def count_items(batches):
+MASKED, HYBRID = MaskedObjective(MaskingArguments()), HybridObjective(MaskingArguments(), HybridArguments())
+
+
+def count_items(batches, objective=HYBRID):
     """What the trainer divides the losses of these micro-batches by."""
-    trainer = SimpleNamespace(args=SimpleNamespace(world_size=1))
+    trainer = SimpleNamespace(args=SimpleNamespace(world_size=1), objective=objective)
     return PretrainingTrainer._get_num_items_in_batch(trainer, batches, torch.device("cpu"))
 
 
@@ -210,7 +213,7 @@ def test_a_masked_batch_has_loss_and_gradients_of_logits_everywhere(corpus, targ
     batch = MaskedCollator(target_share=target_share)(rows)
     assert len(batch["labels"]) == (86 if target_share else sum((row["targets"] >= 0).sum() for row in rows))
     model, other = model_in_float64(False), model_in_float64(False)
-    found = gradients_of(model(**batch, num_items_in_batch=count_items([batch])).loss, model)
+    found = gradients_of(model(**batch, num_items_in_batch=count_items([batch], MASKED)).loss, model)
     ids, positions, labels = (stack(rows, name) for name in ("input_ids", "position_ids", "targets"))
     assert_same(found, gradients_of(other(ids, position_ids=positions, labels=labels).loss, other))
 
@@ -222,7 +225,7 @@ def test_a_hybrid_batch_is_its_masked_rows_and_its_causal_rows(corpus, target_sh
     rows = [every[index] for index in range(8)]
     causal, masked = [row for row in rows if row["is_causal"]], [row for row in rows if not row["is_causal"]]
     assert len(causal) == 3
-    batch = MaskedCollator(True, target_share)(rows)
+    batch = HybridCollator(target_share)(rows)
     model = model_in_float64(True)
     found = gradients_of(model(**batch, num_items_in_batch=count_items([batch])).loss, model)
 
@@ -259,7 +262,7 @@ def test_a_hybrid_batch_is_its_masked_rows_and_its_causal_rows(corpus, target_sh
 @pytest.mark.parametrize("micro_batch", [1, 2, 4])
 def test_how_a_hybrid_step_is_cut_changes_nothing(corpus, micro_batch, share):
     every = make_rows(corpus, HybridArguments(causal_share=share), per_step=8, number=80)
-    rows, collate = [every[index] for index in range(32, 40)], MaskedCollator(True)
+    rows, collate = [every[index] for index in range(32, 40)], HybridCollator()
     model, other = model_in_float64(True), model_in_float64(True)
     whole = collate(rows)
     expected = gradients_of(model(**whole, num_items_in_batch=count_items([whole])).loss, model)
@@ -275,10 +278,10 @@ def test_the_parts_of_the_loss_are_those_of_the_rows(corpus):
     nats = {True: [], False: []}
     with torch.no_grad():
         for some in (rows[:3], rows[3:]):
-            batch = MaskedCollator(True, target_share=1.0)(some)
-            parts.add(batch, model(**batch))
+            batch = HybridCollator(target_share=1.0)(some)
+            parts.add(HYBRID.loss_parts(batch, model(**batch)))
         for row in rows:
-            batch = MaskedCollator(True)([row])
+            batch = HybridCollator()([row])
             nats[row["is_causal"]] += model(**batch).target_nats.tolist()
     found = parts.take(SimpleNamespace(num_processes=1))
     expected = {"loss_causal": np.mean(nats[True]), "loss_masked": np.mean(nats[False])}
@@ -309,12 +312,9 @@ PLAN = Plan(ROW, rows_per_step=8, rows_per_epoch=40, micro_batch=4, accumulation
     ids=str,
 )
 def test_a_share_that_batches_will_not_fit_is_refused_before_training(corpus, hybrid, share, needed):
-    arguments = MaskingArguments(mask_rate=0.3)
-
     def start(target_share):
-        objective = MaskedObjective(arguments, target_share)
-        if hybrid is not None:
-            objective = HybridObjective(arguments, target_share, hybrid)
+        arguments = MaskingArguments(mask_rate=0.3, target_share=target_share)
+        objective = MaskedObjective(arguments) if hybrid is None else HybridObjective(arguments, hybrid)
         objective.masker = masker_for(corpus)
         objective.make_rows(TrainingRows(corpus, ROW, 0, 1, objective.overlap), PLAN)
 

@@ -17,7 +17,10 @@ from weft.recipes.pretraining.datasets.masked import MaskedValidationRows
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments
 from weft.recipes.pretraining.datasets.packed import ValidationRows
 from weft.recipes.pretraining.datasets.sentence_pairs import SentencePairRows
-from weft.recipes.pretraining.validation import CausalEvaluator, HybridEvaluator, MaskedEvaluator
+from weft.recipes.pretraining.objectives.causal import CausalEvaluator
+from weft.recipes.pretraining.objectives.hybrid import HybridEvaluator
+from weft.recipes.pretraining.objectives.masked import MaskedEvaluator
+from weft.recipes.pretraining.objectives.sentence_pairs import SentencePairEvaluator
 
 ROW, RATE = 24, 0.3
 RELATIVE = 1e-5  # the model computes in float32
@@ -180,7 +183,7 @@ def test_pair_metrics_are_those_of_each_pair_alone(sentences, swap):
     assert 0 < sum(order.right) < len(order.right)
     expected = {**masked.metrics("masked"), **order.metrics("next_sentence")}
     expected["loss"] = expected["masked_loss"] + expected["next_sentence_loss"]
-    assert_metrics(MaskedEvaluator(rows), model, expected)
+    assert_metrics(SentencePairEvaluator(rows), model, expected)
 
 
 def test_held_out_text_in_which_nothing_is_masked_is_refused(tmp_path):

@@ -62,7 +62,7 @@ def mask_everything(corpus, masker, rate, number=0):
 def test_every_cut_of_a_document_is_masked_as_the_whole_in_a_plain_loop(texts, scheme, rate):
     masker = masker_for(texts, scheme, mask_token_share=0.5, random_token_share=0.3)
     draw = random.Random(0)
-    expected, pieces = [], []
+    expected, spans = [], []
     for document in range(len(texts.offsets) - 1):
         number = draw.randrange(3)
         by_hand = mask_by_hand(masker, document, rate, number)
@@ -71,12 +71,12 @@ def test_every_cut_of_a_document_is_masked_as_the_whole_in_a_plain_loop(texts, s
             {0, length, *(draw.randrange(1, length) for _ in range(30 if length > 500 else draw.choice([0, 1, 5])))}
         )
         for first, last in pairwise(ends):
-            pieces.append(cut(texts, document, first, last, number))
+            spans.append(cut(texts, document, first, last, number))
             expected.append([each[first:last] for each in by_hand])
-    order = draw.sample(range(len(pieces)), len(pieces))
-    while order:  # rows of several pieces, one after another
+    order = draw.sample(range(len(spans)), len(spans))
+    while order:  # rows of several spans, one after another
         row, order = order[:6], order[6:]
-        selected, masked = masker([pieces[i] for i in row], rate)
+        selected, masked = masker([spans[i] for i in row], rate)
         assert selected.tolist() == [flag for i in row for flag in expected[i][0]]
         assert masked.tolist() == [token for i in row for token in expected[i][1]]
 

@@ -27,8 +27,8 @@ def write_sources(folder, weights=WEIGHTS, documents=60):
     return write_marked(folder, ids, words, sources=sources, source_of=source_of), ids
 
 
-def places_of(piece, overlap):
-    return [(piece.number, piece.document, piece.first + i) for i in range(len(piece.tokens) - overlap)]
+def places_of(span, overlap):
+    return [(span.pass_number, span.document, span.first + i) for i in range(len(span.tokens) - overlap)]
 
 
 @pytest.mark.parametrize("overlap", [0, 1])
@@ -40,26 +40,26 @@ def test_an_epoch_takes_weight_times_the_places_of_each_source(tmp_path, overlap
     for epoch in range(4):
         found = Counter()
         for index in range(epoch * rows.rows_per_epoch, (epoch + 1) * rows.rows_per_epoch):
-            pieces = rows.pieces(index)
-            assert sum(len(piece.tokens) - overlap for piece in pieces) == ROW
-            for piece in pieces:
-                expected = ids[piece.document][piece.first : piece.first + len(piece.tokens)]
-                assert piece.tokens.tolist() == expected and len(piece.tokens) > overlap
-                assert piece.is_end == (piece.first + len(piece.tokens) == len(ids[piece.document]))
-                found[piece.document % 4] += len(piece.tokens) - overlap
+            spans = rows.spans(index)
+            assert sum(len(span.tokens) - overlap for span in spans) == ROW
+            for span in spans:
+                expected = ids[span.document][span.first : span.first + len(span.tokens)]
+                assert span.tokens.tolist() == expected and len(span.tokens) > overlap
+                assert span.is_end == (span.first + len(span.tokens) == len(ids[span.document]))
+                found[span.document % 4] += len(span.tokens) - overlap
         missing = [size * weight - found[source] for source, (size, weight) in enumerate(zip(sizes, WEIGHTS))]
         assert min(missing) > -1 and sum(missing) < ROW + 4  # less than a row, and what is not whole
 
 
 @pytest.mark.parametrize("overlap", [0, 1])
 def test_nothing_comes_again_before_all_else_has_come_and_nothing_is_lost_between_epochs(tmp_path, overlap):
-    """By the layouts of the epochs, which the rows are cut from."""
+    """By the concatenated documents of the epochs, which the rows are cut from."""
     corpus, ids = write_sources(tmp_path)
     rows = TrainingRows(corpus, ROW, 10**6, seed=0, overlap=overlap)
     taken = [Counter() for _ in WEIGHTS]
     for epoch in range(EPOCHS):
-        layout = rows._lay_out(epoch).layout
-        for document, first, length, number in zip(*(column.tolist() for column in layout.columns)):
+        text = rows._make_epoch(epoch).text
+        for document, first, length, number in zip(*(column.tolist() for column in text.columns)):
             assert length > 0
             taken[document % 4].update((number, document, first + i) for i in range(length))
         for source, counts in enumerate(taken):
@@ -77,14 +77,14 @@ def test_the_rows_of_an_epoch_are_its_layout_but_for_less_than_a_row(tmp_path):
     corpus, _ = write_sources(tmp_path)
     rows = TrainingRows(corpus, ROW, 10**6, seed=0)
     for epoch in range(3):
-        layout = rows._lay_out(epoch).layout
+        text = rows._make_epoch(epoch).text
         expected = Counter(
             (number, document, first + i)
-            for document, first, length, number in zip(*(column.tolist() for column in layout.columns))
+            for document, first, length, number in zip(*(column.tolist() for column in text.columns))
             for i in range(length)
         )
         indices = range(epoch * rows.rows_per_epoch, (epoch + 1) * rows.rows_per_epoch)
-        found = Counter(place for index in indices for piece in rows.pieces(index) for place in places_of(piece, 1))
+        found = Counter(place for index in indices for span in rows.spans(index) for place in places_of(span, 1))
         assert set(found.values()) == {1} and found.keys() <= expected.keys()
         assert len(expected) - len(found) < ROW
 
@@ -114,7 +114,7 @@ def test_weights_of_one_pass_over_everything_once_an_epoch(tmp_path, weights):
     assert rows.num_places == sum(map(len, ids))
     for epoch in range(2):
         indices = range(epoch * rows.rows_per_epoch, (epoch + 1) * rows.rows_per_epoch)
-        found = Counter(place for index in indices for piece in rows.pieces(index) for place in places_of(piece, 0))
+        found = Counter(place for index in indices for span in rows.spans(index) for place in places_of(span, 0))
         assert set(found.values()) == {1} and {number for number, _, _ in found} == {epoch}
         assert rows.num_places - len(found) < ROW
 
@@ -125,4 +125,4 @@ def test_weights_that_leave_no_row_are_refused(tmp_path):
         TrainingRows(corpus, ROW, 1, seed=0)
     corpus, _ = write_sources(tmp_path / "one", weights=(0.0001, 1.0))
     rows = TrainingRows(corpus, ROW, 100, seed=0)  # too light for a single token
-    assert all(piece.document % 2 for index in range(100) for piece in rows.pieces(index))
+    assert all(span.document % 2 for index in range(100) for span in rows.spans(index))

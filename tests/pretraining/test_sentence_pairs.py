@@ -12,9 +12,8 @@ from weft.losses import IGNORE_INDEX
 from weft.recipes.common.bin_packing import fill_rows
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.source_mixture import Source
-from weft.recipes.pretraining.datasets.collators import MaskedCollator
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments
-from weft.recipes.pretraining.datasets.sentence_pairs import IN_ORDER, SPOILT, SentencePairRows
+from weft.recipes.pretraining.datasets.sentence_pairs import IN_ORDER, SPOILT, SentencePairCollator, SentencePairRows
 from weft.recipes.pretraining.objectives.masked import make_vocabulary
 from weft.recipes.training.batch_schedule import Steps
 
@@ -256,13 +255,13 @@ def test_validation_holds_the_text_once_and_then_padding_without_pairs(corpus):
         row = read(rows, beyond)
         assert row["used"] == 0 and row["input_ids"].shape == (ROW,)
         assert len(row["pool_from"]) == len(row["pair_labels"]) == 0
-    batch = MaskedCollator()([rows[len(rows) - 1], rows[len(rows)]])
+    batch = SentencePairCollator()([rows[len(rows) - 1], rows[len(rows)]])
     assert len(batch["pool_from"]) == len(batch["next_sentence_label"]) == len(rows[len(rows) - 1]["pool_from"])
 
 
 def test_a_batch_pools_the_beginning_of_every_pair(corpus):
     rows = [make_rows(corpus, False)[index] for index in range(5)]
-    batch = MaskedCollator()(rows)
+    batch = SentencePairCollator()(rows)
     ids = batch["input_ids"].flatten()
     assert (ids[batch["pool_from"]] == START).all() and len(batch["pool_from"]) == int((ids == START).sum())
     assert batch["next_sentence_label"].tolist() == [label for row in rows for label in row["pair_labels"].tolist()]

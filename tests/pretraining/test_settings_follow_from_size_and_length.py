@@ -9,7 +9,7 @@ from helpers import runs
 
 from weft.recipes.pretraining import scaling_laws
 from weft.recipes.pretraining.arguments import RunArguments
-from weft.recipes.pretraining.hyperparameters import with_derived
+from weft.recipes.pretraining.hyperparameters import with_hyperparameters
 from weft.recipes.pretraining.plan import make_plan
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS, ParameterCounts
 
@@ -69,33 +69,33 @@ def test_weight_decay_keeps_the_timescale():
 
 @pytest.mark.parametrize("length", [{}, {"tokens": "20M"}, {"max_steps": 7}, {"num_train_epochs": 10.0}])
 def test_the_smallest_models_keep_what_was_measured(length):
-    used = with_derived(RunArguments(**length), TINY, 2150, 1)
+    used = with_hyperparameters(RunArguments(**length), TINY, 2150, 1)
     assert (used.tokens_per_step, used.learning_rate, used.weight_decay) == ("2048", 3e-3, 0.1)
 
 
 def test_the_default_run_is_as_it_was():
-    assert make_plan(with_derived(RunArguments(), TINY, 2150, 1), 2150, 1).max_steps == 538
+    assert make_plan(with_hyperparameters(RunArguments(), TINY, 2150, 1), 2150, 1).max_steps == 538
 
 
 def test_larger_models_follow_the_laws():
-    used = with_derived(RunArguments(tokens="20B", sequence_length=2048), XL, None, 8)
+    used = with_hyperparameters(RunArguments(tokens="20B", sequence_length=2048), XL, None, 8)
     assert used.tokens_per_step == str(2**19)  # the law says 441 thousand
     assert used.learning_rate == pytest.approx(1.79 * XL.body**-0.713 * 20e9**0.307, rel=0.005)
     assert used.weight_decay == 0.1  # below 20 tokens for each parameter
-    more = with_derived(RunArguments(tokens="30B", sequence_length=2048), XL, None, 8)
+    more = with_hyperparameters(RunArguments(tokens="30B", sequence_length=2048), XL, None, 8)
     rate, share = more.learning_rate, 1.084 * (30e9 / XL.total) ** -0.527
     assert more.weight_decay == pytest.approx(2**19 / (rate * share * 30e9), rel=0.05)
-    same = with_derived(RunArguments(max_steps=45_000, sequence_length=2048), XL, None, 8)
+    same = with_hyperparameters(RunArguments(max_steps=45_000, sequence_length=2048), XL, None, 8)
     assert same.tokens_per_step == used.tokens_per_step
     assert same.learning_rate == pytest.approx(1.79 * XL.body**-0.713 * (45_000 * 2**19) ** 0.307, rel=0.005)
-    half = with_derived(RunArguments(num_train_epochs=0.5, sequence_length=2048), XL, 20_000_000, 8)
+    half = with_hyperparameters(RunArguments(num_train_epochs=0.5, sequence_length=2048), XL, 20_000_000, 8)
     assert half.tokens_per_step == used.tokens_per_step
 
 
 def test_what_is_given_wins():
     given = RunArguments(tokens="1B", tokens_per_step="4096", learning_rate=1e-5, weight_decay=0.0)
-    assert with_derived(given, BASE, None, 1) == dataclasses.replace(given, optimizer="muon")
-    some = with_derived(dataclasses.replace(given, tokens_per_step=None), BASE, None, 1)
+    assert with_hyperparameters(given, BASE, None, 1) == dataclasses.replace(given, optimizer="muon")
+    some = with_hyperparameters(dataclasses.replace(given, tokens_per_step=None), BASE, None, 1)
     assert (some.learning_rate, some.weight_decay) == (1e-5, 0.0) and some.tokens_per_step != "4096"
 
 
@@ -104,7 +104,7 @@ def test_what_is_given_wins():
 def test_a_derived_batch_always_divides(processes, length, micro_batch):
     for counts in (TINY, BASE):
         given = RunArguments(sequence_length=length, per_device_train_batch_size=micro_batch, tokens="50M")
-        plan = make_plan(with_derived(given, counts, None, processes), None, processes)
+        plan = make_plan(with_hyperparameters(given, counts, None, processes), None, processes)
         assert plan.processes * plan.micro_batch * plan.accumulation == plan.rows_per_step
         assert micro_batch in (None, plan.micro_batch)
 

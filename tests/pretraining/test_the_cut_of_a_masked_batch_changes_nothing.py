@@ -8,10 +8,10 @@ from helpers.launched import run_together
 from weft import WeftForMaskedLM, WeftForPreTraining
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.pretrain_mlm import MaskedRunArguments, make_objective
 from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.datasets.hybrid import HybridArguments
 from weft.recipes.pretraining.datasets.masking import MaskingArguments
+from weft.recipes.pretraining.objectives import make_objective, objectives
 from weft.recipes.pretraining.plan import make_plan
 
 STEPS = 6
@@ -102,10 +102,10 @@ def rows_of_run(corpus_folder, objective: str) -> list[dict]:
     given = OBJECTIVES[objective]
     masking = MaskingArguments(**{name: given[name] for name in given if name.startswith("mask")})
     hybrid = HybridArguments(**{name: given[name] for name in given if name.startswith("causal")})
-    made = make_objective(Parsed([MaskedRunArguments(objective=objective), masking, hybrid], {}, {}))
-    layout = made.lay_out(corpus, 32, 42, made.prepare_tokenizer(corpus.tokenizer()))
-    plan = make_plan(RunArguments(sequence_length=32, tokens_per_step="256", max_steps=STEPS), layout.rows_per_epoch, 1)
-    rows = made.make_rows(layout, plan)
+    made = make_objective(objective, list(objectives()), Parsed([masking, hybrid], {}, {}))
+    packed = made.pack(corpus, 32, 42, made.prepare_tokenizer(corpus.tokenizer()))
+    plan = make_plan(RunArguments(sequence_length=32, tokens_per_step="256", max_steps=STEPS), packed.rows_per_epoch, 1)
+    rows = made.make_rows(packed, plan)
     return [rows[index] for index in range(STEPS * 8)]
 
 

@@ -13,7 +13,7 @@ from helpers.launched import SHARDING, as_stopped, run_together, watched, watche
 from transformers import AutoModelForCausalLM
 
 from weft.layers import WeftMLP
-from weft.recipes.pretraining import run
+from weft.recipes.pretraining import setup
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training import zero3
 
@@ -37,7 +37,7 @@ def _unmeasured() -> Iterator[None]:
     so small that ZeRO-3 leaves it whole."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zero3, "SMALL", 0)
-        patch.setattr(run, "measure_matmul_flops", lambda device, dtype, threads: 1e9)
+        patch.setattr(setup, "measure_matmul_flops", lambda device, dtype, threads: 1e9)
         yield
 
 
