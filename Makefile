@@ -1,4 +1,5 @@
-# Every target sets up what it needs: a virtual environment in .venv, made once and again when the pins change.
+# Every target sets up what it needs: a virtual environment in .venv, made once and again when the pins change; tests and
+# style add their own packages to it.
 # ARGS="..." goes to the recipe: make pretrain ARGS="--train_files my.txt --output_dir runs/mine"
 
 PYTHON ?= python3
@@ -11,22 +12,30 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DEVELOPED := .venv/.developed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1 --mixed_precision no \
 	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain pretrain-mlm finetune tokenizer data generate test test-upstream lint clean
+.PHONY: help setup setup-dev pretrain pretrain-mlm finetune tokenizer data generate test test-upstream lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 setup: $(INSTALLED)  ## only make the environment (.venv)
 
+setup-dev: $(DEVELOPED)  ## the same with what the tests and all extras need
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --editable .
+	@touch $@
+
+$(DEVELOPED): $(INSTALLED)
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 pretrain: $(INSTALLED)  ## train a small causal model on the text Python carries, into runs/pretrain_clm (under 5 minutes)
@@ -49,14 +58,14 @@ generate: export WEFT_PROMPT = $(PROMPT)
 generate: $(INSTALLED)  ## continue a text: make generate PROMPT="..." [MODEL=folder]
 	@$(BIN)/python recipes/generate.py --model $(or $(MODEL),runs/pretrain_clm) --prompt "$$WEFT_PROMPT" $(ARGS)
 
-test: $(INSTALLED)  ## run the tests, as many files at a time as there are cores
+test: $(DEVELOPED)  ## run the tests, as many files at a time as there are cores
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
-test-upstream: $(INSTALLED)  ## run the model tests of the installed transformers' source distribution against Weft
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[upstream]'
+test-upstream: $(DEVELOPED)  ## run the model tests of the installed transformers' source distribution against Weft
+	$(INSTALL) --editable '.[upstream]'
 	$(BIN)/python -m pytest -q -o addopts= tests/upstream $(ARGS)
 
-lint: $(INSTALLED)  ## check style, types' presence and formatting
+lint: $(DEVELOPED)  ## check style, types' presence and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 

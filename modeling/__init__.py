@@ -1,24 +1,28 @@
 """Weft: one attention and positional-encoding stack as a Hugging Face model family.
 
-Importing this package registers Weft with transformers' Auto classes, so that checkpoints load without remote code.
+Importing this package registers Weft with transformers' Auto classes, so that checkpoints load without remote code. Its
+classes are imported when they are first asked for, and torch and transformers with them.
 """
 
-import transformers
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from . import modeling_weft
-from .configuration_weft import AUTO_MAP, WeftConfig
-from .modeling_weft import (
-    WeftForCausalLM,
-    WeftForConditionalGeneration,
-    WeftForMaskedLM,
-    WeftForMultipleChoice,
-    WeftForPreTraining,
-    WeftForQuestionAnswering,
-    WeftForSequenceClassification,
-    WeftForTokenClassification,
-    WeftModel,
-    WeftPreTrainedModel,
-)
+from .registration import import_models, register
+
+if TYPE_CHECKING:
+    from .configuration_weft import WeftConfig
+    from .modeling_weft import (
+        WeftForCausalLM,
+        WeftForConditionalGeneration,
+        WeftForMaskedLM,
+        WeftForMultipleChoice,
+        WeftForPreTraining,
+        WeftForQuestionAnswering,
+        WeftForSequenceClassification,
+        WeftForTokenClassification,
+        WeftModel,
+        WeftPreTrainedModel,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,8 +39,16 @@ __all__ = [
     "WeftPreTrainedModel",
 ]
 
-transformers.AutoConfig.register(WeftConfig.model_type, WeftConfig, exist_ok=True)
-for _auto_class, _reference in AUTO_MAP.items():
-    if _auto_class != "AutoConfig":
-        _model_class = getattr(modeling_weft, _reference.split(".")[-1])
-        getattr(transformers, _auto_class).register(WeftConfig, _model_class, exist_ok=True)
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(".configuration_weft", __name__) if name == "WeftConfig" else import_models()
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register()

@@ -11,7 +11,7 @@ harness' own tasks.
 
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +22,8 @@ from weft.recipes.common.command_line import Parsed, parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.files import write_json
 from weft.recipes.data.segmentation import get_segmenter
-from weft.recipes.data.text_files import check_file, read_documents
+from weft.recipes.data.text_files import DOCUMENTS
+from weft.recipes.data.text_source import SourceArguments, TextSource
 from weft.recipes.evaluation.likelihood import SCORINGS, Scorer
 from weft.recipes.evaluation.likelihood_tasks import (
     last_word,
@@ -46,7 +47,7 @@ class EvaluateArguments:
     files: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "perplexity: text (.txt, .jsonl, .json, .csv, .parquet); the others: JSON lines, with "
+            "help": "perplexity: text (.txt, .jsonl, .json, .csv, .tsv, .parquet); the others: JSON lines, with "
             "sentence_good and sentence_bad (minimal-pairs), text (last-word), or query, choices and label "
             "(multiple-choice)"
         },
@@ -96,7 +97,7 @@ class EvaluateArguments:
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
         "task": TASKS,
         "scoring": ("auto", *SCORINGS),
-        "documents": ("blank-line", "file"),
+        "documents": DOCUMENTS,
         "dtype": tuple(DTYPES),
     }
     ONLY_FOR: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -109,9 +110,9 @@ class EvaluateArguments:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     transformers.logging.disable_progress_bar()
-    parsed = parse_arguments(__doc__, [EvaluateArguments])
+    parsed = parse_arguments(__doc__, [EvaluateArguments], argv=argv)
     arguments = parsed[EvaluateArguments]
     _check(arguments, parsed)
     segment = get_segmenter(arguments.segmenter)
@@ -156,8 +157,9 @@ def _check(arguments: EvaluateArguments, parsed: Parsed) -> None:
     needed = "tasks" if arguments.task == "harness" else "files"
     if not getattr(arguments, needed):
         raise RecipeError(f"no {needed} are given: {arguments.task} needs --{needed}.")
-    for path in arguments.files:
-        check_file(Path(path))
+    if arguments.task == "perplexity":
+        for source in _sources(arguments):
+            source.check()
     if arguments.include_path is not None and not Path(arguments.include_path).is_dir():
         raise RecipeError(f"include_path {arguments.include_path} is no folder: give one with the YAML files of tasks.")
     if arguments.output_file is not None and Path(arguments.output_file).exists():
@@ -167,15 +169,20 @@ def _check(arguments: EvaluateArguments, parsed: Parsed) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Now, rather than when there are results to lose."""
+    """Make a folder now, rather than when there are results to lose."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"output_file cannot be written into {folder}: {error.strerror}.") from error
 
 
+def _sources(arguments: EvaluateArguments) -> list[TextSource]:
+    text = SourceArguments(arguments.files, text_column=arguments.text_column, documents=arguments.documents)
+    return text.sources()
+
+
 def _read(arguments: EvaluateArguments) -> Any:
-    """The examples of the task, so that broken ones are found before the model is loaded; texts are read later."""
+    """Read the examples of the task, so that broken ones are found before the model is loaded; texts are read later."""
     paths = [Path(path) for path in arguments.files]
     if arguments.task == "minimal-pairs":
         return read_pairs(paths, arguments.limit)
@@ -185,7 +192,7 @@ def _read(arguments: EvaluateArguments) -> Any:
         return read_questions(paths, arguments.limit)
     if arguments.task == "harness":
         return _import_harness()
-    return paths
+    return _sources(arguments)
 
 
 def _import_harness() -> Any:
@@ -206,15 +213,12 @@ def _run(arguments: EvaluateArguments, scorer: Scorer, examples: Any) -> dict[st
     if arguments.task == "harness":
         folder = None if arguments.include_path is None else Path(arguments.include_path)
         return examples.run_harness(scorer, arguments.tasks, folder, arguments.num_fewshot, arguments.limit)
-    return {str(path): perplexity(scorer, _texts(path, arguments), arguments.max_tokens) for path in examples}
-
-
-def _texts(path: Path, arguments: EvaluateArguments) -> Iterator[str]:
-    return itertools.islice(read_documents(path, arguments.text_column, arguments.documents), arguments.limit)
+    texts = {source.name: itertools.islice(source.read(), arguments.limit) for source in examples}
+    return {name: perplexity(scorer, each, arguments.max_tokens) for name, each in texts.items()}
 
 
 def _table(values: dict[str, Any], indent: str = "") -> list[str]:
-    """Results as aligned lines: plain values first, then each group of values under its name."""
+    """Write results as aligned lines: plain values first, then each group of values under its name."""
     lines = []
     groups = {name: value for name, value in values.items() if isinstance(value, dict)}
     plain = {name: value for name, value in values.items() if not isinstance(value, dict)}

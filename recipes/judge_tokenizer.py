@@ -5,13 +5,11 @@
 The text is best one that the tokenizer has not learnt from, since it serves text that it knows a little better.
 """
 
-import itertools
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
-from weft.recipes.data.text_files import check_file, read_documents
+from weft.recipes.data.text_source import SourceArguments, texts_of
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.tokenizer.script_statistics import judge
 
@@ -25,7 +23,7 @@ class JudgeArguments:
     tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of a tokenizer"})
     files: list[str] = field(
         default_factory=list,
-        metadata={"help": "text: .txt, .jsonl, .json, .csv (each also .gz or .zst) or .parquet"},
+        metadata={"help": "text: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet"},
     )
     text_column: str = field(default="text", metadata={"help": "the field that holds the text (all but .txt)"})
     sample_characters: int = field(
@@ -43,13 +41,12 @@ def main() -> None:
         raise RecipeError("give --tokenizer_name (a folder or a Hub id) and --files (the text to judge it on).")
     if arguments.sample_characters < 1:
         raise RecipeError(f"sample_characters is {arguments.sample_characters}: give at least 1.")
-    paths = [Path(path) for path in arguments.files]
-    for path in paths:
-        check_file(path)
+    text = SourceArguments(arguments.files, text_column=arguments.text_column)
+    for source in text.sources():
+        source.check()
     tokenizer = load_tokenizer(arguments.tokenizer_name)
-    texts = itertools.chain.from_iterable(read_documents(path, arguments.text_column, "blank-line") for path in paths)
     print(f"{arguments.tokenizer_name}: {len(tokenizer):,} tokens")
-    print("\n".join(judge(tokenizer, texts, arguments.sample_characters).lines()))
+    print("\n".join(judge(tokenizer, texts_of(text, "train"), arguments.sample_characters).lines()))
 
 
 if __name__ == "__main__":

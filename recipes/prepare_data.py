@@ -10,7 +10,8 @@ from pathlib import Path
 
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import run_command
-from weft.recipes.data.prepare import DataArguments, prepare, report
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.prepare import prepare, report
 
 
 @dataclass

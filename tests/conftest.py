@@ -3,17 +3,33 @@
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "ATEN_CPU_CAPABILITY" in os.environ:  # kernels that were compiled for other instructions are not taken for these
+    folder = f"{tempfile.gettempdir()}/torchinductor_{os.environ['ATEN_CPU_CAPABILITY']}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+
+# notebooks run where there is something to run them
+collect_ignore = [] if find_spec("nbclient") else ["commands/test_notebooks_run.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out flex attention on processors for which PyTorch does not compile it."""
+    if not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        for item in items:
+            if "flex" in item.nodeid:
+                item.add_marker(pytest.mark.skip(reason="PyTorch compiles flex attention for AVX2 and newer only"))
 
 
 @pytest.fixture(scope="session")

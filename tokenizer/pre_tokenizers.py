@@ -1,4 +1,4 @@
-"""How text is cut into pieces before a vocabulary is learnt or used; no token reaches over the end of a piece."""
+"""Pre-tokenizers: they cut text into pieces, and no token reaches over the end of a piece."""
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
@@ -26,24 +26,24 @@ PIECE = "|".join(
 
 
 def split_pieces() -> pre_tokenizers.PreTokenizer:
-    """The cut for byte-level BPE and Unigram. Nothing is lost; every piece is bounded. The pieces are:
+    """Build the cut for byte-level BPE and Unigram. Nothing is lost; every piece is bounded. The pieces are:
 
     - a short ending behind an apostrophe inside a word ('s, 'll);
     - a run of scripts without blanks between words, so that tokens of several characters can be learnt (中国), of at
-      most LONGEST_RUN characters, which few clauses reach, and apart from other scripts;
+      most LONGEST_RUN characters (few clauses are longer), and apart from other scripts;
     - a word of any other script with the one blank before it, of at most LONGEST_WORD letters and marks;
     - at most four digits (a year), counted from the left, with the one blank before them;
     - other signs, up to 16, with the one blank before them (emoji with their joiners stay together);
     - blanks and line ends, up to 64; the last blank before a word goes with the word.
 
-    The words are those of GPT-2's pattern (https://huggingface.co/openai-community/gpt2), which counts marks as signs
-    and so cuts Hindi words at each vowel sign, and binds nothing.
+    The words are those of GPT-2's pattern (https://huggingface.co/openai-community/gpt2). That counts marks as signs,
+    so it cuts Hindi words at each vowel sign, and sets no bounds.
     """
     return pre_tokenizers.Split(Regex(PIECE), "isolated")
 
 
 def split_unspaced_and_long() -> pre_tokenizers.PreTokenizer:
-    """For WordPiece, behind its own cut at blanks and signs: the same runs and bounds."""
+    """Build the same runs and bounds for WordPiece, after its own cut at blanks and signs."""
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_UNSPACED_RUN), "isolated"),
@@ -53,5 +53,5 @@ def split_unspaced_and_long() -> pre_tokenizers.PreTokenizer:
 
 
 def prefix_blank() -> normalizers.Normalizer:
-    """Puts a blank before a text that does not begin with one, so that its first word looks like any other word."""
+    """Build a normalizer that has every text begin with a blank, so that its first word looks like any other."""
     return normalizers.Sequence([normalizers.Prepend(" "), normalizers.Replace(Regex(r"\A (?=\s)"), "")])

@@ -16,18 +16,18 @@ _UNSPACED = regex.compile(f"[{UNSPACED}]+")
 
 
 def weight(text: str) -> int:
-    """Characters of a text, where one of a script without blanks between words counts UNSPACED_WEIGHT times."""
+    """Count characters; one of a script without blanks between words counts UNSPACED_WEIGHT times."""
     if text.isascii():
         return len(text)
     return len(text) + (UNSPACED_WEIGHT - 1) * sum(map(len, _UNSPACED.findall(text)))
 
 
 def sample(texts: Iterable[str], characters: int) -> list[str]:
-    """Texts of at most so many characters, all of them if they are no more than that.
+    """Return a sample of at most so many characters, or all texts if they have no more.
 
     Texts longer than LONGEST_PIECE are cut, so that one huge document is sampled as evenly as many small ones. Each
-    piece draws a number, and those with the smallest numbers that fit are kept, in order: every piece has the same
-    chance whatever comes after it, the same texts always give the same sample, and no more than the sample is held.
+    piece draws a number, and those with the smallest numbers that fit are kept, in order. So every piece has the same
+    chance, the same texts always give the same sample, and no more than the sample is held in memory.
 
     Args:
         texts: documents, read once and to the end.

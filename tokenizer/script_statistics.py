@@ -1,4 +1,4 @@
-"""How well a tokenizer serves each script of a text: characters per token, unknown tokens, bytes of characters."""
+"""Statistics of a tokenizer for each script of a text: characters per token, unknown tokens, bytes of characters."""
 
 import functools
 import re
@@ -9,6 +9,7 @@ import regex
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
+from weft.tokenizer.encode_as_text import encode_as_text
 from weft.tokenizer.sampling import sample
 
 COMMON, OTHER = "Common", "Other"
@@ -26,7 +27,7 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 @functools.lru_cache(maxsize=1 << 16)
 def script_of(character: str) -> str:
-    """The script of one character: a name of SCRIPTS, "Other", or "Common" (blanks, digits, punctuation, emoji,
+    """Return the script of one character: a name of SCRIPTS, "Other", or "Common" (blanks, digits, punctuation, emoji,
     combining marks that any script may use)."""
     if match := _SCRIPT.match(character):
         return match.lastgroup
@@ -37,9 +38,9 @@ class ScriptReport:
     """Counts over encoded text, by script.
 
     A character counts under its own script. A token counts under the script of the first of its characters that is not
-    "Common", so that " the" is Latin; a token of such characters alone is "Common". The rates are shares of a script's
-    tokens: *unknown* is the unknown token; *byte fallback* is a token that does not stand for whole characters, be it
-    some of the bytes of a character in byte-level BPE or a `<0xNN>` of Unigram and SentencePiece.
+    "Common", so that " the" is Latin. A token of such characters alone is "Common". The rates are shares of a script's
+    tokens: *unknown* is the unknown token; *byte fallback* is a token that does not stand for whole characters, but for
+    some bytes of one (in byte-level BPE, or as a `<0xNN>` of Unigram and SentencePiece).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -50,6 +51,15 @@ class ScriptReport:
         self.tokens: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
         self.byte_fallback: Counter[str] = Counter()
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> "ScriptReport":
+        """Encode texts and count them."""
+        report = cls(tokenizer)
+        for text in texts:
+            (encoding,) = encode_as_text(tokenizer, [text])
+            report.add(text, encoding.ids, encoding.offsets)
+        return report
 
     def add(self, text: str, ids: Sequence[int], offsets: Iterable[tuple[int, int]]) -> None:
         """Count one encoded text.
@@ -70,8 +80,8 @@ class ScriptReport:
             self.byte_fallback[script] += token in self.fallback_ids
 
     def table(self) -> dict[str, dict[str, float]]:
-        """Per script, most frequent first: characters, characters_per_token (0 where no token was counted under the
-        script), unknown_rate and byte_fallback_rate. JSON can hold it."""
+        """Return, per script and most frequent first: characters, characters_per_token (0 if no token was counted under
+        the script), unknown_rate and byte_fallback_rate. JSON can hold it."""
         rows = {}
         for script, characters in sorted(self.characters.items(), key=lambda item: (-item[1], item[0])):
             tokens = self.tokens[script]
@@ -84,12 +94,12 @@ class ScriptReport:
         return rows
 
     def lines(self) -> list[str]:
-        """The table for printing."""
+        """Write the table for printing."""
         return table_lines(self.table())
 
 
 def table_lines(table: dict[str, dict[str, float]]) -> list[str]:
-    """Lines to print of what `ScriptReport.table` gave, or of the same read from a file."""
+    """Write the lines of a `ScriptReport.table` for printing."""
     lines = [f"{'script':12}{'characters':>15}{'per token':>12}{'unknown':>12}{'byte fallback':>15}"]
     for script, row in table.items():
         lines.append(
@@ -100,7 +110,7 @@ def table_lines(table: dict[str, dict[str, float]]) -> list[str]:
 
 
 def byte_fallback_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Tokens that do not stand for whole characters: `<0xNN>`, or, in byte-level BPE, bytes that are not UTF-8."""
+    """Find the tokens that stand for no whole characters: `<0xNN>`, or, in byte-level BPE, bytes that are not UTF-8."""
     special = set(tokenizer.all_special_ids)
     vocabulary = {token: index for token, index in tokenizer.get_vocab().items() if index not in special}
     if "ByteLevel(" in repr(tokenizer.backend_tokenizer.decoder):
@@ -110,7 +120,7 @@ def byte_fallback_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The byte behind each of the 256 characters that byte-level BPE writes bytes with.
+    """Map each of the 256 characters with which byte-level BPE writes bytes to its byte.
 
     Bytes that are printable in Latin-1 stand for themselves; the others, in order, are the characters from 256 on.
     """
@@ -130,15 +140,5 @@ def _is_text(token: str, to_byte: dict[str, int]) -> bool:
 
 
 def judge(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], characters: int) -> ScriptReport:
-    """What a tokenizer makes of a sample of texts; a special token that is spelt out in them is text."""
-    report, backend = ScriptReport(tokenizer), tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    previous, backend.encode_special_tokens = backend.encode_special_tokens, True
-    try:
-        for text in sample(texts, characters):
-            encoding = backend.encode(text, add_special_tokens=False)
-            report.add(text, encoding.ids, encoding.offsets)
-    finally:
-        backend.encode_special_tokens = previous
-    return report
+    """Count the tokens of a sample of at most this many characters, see `sample`."""
+    return ScriptReport.of(tokenizer, sample(texts, characters))

@@ -1,4 +1,4 @@
-"""What a tokenizer puts around a text when it is called: as a decoder or an encoder was trained to expect it."""
+"""The special tokens that a tokenizer puts around a text when it is called, as a decoder or an encoder expects them."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ ROLES = ("decoder", "encoder")
 
 
 def for_role(tokenizer: PreTrainedTokenizerBase, role: str, token_types: bool = False) -> PreTrainedTokenizerFast:
-    """A copy of a tokenizer that, when called, puts start and end tokens where the role needs them.
+    """Copy a tokenizer and have it put start and end tokens where the role needs them.
 
     | role    | one text        | two texts                  | their token types         |
     | ------- | --------------- | -------------------------- | ------------------------- |
@@ -21,7 +21,7 @@ def for_role(tokenizer: PreTrainedTokenizerBase, role: str, token_types: bool = 
     | encoder | `<s> A </s>`    | `<s> A </s> B </s>`        | 0 to the `</s>`, 1 from B |
 
     Start is the tokenizer's bos token, else its cls token; end is its eos token, else its sep token. A tokenizer that
-    already puts exactly these around one text keeps what it puts around two (BERT's, RoBERTa's).
+    already puts exactly these around one text keeps its own way with two (BERT's, RoBERTa's).
 
     Args:
         tokenizer: any fast tokenizer; it is left as it is.
@@ -29,7 +29,7 @@ def for_role(tokenizer: PreTrainedTokenizerBase, role: str, token_types: bool = 
         token_types: return `token_type_ids` too.
 
     Returns:
-        A plain PreTrainedTokenizerFast, which keeps all of this when it is saved and loaded.
+        A plain PreTrainedTokenizerFast; it keeps all of this when it is saved and loaded.
 
     Raises:
         ValueError: an unknown role, a tokenizer without a fast version, or one without start and end tokens.
@@ -67,7 +67,7 @@ def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, names: dict[str, str], token_types: bool) -> PreTrainedTokenizerFast:
-    """A copy that is of no class of its own, since some of those set their own template when they are loaded."""
+    """Copy a tokenizer to the plain class, since some classes set their own template when they are loaded."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
@@ -92,7 +92,7 @@ def _plain(tokenizer: PreTrainedTokenizerBase, names: dict[str, str], token_type
 
 
 def _puts_around(tokenizer: PreTrainedTokenizerFast, before: list[str], after: list[str], token_types: bool) -> bool:
-    """Whether calling the tokenizer does this already, and tells two texts apart by token types if that is asked."""
+    """Tell whether the tokenizer does this already, and has token types for two texts if these are asked for."""
     text = tokenizer.backend_tokenizer.encode("a", add_special_tokens=False).tokens
     one, two = tokenizer.backend_tokenizer.encode("a"), tokenizer.backend_tokenizer.encode("a", "a")
     return one.tokens == before + text + after and (not token_types or set(two.type_ids) == {0, 1})
@@ -107,7 +107,7 @@ def _set_template(backend: Tokenizer, start: str, end: str, closed: bool) -> Non
     )
     state = json.loads(backend.to_str())["post_processor"] or {}
     trims = [part["trim_offsets"] for part in (state, *state.get("processors", ())) if "trim_offsets" in part]
-    # What a byte-level tokenizer does about blanks in offsets is none of the template's business.
+    # A byte-level tokenizer goes on to trim blanks off its offsets as before.
     backend.post_processor = (
         processors.Sequence([processors.ByteLevel(trim_offsets=trims[0]), template]) if trims else template
     )

@@ -41,19 +41,19 @@ def train_tokenizer(
             "wordpiece" (as BERT, cased: Han characters stand alone, blanks and joiners are not kept), "unigram" (as
             T5's SentencePiece, after NFKC; a character without a token becomes bytes, so that none is unknown) or
             "char" (every character of the text is one token).
-        vocab_size: at most so many tokens, the special ones included; "char" takes the most frequent characters, and
-            "wordpiece" and "unigram" the most frequent that fill three quarters and half of it, besides words and
+        vocab_size: largest number of tokens, the special ones included. "char" takes the most frequent characters.
+            "wordpiece" and "unigram" fill up to three quarters and half of it with these, the rest with words and
             their parts.
         model_max_length: longest input, in tokens, written into the tokenizer's config.
-        sample_characters: learn from at most so many characters, taken evenly over all texts; see `sample`.
+        sample_characters: largest number of characters to learn from, taken evenly over all texts; see `sample`.
         add_prefix_space: for "bpe" and "unigram": take the first word of a text as if a blank stood before it. Needed
             where words are given one by one (`is_split_into_words=True`, as in token classification), since each would
             otherwise look like the beginning of a text; decoding then gives a blank before the first word.
 
     Returns:
         A tokenizer that puts the start token before a text, as the recipes do in training (`for_role` of decoders).
-        "bpe", "wordpiece" and "char" are the same every time; "unigram" is not, since its trainer adds up in an order
-        that differs from run to run.
+        "bpe", "wordpiece" and "char" are the same every time. "unigram" is not: its trainer adds up in an order that
+        differs from run to run.
 
     Raises:
         ValueError: an unknown tokenizer_type, a vocab_size with no room for the special tokens and an alphabet,
@@ -85,7 +85,7 @@ def train_tokenizer(
 
 
 def without_boundaries(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The tokenizer for text that has neither start nor end tokens: calling it adds none, and it names none."""
+    """Take start and end tokens from a tokenizer: calling it adds none then, and it names none."""
     tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
     tokenizer.bos_token = tokenizer.eos_token = None
     return tokenizer
@@ -110,7 +110,7 @@ def _learn_bpe(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tok
 
 
 def _learn_wordpiece(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:
-    """Han characters stand alone, as in BERT; other scripts without blanks are cut as for BPE."""
+    """Learn WordPiece: Han characters stand alone, as in BERT; other scripts without blanks are cut as for BPE."""
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), split_unspaced_and_long()])
@@ -119,7 +119,7 @@ def _learn_wordpiece(texts: list[str], vocab_size: int, add_prefix_space: bool) 
     cut, normalise = tokenizer.pre_tokenizer.pre_tokenize_str, tokenizer.normalizer.normalize_str
 
     def forms(character: str) -> list[str]:
-        """Its tokens: where it begins a piece and, unless it always stands alone, where it goes on with one."""
+        """Return a character's tokens: at the begin of a piece and, unless it always stands alone, inside one."""
         if not cut(normalise(character)):
             return []
         return [character, f"##{character}"] if len(cut(normalise(character * 2))) == 1 else [character]
@@ -169,7 +169,7 @@ def _learn_characters(texts: list[str], vocab_size: int, add_prefix_space: bool)
 
 
 def _alphabet(texts: Iterable[str], room: int, forms: Callable[[str], list[str]]) -> tuple[list[str], Iterator[str]]:
-    """The tokens of the most frequent characters, as many as there is room for, and the texts without the others."""
+    """Return the tokens of the most frequent characters that fit, and the texts without the other characters."""
     texts = list(texts)
     counts: Counter[str] = Counter()
     for text in texts:
@@ -186,7 +186,7 @@ def _alphabet(texts: Iterable[str], room: int, forms: Callable[[str], list[str]]
 
 
 def _with_model(tokenizer: Tokenizer, model: models.Model) -> Tokenizer:
-    """The same tokenizer around another model, with the special tokens alone set apart."""
+    """Put a tokenizer around another model, with the special tokens alone set apart."""
     result = Tokenizer(model)
     result.normalizer, result.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     result.decoder = tokenizer.decoder

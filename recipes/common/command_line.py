@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import transformers
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
-from transformers.hf_argparser import string_to_bool
+from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
-from weft import WeftConfig
+import weft
 from weft.recipes.common.errors import RecipeError
 
 Group = TypeVar("Group")
@@ -68,11 +68,7 @@ _REASONS = {
 }
 MANAGED_TRAINER_FIELDS = {name: reason for reason, names in _REASONS.items() for name in names}
 
-
-class TrainerArguments(TrainingArguments):
-    """transformers' own fields, under a heading of their own in --help."""
-
-    _argument_group_name = "any other field of transformers.TrainingArguments"
+TRAINER_GROUP = "any other field of transformers.TrainingArguments"  # its heading in --help
 
 
 @dataclasses.dataclass
@@ -126,8 +122,12 @@ def parse_arguments(
     Raises:
         RecipeError: a missing or wrong file, an unknown name (the nearest known one is suggested), a wrong value.
     """
+    trainer_groups = []
+    if with_trainer:  # a class of its own bears the heading in --help
+        heading = {"_argument_group_name": TRAINER_GROUP}
+        trainer_groups = [type("TrainerArguments", (transformers.TrainingArguments,), heading)]
     parser = _Parser(
-        [*([TrainerArguments] if with_trainer else []), *groups],
+        [*trainer_groups, *groups],
         usage="%(prog)s [CONFIG.yaml] [--field value ...]",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -135,7 +135,7 @@ def parse_arguments(
         allow_abbrev=False,
     )
     own = {field.name for group in groups for field in dataclasses.fields(group)}
-    trainer_fields = {field.name for field in dataclasses.fields(TrainingArguments)} - own if with_trainer else set()
+    trainer_fields = {field.name for group in trainer_groups for field in dataclasses.fields(group)} - own
     for action in parser._actions:  # only what is given is passed on: transformers' defaults are its own
         if action.dest in trainer_fields:
             action.default = argparse.SUPPRESS
@@ -179,14 +179,14 @@ def _names_given(parser: argparse.ArgumentParser, words: Sequence[str]) -> set[s
 
 def shape_fields() -> list[str]:
     """The fields of WeftConfig that a user of a recipe may give."""
-    return [name for name in WeftConfig.__annotations__ if name not in MANAGED_MODEL_FIELDS]
+    return [name for name in weft.WeftConfig.__annotations__ if name not in MANAGED_MODEL_FIELDS]
 
 
 def _add_model_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     if not names:
         return
     group = parser.add_argument_group("shape of a new model (WeftConfig)")
-    hints, documentation = WeftConfig.__annotations__, WeftConfig.__doc__ or ""
+    hints, documentation = weft.WeftConfig.__annotations__, weft.WeftConfig.__doc__ or ""
     for name in names:
         entry = rf"^ +(?:\w+, )*{name}(?:, \w+)*: (.*?)(?=^ +\w+(?:, \w+)*: |\Z)"
         text = re.search(entry, documentation, re.MULTILINE | re.DOTALL)
@@ -219,7 +219,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 def _arrange_help(parser: argparse.ArgumentParser, managed: dict[str, str]) -> None:
     """The recipe's own fields first; transformers' last, without those that the recipes derive."""
-    parser._action_groups.sort(key=lambda group: group.title == TrainerArguments._argument_group_name)
+    parser._action_groups.sort(key=lambda group: group.title == TRAINER_GROUP)
     for action in parser._actions:
         if action.dest in managed:
             action.help = argparse.SUPPRESS

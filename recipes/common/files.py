@@ -1,14 +1,14 @@
 """Files and folders that are whole or absent: written under a temporary name, flushed, then renamed."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from weft.recipes.common.errors import RecipeError
 
@@ -80,39 +80,36 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def only_one_process(lock: Path, what: str, patience: float = 60.0) -> Iterator[None]:
-    """Hold a lock file; the system frees it when the process ends, however it ends.
+    """Hold a lock file while the context lasts; the system frees it when the process ends, however it ends.
 
     Args:
-        lock: the file.
-        what: what is being written, for the message.
+        lock: the file, in which the process writes its id.
+        what: the thing that is being written, for messages.
         patience: seconds to wait for another process to finish.
 
     Raises:
         RecipeError: another process holds it for longer than that.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+", encoding="utf-8") as handle:
-        _wait_for_lock(handle, what, patience)
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
+    file_lock = FileLock(lock, on_acquired=_write_process_id, poll_interval=0.2)
+    try:
+        held = file_lock.acquire(blocking=False)
+    except Timeout:
+        print(f"waiting for process {_process_id(lock)}, which is writing {what}", flush=True)
+        try:
+            held = file_lock.acquire(timeout=patience)
+        except Timeout as error:
+            raise RecipeError(
+                f"process {_process_id(lock)} is writing {what}: wait until it ends, or stop it."
+            ) from error
+    with held:
         yield
 
 
-def _wait_for_lock(handle: TextIO, what: str, patience: float) -> None:
-    deadline = time.monotonic() + patience
-    told = False
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            handle.seek(0)
-            owner = handle.read().strip() or "unknown"
-        if time.monotonic() > deadline:
-            raise RecipeError(f"process {owner} is writing {what}: wait until it ends, or stop it.")
-        if not told:
-            print(f"waiting for process {owner}, which is writing {what}", flush=True)
-            told = True
-        time.sleep(0.2)
+def _write_process_id(handle: int) -> None:
+    os.ftruncate(handle, 0)
+    os.write(handle, str(os.getpid()).encode())
+
+
+def _process_id(lock: Path) -> str:
+    return lock.read_text(encoding="utf-8").strip() or "unknown"

@@ -1,4 +1,4 @@
-"""What a user says about the text: where it comes from, and how it becomes tokens."""
+"""Settings of the text: where it comes from, and how it becomes tokens."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,33 +9,15 @@ from weft.recipes.data.filters import FilterArguments
 from weft.recipes.data.near_duplicates import check_near_duplicates
 from weft.recipes.data.segmentation import get_segmenter
 from weft.recipes.data.source_mixture import assign_sources
-from weft.recipes.data.text_files import check_file
+from weft.recipes.data.text_files import DOCUMENTS
+from weft.recipes.data.text_source import SourceArguments, TextSource
 from weft.tokenizer.train import SAMPLE_CHARACTERS, TOKENIZER_TYPES
-
-EMBEDDED = "the language reference and the docstrings of Python's standard library"
 
 
 @dataclass
-class TextArguments:
+class TextArguments(SourceArguments):
     """Where the text comes from, and what kind of tokenizer to train on it."""
 
-    train_files: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "text to learn from: .txt, .jsonl, .json, .csv (each also .gz or .zst) or .parquet; without any "
-            "and without dataset_name: the English text that Python itself carries"
-        },
-    )
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "a data set of the Hub instead of files, or a folder that `datasets` can load"}
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "its configuration"})
-    dataset_split: str = field(default="train", metadata={"help": "its split"})
-    text_column: str = field(default="text", metadata={"help": "the field that holds the text (all but .txt)"})
-    documents: str = field(
-        default="blank-line",
-        metadata={"help": "what a document is in .txt files: blank-line (separated by blank lines) or file"},
-    )
     tokenizer_type: str = field(
         default="bpe", metadata={"help": f"kind of tokenizer to train: {', '.join(TOKENIZER_TYPES)}"}
     )
@@ -56,27 +38,23 @@ class TextArguments:
     )
 
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
-        "documents": ("blank-line", "file"),
+        "documents": DOCUMENTS,
         "tokenizer_type": TOKENIZER_TYPES,
     }
 
     def check(self) -> None:
-        """Refuse, before any work is done, what cannot be read or is not among the choices.
+        """Refuse text that cannot be read and values that are not among the choices, before any work is done.
 
         Raises:
-            RecipeError: names the field, what was given and what is allowed.
+            RecipeError: names the field, its value and the allowed ones.
         """
         for name, allowed in self.CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise RecipeError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}.")
         if self.dataset_name and self.train_files:
             raise RecipeError("both dataset_name and train_files are given: choose one.")
-        for path in self.train_files:
-            check_file(Path(path))
-
-    def describe_source(self) -> str:
-        """The source of the text in a few words."""
-        return self.dataset_name or ", ".join(Path(path).name for path in self.train_files) or EMBEDDED
+        for source in self.sources():
+            source.check()
 
 
 @dataclass
@@ -134,7 +112,7 @@ class DataArguments(FilterArguments, TextArguments):
     }
 
     def check(self) -> None:
-        """As `TextArguments.check`, with all that is done to the text."""
+        """Refuse as `TextArguments.check` does, and settings that contradict each other."""
         super().check()
         self.check_filters()
         if not 0 < self.validation_fraction < 1:
@@ -150,14 +128,16 @@ class DataArguments(FilterArguments, TextArguments):
         if self.source_weights and not self.train_files:
             raise RecipeError("source_weights is given without train_files, whose paths it weighs.")
         assign_sources(self.train_files, self.source_weights)
-        for path in self.validation_files:
-            check_file(Path(path))
+        for source in self.sources("validation"):
+            source.check()
+
+    def sources(self, split: str = "train") -> list[TextSource]:
+        """List the sources of "train" or "validation" in order."""
+        return super().sources() if split == "train" else self.named(self.validation_files)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the prepared corpus depends on: the settings, and the size and time of every file."""
-        paths = [Path(path) for path in (*self.train_files, *self.validation_files)]
-        if self.dataset_name is not None:
-            paths += sorted(path for path in Path(self.dataset_name).rglob("*") if path.is_file())
+        """Return all that the prepared corpus depends on: the settings, and the size and time of every file."""
+        paths = [path for split in ("train", "validation") for source in self.sources(split) for path in source.files()]
         if self.tokenizer_name is not None:
             paths += sorted(path for path in Path(self.tokenizer_name).glob("*token*") if path.is_file())
         files = {}

@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
+TITLE = "the language reference and the docstrings of Python's standard library"
+
 
 @functools.cache
 def embedded_documents() -> tuple[str, ...]:
-    """The language reference's topics, then the docstrings of the standard library, one document each.
+    """Return the language reference's topics, then the docstrings of the standard library, one document each.
 
-    The modules are parsed, never imported; tests and what pip installed are left out.
+    The modules are parsed, never imported. Tests and installed packages are left out.
     """
     return tuple(_find_documents())
 
 
 @functools.cache
 def embedded_docstrings() -> tuple[tuple[str, str], ...]:
-    """The docstrings of the standard library, each after the dotted name of the module that it stands in."""
+    """Return the docstrings of the standard library, each after the dotted name of its module."""
     return tuple(_find_docstrings())
 
 

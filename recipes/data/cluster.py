@@ -1,7 +1,7 @@
-"""Preparation as datatrove pipelines: many tasks turn files into parts, one more makes the corpus of them.
+"""Preparation as datatrove pipelines: many tasks turn files into shards, one more merges them to the corpus.
 
 datatrove (https://github.com/huggingface/datatrove) runs the tasks: on the cores of one machine, or as jobs of a Slurm
-cluster whose machines share a disk. What happens to a document is in `shards.py` and `prepare.py`.
+cluster with a common disk. `shards.py` and `prepare.py` say what happens to a document.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.cluster_arguments import ClusterArguments, expand_patterns
 from weft.recipes.data.corpus import DESCRIPTION, Corpus
 from weft.recipes.data.prepare import check_output_folder, prepare
-from weft.recipes.data.shards import PATIENCE, Parts, check_can_be_parted
+from weft.recipes.data.shards import PATIENCE, Shards, check_can_be_sharded
 
 try:
     from datatrove.data import Document, DocumentsPipeline
@@ -36,57 +36,57 @@ except ImportError as error:
     raise RecipeError(f"this needs the package datatrove ({error}): pip install 'datatrove>=0.10'.") from error
 
 
-class MakeParts(PipelineStep):
-    """The files of one task to parts, each of which is whole or absent."""
+class MakeShards(PipelineStep):
+    """Turns the files of one task into shards, each of which is whole or absent."""
 
-    name, type = "parts", "WRITER"
+    name, type = "shards", "WRITER"
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, shards: Shards) -> None:
         super().__init__()
-        self.parts = parts
+        self.shards = shards
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Read the files that have no part yet; nothing comes out.
+        """Read the files that have no shard yet; nothing comes out.
 
         Raises:
             RecipeError: broken input; names the file and the line.
         """
-        for file in self.parts.files_of(rank, world_size):
-            self.parts.write(file)
+        for file in self.shards.files_of(rank, world_size):
+            self.shards.write(file)
             self.stat_update("files")
         yield from ()
 
 
-class MergeParts(PipelineStep):
-    """All parts, in the order of the files, as a corpus."""
+class MergeShards(PipelineStep):
+    """Makes the corpus of all shards, in the order of the files."""
 
     name, type = "corpus", "WRITER"
 
-    def __init__(self, parts: Parts, folder: Path) -> None:
+    def __init__(self, shards: Shards, folder: Path) -> None:
         super().__init__()
-        self.parts, self.folder = parts, folder
+        self.shards, self.folder = shards, folder
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write the corpus; nothing comes out.
 
         Raises:
-            RecipeError: a part is missing, or there is no text in them.
+            RecipeError: a shard is missing, or none has text.
         """
-        self.parts.merge(self.folder)
+        self.shards.merge(self.folder)
         yield from ()
 
 
 class LocalExecutor(LocalPipelineExecutor):
-    """datatrove's executor for one machine, which lets the other tasks finish when one fails, and says which did.
+    """datatrove's executor for one machine; it lets the other tasks finish when one fails, and names the failed ones.
 
-    datatrove's own stops all tasks at the first error, and waits for ever for a task whose process was killed.
+    datatrove's own stops all tasks at the first error, and waits for ever for a killed process.
     """
 
     def run(self) -> None:
         """Run the tasks that are not complete.
 
         Raises:
-            RecipeError: names the tasks that failed and says why the first of them did.
+            RecipeError: names the failed tasks and the reason of the first one.
         """
         ranks = self.get_incomplete_ranks()
         if self.workers == 1 or len(ranks) == 1:
@@ -106,7 +106,7 @@ class LocalExecutor(LocalPipelineExecutor):
         ) from errors[first]
 
     def run_task(self, rank: int) -> None:
-        """Run one task; what datatrove would print goes to its log file alone."""
+        """Run one task; datatrove prints into its log file only."""
         with contextlib.redirect_stderr(io.StringIO()):
             self._run_for_rank(rank)
 
@@ -144,12 +144,12 @@ class LocalExecutor(LocalPipelineExecutor):
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin_process(threads: int) -> None:
-    """Have a task's tokenizer use its share of the cores, and its process end when the command that runs it does."""
+    """Give a task's tokenizer its share of the cores, and end its process together with the command."""
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     command = multiprocessing.parent_process()
 
@@ -161,23 +161,25 @@ def _begin_process(threads: int) -> None:
 
 
 class SlurmExecutor(SlurmPipelineExecutor):
-    """datatrove's executor for a Slurm cluster, without the job that only adds up what the tasks' logs say."""
+    """datatrove's executor for a Slurm cluster, without the job that only adds up the tasks' statistics."""
 
     def launch_merge_stats(self) -> None:
         """Launch nothing."""
 
     def script(self) -> str:
-        """The script that `run` gives to sbatch while no task is complete."""
+        """Return the script that `run` gives to sbatch while no task is complete."""
         command = f"srun  -l -n 1 launch_pickled_pipeline {self.logging_dir.resolve_paths('executor.pik')}"
         return self.get_launch_file_contents(self.get_sbatch_args(min(self.tasks, self.max_array_size)), command)
 
 
-def build_executors(cluster: ClusterArguments, parts: Parts, folder: Path) -> tuple[PipelineExecutor, PipelineExecutor]:
-    """The pipeline that makes the parts, and the one that makes the corpus of them and waits for the first."""
-    tasks = cluster.tasks or len(parts.files)
-    first, second = [MakeParts(parts)], [MergeParts(parts, folder)]
+def build_executors(
+    cluster: ClusterArguments, shards: Shards, folder: Path
+) -> tuple[PipelineExecutor, PipelineExecutor]:
+    """Build the pipeline that makes the shards, and the one that waits for it and merges them."""
+    tasks = cluster.tasks or len(shards.sources)
+    first, second = [MakeShards(shards)], [MergeShards(shards, folder)]
     # The folder's name has the number of tasks: with another number, a task has other files.
-    logs = parts.folder.with_name("logs")
+    logs = shards.folder.with_name("logs")
     making, merging = str(logs / f"{tasks}_tasks"), str(logs / "merge")
     if cluster.executor == "local":
         executor = LocalExecutor(first, tasks=tasks, workers=cluster.workers or available_cores(), logging_dir=making)
@@ -192,42 +194,42 @@ def build_executors(cluster: ClusterArguments, parts: Parts, folder: Path) -> tu
         "sbatch_args": cluster.sbatch_options(),
     }
     executor = SlurmExecutor(
-        first, tasks=tasks, workers=cluster.workers or -1, job_name="weft-parts", logging_dir=making, **options
+        first, tasks=tasks, workers=cluster.workers or -1, job_name="weft-shards", logging_dir=making, **options
     )
-    options["sbatch_args"] = {"kill-on-invalid-dep": "yes", **options["sbatch_args"]}  # where a task failed
+    options["sbatch_args"] = {"kill-on-invalid-dep": "yes", **options["sbatch_args"]}  # if a task failed
     return executor, SlurmExecutor(
         second, tasks=1, job_name="weft-corpus", logging_dir=merging, skip_completed=False, depends=executor, **options
     )
 
 
-def forget_lost_parts(executor: PipelineExecutor, parts: Parts) -> None:
-    """Have the tasks run again that datatrove noted as complete but whose parts are gone."""
+def forget_lost_shards(executor: PipelineExecutor, shards: Shards) -> None:
+    """Have those tasks run again that datatrove noted as complete but that lack a shard."""
     for task in range(executor.world_size):
         marker = Path(executor.logging_dir.resolve_paths(f"completions/{task:05d}"))
-        if not all(parts.is_whole(file) for file in parts.files_of(task, executor.world_size)):
+        if not all(shards.is_whole(file) for file in shards.files_of(task, executor.world_size)):
             marker.unlink(missing_ok=True)
 
 
 def prepare_many(
     data: DataArguments, cluster: ClusterArguments, folder: Path, plan_only: bool = False
 ) -> Corpus | None:
-    """Prepare a corpus in `folder` with many tasks, or open the one that is there, made from the same.
+    """Prepare a corpus in `folder` with many tasks, or open an earlier one made from the same files and settings.
 
     Args:
-        data: as for `prepare`; a pattern like shards/*.txt among the files stands for those that match it, sorted.
+        data: as for `prepare`; a pattern like shards/*.txt among the files stands for the files that match it, sorted.
         cluster: where the tasks run.
         folder: the corpus.
         plan_only: print what would be run, and stop.
 
     Returns:
-        The corpus; None where it is not there yet: with `plan_only`, and when the tasks were given to Slurm.
+        The corpus. None if it is not made yet: with `plan_only`, and after the tasks were given to Slurm.
 
     Raises:
-        RecipeError: a field or the input is wrong, or a task failed (what the others did stays).
+        RecipeError: a field or the input is wrong, or a task failed (the shards of the others stay).
     """
     files = {name: expand_patterns(getattr(data, name)) for name in ("train_files", "validation_files")}
     data = replace(data, **files)
-    check_can_be_parted(data)
+    check_can_be_sharded(data)
     cluster.check(len(data.train_files) + len(data.validation_files))
     folder = folder.resolve()
     work = Path(cluster.work_dir).resolve() if cluster.work_dir else folder.with_name(f"{folder.name}.work")
@@ -235,11 +237,11 @@ def prepare_many(
         if (folder / DESCRIPTION).is_file():
             return prepare(data, folder)
         check_output_folder(folder)
-        parts = Parts.begin(data, work / "parts")
-        making, merging = build_executors(cluster, parts, folder)
-        forget_lost_parts(making, parts)
+        shards = Shards.begin(data, work / "parts")  # as in work folders that were begun before
+        making, merging = build_executors(cluster, shards, folder)
+        forget_lost_shards(making, shards)
         if plan_only:
-            print(describe(making, parts))
+            print(describe(making, shards))
             return None
         if isinstance(merging, SlurmExecutor):
             merging.run()
@@ -250,11 +252,11 @@ def prepare_many(
     return Corpus.open(folder)
 
 
-def describe(executor: PipelineExecutor, parts: Parts) -> str:
-    """What `executor` would do: its tasks and their files, and for Slurm the script."""
-    tasks = executor.world_size
-    waiting = [file for file in range(len(parts.files)) if not parts.is_whole(file)]
-    lines = [f"{len(parts.files)} files for {tasks} tasks; {len(waiting)} files are to do"]
+def describe(executor: PipelineExecutor, shards: Shards) -> str:
+    """Describe the tasks of `executor` and their files, and for Slurm the script."""
+    tasks, names = executor.world_size, [source.name for source in shards.sources]
+    waiting = [file for file in range(len(names)) if not shards.is_whole(file)]
+    lines = [f"{len(names)} files for {tasks} tasks; {len(waiting)} files are to do"]
     for task in range(tasks):
-        lines.append(f"  task {task}: {', '.join(parts.files[file] for file in parts.files_of(task, tasks))}")
+        lines.append(f"  task {task}: {', '.join(names[file] for file in shards.files_of(task, tasks))}")
     return "\n".join([*lines, *([executor.script()] if isinstance(executor, SlurmExecutor) else [])])

@@ -1,4 +1,4 @@
-"""What a user says about the tasks that prepare a corpus together: how many, and where they run."""
+"""Settings of the tasks that prepare a corpus together: how many, and where they run."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ class ClusterArguments:
         default=None, metadata={"help": "tasks at once, at most; without it one for each core (slurm: no limit)"}
     )
     work_dir: str | None = field(
-        default=None, metadata={"help": "folder for parts and logs, on a shared disk; without it OUTPUT_DIR.work"}
+        default=None, metadata={"help": "folder for shards and logs, on a shared disk; without it OUTPUT_DIR.work"}
     )
     partition: str | None = field(default=None, metadata={"help": "slurm: the partition to run in"})
     time: str = field(default="24:00:00", metadata={"help": "slurm: time limit of a job"})
@@ -39,7 +39,7 @@ class ClusterArguments:
     )
 
     def refuse_without_slurm(self, given: Iterable[str]) -> None:
-        """Raise RecipeError where a field is given that only the executor "slurm" obeys, and another is asked for."""
+        """Raise RecipeError if a field is given that only the executor "slurm" obeys, but another is asked for."""
         ignored = [name for name in SLURM_FIELDS if name in given]
         if ignored and self.executor != "slurm":
             raise RecipeError(
@@ -47,17 +47,17 @@ class ClusterArguments:
             )
 
     def sbatch_options(self) -> dict[str, str]:
-        """`sbatch_args` as names and values; an option without a value has an empty one."""
+        """Parse `sbatch_args` to names and values; an option without a value has an empty one."""
         return {name: value for name, _, value in (option.lstrip("-").partition("=") for option in self.sbatch_args)}
 
     def check(self, files: int) -> None:
-        """Refuse what cannot run, before any work is done.
+        """Refuse settings that cannot run, before any work is done.
 
         Args:
-            files: how many files there are to share between the tasks.
+            files: number of files that the tasks share.
 
         Raises:
-            RecipeError: names the field, what was given and what is allowed.
+            RecipeError: names the field, its value and the allowed ones.
         """
         if self.executor not in EXECUTORS:
             raise RecipeError(f"executor is {self.executor!r}: choose one of {', '.join(EXECUTORS)}.")
@@ -82,7 +82,7 @@ class ClusterArguments:
 
 
 def expand_patterns(paths: Iterable[str]) -> list[str]:
-    """The files that paths and patterns (with *, ** , ? or [...]) name; those of one pattern are sorted.
+    """List the files that paths and patterns (with *, ** , ? or [...]) name; those of one pattern are sorted.
 
     Raises:
         RecipeError: no file matches a pattern.

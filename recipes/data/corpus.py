@@ -1,12 +1,12 @@
-"""A corpus on disk: the tokens of all documents in one memory-mapped file, and where each document begins.
+"""A corpus on disk: the tokens of all documents in one memory-mapped file, and the place of each document.
 
-corpus.json     what is in it, from which files, with which settings
+corpus.json     its counts, files and settings
 tokens.bin      token ids of all documents one after another, start and end tokens included (uint16 or uint32)
-offsets.npy     where document i begins in tokens.bin; one more entry for the end [documents + 1]
+offsets.npy     place in tokens.bin at which each document begins; one more entry for the end [documents + 1]
 bytes.npy       UTF-8 bytes of each document's text [documents]
 validation.npy  True for documents that are held out [documents]
-sources.npy     index of each document's source, where there is more than one [documents]
-words.bits      whether each token begins a word, eight to a byte, where a segmenter was asked for
+sources.npy     index of each document's source, if there are several [documents]
+words.bits      flags of the tokens that begin a word, eight to a byte, if a segmenter was asked for
 sentences.bits  the same of sentences
 tokenizer/      the tokenizer, as `AutoTokenizer` loads it
 """
@@ -30,19 +30,19 @@ BOUNDARIES = ("words", "sentences")
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest type of a corpus' tokens that holds every id of a vocabulary."""
+    """Return the smallest type of a corpus' tokens that holds every id of a vocabulary."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared folder, opened for reading; the arrays stay on disk until they are used."""
+    """A prepared folder, opened for reading. The arrays stay on disk until they are used."""
 
     folder: Path
 
     @classmethod
     def open(cls, folder: str | Path) -> "Corpus":
-        """Raises RecipeError where `folder` is not a prepared corpus of this version."""
+        """Open a folder; raises RecipeError if it is not a prepared corpus of this version."""
         corpus = cls(Path(folder))
         if not (corpus.folder / DESCRIPTION).is_file():
             raise RecipeError(f"{folder} is not a prepared corpus: make one with recipes/prepare_data.py.")
@@ -54,7 +54,7 @@ class Corpus:
         return corpus
 
     def __getstate__(self) -> dict[str, Any]:
-        """Data-loader workers get the folder and map the arrays themselves."""
+        """Give data-loader workers the folder only; they map the arrays themselves."""
         return {"folder": self.folder}
 
     @cached_property
@@ -79,7 +79,7 @@ class Corpus:
 
     @cached_property
     def source_of(self) -> np.ndarray:
-        """Index of each document's source [documents]; it means nothing for documents of validation files."""
+        """Index of each document's source [documents], without meaning for documents of validation files."""
         path = self.folder / "sources.npy"
         if not path.is_file():
             return np.zeros(len(self.byte_counts), dtype=np.uint16)
@@ -87,23 +87,21 @@ class Corpus:
 
     @property
     def source_weights(self) -> list[float]:
-        """How often an epoch passes over the training text of each source."""
+        """Number of passes of an epoch over the training text of each source."""
         return [source["weight"] for source in self.description["sources"]]
 
     @property
     def has_boundaries(self) -> bool:
-        """Whether it is known where words and sentences begin."""
-        is_mapped = (
-            "_boundaries" in self.__dict__
-        )  # a block of a stream may be gone from the disk while it is still read
-        return is_mapped or (self.folder / f"{BOUNDARIES[0]}.bits").is_file()
+        """Whether the corpus says where words and sentences begin."""
+        # The files of a stream's block may be gone while it is still read.
+        return "_boundaries" in self.__dict__ or (self.folder / f"{BOUNDARIES[0]}.bits").is_file()
 
     @cached_property
     def _boundaries(self) -> dict[str, np.ndarray]:
         return {kind: np.memmap(self.folder / f"{kind}.bits", dtype=np.uint8, mode="r") for kind in BOUNDARIES}
 
     def begins(self, kind: str, first: int, last: int) -> np.ndarray:
-        """Which of the tokens [first, last) of `tokens` begin a word or a sentence; start and end tokens do both.
+        """Flag those tokens [first, last) of `tokens` that begin a word or a sentence; start and end tokens do both.
 
         Args:
             kind: "words" or "sentences".
@@ -114,7 +112,7 @@ class Corpus:
             [last - first] bool.
 
         Raises:
-            RecipeError: it was prepared without.
+            RecipeError: the corpus was prepared without a segmenter.
         """
         if not self.has_boundaries:
             raise RecipeError(
@@ -130,7 +128,7 @@ class Corpus:
         return self.description["end_token_id"] is not None
 
     def documents(self, split: str) -> np.ndarray:
-        """Indices of the documents of "train" or "validation"."""
+        """Return the indices of the documents of "train" or "validation"."""
         return np.flatnonzero(self.is_validation if split == "validation" else ~self.is_validation)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -168,7 +166,7 @@ class CorpusWriter:
             byte_count: bytes of its text.
             is_validation: whether it is held out.
             source: index of its source.
-            begins: for each of `BOUNDARIES`, which of the tokens begin one [tokens] bool; none without boundaries.
+            begins: flags of the tokens that begin one of each of `BOUNDARIES` [tokens] bool; none without segmenter.
         """
         self.file.write(np.asarray(ids, dtype=self.dtype).tobytes())
         self.lengths.append(len(ids))
@@ -179,7 +177,7 @@ class CorpusWriter:
             writer.add(flags)
 
     def close(self, description: dict[str, Any]) -> None:
-        """Write what is left; `description` is completed with the counts of each split and of each source."""
+        """Write the other files; `description` is completed with the counts of each split and of each source."""
         self.file.close()
         for writer in self.boundaries:
             writer.close()

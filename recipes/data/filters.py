@@ -1,7 +1,7 @@
 """Filters for documents that teach a model little: off unless asked for, and counted.
 
 They are shares of characters rather than of words, so that they mean the same in scripts without blanks. The measures
-follow the quality and repetition rules of Gopher (https://huggingface.co/papers/2112.11446, appendix A.1.1), whose
+follow the quality and repetition rules of Gopher (https://huggingface.co/papers/2112.11446, appendix A.1.1). Its
 thresholds for English web text are named with each field.
 """
 
@@ -19,7 +19,7 @@ _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 
 @dataclass
 class FilterArguments:
-    """Which documents of the training text are left out."""
+    """Limits beyond which documents of the training text are left out."""
 
     min_characters: int | None = field(default=None, metadata={"help": "drop documents with fewer characters"})
     max_characters: int | None = field(default=None, metadata={"help": "drop documents with more characters"})
@@ -61,11 +61,11 @@ class FilterArguments:
             raise RecipeError(f"min_characters is {least} and max_characters {most}: no document has so many.")
 
     def active_filters(self) -> list[str]:
-        """The names of the filters that are on, in the order in which they are asked."""
+        """List the names of the filters that are on, in their order."""
         return [name for name, _ in _MEASURES if getattr(self, name) is not None]
 
     def refused_by(self, text: str) -> str | None:
-        """The name of the first filter that drops a document; None: it is kept."""
+        """Return the name of the first filter that drops a document, or None if it is kept."""
         for name, measure in _MEASURES:
             limit = getattr(self, name)
             if limit is None:
@@ -77,13 +77,13 @@ class FilterArguments:
 
 
 def letter_share(text: str) -> float:
-    """Share of letters and their marks among the characters that are not blank; 0 without any."""
+    """Compute the share of letters and their marks among the characters that are not blank; 0 without any."""
     visible = sum(map(len, text.split()))
     return sum(len(letters) for letters in _LETTERS.findall(text)) / visible if visible else 0.0
 
 
 def repeated_line_share(text: str) -> float:
-    """Share of the characters that stand in lines that the document has had before, blanks around them aside."""
+    """Compute the share of characters in lines that repeat an earlier one, blanks around them aside."""
     seen: set[str] = set()
     repeated = total = 0
     for line in map(str.strip, text.splitlines()):
@@ -94,7 +94,7 @@ def repeated_line_share(text: str) -> float:
 
 
 def repeated_passage_share(text: str, length: int = PASSAGE_CHARACTERS) -> float:
-    """Share of the characters that stand in a passage of `length` characters that began earlier too.
+    """Compute the share of characters in passages of `length` characters that repeat an earlier one.
 
     Passages are compared by a polynomial hash modulo 2^64 of their characters, all of them at once.
     """

@@ -1,8 +1,8 @@
 """Near duplicates: documents that share most of their text with one that was there before.
 
-Two documents are as near as the sets of their shingles overlap (Jaccard index), which MinHash signatures estimate
-(Broder, On the resemblance and containment of documents, 1997) and locality-sensitive hashing finds without comparing
-all pairs (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3). A shingle is a few bytes rather than
+The measure is the overlap of their sets of shingles (Jaccard index). MinHash signatures estimate it (Broder, On the
+resemblance and containment of documents, 1997), and locality-sensitive hashing finds candidates without comparing all
+pairs (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3). A shingle is a few bytes rather than
 words, so that it works for text without blanks. Only signatures stay in memory, never text.
 """
 
@@ -19,16 +19,16 @@ AT_ONCE = 1 << 14  # shingles; each takes a number for every permutation
 
 
 def check_near_duplicates() -> None:
-    """Raises RecipeError where the package that finds near duplicates is missing."""
+    """Raise RecipeError if the package that finds near duplicates is missing."""
     _load()
 
 
 class NearDuplicates:
-    """Remembers documents, and tells of a new one whether it is near to one of them."""
+    """Remembers documents, and compares new ones with them."""
 
     def __init__(self, threshold: float) -> None:
         """Args:
-            threshold: share of the shingles of two documents that both have, from which on they are duplicates.
+            threshold: least share of common shingles that makes two documents duplicates.
 
         Raises:
             RecipeError: datasketch is not installed.
@@ -40,7 +40,7 @@ class NearDuplicates:
         self.signatures: list[np.ndarray] = []
 
     def is_near(self, text: str) -> bool:
-        """Whether a document is near to one that was remembered; one that is not is remembered from now on."""
+        """Tell whether a document is near to a remembered one; if not, remember it."""
         signature = self._signature(shingles_of(text))
         for earlier in self.index.query(signature):
             if np.mean(self.signatures[earlier] == signature.hashvalues) >= self.threshold:
@@ -60,7 +60,7 @@ class NearDuplicates:
 
 
 def shingles_of(text: str) -> np.ndarray:
-    """The different shingles of a text, whatever its case and white space are, as sorted 64-bit numbers."""
+    """Return the distinct shingles of a text as sorted 64-bit numbers; case and white space do not matter."""
     content = " ".join(text.casefold().split()).encode()
     content += bytes(max(0, SHINGLE_BYTES - len(content)))
     values = np.frombuffer(content, dtype=np.uint8)
@@ -69,7 +69,7 @@ def shingles_of(text: str) -> np.ndarray:
 
 
 def _mixed(shingles: np.ndarray) -> np.ndarray:
-    """64-bit shingles to the 32 bits that signatures are made of (the finaliser of SplitMix64)."""
+    """Hash 64-bit shingles to the 32 bits that signatures are made of (the finaliser of SplitMix64)."""
     mixed = shingles.astype(np.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerBase
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import new_folder, only_one_process
 from weft.recipes.common.processes import is_first_of_machine, is_first_process, is_same_everywhere
-from weft.recipes.data.arguments import EMBEDDED, DataArguments
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import DESCRIPTION, Corpus, CorpusWriter
 from weft.recipes.data.selection import Dropped, Selection
 from weft.recipes.data.source_mixture import assign_sources
 from weft.recipes.data.text_source import Read, documents_of
-from weft.recipes.data.tokenization import Piece, ScriptSample, document_encoder, load_tokenizer
+from weft.recipes.data.tokenization import EncodedDocument, ScriptSample, document_encoder, load_tokenizer
 from weft.tokenizer.script_statistics import COMMON, table_lines
 from weft.tokenizer.train import train_tokenizer, without_boundaries
 
@@ -29,28 +29,28 @@ T = TypeVar("T")
 
 @dataclass
 class Counts:
-    """What the tokenizer made of the text."""
+    """Counts of the text and of its tokens."""
 
     characters: int = 0
     text_tokens: int = 0
     unknown: int = 0
 
-    def add(self, piece: Piece) -> None:
-        self.characters += piece.characters
-        self.text_tokens += piece.text_tokens
-        self.unknown += piece.unknown
+    def add(self, part: EncodedDocument) -> None:
+        self.characters += part.characters
+        self.text_tokens += part.text_tokens
+        self.unknown += part.unknown
 
 
 def prepare(arguments: DataArguments, folder: Path, quiet: bool = False, read: Read = documents_of) -> Corpus:
-    """Prepare a corpus in `folder`, or open the one that is there if it was made from the same files and settings.
+    """Prepare a corpus in `folder`, or open an earlier one made from the same files and settings.
 
-    Interrupted, it leaves nothing under that name; started twice, the second waits for the first and uses its result.
+    Interrupted, it leaves nothing under that name. Started twice, the second waits for the first and uses its result.
 
     Args:
         arguments: the settings.
         folder: of the corpus.
         quiet: without progress bars.
-        read: what gives the documents, where they are not all that the settings name.
+        read: yields the documents, if they are not all that the settings name.
 
     Raises:
         RecipeError: the input is broken, or `folder` holds something else.
@@ -59,7 +59,7 @@ def prepare(arguments: DataArguments, folder: Path, quiet: bool = False, read: R
 
 
 def prepare_with(arguments: DataArguments, folder: Path, write: Callable[[Path], None]) -> Corpus:
-    """As `prepare`, with another way to write the corpus: `write` is given the folder to fill."""
+    """Prepare a corpus as `prepare` does, with another way to write it: `write` fills the folder that it is given."""
     arguments.check()
     if not folder.name:
         raise RecipeError(f"{str(folder)!r} cannot be the output folder: name a new one.")
@@ -75,7 +75,7 @@ def prepare_with(arguments: DataArguments, folder: Path, write: Callable[[Path],
 
 
 def check_output_folder(folder: Path) -> None:
-    """Raise RecipeError where `folder` holds something, or is a file, so that no corpus can be written there."""
+    """Raise RecipeError if `folder` holds something or is a file, so that no corpus can be written there."""
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder} is a file: name another output folder.")
     if folder.exists() and any(folder.iterdir()):
@@ -83,7 +83,7 @@ def check_output_folder(folder: Path) -> None:
 
 
 def report(corpus: Corpus) -> str:
-    """What the corpus holds, as a short table."""
+    """Describe the corpus in a short table."""
     description, lines = corpus.description, []
     lines.append(f"{'':12}{'documents':>12}{'bytes':>15}{'tokens':>15}")
     for name, counts in description["splits"].items():
@@ -103,7 +103,7 @@ def report(corpus: Corpus) -> str:
 
 
 def _script_lines(table: dict[str, dict[str, float]]) -> list[str]:
-    """What the tokenizer made of each script, where more than one is worth a line."""
+    """Describe the tokens of each script, if more than one is worth a line."""
     total = sum(row["characters"] for row in table.values())
     shown = {name: row for name, row in table.items() if row["characters"] >= total / 1000}
     return table_lines(shown) if len(shown.keys() - {COMMON}) > 1 else []
@@ -114,11 +114,11 @@ def _columns(counts: dict[str, int]) -> str:
 
 
 def check_made_from(made_from: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
-    """Refuse to take what is in `folder` for what was asked for.
+    """Refuse a folder that was made from other input than the one asked for.
 
     Args:
-        made_from: the fingerprint of what is there.
-        asked: `DataArguments.fingerprint` of what was asked for.
+        made_from: its fingerprint.
+        asked: `DataArguments.fingerprint` now.
         folder: for the message.
 
     Raises:
@@ -141,7 +141,7 @@ def _reuse(arguments: DataArguments, folder: Path) -> Corpus:
 
 
 def show_progress(documents: Iterator[T], title: str, quiet: bool, size: Callable[[T], int] = len) -> Iterator[T]:
-    """Pass documents on, with a bar that counts characters."""
+    """Pass documents on, and show a bar that counts characters."""
     with tqdm(desc=title, unit="B", unit_scale=True, disable=quiet, leave=False) as bar:
         for document in documents:
             bar.update(size(document))
@@ -149,7 +149,7 @@ def show_progress(documents: Iterator[T], title: str, quiet: bool, size: Callabl
 
 
 def get_tokenizer(arguments: DataArguments, quiet: bool, read: Read = documents_of) -> PreTrainedTokenizerBase:
-    """The tokenizer that was named, or one trained on the training text that the filters keep.
+    """Load the tokenizer that was named, or train one on the training text that the filters keep.
 
     Raises:
         RecipeError: it cannot be loaded, or not be trained with such a vocabulary.
@@ -177,7 +177,7 @@ def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Rea
     tokenizer = get_tokenizer(arguments, quiet, read)
     encode = document_encoder(tokenizer, arguments)
     selection, counts, sample = Selection(arguments), Counts(), ScriptSample()
-    sources, source_of_file = assign_sources(arguments.train_files or [EMBEDDED], arguments.source_weights)
+    sources, source_of_file = assign_sources([source.name for source in arguments.sources()], arguments.source_weights)
     writer = CorpusWriter(folder, len(tokenizer), sources, with_boundaries=arguments.segmenter != "none")
 
     def write(split: str, title: str) -> None:
@@ -191,12 +191,12 @@ def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Rea
                     sample.add(text)
                     yield text
 
-        for pieces in encode(kept()):
+        for encoded in encode(kept()):
             source = source_of_file[files.popleft()] if is_training else 0
-            for piece in pieces:
-                is_validation = piece.is_tail or not is_training
-                writer.add(piece.ids, piece.byte_count, is_validation, source, piece.begins)
-                counts.add(piece)
+            for part in encoded:
+                is_validation = part.is_tail or not is_training
+                writer.add(part.ids, part.byte_count, is_validation, source, part.begins)
+                counts.add(part)
 
     write("train", "tokenising")
     if writer.lengths and arguments.validation_files:
@@ -213,7 +213,7 @@ def finish_corpus(
     dropped: Dropped,
     sample: ScriptSample,
 ) -> None:
-    """Hold documents out if that is yet to be done, and write what is left to write of a corpus.
+    """Hold documents out if none are yet, and write the rest of a corpus.
 
     Raises:
         RecipeError: there is no text to train or to evaluate on.
@@ -253,7 +253,7 @@ def _but_for(dropped: Dropped) -> str:
 
 
 def _hold_out(writer: CorpusWriter, arguments: DataArguments) -> None:
-    """Choose the documents to hold out: a random share, at least one and not all."""
+    """Mark the documents to hold out: a random share, at least one and not all."""
     number = len(writer.lengths)
     if number < 2:
         raise RecipeError(
@@ -268,7 +268,7 @@ def _hold_out(writer: CorpusWriter, arguments: DataArguments) -> None:
 def prepare_before_group(arguments: DataArguments, folder: Path, read: Read = documents_of) -> Corpus:
     """Prepare a corpus under a launcher: the first process of each machine does it, the others wait for the folder.
 
-    They look at the disk, so no collective operation can time out; when the first one fails, the launcher ends them.
+    They look at the disk, so no collective operation can time out. If the first one fails, the launcher ends them.
     """
     if is_first_of_machine():
         return prepare(arguments, folder, not is_first_process(), read)
@@ -278,10 +278,10 @@ def prepare_before_group(arguments: DataArguments, folder: Path, read: Read = do
 
 
 def check_same_corpus(corpus: Corpus) -> None:
-    """Have all processes compare what they read: machines that prepare apart may train other tokenizers.
+    """Compare the corpora of all processes: machines that prepare apart may train other tokenizers.
 
     Raises:
-        RecipeError: in all processes, where the corpora or tokenizers differ.
+        RecipeError: in all processes, if the corpora or tokenizers differ.
     """
     files = [corpus.folder / "offsets.npy", corpus.folder / "tokenizer" / "tokenizer.json"]
     if not is_same_everywhere(hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()):

@@ -1,11 +1,11 @@
-"""Where words and sentences begin, in any script and under any tokenizer: for whole-word masking and for segments.
+"""Segmentation of text into words and sentences, in any script and under any tokenizer.
 
-Both are properties of the text. Tokens are only placed on it, by the characters they stand for, so WordPiece,
-byte-level BPE, Unigram and single characters get the same words.
+Whole-word masking and segments of pairs need it. Both are properties of the text. Tokens are only placed on it by their
+characters, so WordPiece, byte-level BPE, Unigram and single characters get the same words.
 
-A word is a run of letters, marks and digits with apostrophes inside. Scripts that write no blanks between words have
-no such runs: there every character with its marks is a word, or every piece that a segmenter cuts a run into. Every
-other visible character (punctuation, an emoji with all its modifiers) is a word of its own.
+A word is a run of letters, marks and digits with apostrophes inside. Scripts without blanks between words have no such
+runs: there every character with its marks is a word, or every piece that a segmenter cuts a run into. Every other
+visible character (punctuation, an emoji with all its modifiers) is a word of its own.
 """
 
 import functools
@@ -44,7 +44,7 @@ _SENTENCE_END = regex.compile(rf"(?P<marks>(?:[{_TERMINATOR}]|(?<=\p{{Greek}});)
 _ENDS_ANYWHERE = regex.compile(rf"[[{_TERMINATOR}]--[{_NEEDS_BLANK}]]", regex.V1)
 _NO_BLANK_EXPECTED = regex.compile(_UNSPACED, regex.V1)
 _LOWER_CASE = regex.compile(r"\p{Ll}")
-# What a full stop does not end: an initial (J.), a title without vowels (Mr., Dr., St.), the number of a list item.
+# No full stop ends a sentence after an initial (J.), a title without vowels (Mr., Dr., St.), the number of a list item.
 _BEFORE_INNER_STOP = regex.compile(r"[^\p{L}\p{M}\p{N}]\p{Lu}[b-df-hj-np-tv-xz]{0,2}\Z|\n\p{Nd}{1,2}\Z")
 _INNER_STOP_REACH = 4
 
@@ -52,23 +52,23 @@ _IS_BLANK = np.array([regex.match(r"\s", chr(code)) is not None for code in rang
 
 
 def word_starts(text: str, offsets: Offsets, segment: Segmenter | None = None) -> np.ndarray:
-    """Which tokens begin a word.
+    """Flag the tokens that begin a word.
 
     A token belongs to the word of its first visible character. Tokens that share a character, as the bytes of one do,
     stay together whatever words they reach into. A token that is the one blank before a word begins that word, and
-    the token after it goes on with it; other tokens of white space are units of their own.
+    the token after it continues it. Other tokens of white space are units of their own.
 
     Args:
-        text: what was tokenised.
-        offsets: first character and the one after the last, for each token in order; empty where a tokenizer trims
-            blanks, which then count as the token's own.
+        text: the text that was tokenised.
+        offsets: first character and the one after the last, for each token in order. An empty span stands for blanks
+            that a tokenizer trims; they count as the token's own.
         segment: cuts a run of a script without blanks into words; None: each character is one.
 
     Returns:
         [tokens] bool.
 
     Raises:
-        RecipeError: the pieces of `segment` do not join to what it was given.
+        RecipeError: the pieces of `segment` do not join to the run that it was given.
     """
     place = _Placement(text, offsets)
     starts = np.zeros(len(text) + 1, dtype=np.int64)
@@ -85,14 +85,14 @@ def word_starts(text: str, offsets: Offsets, segment: Segmenter | None = None) -
 
 
 def sentence_starts(text: str, offsets: Offsets) -> np.ndarray:
-    """Which tokens begin a sentence: those that hold its first character, or the one blank before it.
+    """Flag the tokens that begin a sentence: those with its first character, or the one blank before it.
 
     Sentences end at line ends, and after sentence-ending marks of any script with the quotes and brackets that close
-    behind them. Marks that stand inside sentences too (. ! ? …) need white space behind them and no lower-case letter
-    after that; a full stop also needs something else before it than an initial, a title or the number of a list item.
+    behind them. Marks that stand inside sentences too (. ! ? …) end one only before white space without a lower-case
+    letter after it. A full stop ends none after an initial, a title or the number of a list item.
 
     Args:
-        text: what was tokenised.
+        text: the text that was tokenised.
         offsets: as in `word_starts`.
 
     Returns:
@@ -116,11 +116,11 @@ def sentence_starts(text: str, offsets: Offsets) -> np.ndarray:
 
 
 def get_segmenter(name: str) -> Segmenter | None:
-    """What cuts runs of scripts without blanks into words.
+    """Return the function that cuts runs of scripts without blanks into words.
 
     Args:
-        name: "characters" (nothing does: each character is a word), "jieba" (Chinese), or "module:function", a
-            function of your own that takes a run and returns its pieces.
+        name: "characters" (None: each character is a word), "jieba" (Chinese), or "module:function", a function of
+            your own that takes a run and returns its pieces.
 
     Raises:
         RecipeError: an unknown name, a missing package, or no such function.
@@ -162,7 +162,7 @@ def _load_jieba() -> Segmenter:
 
 
 class _Placement:
-    """Tokens on their text."""
+    """Places tokens on their text."""
 
     def __init__(self, text: str, offsets: Offsets) -> None:
         spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
@@ -179,7 +179,7 @@ class _Placement:
 
 
 def _word_positions(text: str, segment: Segmenter | None) -> Iterator[int]:
-    """The first character of each word of a text."""
+    """Yield the first character of each word of a text."""
     if segment is None:
         for match in _CHARACTERS.finditer(text):
             yield match.start()
@@ -205,7 +205,7 @@ def _pieces_of(run: str, segment: Segmenter) -> list[str]:
 
 
 def _sentence_ends(text: str) -> Iterator[int]:
-    """Places behind which a sentence begins, with the next visible character."""
+    """Yield places; after each a sentence begins with the next visible character."""
     yield 0
     for match in _LINE_END.finditer(text):
         yield match.end()

@@ -1,4 +1,4 @@
-"""Which documents are kept: those that hold text, pass the filters, and were not there before."""
+"""Selection of documents: those are kept that hold text, pass the filters, and repeat no earlier one."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ DIGEST_BYTES = 16
 
 
 def digest_of(text: str) -> bytes:
-    """`DIGEST_BYTES` bytes that only copies of a text have in common."""
+    """Return `DIGEST_BYTES` bytes that only copies of a text have in common."""
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 @dataclass
 class Dropped:
-    """How many documents were left out, and why."""
+    """Numbers of documents that were left out, by reason."""
 
     empty: int = 0
     duplicates: int = 0
     near_duplicates: int = 0
-    filtered: dict[str, int] = field(default_factory=dict)  # by the name of the filter, of those that are on
+    filtered: dict[str, int] = field(default_factory=dict)  # by the name of each filter that is on
 
 
 class Selection:
@@ -35,15 +35,15 @@ class Selection:
         self._near = NearDuplicates(arguments.near_duplicate_threshold) if arguments.dedup == "near" else None
 
     def kept(self, texts: Iterator[str], is_filtered: bool = True) -> Iterator[str]:
-        """Those of several documents that `keeps` keeps."""
+        """Yield the documents that `keeps` keeps."""
         return (text for text in texts if self.keeps(text, is_filtered))
 
     def keeps(self, text: str, is_filtered: bool = True) -> bool:
-        """Whether a document is kept.
+        """Tell whether to keep a document, and count it if not.
 
         Args:
             text: the document.
-            is_filtered: whether the filters are asked; validation text that was given as such is left as it is.
+            is_filtered: apply the filters; text of validation files is left as it is.
         """
         if not text.strip():
             self.dropped.empty += 1

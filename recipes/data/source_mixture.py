@@ -1,4 +1,4 @@
-"""Several sources in one corpus: which files form one, and how often an epoch passes over its text."""
+"""Several sources in one corpus: the files that form each, and the passes of an epoch over its text."""
 
 import fnmatch
 import math
@@ -16,8 +16,8 @@ class Source:
     """A part of the training text.
 
     Attributes:
-        name: the pattern that its files match, "rest" for the files of none, "all" where there are no patterns.
-        weight: how often an epoch passes over its text: 2 twice, 0.5 over half of it.
+        name: the pattern that its files match, "rest" for the files of none, "all" without patterns.
+        weight: number of passes of an epoch over its text: 2 twice, 0.5 over half of it.
     """
 
     name: str
@@ -25,13 +25,13 @@ class Source:
 
 
 def assign_sources(paths: Sequence[str], weights: Sequence[str]) -> tuple[list[Source], list[int]]:
-    """The sources of a list of files.
+    """Divide a list of files into sources.
 
     Args:
         paths: the files, as given.
         weights: PATTERN=WEIGHT each; a pattern is a part of a path, or a glob that matches the whole of it. The files
-            of one pattern form one source; those that no pattern matches form the source "rest" with weight 1.
-            Without any, all files form the source "all".
+            of one pattern form one source. Files without a pattern form the source "rest" with weight 1. Without any
+            weights, all files form the source "all".
 
     Returns:
         The sources, in the order of the patterns and the rest last, and the source of each file, as its index.

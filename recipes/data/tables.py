@@ -1,19 +1,24 @@
-"""Records in: rows of CSV, TSV, JSON, JSON-lines and Parquet files or of a Hub data set, each with where it stands."""
+"""Tables in: rows of CSV, TSV, JSON, JSON Lines and Parquet files or of a Hub data set, each with its place."""
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
 
 from weft.recipes.common.errors import RecipeError, first_line
-from weft.recipes.data.text_files import BROKEN_COMPRESSION, check_file, file_format, read_lines
+from weft.recipes.data.text_files import check_file, file_format, read_lines
+
+if TYPE_CHECKING:  # it takes long to import, and only Hub data sets need it
+    import datasets
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
+ROWS_AT_ONCE, BYTES_AT_ONCE = 1024, 1 << 20  # of a Parquet file; by default pyarrow keeps all of it in memory
 
 
 class Record(NamedTuple):
@@ -23,76 +28,73 @@ class Record(NamedTuple):
     where: str
 
 
-def read_records(path: Path, header: Sequence[str] | None = None, broken: list[str] | None = None) -> Iterator[Record]:
-    """The rows of one file, in order.
+def read_records(
+    path: Path, header: Sequence[str] | None = None, broken: list[str] | None = None, text_column: str | None = None
+) -> Iterator[Record]:
+    """Yield the rows of one file in order, without holding the file in memory (but for a JSON array).
 
     Args:
         path: .csv (with quotes), .tsv or .txt (between tabs, no quotes, as GLUE has it), .jsonl, .json (an array of
             objects, an object with one such array, or an object a line) or .parquet; all but .parquet may be
             compressed (.gz, .zst).
-        header: for .csv, .tsv and .txt: the names of the columns where the file's first line does not have them.
-        broken: for .csv, .tsv and .txt: lines with too many or too few fields are left out, and what is wrong with
-            them is added to this list; None: they are an error.
+        header: for .csv, .tsv and .txt: the names of the columns, if the file's first line does not have them.
+        broken: for .csv, .tsv and .txt: a list to which the faults of lines with too many or too few fields are added;
+            such lines are left out. None: they are an error.
+        text_column: for .parquet: the only column to read. None: all of them.
 
     Raises:
         RecipeError: the file is missing, empty, of another format, or broken; names the file and the line.
     """
     check_table(path)
     kind = file_format(path)
-    try:
-        if kind == ".parquet":
-            yield from _read_parquet(path)
-        elif kind == ".csv":
-            yield from _read_csv(path, header, broken)
-        elif kind in (".tsv", ".txt"):
-            yield from _read_tsv(path, header, broken)
-        else:
-            yield from _read_json(path)
-    except BROKEN_COMPRESSION as error:
-        raise RecipeError(
-            f"{path} is not a whole {path.suffix} file ({error}): compress it again, or rename it if it is no archive."
-        ) from error
+    if kind == ".parquet":
+        yield from _read_parquet(path, text_column)
+    elif kind in (".json", ".jsonl"):
+        yield from _read_json(path)
+    else:
+        yield from _read_fields(path, header, broken, is_csv=kind == ".csv")
 
 
 def check_table(path: Path, formats: Sequence[str] = FORMATS) -> None:
-    """Refuse what cannot be read, before any work is done.
+    """Refuse a file that cannot be read, before any work is done.
 
     Raises:
-        RecipeError: no such file, a folder, an empty file, or a format that is not known.
+        RecipeError: no such file, a folder, an empty file, or an unknown format.
     """
     check_file(path, formats, "data", "examples")
 
 
-def read_hub_records(name: str, config_name: str | None, split: str) -> list[Record]:
-    """The rows of a data set of the Hub, or of a folder that `datasets` can load; labels become their names.
-
-    Raises:
-        RecipeError: it cannot be loaded.
-    """
-    import datasets  # it takes long to import, and only data sets need it
+def open_dataset(
+    name: str, config_name: str | None, split: str, streaming: bool
+) -> "datasets.Dataset | datasets.IterableDataset":
+    """Open a data set of the Hub, or of a folder that `datasets` can load; raises RecipeError if that fails."""
+    import datasets
 
     try:
-        dataset = datasets.load_dataset(name, config_name, split=split)
+        return datasets.load_dataset(name, config_name, split=split, streaming=streaming)
     except (OSError, ValueError, RuntimeError) as error:
         reason = first_line(error)
         raise RecipeError(
             f"data set {name!r} (split {split!r}) cannot be loaded ({reason}): check its name and the network, or give "
             "local files."
         ) from error
-    named = {column: feature for column, feature in dataset.features.items() if _label_feature(feature) is not None}
+
+
+def read_hub_records(name: str, config_name: str | None, split: str) -> list[Record]:
+    """Read the rows of a data set; labels become their names.
+
+    Raises:
+        RecipeError: it cannot be loaded.
+    """
+    dataset = open_dataset(name, config_name, split, streaming=False)
+    label_of = {column: label for column, feature in dataset.features.items() if (label := _label_feature(feature))}
 
     def value_of(column: str, value: Any) -> Any:
-        if column not in named or value is None:
+        if column not in label_of or value is None:
             return value
-        names = _label_feature(named[column])
-        # -1 stands for a label that is kept secret
-        return (
-            [names.int2str(v) for v in value]
-            if isinstance(value, list)
-            else names.int2str(value)
-            if value >= 0
-            else None
-        )
+        if isinstance(value, list):
+            return [label_of[column].int2str(each) for each in value]
+        return label_of[column].int2str(value) if value >= 0 else None  # -1 stands for a secret label
 
     return [
         Record({column: value_of(column, value) for column, value in row.items()}, f"{name}, {split}, row {number}")
@@ -101,93 +103,86 @@ def read_hub_records(name: str, config_name: str | None, split: str) -> list[Rec
 
 
 def _label_feature(feature: Any) -> Any:
-    """The ClassLabel of a column of labels, or of lists of labels; None for any other."""
+    """Return the ClassLabel of a column of labels, or of lists of labels; None for any other."""
     import datasets
 
     inner = getattr(feature, "feature", feature)
     return inner if isinstance(inner, datasets.ClassLabel) else None
 
 
-def _read_csv(path: Path, header: Sequence[str] | None, broken: list[str] | None) -> Iterator[Record]:
+def _read_fields(path: Path, header: Sequence[str] | None, broken: list[str] | None, is_csv: bool) -> Iterator[Record]:
+    """Yield lines of fields as records; the first line names the columns unless `header` does."""
+    names = None if header is None else list(header)
+    for line, values in _csv_fields(path) if is_csv else _tsv_fields(path):
+        if names is None:
+            names = values
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise RecipeError(
+                    f"{path}, line 1: the column {repeated[0]!r} is there more than once: name each once."
+                )
+        elif len(values) == len(names):
+            yield Record(dict(zip(names, values)), f"{path}, line {line}")
+        else:
+            fault = (
+                f"{path}, line {line}: {len(values)} fields{'' if is_csv else ' between tabs'}, where {len(names)} are "
+                f"needed ({', '.join(names)}): mend the line."
+            )
+            if broken is None:
+                raise RecipeError(fault)
+            broken.append(fault)
+
+
+def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader((text for _, text in read_lines(path)), strict=True)
-    names = list(header) if header is not None else None
+    reader, line = csv.reader((text for _, text in read_lines(path)), strict=True), 0
     try:
         for values in reader:
-            if not values:
-                continue
-            if names is None:
-                names = _checked_header(path, values)
-            else:
-                yield from _records(path, reader.line_num, names, values, "fields", broken)
+            line = reader.line_num
+            if values:
+                yield line, values
     except csv.Error as error:
-        raise RecipeError(f"{path}, line {reader.line_num + 1}: not CSV from here on ({error}).") from error
+        raise RecipeError(f"{path}, line {line + 1}: not CSV from here on ({error}).") from error
 
 
-def _read_tsv(path: Path, header: Sequence[str] | None, broken: list[str] | None) -> Iterator[Record]:
-    names = list(header) if header is not None else None
-    for number, text in read_lines(path):
-        if not text.strip():
-            continue
-        values = text.rstrip("\n").split("\t")
-        if names is None:
-            names = _checked_header(path, values)
-        else:
-            yield from _records(path, number, names, values, "fields between tabs", broken)
-
-
-def _checked_header(path: Path, names: list[str]) -> list[str]:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise RecipeError(f"{path}, line 1: the column {repeated[0]!r} is there more than once: name each once.")
-    return names
-
-
-def _records(
-    path: Path, line: int, names: list[str], values: list[str], what: str, broken: list[str] | None
-) -> Iterator[Record]:
-    if len(values) == len(names):
-        yield Record(dict(zip(names, values)), f"{path}, line {line}")
-        return
-    sentence = (
-        f"{path}, line {line}: {len(values)} {what}, where {len(names)} are needed ({', '.join(names)}): mend the line."
-    )
-    if broken is None:
-        raise RecipeError(sentence)
-    broken.append(sentence)
+def _tsv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    return ((number, text.rstrip("\n").split("\t")) for number, text in read_lines(path) if text.strip())
 
 
 def _read_json(path: Path) -> Iterator[Record]:
-    """An object a line, or one value: an array of objects, or an object that holds one such array."""
-    lines = [(number, text) for number, text in read_lines(path) if text.strip()]
-    first = lines[0][1].strip() if lines else ""
-    if first.startswith("[") or (len(lines) > 1 and first == "{") or _holds_array(lines):
-        content = parse_json("".join(text for _, text in lines), str(path))
-        arrays = [content] if isinstance(content, list) else [v for v in content.values() if isinstance(v, list)]
-        if len(arrays) != 1:
-            raise RecipeError(f"{path} holds {len(arrays)} arrays, where one array of objects is needed.")
-        for number, values in enumerate(arrays[0], start=1):
-            yield Record(_checked_object(values, f"{path}, entry {number}"), f"{path}, entry {number}")
+    """Yield an object a line, or the objects of an array that the whole file holds."""
+    lines = ((number, text) for number, text in read_lines(path) if text.strip())
+    first = list(itertools.islice(lines, 2))
+    if first and (first[0][1].lstrip().startswith("[") or (len(first) == 2 and first[0][1].strip() == "{")):
+        where = f"{path}, line {first[0][0]}" if len(first) == 1 else str(path)
+        yield from _entries(path, parse_json("".join(text for _, text in read_lines(path)), where))
         return
-    for number, text in lines:
+    for number, text in itertools.chain(first, lines):
         where = f"{path}, line {number}"
-        yield Record(_checked_object(parse_json(text, where), where), where)
+        values = parse_json(text, where)
+        if len(first) == 1 and _is_around_array(values):
+            yield from _entries(path, values)
+        else:
+            yield Record(_checked_object(values, where), where)
 
 
-def _holds_array(lines: list[tuple[int, str]]) -> bool:
-    """Whether a file of one line is an object around an array of objects."""
-    if len(lines) != 1:
-        return False
-    try:
-        content = json.loads(lines[0][1])
-    except (json.JSONDecodeError, RecursionError):
-        return False
-    arrays = [value for value in content.values() if isinstance(value, list)] if isinstance(content, dict) else []
-    return len(arrays) == 1 and len(content) == 1 and all(isinstance(entry, dict) for entry in arrays[0])
+def _entries(path: Path, content: Any) -> Iterator[Record]:
+    arrays = [content] if isinstance(content, list) else [v for v in content.values() if isinstance(v, list)]
+    if len(arrays) != 1:
+        raise RecipeError(f"{path} holds {len(arrays)} arrays, where one array of objects is needed.")
+    for number, values in enumerate(arrays[0], start=1):
+        where = f"{path}, entry {number}"
+        yield Record(_checked_object(values, where), where)
+
+
+def _is_around_array(content: Any) -> bool:
+    """Tell whether a value is an object that holds an array of objects and nothing else."""
+    arrays = list(content.values()) if isinstance(content, dict) else []
+    return len(arrays) == 1 and isinstance(arrays[0], list) and all(isinstance(entry, dict) for entry in arrays[0])
 
 
 def parse_json(text: str, where: str) -> Any:
-    """The value of a JSON text; raises RecipeError that begins with `where`."""
+    """Return the value of a JSON text; raises RecipeError that begins with `where`."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -203,17 +198,30 @@ def _checked_object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _read_parquet(path: Path) -> Iterator[Record]:
+def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not a whole parquet file ({first_line(error)}).") from error
-    for number, values in enumerate(rows):
-        yield Record(values, f"{path}, row {number}")
+        table = pyarrow.parquet.ParquetFile(path, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RecipeError(f"{path} is not a parquet file ({first_line(error)}).") from error
+    if text_column is not None:
+        value_of(Record(dict.fromkeys(table.schema_arrow.names), str(path)), text_column, "text_column")
+    batches = table.iter_batches(ROWS_AT_ONCE, columns=None if text_column is None else [text_column])
+    row = 0
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = first_line(error)
+            raise RecipeError(f"{path} is broken after row {row} ({reason}): write it again.") from error
+        for number, values in enumerate(rows, start=row):
+            yield Record(values, f"{path}, row {number}")
+        row += len(rows)
 
 
 def value_of(record: Record, column: str, option: str) -> Any:
-    """A record's value in a column; raises RecipeError, with the columns that there are, where it has no such one.
+    """Return a record's value in a column; raises RecipeError, with the columns that there are, if it has no such one.
 
     Args:
         option: the field with which the user names the column.
@@ -224,15 +232,15 @@ def value_of(record: Record, column: str, option: str) -> Any:
     return record.values[column]
 
 
-def text_of(record: Record, column: str, option: str) -> str:
-    """A record's text in a column; raises RecipeError where that is no text, or one of blanks only."""
+def text_of(record: Record, column: str, option: str, may_be_blank: bool = False) -> str:
+    """Return a record's text in a column; raises RecipeError if it is no text, or a blank one that may not be."""
     text = value_of(record, column, option)
     if not isinstance(text, str):
         kind = "null (None)" if text is None else type(text).__name__
         raise RecipeError(
             f"{record.where}: column {column!r} holds {kind}, where text is needed: mend or drop the row."
         )
-    if not text.strip():
+    if not may_be_blank and not text.strip():
         raise RecipeError(f"{record.where}: the text in column {column!r} is empty: mend or drop the row.")
     try:
         text.encode()

@@ -1,39 +1,189 @@
-"""One way from text to documents: files, a data set of the Hub, or the text that Python carries."""
+"""One way from text to documents: the sources that the user names, each of which can be checked, opened and read.
 
-from collections.abc import Callable, Iterable, Iterator
+A new kind of source is one class here: derive it from `TextSource`, let `accepts` tell its names from paths, and put it
+first into `SOURCES`. Every command that takes files of text then takes such names too.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weft.recipes.data.arguments import TextArguments
-from weft.recipes.data.builtin_text import embedded_documents
-from weft.recipes.data.text_files import read_dataset, read_documents
+from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.data.builtin_text import TITLE, embedded_documents
+from weft.recipes.data.tables import Record, open_dataset, read_records, text_of
+from weft.recipes.data.text_files import check_file, file_format, read_text
 
-Read = Callable[[Any, str], Iterator[tuple[str, int]]]  # of settings and a split, as `documents_of`
-
-
-def clean(text: str) -> str:
-    """A document with line ends that are \\n; nothing else is changed."""
-    return text.replace("\r\n", "\n") if "\r" in text else text
+FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
-def documents_of(arguments: TextArguments, split: str) -> Iterator[tuple[str, int]]:
-    """All documents of a split, cleaned, each with the index of its file."""
-    paths = arguments.train_files if split == "train" else getattr(arguments, "validation_files", [])
-    if split == "train" and arguments.dataset_name:
-        files: Iterable[Iterable[str]] = [
-            read_dataset(
-                arguments.dataset_name, arguments.dataset_config_name, arguments.dataset_split, arguments.text_column
-            )
-        ]
-    elif split == "train" and not paths:
-        files = [embedded_documents()]
-    else:
-        files = (read_documents(Path(path), arguments.text_column, arguments.documents) for path in paths)
-    for index, texts in enumerate(files):
-        for text in texts:
-            yield clean(text), index
+class TextSource:
+    """Documents in a fixed order; they can be read again from the first one.
+
+    Attributes:
+        name: as the user gives it.
+        text_column: the field with the text, if records have fields.
+        documents: how plain text is divided, see `read_text`.
+    """
+
+    def __init__(self, name: str, text_column: str = "text", documents: str = "blank-line") -> None:
+        self.name, self.text_column, self.documents = name, text_column, documents
+
+    @classmethod
+    def accepts(cls, name: str) -> bool:
+        """Tell whether a name among the user's files stands for a source of this class."""
+        return False
+
+    @property
+    def title(self) -> str:
+        """The name as reports give it."""
+        return self.name
+
+    def check(self) -> None:
+        """Raise RecipeError if it cannot be read, before any work is done."""
+
+    def files(self) -> list[Path]:
+        """List the local files that hold the text: while their sizes and times stay the same, so does the text."""
+        return []
+
+    def read(self, state: dict[str, Any] | None = None, record: int = 0) -> Iterator[str]:
+        """Yield documents with line ends that are \\n.
+
+        Args:
+            state: where to begin, as `state` told it. None: at the first document.
+            record: number of documents before `state`, for messages.
+
+        Raises:
+            RecipeError: the text is broken; names the place.
+        """
+        return (text.replace("\r\n", "\n") if "\r" in text else text for text in self._read(state, record))
+
+    def state(self) -> dict[str, Any] | None:
+        """Tell the place behind the last document; None if it can only be reached by reading up to it."""
+        return None
+
+    def _read(self, state: dict[str, Any] | None, record: int) -> Iterator[str]:
+        raise NotImplementedError
 
 
-def texts_of(arguments: TextArguments, split: str) -> Iterator[str]:
-    """All documents of a split, cleaned."""
+class TextFile(TextSource):
+    """A file of plain text or of records; its ending tells the format."""
+
+    @classmethod
+    def accepts(cls, name: str) -> bool:
+        return True
+
+    @property
+    def title(self) -> str:
+        return Path(self.name).name
+
+    def check(self) -> None:
+        check_file(Path(self.name), FORMATS)
+
+    def files(self) -> list[Path]:
+        return [Path(self.name)]
+
+    def _read(self, state: dict[str, Any] | None, record: int) -> Iterator[str]:
+        self.check()
+        path = Path(self.name)
+        if file_format(path) == ".txt":
+            yield from read_text(path, self.documents)
+            return
+        for row in read_records(path, text_column=self.text_column):
+            yield text_of(row, self.text_column, "text_column", may_be_blank=True)
+
+
+class HubDataset(TextSource):
+    """A split of a data set of the Hub, or of a folder that `datasets` can load; it is streamed."""
+
+    def __init__(self, name: str, config_name: str | None, split: str, text_column: str) -> None:
+        super().__init__(name, text_column)
+        self.config_name, self.split = config_name, split
+        self.dataset: Any = None
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in Path(self.name).rglob("*") if path.is_file())
+
+    def state(self) -> dict[str, Any] | None:
+        return None if self.dataset is None else self.dataset.state_dict()
+
+    def _read(self, state: dict[str, Any] | None, record: int) -> Iterator[str]:
+        self.dataset = open_dataset(self.name, self.config_name, self.split, streaming=True)
+        if state is not None:
+            self.dataset.load_state_dict(state)
+        examples = iter(self.dataset)
+        for number in itertools.count(record):
+            try:
+                example = next(examples)
+            except StopIteration:
+                return
+            except (OSError, ValueError, RuntimeError) as error:
+                raise RecipeError(
+                    f"data set {self.name!r} cannot be read after {number} examples ({first_line(error)})."
+                ) from error
+            row = Record(example, f"data set {self.name!r}, example {number}")
+            yield text_of(row, self.text_column, "text_column", may_be_blank=True)
+
+
+class BuiltinText(TextSource):
+    """The English text that Python itself carries."""
+
+    def _read(self, state: dict[str, Any] | None, record: int) -> Iterator[str]:
+        yield from embedded_documents()
+
+
+SOURCES: list[type[TextSource]] = [TextFile]  # the first that accepts a name reads it, so TextFile stays the last
+
+
+@dataclass
+class SourceArguments:
+    """Where the text comes from."""
+
+    train_files: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "text to learn from: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet; without "
+            "any and without dataset_name: the English text that Python itself carries"
+        },
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "a data set of the Hub instead of files, or a folder that `datasets` can load"}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "its configuration"})
+    dataset_split: str = field(default="train", metadata={"help": "its split"})
+    text_column: str = field(default="text", metadata={"help": "the field that holds the text (all but .txt)"})
+    documents: str = field(
+        default="blank-line",
+        metadata={"help": "what a document is in .txt files: blank-line (separated by blank lines) or file"},
+    )
+
+    def sources(self, split: str = "train") -> list[TextSource]:
+        """List the sources of a split ("train" or "validation") in order."""
+        if self.dataset_name:
+            return [HubDataset(self.dataset_name, self.dataset_config_name, self.dataset_split, self.text_column)]
+        return self.named(self.train_files) or [BuiltinText(TITLE)]
+
+    def named(self, names: list[str]) -> list[TextSource]:
+        """Return the source that each name stands for."""
+        kinds = [next(kind for kind in SOURCES if kind.accepts(name)) for name in names]
+        return [kind(name, self.text_column, self.documents) for kind, name in zip(kinds, names)]
+
+    def describe_source(self) -> str:
+        """Name the sources of the training text in a few words."""
+        return ", ".join(source.title for source in self.sources())
+
+
+Read = Callable[[SourceArguments, str], Iterator[tuple[str, int]]]  # of settings and a split, as `documents_of`
+
+
+def documents_of(arguments: SourceArguments, split: str) -> Iterator[tuple[str, int]]:
+    """Yield all documents of a split, each with the index of its source."""
+    for index, source in enumerate(arguments.sources(split)):
+        for text in source.read():
+            yield text, index
+
+
+def texts_of(arguments: SourceArguments, split: str) -> Iterator[str]:
+    """Yield all documents of a split."""
     return (text for text, _ in documents_of(arguments, split))

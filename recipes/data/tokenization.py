@@ -1,32 +1,33 @@
-"""Documents to tokens: each between its start and end token, in one piece or with its tail apart."""
+"""Documents to tokens: each between its start and end token, whole or with its tail apart."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from tokenizers import Encoding
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.segmentation import get_segmenter, sentence_starts, word_starts
+from weft.tokenizer.encode_as_text import encode_as_text
 from weft.tokenizer.script_statistics import ScriptReport
 
 BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A document, or the head or the tail of one.
+class EncodedDocument:
+    """A document as tokens, or its head or its tail.
 
     Attributes:
-        ids: its tokens with start and end tokens; a tail begins with the last token before it.
-        text_tokens: how many of them are its text.
-        unknown: how many of those are the unknown token.
-        characters: characters of its text.
-        byte_count: UTF-8 bytes of its text.
+        ids: token ids with start and end tokens; a tail begins with the last token before it.
+        text_tokens: number of tokens of the text alone.
+        unknown: number of unknown tokens among these.
+        characters: characters of the text.
+        byte_count: UTF-8 bytes of the text.
         is_tail: whether it is held out.
-        begins: which of the tokens begin a word and which a sentence, [tokens] bool each; empty without a segmenter.
+        begins: flags of the tokens that begin a word and a sentence, [tokens] bool each; empty without a segmenter.
     """
 
     ids: list[int]
@@ -42,7 +43,8 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     """Load a tokenizer from a folder or the Hub.
 
     Args:
-        trust_remote_code: run the code that comes with it, if it does.
+        name: folder or Hub id.
+        trust_remote_code: run the code that comes with it, if any does.
 
     Raises:
         RecipeError: it cannot be loaded, or has no fast version.
@@ -58,9 +60,9 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
 
 
 def start_and_end(tokenizer: PreTrainedTokenizerBase, document_tokens: str) -> tuple[list[int], list[int]]:
-    """Ids put before and after each document; decoders have bos and eos, encoders cls and sep, some only one.
+    """Return the ids before and after each document; decoders have bos and eos, encoders cls and sep, some only one.
 
-    They become the tokenizer's bos and eos, so that whoever generates begins and ends as training did.
+    They become the tokenizer's bos and eos, so that generation begins and ends as training did.
 
     Raises:
         RecipeError: it has neither, and `document_tokens` is not "none".
@@ -79,24 +81,24 @@ def start_and_end(tokenizer: PreTrainedTokenizerBase, document_tokens: str) -> t
 
 def document_encoder(
     tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
-) -> Callable[[Iterable[str]], Iterator[list[Piece]]]:
-    """What makes the pieces of each of several documents, in order, a batch at a time.
+) -> Callable[[Iterable[str]], Iterator[list[EncodedDocument]]]:
+    """Return a function that encodes documents in order, a batch at a time: for each its whole, or its head and tail.
 
     Raises:
-        RecipeError: the tokenizer has no start or end token, or the segmenter is not there.
+        RecipeError: the tokenizer has no start or end token, or the segmenter is missing.
     """
     start, end = start_and_end(tokenizer, arguments.document_tokens)
     unknown_id, with_boundaries = tokenizer.unk_token_id, arguments.segmenter != "none"
     segment = get_segmenter(arguments.segmenter) if with_boundaries else None
 
-    def encode(texts: Iterable[str]) -> Iterator[list[Piece]]:
+    def encode(texts: Iterable[str]) -> Iterator[list[EncodedDocument]]:
         for batch in _batches(texts):
             cut = [_cut_tail(text, arguments) for text in batch]
-            encodings = iter(_encode(tokenizer, [part for parts in cut for part in parts], with_boundaries))
+            encodings = iter(encode_as_text(tokenizer, [part for parts in cut for part in parts], with_boundaries))
             for parts in cut:
-                yield list(pieces_of(parts, encodings))
+                yield list(encode_parts(parts, encodings))
 
-    def pieces_of(parts: list[str], encodings: Iterator[Any]) -> Iterator[Piece]:
+    def encode_parts(parts: list[str], encodings: Iterator[Encoding]) -> Iterator[EncodedDocument]:
         before = start
         for index, text in enumerate(parts):
             encoding = next(encodings)
@@ -105,7 +107,7 @@ def document_encoder(
             if with_boundaries:
                 flags = (word_starts(text, encoding.offsets, segment), sentence_starts(text, encoding.offsets))
                 begins = tuple(np.pad(each, (len(before), len(after)), constant_values=True) for each in flags)
-            yield Piece(
+            yield EncodedDocument(
                 ids=before + ids + after,
                 text_tokens=len(ids),
                 unknown=ids.count(unknown_id) if unknown_id is not None else 0,
@@ -120,9 +122,9 @@ def document_encoder(
 
 
 class ScriptSample:
-    """Documents spread evenly over a text of unknown length, to judge a tokenizer by: every first, second, fourth ...
+    """Takes documents evenly from a text of unknown length, to judge a tokenizer by: every first, second, fourth ...
 
-    Whenever they hold too many characters, every second of them is dropped, and from then on half as many are taken.
+    Whenever they hold too many characters, every second one is dropped, and from then on half as many are taken.
     """
 
     MOST_CHARACTERS = 1 << 19
@@ -144,24 +146,8 @@ class ScriptSample:
             self.characters = sum(map(len, self.texts))
 
     def report(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, float]]:
-        """`ScriptReport.table` of the documents."""
-        report = ScriptReport(tokenizer)
-        for text, encoding in zip(self.texts, _encode(tokenizer, self.texts, with_offsets=True), strict=True):
-            report.add(text, encoding.ids, encoding.offsets)
-        return report.table()
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], with_offsets: bool) -> list[Any]:
-    """Encodings without special tokens; one that is spelt out in a text stays text."""
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    previous, backend.encode_special_tokens = backend.encode_special_tokens, True
-    try:
-        encode = backend.encode_batch if with_offsets else backend.encode_batch_fast
-        return encode(texts, add_special_tokens=False)
-    finally:
-        backend.encode_special_tokens = previous
+        """Return `ScriptReport.table` of the documents."""
+        return ScriptReport.of(tokenizer, self.texts).table()
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -177,7 +163,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _cut_tail(text: str, arguments: DataArguments) -> list[str]:
-    """A text whole, or cut into head and tail where the tail is held out."""
+    """Return a text whole, or its head and tail if the tail is held out."""
     if arguments.validation_files or arguments.validation_split != "tail":
         return [text]
     cut = int(len(text) * (1 - arguments.validation_fraction))

@@ -37,10 +37,10 @@ class MaskedHarnessModel(LM):
     ) -> None:
         """Args:
             pretrained: a scorer that is not causal, or the folder or Hub id of a model; the other arguments are for the
-                latter, and as in `Scorer` and `load_model`. What else lm_eval passes (batch_size) has no effect.
+                latter, and as in `Scorer` and `load_model`. Other arguments of lm_eval (batch_size) have no effect.
 
         Raises:
-            RecipeError: scoring is causal, for which lm_eval has a class (`hf`).
+            RecipeError: scoring is causal; lm_eval has a class (`hf`) for that.
         """
         super().__init__()
         if not isinstance(pretrained, Scorer):
@@ -53,22 +53,25 @@ class MaskedHarnessModel(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Under which lm_eval caches requests."""
+        """Name under which lm_eval caches requests."""
         return self.scorer.tokenizer.name_or_path.replace("/", "__")
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Of a continuation given its context: the sum over the continuation's tokens, each given context and
-        continuation but itself (within-word: and the later tokens of its word); and whether each was the most likely.
+        """Score continuations given their contexts.
+
+        Returns:
+            For each the sum over its tokens, each given context and continuation without itself (within-word: and
+            without the later tokens of its word), and whether all of them were the most likely ones.
         """
-        scores, _ = self.scorer.score_continuations([request.args for request in requests])
+        scores = self.scorer.score_continuations([request.args for request in requests])
         return [(score.total, bool(score.is_top.all())) for score in scores]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Pseudo-log-likelihood of whole texts, in windows where they are longer than the model's."""
+        """Return the pseudo-log-likelihood of whole texts, in windows if they are longer than the model's."""
         return [score.total for score in self.scorer.score_texts([request.args[0] for request in requests])]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Raises RecipeError: a masked model does not continue texts."""
+        """Raise RecipeError: a masked model does not continue texts."""
         raise RecipeError(
             f"the task {requests[0].task_name!r} has the model write text, which a masked model does not: choose tasks "
             "that compare likelihoods, or --scoring causal."
@@ -88,10 +91,10 @@ def run_harness(
         tasks: names of tasks or groups.
         include_path: a folder with tasks of your own (YAML files).
         num_fewshot: solved examples before each question; None: as the task says.
-        limit: the first so many examples of each task.
+        limit: number of examples of each task, from the first on.
 
     Returns:
-        For each task, its metrics by name and lm_eval's version of the task; what is no number is left out.
+        For each task, its metrics by name and lm_eval's version of the task, as far as they are numbers.
 
     Raises:
         RecipeError: an unknown task, or one that cannot be loaded.

@@ -1,14 +1,14 @@
-"""The probabilities that a causal or masked language model gives to the tokens of texts: what evaluation rests on.
+"""The log-probabilities that a causal or masked language model gives to the tokens of texts.
 
-causal       each token given those before it. The text begins with the start token, as documents did in training; where
+causal       each token given those before it. The text begins with the start token, as documents did in training. If
              the tokenizer has none, nothing predicts the first token, and it is not scored.
 masked       each token given all others, itself replaced by the mask: the pseudo-log-likelihood of Salazar et al., 2020
              (https://huggingface.co/papers/1910.14659). The text has the special tokens that `tokenizer(text)` adds.
 within-word  as masked, but the later tokens of the same word are masked too, so that a rare word is not given away by
              its own pieces: Kauf and Ivanova, 2023 (https://huggingface.co/papers/2305.10588).
 
-Special tokens are never scored, the end token of a document among them: what is scored is the text. A special token
-that is spelt out in a text is text, as it is in training.
+Only the text is scored, no special token, not even the end token of a document. A special token that is spelt out in a
+text is text, as it is in training.
 """
 
 import inspect
@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.segmentation import Segmenter, word_starts
+from weft.tokenizer.encode_as_text import encode_as_text
 
 SCORINGS = ("causal", "masked", "within-word")
 DEFAULT_WINDOW = 1024  # for models without a limit of their own
@@ -32,14 +33,15 @@ ROWS_SORTED_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A text as tokens, without special ones, and the special tokens that stand around it.
+class ScoredText:
+    """A text as tokens, without special ones, and the special tokens around it.
 
     Attributes:
+        text: as it was given.
         ids: [tokens].
         offsets: first character and the one after the last of each token [tokens, 2].
         before, after: ids of the special tokens.
-        words: number of the word that each token belongs to [tokens], for within-word scoring.
+        words: number of the word of each token [tokens], for within-word scoring.
     """
 
     text: str
@@ -50,21 +52,21 @@ class Encoded:
     words: np.ndarray | None = None
 
     def token_at(self, character: int) -> int:
-        """Index of the first token that holds a character at or behind this one."""
+        """Return the index of the first token that holds this character or a later one."""
         behind = np.flatnonzero(self.offsets[:, 1] > character)
         return int(behind[0]) if len(behind) else len(self.ids)
 
 
 @dataclass(frozen=True)
-class Span:
+class TokenSpan:
     """Tokens [first, last) of a text, to be scored given the rest of it.
 
     Attributes:
-        left_to_right: a masked model sees nothing of the span behind the token it predicts, and the text breaks off
-            there: no end token follows.
+        left_to_right: hide from a masked model the span behind the token that it predicts; the text breaks off after
+            the span, without an end token.
     """
 
-    encoded: Encoded
+    text: ScoredText
     first: int
     last: int
     left_to_right: bool = False
@@ -72,9 +74,9 @@ class Span:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Of the scored tokens of a span, in order: log-probabilities in nats, and whether each was the most likely one.
+    """The log-probabilities of the scored tokens of a span in nats, and whether each was the most likely one.
 
-    Shorter than the span by one where it holds a first token that nothing predicts.
+    Shorter than the span by one if that holds a first token that nothing predicts.
     """
 
     log_probs: np.ndarray
@@ -86,7 +88,7 @@ class TokenScores:
 
 
 class _Row(NamedTuple):
-    """One input, of which tokens [first, last) are scored; those in [first, hidden) are masked for a masked model."""
+    """One input: tokens [first, last) are scored, and [first, hidden) are masked for a masked model."""
 
     ids: np.ndarray
     first: int
@@ -111,20 +113,20 @@ class Scorer:
         """Args:
             model: in evaluation mode; its logits at i predict token i + 1 for causal scoring, token i for the others.
             scoring: one of SCORINGS.
-            window: longest input, special tokens included; None: what model and tokenizer are meant for.
-            stride: how many tokens of a longer text are scored at each place of the window; None: half a window.
+            window: longest input, special tokens included; None: the limit of model and tokenizer.
+            stride: number of tokens of a longer text to score at each place of the window; None: half a window.
             tokens_per_batch: of one forward pass, padding included (at least one input, however long).
             segment: cuts unspaced scripts into words, for within-word scoring.
-            quiet: show no progress bar; there is none either where the output is no terminal.
+            quiet: show no progress bar, as if the output were no terminal.
 
         Raises:
-            RecipeError: a window or stride that cannot be, or a tokenizer that has no mask or does not fit the model.
+            RecipeError: an impossible window or stride, or a tokenizer that has no mask or does not fit the model.
         """
         self.model, self.tokenizer, self.scoring = model, tokenizer, scoring
         self.segment, self.quiet, self.tokens_per_batch = segment, quiet, tokens_per_batch
         self.is_causal = scoring == "causal"
         self.predicts_next = self.is_causal or bool(getattr(model.config, "masked_next_token", False))
-        # A masked Weft model computes logits where they are asked for only, which is one place in a whole input here.
+        # A masked Weft model computes logits only at the places asked for, here one in a whole input.
         self.takes_places = not self.is_causal and "predict_from" in inspect.signature(model.forward).parameters
         self._check_tokenizer()
         self.window = _longest_input(model, tokenizer) if window is None else window
@@ -137,25 +139,16 @@ class Scorer:
 
     @property
     def name(self) -> str:
-        """The way of scoring, as results name it."""
+        """Way of scoring, as results name it."""
         if self.is_causal or not self.predicts_next:
             return self.scoring
         return {"masked": "masked-next-token", "within-word": "within-word-next-token"}[self.scoring]
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+    def encode(self, texts: Sequence[str]) -> list[ScoredText]:
         """Tokenise as training did."""
-        backend = self.tokenizer.backend_tokenizer
-        backend.no_truncation()
-        backend.no_padding()
-        previous = backend.encode_special_tokens
-        backend.encode_special_tokens = True
-        try:
-            encodings = backend.encode_batch(list(texts), add_special_tokens=False)
-        finally:
-            backend.encode_special_tokens = previous
         before, after = self._special_tokens()
         return [
-            Encoded(
+            ScoredText(
                 text=text,
                 ids=np.array(encoding.ids, dtype=np.int32),
                 offsets=np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2),
@@ -165,17 +158,17 @@ class Scorer:
                 if self.scoring == "within-word"
                 else None,
             )
-            for text, encoding in zip(texts, encodings)
+            for text, encoding in zip(texts, encode_as_text(self.tokenizer, texts))
         ]
 
-    def score(self, spans: Sequence[Span]) -> list[TokenScores]:
+    def score(self, spans: Sequence[TokenSpan]) -> list[TokenScores]:
         """Score spans in batches of inputs of like length.
 
         Raises:
             RecipeError: an input is longer than the model has positions for, or its logits are not numbers.
         """
         rows = (row for span in spans for row in self._rows(span))
-        counts = [span.last - max(span.first, self._first_predictable(span.encoded)) for span in spans]
+        counts = [span.last - max(span.first, self._first_predictable(span.text)) for span in spans]
         counts = [max(0, count) for count in counts]
         log_probs, is_top = np.empty(sum(counts)), np.empty(sum(counts), dtype=bool)
         place = 0
@@ -194,27 +187,24 @@ class Scorer:
 
     def score_texts(self, texts: Sequence[str]) -> list[TokenScores]:
         """Score every token of each text."""
-        return self.score([Span(encoded, 0, len(encoded.ids)) for encoded in self.encode(texts)])
+        return self.score([TokenSpan(text, 0, len(text.ids)) for text in self.encode(texts)])
 
-    def score_continuations(
-        self, pairs: Iterable[tuple[str, str]], left_to_right: bool = False
-    ) -> tuple[list[TokenScores], list[Encoded]]:
-        """Score what follows a context.
+    def score_continuations(self, pairs: Iterable[tuple[str, str]], left_to_right: bool = False) -> list[TokenScores]:
+        """Score continuations given their contexts.
 
-        Context and continuation are tokenised as one text; the tokens that hold a visible character of the
-        continuation are scored (for a continuation of blanks: any character).
+        Context and continuation are tokenised as one text. Tokens with a visible character of the continuation are
+        scored (for a continuation of blanks: with any character).
 
         Args:
             pairs: of context and continuation; the blank between them is part of either.
-            left_to_right: as in `Span`.
+            left_to_right: as in `TokenSpan`.
         """
-        pairs = list(pairs)
-        encoded = self.encode([context + continuation for context, continuation in pairs])
-        spans = []
-        for (context, continuation), text in zip(pairs, encoded):
+        pairs, spans = list(pairs), []
+        texts = self.encode([context + continuation for context, continuation in pairs])
+        for (context, continuation), text in zip(pairs, texts):
             blanks = len(continuation) - len(continuation.lstrip()) if continuation.strip() else 0
-            spans.append(Span(text, text.token_at(len(context) + blanks), len(text.ids), left_to_right))
-        return self.score(spans), encoded
+            spans.append(TokenSpan(text, text.token_at(len(context) + blanks), len(text.ids), left_to_right))
+        return self.score(spans)
 
     def _check_tokenizer(self) -> None:
         if not self.tokenizer.is_fast:
@@ -231,7 +221,7 @@ class Scorer:
             )
 
     def _special_tokens(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids before and after a text."""
+        """Return the ids before and after a text."""
         if self.is_causal:
             start = self.tokenizer.bos_token_id
             return np.array([] if start is None else [start], dtype=np.int32), np.array([], dtype=np.int32)
@@ -240,53 +230,53 @@ class Scorer:
         ids = np.array(encoding.ids, dtype=np.int32)
         return ids[: is_text[0]], ids[is_text[-1] + 1 :]
 
-    def _first_predictable(self, encoded: Encoded) -> int:
-        return 1 if self.predicts_next and not len(encoded.before) else 0
+    def _first_predictable(self, text: ScoredText) -> int:
+        return 1 if self.predicts_next and not len(text.before) else 0
 
-    def _rows(self, span: Span) -> Iterator[_Row]:
-        first = max(span.first, self._first_predictable(span.encoded))
+    def _rows(self, span: TokenSpan) -> Iterator[_Row]:
+        first = max(span.first, self._first_predictable(span.text))
         if self.is_causal:
-            yield from self._causal_rows(span.encoded, first, span.last)
+            yield from self._causal_rows(span.text, first, span.last)
         else:
             yield from self._masked_rows(span, first)
 
-    def _causal_rows(self, encoded: Encoded, first: int, last: int) -> Iterator[_Row]:
-        """Windows that end with the tokens they score; an input lacks its last token, which nothing follows."""
-        ids = np.concatenate([encoded.before, encoded.ids])
-        first, last = first + len(encoded.before), last + len(encoded.before)
+    def _causal_rows(self, text: ScoredText, first: int, last: int) -> Iterator[_Row]:
+        """Yield windows that end with the tokens they score. The model never sees an input's last token."""
+        ids = np.concatenate([text.before, text.ids])
+        first, last = first + len(text.before), last + len(text.before)
         while first < last:
             end = min(last, max(first + self.stride, self.window + 1))
             begin = max(0, end - 1 - self.window)
             yield _Row(ids[begin:end], first - begin, end - begin, end - begin)
             first = end
 
-    def _masked_rows(self, span: Span, first: int) -> Iterator[_Row]:
-        """For each token an input with that token masked, in a window with as much on both sides as there is."""
-        encoded = span.encoded
-        after = encoded.after[:0] if span.left_to_right else encoded.after
-        text = encoded.ids[: span.last] if span.left_to_right else encoded.ids
-        needed = self._first_predictable(encoded)  # tokens to the left of any that is scored
-        room = self.window - len(encoded.before) - len(after)
-        stride = len(text) if len(text) <= room else min(self.stride, room - needed)
+    def _masked_rows(self, span: TokenSpan, first: int) -> Iterator[_Row]:
+        """Yield for each token an input with that token masked, in a window with text on both sides."""
+        text = span.text
+        after = text.after[:0] if span.left_to_right else text.after
+        ids = text.ids[: span.last] if span.left_to_right else text.ids
+        needed = self._first_predictable(text)  # tokens to the left of any that is scored
+        room = self.window - len(text.before) - len(after)
+        stride = len(ids) if len(ids) <= room else min(self.stride, room - needed)
         while first < span.last:
             end = min(span.last, first + stride)
-            begin = min(max(0, first - max((room - (end - first)) // 2, needed)), max(0, len(text) - room))
-            window = np.concatenate([encoded.before, text[begin : begin + room], after])
-            shift = len(encoded.before) - begin
+            begin = min(max(0, first - max((room - (end - first)) // 2, needed)), max(0, len(ids) - room))
+            window = np.concatenate([text.before, ids[begin : begin + room], after])
+            shift = len(text.before) - begin
             for token in range(first, end):
                 hidden = min(self._hidden_until(span, token), begin + room)
                 yield _Row(window, token + shift, token + shift + 1, hidden + shift)
             first = end
 
-    def _hidden_until(self, span: Span, token: int) -> int:
+    def _hidden_until(self, span: TokenSpan, token: int) -> int:
         if span.left_to_right:
             return span.last
-        if span.encoded.words is None:
+        if span.text.words is None:
             return token + 1
-        return int(np.searchsorted(span.encoded.words, span.encoded.words[token], side="right"))
+        return int(np.searchsorted(span.text.words, span.text.words[token], side="right"))
 
     def _batches(self, rows: Sequence[_Row]) -> Iterator[list[int]]:
-        """Indices of rows of like length, the longest first, so that memory runs out at once or never."""
+        """Yield indices of rows of like length, the longest first, so that memory runs out at once or never."""
         batch: list[int] = []
         for number in sorted(range(len(rows)), key=lambda number: -len(rows[number].ids)):
             longest = len(rows[batch[0]].ids) if batch else 0
@@ -298,7 +288,7 @@ class Scorer:
 
     @torch.no_grad()
     def _score_batch(self, rows: Sequence[_Row]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Padded on the right, so that positions count from 0 in models that do not look at the mask too."""
+        """Score rows padded on the right, so that positions count from 0 in models that ignore the mask too."""
         cut = 1 if self.is_causal else 0
         longest = max(len(row.ids) for row in rows) - cut
         pad = next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
@@ -341,7 +331,7 @@ class Scorer:
 
 
 def _longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
-    """The shorter of the limits of tokenizer and model; the tokenizer's leaves out positions that padding takes."""
+    """Return the shorter limit of tokenizer and model; the tokenizer's leaves out positions that padding takes."""
     limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
     known = [limit for limit in limits if limit is not None and 0 < limit < UNLIMITED]
     return int(min(known, default=DEFAULT_WINDOW))

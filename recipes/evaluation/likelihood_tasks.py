@@ -10,33 +10,35 @@ from pathlib import Path
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.evaluation.likelihood import Encoded, Scorer, Span
-from weft.recipes.evaluation.records import read_records, value_of
+from weft.recipes.evaluation.likelihood import ScoredText, Scorer, TokenSpan
+from weft.recipes.evaluation.records import field_of, read_examples
 
 TEXTS_TOKENISED_AT_ONCE = 256
 
 
 def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = None) -> dict[str, float]:
-    """How well documents are predicted, each by itself.
+    """Measure how well documents are predicted, each by itself.
 
-    Longer ones pass through a sliding window: every token is scored once, a causal model seeing at least
-    window - stride tokens before it (or all there are), a masked one half as many on each side. A document of which no
-    token can be predicted is left out.
+    Longer ones pass through a sliding window, so that every token is scored once. A causal model sees at least
+    window - stride tokens before it (or all of them), a masked one half as many on each side. A document without a
+    token that can be predicted is left out.
 
     Args:
-        max_tokens: the documents are cut off behind about so many tokens.
+        scorer: the model and its way of scoring.
+        texts: the documents.
+        max_tokens: cut the documents off after about so many tokens.
 
     Returns:
-        perplexity (per token; a pseudo-perplexity for masked scoring, as are the others), word_perplexity (per piece
-        between blanks, for languages that write them), bits_per_character and bits_per_byte (of the text's UTF-8; a
-        first token that nothing predicts costs nothing), nats, and the numbers of documents, tokens, unknown_tokens,
-        words, characters and bytes.
+        perplexity (per token; a pseudo-perplexity for masked scoring, as are the others), word_perplexity (per word
+        between blanks), bits_per_character and bits_per_byte (of the text's UTF-8; a first token that nothing
+        predicts costs nothing), nats, and the numbers of documents, tokens, unknown_tokens, words, characters and
+        bytes.
 
     Raises:
         RecipeError: there is nothing to score.
     """
     documents = list(_encode_documents(scorer, texts, max_tokens))
-    scores = scorer.score([Span(document, 0, len(document.ids)) for document in documents])
+    scores = scorer.score([TokenSpan(document, 0, len(document.ids)) for document in documents])
     scored = [(document, score) for document, score in zip(documents, scores) if len(score.log_probs)]
     if not scored:
         raise RecipeError("the text has no token that the model can predict: give more text.")
@@ -60,9 +62,8 @@ def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = No
     }
 
 
-def _encode_documents(scorer: Scorer, texts: Iterable[str], max_tokens: int | None) -> Iterator[Encoded]:
-    texts = (text.replace("\r\n", "\n") for text in texts if text.strip())  # as preparation cleans them
-    tokens = 0
+def _encode_documents(scorer: Scorer, texts: Iterable[str], max_tokens: int | None) -> Iterator[ScoredText]:
+    texts, tokens = (text for text in texts if text.strip()), 0
     while batch := list(itertools.islice(texts, TEXTS_TOKENISED_AT_ONCE if max_tokens is None else 1)):
         for encoded in scorer.encode(batch):
             if max_tokens is not None and tokens + len(encoded.ids) > max_tokens:
@@ -74,35 +75,36 @@ def _encode_documents(scorer: Scorer, texts: Iterable[str], max_tokens: int | No
 
 
 def read_passages(paths: Sequence[Path], text_column: str, limit: int | None = None) -> list[tuple[str, str]]:
-    """Passages as (context, last word), in the form of LAMBADA (https://huggingface.co/papers/1606.06031): JSON lines
-    with a text. The last word is what follows the last blank.
+    """Read passages as (context, last word) out of JSON lines with a text, the form of LAMBADA
+    (https://huggingface.co/papers/1606.06031). The last word follows the last blank.
 
     Raises:
         RecipeError: a broken file or line, or a text without a blank, named.
     """
     passages = []
     for path in paths:
-        for where, record in read_records(path, limit):
-            text = value_of(record, (text_column,), str, where).rstrip()
-            parts = re.fullmatch(r"(.*\S)(\s+\S+)", text, re.DOTALL)
+        for record in read_examples(path, limit):
+            parts = re.fullmatch(r"(.*\S)(\s+\S+)", field_of(record, text_column).rstrip(), re.DOTALL)
             if parts is None:
-                raise RecipeError(f"{where}: the text has no blank before its last word: give two words at least.")
+                raise RecipeError(
+                    f"{record.where}: the text has no blank before its last word: give two words at least."
+                )
             passages.append((parts.group(1), parts.group(2)))
     return passages
 
 
 def last_word(scorer: Scorer, passages: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Is the last word of each passage the one that the model would write?
+    """Measure how often greedy decoding writes the last word of a passage.
 
-    A word is right when each of its tokens is the most likely one given all that stands before it: what greedy decoding
-    gives, whatever it would write next. A masked model predicts them from left to right too, each with those behind it
-    masked; the passage breaks off there, without an end token, which would ask for a full stop instead. The masks tell
-    it how many tokens the word has, which a causal model does not know: compare it with masked models only.
+    A word is right if each of its tokens is the most likely one given everything before it. A masked model predicts
+    them from left to right too, each with the later ones masked. The passage breaks off there, without an end token,
+    which would ask for a full stop instead. The masks tell the model how many tokens the word has, which a causal model
+    does not know: compare it with masked models only.
 
     Returns:
         accuracy, perplexity (of the word: the exponential of the mean of its nats), and the number of examples.
     """
-    scores, _ = scorer.score_continuations(passages, left_to_right=True)
+    scores = scorer.score_continuations(passages, left_to_right=True)
     nats = -math.fsum(score.total for score in scores) / len(scores)
     accuracy = sum(bool(len(score.is_top) and score.is_top.all()) for score in scores) / len(scores)
     return {"accuracy": accuracy, "perplexity": _exp(nats), "examples": len(scores)}
@@ -110,7 +112,7 @@ def last_word(scorer: Scorer, passages: Sequence[tuple[str, str]]) -> dict[str, 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, the choices, and the index of the right one."""
+    """A query, its choices, and the index of the right one."""
 
     query: str
     choices: list[str]
@@ -119,23 +121,24 @@ class Question:
 
 
 def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Question]:
-    """JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (an index from 0).
+    """Read JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (index from 0).
 
     Raises:
         RecipeError: a broken file or line, named.
     """
     questions = []
     for path in paths:
-        for where, record in read_records(path, limit):
-            choices = value_of(record, ("choices",), list, where)
+        for record in read_examples(path, limit):
+            values, where = record
+            choices = field_of(record, "choices", kind=list)
             if len(choices) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in choices):
                 raise RecipeError(f"{where}: field 'choices' must hold two texts at least, none of them empty.")
-            label = value_of(record, ("label", "answer"), (int, str), where)
+            label = field_of(record, "label", "answer", kind=object)
             if isinstance(label, bool) or not str(label).isdecimal() or int(label) >= len(choices):
                 raise RecipeError(
                     f"{where}: the label is {label!r}: give the index of a choice, 0 to {len(choices) - 1}."
                 )
-            query = record.get("query", record.get("context"))
+            query = values.get("query", values.get("context"))
             if not isinstance(query, str):
                 raise RecipeError(f"{where}: no field 'query' or 'context' with a text.")
             questions.append(Question(query, choices, int(label), where))
@@ -143,10 +146,12 @@ def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Ques
 
 
 def multiple_choice(scorer: Scorer, questions: Sequence[Question], delimiter: str = " ") -> dict[str, float]:
-    """Is the right choice the most probable one after the query? A tie with another is wrong.
+    """Measure how often the right choice is the most probable one after the query. A tie is wrong.
 
     Args:
-        delimiter: what stands between query and choice, unless the query ends or the choice begins with a blank.
+        scorer: the model and its way of scoring.
+        questions: with their choices.
+        delimiter: put between query and choice, unless the query ends or the choice begins with a blank.
 
     Returns:
         accuracy (by the log-probability of the choice), accuracy_normalised (by that for each of its UTF-8 bytes), and
@@ -160,7 +165,7 @@ def multiple_choice(scorer: Scorer, questions: Sequence[Question], delimiter: st
         for choice in question.choices:
             joined = not question.query or question.query[-1].isspace() or choice[0].isspace()
             pairs.append((question.query, choice if joined else delimiter + choice))
-    scores = iter(scorer.score_continuations(pairs)[0])
+    scores = iter(scorer.score_continuations(pairs))
     right = right_normalised = 0
     for question in questions:
         own = [next(scores) for _ in question.choices]
@@ -179,5 +184,5 @@ def _is_best(values: np.ndarray, label: int) -> bool:
 
 
 def _exp(nats: float) -> float:
-    """The exponential, of at most 700 so that it is a number."""
+    """Return the exponential, of at most 700 so that it is a number."""
     return math.exp(min(nats, 700.0))

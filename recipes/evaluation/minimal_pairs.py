@@ -1,8 +1,8 @@
 """Minimal pairs: of two sentences that differ in one point of grammar, is the right one the more probable?
 
-The form is that of BLiMP (https://huggingface.co/papers/1912.00582) and its likes in other languages: JSON lines with
-`sentence_good` and `sentence_bad`. `UID` names the paradigm of a pair (without it, the file does), and
-`linguistics_term`, `phenomenon` or `field` the phenomenon of the paradigm.
+The form is that of BLiMP (https://huggingface.co/papers/1912.00582) and of its counterparts in other languages: JSON
+lines with `sentence_good` and `sentence_bad`. `UID` names the paradigm of a pair; without it, the file's name does.
+`linguistics_term`, `phenomenon` or `field` names the phenomenon of the paradigm.
 """
 
 from collections import defaultdict
@@ -15,14 +15,14 @@ import numpy as np
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.evaluation.likelihood import Scorer
-from weft.recipes.evaluation.records import read_records, value_of
+from weft.recipes.evaluation.records import field_of, read_examples
 
 PHENOMENON_FIELDS = ("linguistics_term", "phenomenon", "field")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sentences, and what they test."""
+    """Two sentences, and the paradigm and phenomenon that they test."""
 
     good: str
     bad: str
@@ -32,33 +32,33 @@ class Pair:
 
 
 def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[Pair]:
-    """The pairs of all files, or the first `limit` of each.
+    """Read the pairs of all files, or the first `limit` of each.
 
     Raises:
         RecipeError: a broken file or line, named.
     """
     pairs = []
     for path in paths:
-        for where, record in read_records(path, limit):
-            phenomenon = next((str(record[name]) for name in PHENOMENON_FIELDS if record.get(name)), None)
+        for record in read_examples(path, limit):
+            values = record.values
             pairs.append(
                 Pair(
-                    good=value_of(record, ("sentence_good",), str, where),
-                    bad=value_of(record, ("sentence_bad",), str, where),
-                    paradigm=str(record.get("UID") or path.name.split(".")[0]),
-                    phenomenon=phenomenon,
-                    where=where,
+                    good=field_of(record, "sentence_good"),
+                    bad=field_of(record, "sentence_bad"),
+                    paradigm=str(values.get("UID") or path.name.split(".")[0]),
+                    phenomenon=next((str(values[name]) for name in PHENOMENON_FIELDS if values.get(name)), None),
+                    where=record.where,
                 )
             )
     return pairs
 
 
 def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Accuracy: the share of pairs whose right sentence has the higher log-probability. A tie is wrong.
+    """Compute the share of pairs in which the right sentence has the higher log-probability. A tie is wrong.
 
     Returns:
-        accuracy: mean over paradigms; accuracy_of_pairs: over all pairs alike; pairs; ties; and the accuracy and number
-        of pairs of each of the `phenomena` (mean over its paradigms) and `paradigms`.
+        accuracy (mean over paradigms), accuracy_of_pairs (over all pairs alike), pairs, ties, and the accuracy and
+        number of pairs of each of the `phenomena` (mean over its paradigms) and `paradigms`.
 
     Raises:
         RecipeError: a sentence has no token that can be scored.

@@ -28,7 +28,7 @@ def load_model(
 
     Args:
         name: folder or Hub id.
-        scoring: one of SCORINGS, or "auto": causal or masked, whichever head the checkpoint was saved with.
+        scoring: one of SCORINGS, or "auto": causal or masked, as the checkpoint's head is.
         device: None: a GPU if there is one.
         dtype: one of DTYPES; "auto": that of the checkpoint.
 
@@ -71,7 +71,7 @@ def load_model(
 
 
 def _with_both_ends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """A model for both directions has a decoder's tokenizer, but saw masked documents from start to end token."""
+    """Put start and end tokens around texts: a model for both directions saw them around masked documents."""
     if tokenizer.bos_token is None or tokenizer.eos_token is None:
         return tokenizer
     return for_role(tokenizer, "encoder", token_types="token_type_ids" in tokenizer.model_input_names)
@@ -91,9 +91,9 @@ def _choose(config: PreTrainedConfig, name: str) -> str:
 
 @torch.no_grad()
 def _is_causal(model: PreTrainedModel) -> bool:
-    """Whether the logits of two inputs agree as far as the inputs do.
+    """Tell whether the logits of two inputs agree as far as the inputs do.
 
-    Some families (BERT among them) load their bidirectional weights as a causal model without a word.
+    Some families (BERT among them) load their bidirectional weights as a causal model without a warning.
     """
     size = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(2 * 8, device=model.device).view(2, 8) % size

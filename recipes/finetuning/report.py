@@ -1,6 +1,5 @@
 """The end of a fine-tuning run: the best seed's model in a folder that loads anywhere, with all that is known of it."""
 
-import importlib.metadata
 import shutil
 import statistics
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from weft.recipes.finetuning.adapters import merge_adapters
 from weft.recipes.finetuning.arguments import FineTuningArguments, StartArguments
 from weft.recipes.finetuning.best_weights import WEIGHTS, load_weights
 from weft.recipes.finetuning.collation import Batcher, Item
-from weft.recipes.finetuning.model_card import Card, plot_seeds, write_card
+from weft.recipes.finetuning.curve import plot_seeds
+from weft.recipes.finetuning.model_card import results_section, scores_of
 from weft.recipes.finetuning.model_setup import Start, default_length, is_weft_model, load_config
 from weft.recipes.finetuning.prediction import predict
 from weft.recipes.finetuning.seed_training import SeedRun
@@ -28,9 +28,9 @@ from weft.recipes.finetuning.task import Kind
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.metric_format import text_of, words_of
+from weft.recipes.training.model_card import Card, versions
 from weft.recipes.training.run_folder import METRICS, SETTINGS
 
-PACKAGES = ("weft-lm", "transformers", "torch")
 LOCAL_FIELDS = (
     *("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file"),
     *(f"{split}_{side}" for split in ("train", "validation", "test") for side in ("source", "target")),
@@ -79,8 +79,8 @@ class FinishedSeeds:
         model.save_pretrained(staging)
         self.start.tokenizer.save_pretrained(staging)
         metrics, sections = self._score(model, staging, best)
-        plot_seeds(self.results, self.kind, staging / "curve.png")
-        write_card(self._card(metrics, sections, best), staging / "README.md")
+        plot_seeds(self.results, self.kind.goal.metric, staging / "curve.png")
+        self._card(metrics, sections, best).write(staging / "README.md")
         flush_to_disk(staging)
         self._reopen()
         for path in staging.iterdir():
@@ -149,29 +149,31 @@ class FinishedSeeds:
 
     def _card(self, metrics: dict[str, Any], sections: dict[str, str], best: SeedResult) -> Card:
         name, per_step = self.arguments.push_to_hub or str(self.folder), self.seed_run.plan.items_per_step
+        headline, source = self.kind.headline, self.settings.get("task") or self.settings.get("dataset_name")
+        file = self.settings.get("train_file") or self.settings.get("train_source") or ""
+        scores = {split: scores_of(metrics, split, headline) for split in sections}
         return Card(
             title=Path(name).name,
             summary=self.kind.summary,
-            pipeline_tag=self.kind.pipeline_tag,
-            language=self.kind.language,
             usage=self.kind.usage(name),
             facts={
-                "task": self.settings.get("task") or self.settings.get("dataset_name") or "examples of its own",
+                "task": source or "examples of its own",
                 "examples": ", ".join(f"{split} {number:,}" for split, number in self.kind.splits.items()),
                 **dict(self.kind.describe()),
                 "start": self.start.source,
                 "training": f"{best.steps:,} steps of {per_step} inputs; the weights of step {best.step:,} are kept",
-                "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
+                "versions": versions(),
             },
-            metrics=metrics,
-            headline=self.kind.headline,
-            goal=self.kind.goal.metric,
-            sections=sections,
-            settings={
-                name: value
-                for name, value in self.settings.items()
-                if name not in LOCAL_FIELDS and value not in (None, [], "")
-            },
+            curve="learning curve",
+            sections={"Results": results_section(metrics, headline, self.kind.goal.metric, sections)},
+            settings={name: value for name, value in self.settings.items() if name not in LOCAL_FIELDS},
+            pipeline_tag=self.kind.pipeline_tag,
+            scores={split: {name: of[name] for name in headline if name in of} for split, of in scores.items()},
+            dataset=source or Path(file).name or "examples of its own",
+            dataset_id=self.settings.get("dataset_name"),
+            dataset_config=self.settings.get("dataset_config_name"),
+            base_model=self.start.arguments.model_name_or_path,
+            language=self.kind.language,
         )
 
     def _last_line(self, metrics: dict[str, Any]) -> str:

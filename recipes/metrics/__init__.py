@@ -1,8 +1,9 @@
 """Metrics that come with the recipes and need no network.
 
-Each lives in a folder of its own as one self-contained `evaluate.Metric`, so `evaluate.load("recipes/metrics/f1")`
-works from a checkout, and a copied folder works anywhere. Recipes call `load_metric("f1")`, which copies and writes
-nothing.
+Each lives in a folder of its own as one `evaluate.Metric`, so `evaluate.load("recipes/metrics/f1")` works from a
+checkout, and a folder copied with its links followed (`cp -rL`) works anywhere. evaluate takes along files of that
+folder alone: what several metrics share stands here once, and each of their folders has a link to it. Recipes call
+`load_metric("f1")`, which copies and writes nothing.
 
 An undefined score (no example, one class only, a constant prediction ...) is a plain number that each metric documents
 and that never beats a defined score by being lucky; the result then holds "undefined", sentences that say what and why.

@@ -8,7 +8,7 @@ from typing import Any
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.processes import launcher_uses
-from weft.recipes.data.prepare import DataArguments
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.streaming.documents import StreamArguments
 from weft.recipes.pretraining.arguments import RunArguments, check_run
 from weft.recipes.pretraining.objectives.base import Objective

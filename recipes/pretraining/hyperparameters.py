@@ -19,7 +19,7 @@ def with_hyperparameters(
     processes: int,
     default_optimizer: str = "muon",
 ) -> RunArguments:
-    """The same fields, with tokens_per_step, learning_rate and weight_decay from `scaling_laws` where they are None.
+    """The same fields, with what `DERIVED` names filled in by `scaling_laws` where it is None.
 
     Args:
         rows_per_epoch: needed where the length is given in passes over the text.

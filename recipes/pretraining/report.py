@@ -1,6 +1,5 @@
 """The end of a run: the folder that loads anywhere, with its metrics, curve and model card."""
 
-import importlib.metadata
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -10,17 +9,17 @@ from transformers import PreTrainedModel
 
 from weft.recipes.common.files import flush_to_disk, write_json
 from weft.recipes.common.processes import is_first_process
-from weft.recipes.data.prepare import DataArguments
-from weft.recipes.pretraining.model_card import RunReport, plot_curve, write_card
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.pretraining.curve import plot_curve
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.trainer import PretrainingTrainer
-from weft.recipes.training.metric_format import text_of, words_of
+from weft.recipes.training.metric_format import in_order, text_of, words_of
+from weft.recipes.training.model_card import Card, metrics_table, versions
 from weft.recipes.training.run_folder import METRICS
 
 # Fields of this machine, which are not for the card.
 LOCAL_FIELDS = ("output_dir", "data", "train_files", "validation_files", "plan")
-PACKAGES = ("weft-lm", "transformers", "torch")
 
 
 def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
@@ -40,7 +39,7 @@ def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
         model.save_pretrained(staging)
         run.tokenizer.save_pretrained(staging)
         plot_curve(history, run.objective.parts, run.plan.tokens_before, staging / "curve.png")
-        write_card(_report(run, model, metrics), staging / "README.md")
+        _card(run, model, metrics).write(staging / "README.md")
         trainer.state.save_to_json(str(staging / "trainer_state.json"))
         flush_to_disk(staging)
         for path in staging.iterdir():
@@ -70,30 +69,47 @@ def _metrics_of_training(run: PretrainingRun, history: list[dict[str, Any]]) -> 
     }
 
 
-def _report(run: PretrainingRun, model: PreTrainedModel, metrics: dict[str, Any]) -> RunReport:
-    plan, objective, description = run.plan, run.objective, run.corpus.description
-    training, name = description["splits"]["train"], run.arguments.push_to_hub or str(run.folder)
+def _card(run: PretrainingRun, model: PreTrainedModel, metrics: dict[str, Any]) -> Card:
+    objective, formats, description = run.objective, run.objective.formats, run.corpus.description
+    name, made_from = run.arguments.push_to_hub or str(run.folder), description["made_from"]["settings"]
+    samples = objective.make_samples(model, run.tokenizer, run.arguments.sample_prompt, run.corpus)
+    of_run = {name: value for name, value in metrics.items() if not name.startswith("eval_")}
+    return Card(
+        title=Path(name).name,
+        summary=objective.summary,
+        usage_heading="How to load it",
+        usage=_usage(objective, name),
+        facts=_facts(run),
+        curve="loss over tokens",
+        sections={
+            "Metrics on the held-out text": metrics_table(in_order(metrics, "eval_", formats), formats),
+            "The run": metrics_table(in_order(of_run, "", formats), formats),
+            "Samples": "\n\n".join("```text\n" + text.replace("```", "'''").strip() + "\n```" for text in samples),
+        },
+        settings=_settings(run),
+        pipeline_tag=objective.pipeline_tag,
+        scores={"validation": {name: metrics.get(f"eval_{name}") for name in objective.headline}},
+        dataset=description["source"],
+        dataset_id=made_from.get("dataset_name"),
+        dataset_config=made_from.get("dataset_config_name"),
+        base_model=run.settings.get("model_name_or_path"),
+    )
+
+
+def _facts(run: PretrainingRun) -> dict[str, str]:
+    """What the model was trained on, and how long."""
+    plan, training = run.plan, run.corpus.description["splits"]["train"]
     text = f"{training['documents']:,} documents, {training['bytes']:,} bytes, {training['tokens']:,} tokens"
     epochs = "" if plan.epochs is None else f" ({plan.epochs:.2f} epochs)"
     up_to = "" if plan.initial_rows is None else "up to "
-    return RunReport(
-        title=Path(name).name,
-        summary=objective.summary,
-        facts={
-            "data": description["source"],
-            "training text": text if plan.epochs is not None else f"a stream; its first block has {text}",
-            "seen in training": f"{plan.total_tokens:,} tokens{epochs} in {plan.max_steps:,} steps of {up_to}"
-            f"{plan.tokens_per_step:,}",
-            "parameters": f"{run.parameters.total:,}",
-            "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
-        },
-        metrics=metrics,
-        formats=objective.formats,
-        settings=_settings(run),
-        samples=objective.make_samples(model, run.tokenizer, run.arguments.sample_prompt, run.corpus),
-        usage=_usage(objective, name),
-        pipeline_tag=objective.pipeline_tag,
-    )
+    return {
+        "data": run.corpus.description["source"],
+        "training text": text if plan.epochs is not None else f"a stream; its first block has {text}",
+        "seen in training": f"{plan.total_tokens:,} tokens{epochs} in {plan.max_steps:,} steps of {up_to}"
+        f"{plan.tokens_per_step:,}",
+        "parameters": f"{run.parameters.total:,}",
+        "versions": versions(),
+    }
 
 
 def _settings(run: PretrainingRun) -> dict[str, Any]:
@@ -105,8 +121,7 @@ def _settings(run: PretrainingRun) -> dict[str, Any]:
         left_out.add("preset")
     chosen = {name: value for name, value in settings.items() if name not in left_out}
     of_text = run.corpus.description["made_from"]["settings"]
-    chosen |= {name: value for name, value in of_text.items() if name not in LOCAL_FIELDS}
-    return {name: value for name, value in chosen.items() if value not in (None, [], "")}
+    return chosen | {name: value for name, value in of_text.items() if name not in LOCAL_FIELDS}
 
 
 def _usage(objective: Objective, name: str) -> str:

@@ -22,8 +22,9 @@ from weft.recipes.common.processes import (
     is_first_process,
     world_size,
 )
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.data.prepare import DataArguments, prepare_before_group, report
+from weft.recipes.data.prepare import prepare_before_group, report
 from weft.recipes.data.streaming.blocks import StreamFolder, open_first_block
 from weft.recipes.data.streaming.documents import BlockArguments, StreamArguments, parse_bytes
 from weft.recipes.data.streaming.writer import keep_writing

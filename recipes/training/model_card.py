@@ -1,9 +1,124 @@
-"""Tables of a model card."""
+"""The model card of a run: a README.md that people read, with a head from which the Hub shows the scores."""
 
+import importlib.metadata
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
-def table(rows: dict[str, Any]) -> str:
+from weft.recipes.training.metric_format import FORMATS, text_of, words_of
+
+PACKAGES = ("weft-lm", "transformers", "torch")
+LONGEST_NAME = 80  # of a data set, in characters
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything that a model card says.
+
+    Attributes:
+        usage: Python that uses the model, shown first.
+        facts: of data and training, a table above the curve.
+        curve: what curve.png shows, in words.
+        sections: Markdown by heading.
+        settings: fields of the run, a table at the end; None, "" and empty lists are left out.
+        pipeline_tag: the Hub's name of the task.
+        scores: metrics of each split for the head; what is no finite number is left out.
+        dataset: what the data are called, `dataset_id` their id on the Hub and `dataset_config` their configuration.
+        base_model: the model that the training started from. Of this and `dataset_id` folders are not named.
+        language: of the texts, such as "en".
+    """
+
+    title: str
+    summary: str
+    usage: str
+    facts: Mapping[str, Any]
+    curve: str
+    sections: Mapping[str, str]
+    settings: Mapping[str, Any]
+    pipeline_tag: str
+    scores: Mapping[str, Mapping[str, Any]]
+    dataset: str
+    dataset_id: str | None = None
+    dataset_config: str | None = None
+    base_model: str | None = None
+    language: str | None = None
+    usage_heading: str = "How to use it"
+
+    def write(self, path: Path) -> None:
+        """Write the README.md of the published folder."""
+        sections = {
+            self.usage_heading: f"```python\n{self.usage}\n```",
+            "Data and training": f"{table(self.facts)}\n\n![{self.curve}](curve.png)",
+            **self.sections,
+            "Settings": table({name: value for name, value in self.settings.items() if value not in (None, [], "")}),
+        }
+        body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items())
+        ModelCard(f"---\n{self.head().to_yaml()}\n---\n\n# {self.title}\n\n{self.summary}\n\n{body}\n").save(path)
+
+    def head(self) -> ModelCardData:
+        """Make the head, with the scores as a model-index (huggingface.co/docs/hub/model-cards)."""
+        dataset_id, results = hub_id(self.dataset_id), self._results()
+        return ModelCardData(
+            base_model=hub_id(self.base_model),
+            datasets=[dataset_id] if dataset_id else None,
+            language=self.language,
+            library_name="transformers",
+            pipeline_tag=self.pipeline_tag,
+            tags=["weft"],
+            model_name=self.title if results else None,
+            eval_results=results or None,
+        )
+
+    def _results(self) -> list[EvalResult]:
+        name = self.dataset if len(self.dataset) <= LONGEST_NAME else f"{self.dataset[: LONGEST_NAME - 3]}..."
+        # data that are not on the Hub get what its check of a model-index takes for an id
+        own_id = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-") or "local"
+        return [
+            EvalResult(
+                task_type=self.pipeline_tag,
+                dataset_type=hub_id(self.dataset_id) or own_id,
+                dataset_name=name,
+                dataset_config=self.dataset_config,
+                dataset_split=split,
+                metric_type=metric,
+                metric_name=words_of(metric),
+                metric_value=value if isinstance(value, int) else float(value),
+            )
+            for split, metrics in self.scores.items()
+            for metric, value in metrics.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        ]
+
+
+def hub_id(name: str | None) -> str | None:
+    """The name where it is one of the Hub; None for a folder, and for what cannot be one."""
+    try:
+        if name is None or Path(name).exists():
+            return None
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name
+
+
+def versions() -> str:
+    """The packages that a run was made with."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+
+
+def table(rows: Mapping[str, Any]) -> str:
     """Names and values as a Markdown table."""
     cells = [(name, str(value).replace("|", "\\|").replace("\n", " ")) for name, value in rows.items()]
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in cells)])
+
+
+def metrics_table(metrics: Mapping[str, Any], formats: Mapping[str, str] = FORMATS) -> str:
+    """Metrics as a Markdown table, with their names in words."""
+    return table({words_of(name): text_of(name, value, formats) for name, value in metrics.items()})

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, TrainingArguments, get_scheduler
 from weft import WeftConfig, WeftForCausalLM
 from weft.recipes.common.command_line import MANAGED_MODEL_FIELDS, MANAGED_TRAINER_FIELDS, parse_arguments, parse_count
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.data.prepare import DataArguments
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.plan import Plan, make_plan, schedule_fields
 from weft.recipes.training.model_setup import PRESETS, VOCABULARY_UNIT, ModelArguments, make_config, make_model

@@ -18,7 +18,6 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.data import builtin_text
 from weft.recipes.data.corpus import Corpus, CorpusWriter
 from weft.recipes.data.prepare import prepare, report
-from weft.recipes.data.text_files import read_documents
 from weft.recipes.data.text_source import texts_of
 from weft.recipes.pretraining.datasets.packed import ValidationRows
 
@@ -31,6 +30,11 @@ def as_text(documents):
 
 def as_json_lines(documents):
     return "\n".join(json.dumps({"id": i, "text": text}) for i, text in enumerate(documents)).encode()
+
+
+def documents_in(path, **settings):
+    """The documents of one file."""
+    return list(texts_of(make_data(train_files=[str(path)], **settings), "train"))
 
 
 def write_csv(path, documents):
@@ -53,6 +57,8 @@ WRITERS = {
     "a.json": lambda path, documents: path.write_bytes(as_json_lines(documents)),
     "a.jsonl.gz": lambda path, documents: path.write_bytes(gzip.compress(as_json_lines(documents))),
     "a.jsonl.zst": lambda path, documents: path.write_bytes(zstandard.compress(as_json_lines(documents))),
+    "array.json": lambda path, documents: path.write_text(json.dumps([{"text": t} for t in documents], indent=1)),
+    "object.json": lambda path, documents: path.write_text(json.dumps({"data": [{"text": t} for t in documents]})),
     "a.csv": write_csv,
     "a.parquet": write_parquet,
 }
@@ -61,7 +67,7 @@ WRITERS = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_gives_the_same_documents(tmp_path, name):
     WRITERS[name](tmp_path / name, DOCUMENTS)
-    assert list(texts_of(make_data(train_files=[str(tmp_path / name)]), "train")) == DOCUMENTS
+    assert documents_in(tmp_path / name) == DOCUMENTS
     corpus = prepare(make_data(train_files=[str(tmp_path / name)]), tmp_path / "corpus", quiet=True)
     assert texts(corpus) == DOCUMENTS
 
@@ -75,8 +81,8 @@ def test_several_files_follow_one_another(tmp_path):
 
 def test_a_txt_file_can_be_one_document(tmp_path):
     (tmp_path / "a.txt").write_text("First part.\n\n\n  Second part.\n")
-    assert list(read_documents(tmp_path / "a.txt", "text", "file")) == ["First part.\n\n\n  Second part.\n"]
-    assert list(read_documents(tmp_path / "a.txt", "text", "blank-line")) == ["First part.", "  Second part."]
+    assert documents_in(tmp_path / "a.txt", documents="file") == ["First part.\n\n\n  Second part.\n"]
+    assert documents_in(tmp_path / "a.txt") == ["First part.", "  Second part."]
 
 
 def test_a_folder_that_datasets_can_load_is_a_source(tmp_path):
@@ -87,7 +93,7 @@ def test_a_folder_that_datasets_can_load_is_a_source(tmp_path):
 
 def test_the_text_column_can_have_another_name(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "no", "body": "yes"}\n')
-    assert list(read_documents(tmp_path / "a.jsonl", "body", "blank-line")) == ["yes"]
+    assert documents_in(tmp_path / "a.jsonl", text_column="body") == ["yes"]
 
 
 def test_windows_line_ends_and_byte_order_mark_are_no_part_of_the_text(tmp_path):
@@ -102,13 +108,13 @@ def test_compressed_files_may_have_several_parts(tmp_path):
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(first) + gzip.compress(second))
     (tmp_path / "a.txt.zst").write_bytes(zstandard.compress(first) + zstandard.compress(second))
     for name in ("a.txt.gz", "a.txt.zst"):
-        assert list(read_documents(tmp_path / name, "text", "blank-line")) == DOCUMENTS
+        assert documents_in(tmp_path / name) == DOCUMENTS
 
 
 def test_a_large_zst_file_is_read_whole(tmp_path):
     documents = sentences(20000)  # several times the size of any buffer, before and after decompression
     WRITERS["a.txt.zst"](tmp_path / "a.txt.zst", documents)
-    assert list(read_documents(tmp_path / "a.txt.zst", "text", "blank-line")) == documents
+    assert documents_in(tmp_path / "a.txt.zst") == documents
 
 
 def test_each_document_has_its_start_and_end_token(tmp_path):

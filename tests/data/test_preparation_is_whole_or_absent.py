@@ -15,14 +15,16 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import only_one_process, write_json
 from weft.recipes.data import prepare as preparation
 from weft.recipes.data import tokenization
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import CorpusWriter
-from weft.recipes.data.prepare import DataArguments, prepare
+from weft.recipes.data.prepare import prepare
 from weft.tokenizer.train import train_tokenizer
 
 PREPARE_AND_STOP_IN_THE_MIDDLE = """
 import sys, time
 from pathlib import Path
 from weft.recipes.data import prepare as preparation, tokenization
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import CorpusWriter
 
 add, tokenization.BATCH_CHARACTERS = CorpusWriter.add, 5000
@@ -35,7 +37,7 @@ def add_some(writer, *document):
         time.sleep(3600)
 
 CorpusWriter.add = add_some
-data = preparation.DataArguments(train_files=[sys.argv[1]], vocab_size=300)
+data = DataArguments(train_files=[sys.argv[1]], vocab_size=300)
 preparation.prepare(data, Path(sys.argv[2]), quiet=True)
 """
 
@@ -209,6 +211,34 @@ def test_waiting_has_an_end_that_names_the_writer(tmp_path):
             second.__enter__()
     with only_one_process(tmp_path / ".lock", "the run", patience=0.0):
         pass
+
+
+HOLD_AND_FORK = """
+import os, sys, time
+from pathlib import Path
+from weft.recipes.common.files import only_one_process
+
+with only_one_process(Path(sys.argv[1]), "the run"):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_a_killed_process_frees_what_it_held_even_if_one_that_it_forked_lives_on(tmp_path):
+    command = [sys.executable, "-c", HOLD_AND_FORK, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        child = int(holder.stdout.readline())
+        with pytest.raises(RecipeError, match=f"process {holder.pid} is writing the run: wait until it ends, or stop"):
+            only_one_process(tmp_path / ".lock", "the run", patience=0.3).__enter__()
+        holder.kill()
+        holder.wait()
+        try:
+            with only_one_process(tmp_path / ".lock", "the run", patience=5.0):
+                assert (tmp_path / ".lock").read_text() == str(os.getpid())
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_under_a_launcher_the_others_wait_for_the_folder_without_a_process_group(tmp_path, monkeypatch):

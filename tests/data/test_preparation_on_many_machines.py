@@ -19,13 +19,13 @@ from datatrove.tools import launch_pickled_pipeline
 
 from weft.recipes import prepare_data_many
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.data import shards as parts_module
+from weft.recipes.common.files import remove_folder
 from weft.recipes.data import tokenization
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.cluster import build_executors, prepare_many
 from weft.recipes.data.cluster_arguments import ClusterArguments, expand_patterns
 from weft.recipes.data.prepare import prepare
-from weft.recipes.data.shards import Parts, PartSample
+from weft.recipes.data.shards import Shards, ShardSample
 from weft.tokenizer.train import train_tokenizer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "prepare_data_many.py"
@@ -119,10 +119,10 @@ def test_truncation_that_a_tokenizer_came_with_is_forgotten(tmp_path, data, toke
     assert contents(together.folder) == contents(alone.folder)
 
 
-def test_samples_of_large_parts_stay_small_and_even(tmp_path, data, monkeypatch):
+def test_samples_of_large_shards_stay_small_and_even(tmp_path, data, monkeypatch):
     """Then the table of scripts is of other documents than one process takes; nothing else differs."""
     monkeypatch.setattr(tokenization.ScriptSample, "MOST_CHARACTERS", 4000)
-    monkeypatch.setattr(PartSample, "MOST_CHARACTERS", 800)
+    monkeypatch.setattr(ShardSample, "MOST_CHARACTERS", 800)
     alone = prepare(data, tmp_path / "alone", quiet=True)
     together = prepare_many(data, ClusterArguments(workers=1), tmp_path / "together")
     ours, theirs = contents(together.folder), contents(alone.folder)
@@ -142,7 +142,7 @@ def test_any_number_of_tasks_makes_the_same(tmp_path, data):
 
 def test_a_corpus_that_is_there_is_reused_and_another_is_refused(tmp_path, data, monkeypatch):
     corpus = prepare_many(data, ClusterArguments(workers=1), tmp_path / "out")
-    monkeypatch.setattr(Parts, "begin", None)  # calling it would be an error
+    monkeypatch.setattr(Shards, "begin", None)  # calling it would be an error
     assert prepare_many(data, ClusterArguments(workers=1), tmp_path / "out").folder == corpus.folder
     assert prepare(data, tmp_path / "out", quiet=True).description == corpus.description
     with pytest.raises(RecipeError, match=r"other input \(dedup differ\)"):
@@ -194,46 +194,46 @@ def test_killed_processes_are_noticed_and_the_same_command_goes_on(tmp_path, dat
 
 
 def test_what_is_done_is_not_done_again(tmp_path, data, monkeypatch):
-    read, files = Parts.read, []
+    read, files = Shards.read, []
 
-    def read_some(parts, file):
+    def read_some(shards, file):
         files.append(file)
         if files.count(3) == 1:
             raise OSError("no space left on device")
-        return read(parts, file)
+        return read(shards, file)
 
-    monkeypatch.setattr(Parts, "read", read_some)
+    monkeypatch.setattr(Shards, "read", read_some)
     with pytest.raises(RecipeError, match=r"1 of 2 tasks failed \(1\)\. Task 1: OSError: no space left on device\."):
         prepare_many(data, ClusterArguments(tasks=2, workers=1), tmp_path / "out")
     assert files == [0, 2, 4, 1, 3]
     prepare_many(
         data, ClusterArguments(tasks=3, workers=1), tmp_path / "out"
-    )  # another number of tasks, the same parts
+    )  # another number of tasks, the same shards
     assert files == [0, 2, 4, 1, 3, 3]
     prepare(data, tmp_path / "alone", quiet=True)
     assert contents(tmp_path / "out") == contents(tmp_path / "alone")
 
 
-def test_lost_parts_are_made_again_whatever_datatrove_noted(tmp_path, data):
-    parts = Parts.begin(data, tmp_path / "out.work" / "parts")
-    build_executors(ClusterArguments(tasks=5, workers=1), parts, tmp_path / "out")[0].run()
-    parts_module.remove_folder(parts.part(1))
-    with pytest.raises(RecipeError, match=r"1 of 5 parts are missing, the first that of .*b\.jsonl\.gz"):
-        parts.merge(tmp_path / "out")
+def test_lost_shards_are_made_again_whatever_datatrove_noted(tmp_path, data):
+    begun = Shards.begin(data, tmp_path / "out.work" / "parts")
+    build_executors(ClusterArguments(tasks=5, workers=1), begun, tmp_path / "out")[0].run()
+    remove_folder(begun.shard(1))
+    with pytest.raises(RecipeError, match=r"1 of 5 shards are missing, the first that of .*b\.jsonl\.gz"):
+        begun.merge(tmp_path / "out")
     prepare_many(data, ClusterArguments(tasks=5, workers=1), tmp_path / "out")
     prepare(data, tmp_path / "alone", quiet=True)
     assert contents(tmp_path / "out") == contents(tmp_path / "alone")
 
 
-def test_a_file_that_changes_after_the_parts_were_begun_is_refused(tmp_path, data, shards):
-    parts = Parts.begin(data, tmp_path / "work" / "parts")
+def test_a_file_that_changes_after_the_shards_were_begun_is_refused(tmp_path, data, shards):
+    begun = Shards.begin(data, tmp_path / "work" / "parts")
     os.utime(shards[0], ns=(1, 1))
-    making, _ = build_executors(ClusterArguments(workers=1), parts, tmp_path / "out")
-    with pytest.raises(RecipeError, match=r"1 of 5 tasks failed \(0\).*a\.txt was changed after the parts were begun"):
+    making, _ = build_executors(ClusterArguments(workers=1), begun, tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"1 of 5 tasks failed \(0\).*a\.txt was changed after the shards were begun"):
         making.run()
 
 
-def test_parts_of_a_killed_command_are_whole_and_its_processes_end(tmp_path, data, shards, monkeypatch):
+def test_shards_of_a_killed_command_are_whole_and_its_processes_end(tmp_path, data, shards, monkeypatch):
     (tmp_path / "slow.py").write_text(
         "import time\ndef cut(run):\n    print('here', flush=True)\n    time.sleep(3600)\n"
     )
@@ -318,7 +318,7 @@ def test_slurm_gets_an_array_of_tasks_and_a_job_that_waits_for_them(tmp_path, da
     logs = tmp_path / "out.work" / "logs"
     for line in (
         *("partition=cpu", "time=01:30:00", "cpus-per-task=4", "mem-per-cpu=3G", "account=me", "exclusive"),
-        *("array=0-2%2", "job-name=weft-parts", f"output={logs}/3_tasks/slurm_logs/%A_%a.out"),
+        *("array=0-2%2", "job-name=weft-shards", f"output={logs}/3_tasks/slurm_logs/%A_%a.out"),
     ):
         assert f"#SBATCH --{line}\n" in first[1]
     assert f"source {sys.prefix}/bin/activate\n" in first[1]
@@ -343,7 +343,7 @@ def test_slurm_gets_what_is_not_done_yet(tmp_path, data, shards, cluster, monkey
     prepare_many(data, arguments, tmp_path / "out")
     logs = tmp_path / "out.work" / "logs"
     run_as_slurm_would(monkeypatch, logs / "3_tasks" / "executor.pik", [0, 2])
-    with pytest.raises(RecipeError, match=r"2 of 5 parts are missing, the first that of .*b\.jsonl\.gz"):
+    with pytest.raises(RecipeError, match=r"2 of 5 shards are missing, the first that of .*b\.jsonl\.gz"):
         run_as_slurm_would(monkeypatch, logs / "merge" / "executor.pik", [0])
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
     prepare_many(data, arguments, tmp_path / "out")
@@ -398,7 +398,7 @@ def test_a_folder_with_something_else_is_refused_before_any_work(tmp_path, data)
         prepare_many(data, ClusterArguments(workers=1), tmp_path / "out")
     assert not (tmp_path / "out.work" / "parts").exists()
     (tmp_path / "work" / "parts").mkdir(parents=True)
-    with pytest.raises(RecipeError, match="parts holds something else than parts: name another work_dir"):
+    with pytest.raises(RecipeError, match="parts holds something else than shards: name another work_dir"):
         prepare_many(data, ClusterArguments(workers=1, work_dir=str(tmp_path / "work")), tmp_path / "other")
 
 

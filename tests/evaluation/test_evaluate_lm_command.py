@@ -168,6 +168,13 @@ def test_broken_examples_are_found_before_the_model_is_loaded(run, files):
         run("no/such/folder", "--task", "minimal-pairs", "--files", files["minimal-pairs"])
 
 
+def test_text_of_a_table_with_an_unquoted_comma_is_not_cut(run, tmp_path):
+    (tmp_path / "held_out.csv").write_text('id,text\n1,"the river, it is"\n2,the river, it is\n')
+    with pytest.raises(RecipeError, match=r"held_out\.csv, line 3: 3 fields, where 2 are needed \(id, text\)"):
+        run("gpt2", "--files", tmp_path / "held_out.csv")
+    run("gpt2", "--files", tmp_path / "held_out.csv", "--limit", 1)
+
+
 def test_torn_weights_are_named(run, folders, files, tmp_path):
     torn = tmp_path / "torn"
     shutil.copytree(folders["gpt2"], torn)

@@ -20,7 +20,7 @@ from helpers.scored import (
 from helpers.text import CHINESE
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.evaluation.likelihood import Scorer, Span
+from weft.recipes.evaluation.likelihood import Scorer, TokenSpan
 
 CLOSE = {"rel": 2e-5, "abs": 2e-5}  # the models compute in float32
 
@@ -202,8 +202,10 @@ def test_a_part_of_a_text_has_the_scores_it_has_in_the_whole(tokenizer, encoder_
     tokenizer = tokenizer if scoring == "causal" else encoder_tokenizer
     scorer = Scorer(make_scored_model(family, tokenizer), tokenizer, scoring, quiet=True)
     (text,) = scorer.encode([TEXTS[1]])
-    (whole,) = scorer.score([Span(text, 0, len(text.ids))])
-    parts = scorer.score([Span(text, 0, 4), Span(text, 4, 5), Span(text, 5, 5), Span(text, 5, len(text.ids))])
+    (whole,) = scorer.score([TokenSpan(text, 0, len(text.ids))])
+    parts = scorer.score(
+        [TokenSpan(text, 0, 4), TokenSpan(text, 4, 5), TokenSpan(text, 5, 5), TokenSpan(text, 5, len(text.ids))]
+    )
     joined = np.concatenate([part.log_probs for part in parts])
     assert joined == pytest.approx(whole.log_probs, **CLOSE)
 
@@ -217,16 +219,16 @@ def test_a_continuation_begins_with_its_first_visible_character(pieces_tokenizer
     belongs = [last > len(context) + 1 for _, last in offsets.offset_mapping]
     expected = [score for score, own in zip(whole, belongs) if own]
     for pair in ((context, continuation), (context + " ", continuation[1:])):
-        (score,), _ = scorer.score_continuations([pair])
+        (score,) = scorer.score_continuations([pair])
         assert score.log_probs.tolist() == pytest.approx(expected, **CLOSE)
-    (score,), _ = scorer.score_continuations([("", context)])
+    (score,) = scorer.score_continuations([("", context)])
     assert score.total == pytest.approx(sum(causal_by_hand(model, pieces_tokenizer, context)), **CLOSE)
 
 
 def test_from_left_to_right_a_masked_model_sees_nothing_behind(encoder_tokenizer):
     model = make_scored_model("bert", encoder_tokenizer)
     scorer = Scorer(model, encoder_tokenizer, "masked", quiet=True)
-    (score,), _ = scorer.score_continuations([("the river", " is")], left_to_right=True)
+    (score,) = scorer.score_continuations([("the river", " is")], left_to_right=True)
     ids, mask = text_ids(encoder_tokenizer, "the river is"), encoder_tokenizer.mask_token_id
     first = log_probs_at(model, [1, *ids[:-2], mask, mask], -2)[ids[-2]].item()
     second = log_probs_at(model, [1, *ids[:-1], mask], -1)[ids[-1]].item()

@@ -36,7 +36,7 @@ class ScorerByTable:
         return [self.score(text) for text in texts]
 
     def score_continuations(self, pairs, left_to_right=False):
-        return [self.score(context + continuation) for context, continuation in pairs], []
+        return [self.score(context + continuation) for context, continuation in pairs]
 
     def score(self, text):
         total = self.totals[text]

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.cards import head_of, scores_of
 from helpers.elsewhere import succeed
 
 from weft.recipes import finetune_classification
@@ -67,8 +68,10 @@ def test_a_table_becomes_a_classifier_that_loads_without_this_package(tmp_path):
     for name in ("mistakes.csv", "confusion_matrix.png", "calibration.png", "README.md"):
         assert (folder / name).is_file()
     assert json.loads((folder / "config.json").read_text())["id2label"] == {"0": "2", "1": "cold", "2": "warm"}
-    card = (folder / "README.md").read_text()
-    usage = card.split("```python\n")[1].split("```")[0]
+    head = head_of(folder)
+    assert {("validation", "accuracy"), ("test", "accuracy")} <= scores_of(head)
+    assert {result.dataset_name for result in head.eval_results} == {"train.csv"}
+    usage = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
     printed = succeed(usage.replace("some text", "the orange house number 3"), tmp_path)
     assert "'label': 'warm'" in printed
 
@@ -106,7 +109,9 @@ def test_a_regression_of_pairs_and_its_glue_submission(tmp_path):
     run(folder, task="stsb", data=data, max_steps=4)
     assert {"eval_pearson", "eval_spearmanr", "eval_corrcoef", "eval_mse"} <= set(metrics_of(folder))
     assert (folder / "scatter.png").is_file()
-    assert "---\nlanguage: en\nlibrary_name" in (folder / "README.md").read_text()
+    head = head_of(folder)
+    assert (head.language, head.library_name, head.pipeline_tag) == ("en", "transformers", "text-classification")
+    assert ("validation", "corrcoef") in scores_of(head) and head.eval_results[0].dataset_name == "stsb"
     assert not (folder / "glue_submission").exists()
     run(folder, task="stsb", data=data, max_steps=4, glue_submission="true")  # the finished model is used again
     lines = (folder / "glue_submission" / "STS-B.tsv").read_text().splitlines()

@@ -7,6 +7,7 @@ import json
 import random
 
 import pytest
+from helpers.cards import head_of
 from helpers.elsewhere import succeed
 
 from weft.recipes.finetune_qa import main
@@ -100,8 +101,8 @@ def test_where_all_questions_have_an_answer_all_are_answered(runs):
 
 def test_the_model_card_names_a_language_where_it_is_known(runs):
     root, _ = runs
-    assert "\nlanguage: zh\n" in (root / "one" / "README.md").read_text(encoding="utf-8")
-    assert "\nlanguage:" not in (root / "two" / "README.md").read_text(encoding="utf-8")
+    assert head_of(root / "one").language == "zh"
+    assert head_of(root / "two").language is None
 
 
 def test_the_model_card_answers_elsewhere_as_the_finished_run_predicts(runs, tmp_path):

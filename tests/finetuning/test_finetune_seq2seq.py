@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import finetuning as ft
 from helpers import sequences as seq
+from helpers.cards import head_of, scores_of
 from helpers.elsewhere import succeed
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
@@ -225,4 +226,6 @@ def test_a_task_is_found_by_its_name(tmp_path):
         **seq.small(task="multi30k", data=folder, output_dir=tmp_path / "run", max_steps=1, evaluations=1),
     )
     assert {"eval_bleu", "test_bleu"} <= ft.metrics(tmp_path / "run").keys()
-    assert "pipeline_tag: translation" in (tmp_path / "run" / "README.md").read_text()
+    head = head_of(tmp_path / "run")
+    assert head.pipeline_tag == "translation"
+    assert {("validation", "bleu"), ("test", "bleu")} <= scores_of(head)

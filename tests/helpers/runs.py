@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from helpers.forked import Forked
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.data.prepare import DataArguments, prepare
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.prepare import prepare
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "likes", "old", "new", "red", "small", "house", "tree"]

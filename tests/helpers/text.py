@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus, CorpusWriter
-from weft.recipes.data.prepare import DataArguments, prepare
+from weft.recipes.data.prepare import prepare
 
 START, END = 1, 2
 CHINESE = "敏捷的棕色狐狸跳过懒狗。今天天气很好、我们去公园散步吧。"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -47,7 +48,8 @@ json.dump(results, open(found, "w", encoding="utf-8"), allow_nan=False)
 """
 
 
-def test_evaluate_loads_each_without_network_and_without_the_package(tmp_path):
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_evaluate_loads_each_without_network_and_without_the_package(tmp_path, is_copied):
     """As a recipe is launched: its folder comes first on the path, where `metrics` and `seqeval` must not be found."""
     cases = {name: [*some[:: max(1, len(some) // 4)], EMPTY] for name, some in CASES.items()}
     given, found = tmp_path / "given.json", tmp_path / "found.json"
@@ -55,9 +57,24 @@ def test_evaluate_loads_each_without_network_and_without_the_package(tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     environment["PYTHONPATH"] = str(METRICS_FOLDER.parent)
     command = [sys.executable, "-c", BLOCK_THE_PACKAGE + IN_ANOTHER_PROCESS]
-    command += [str(METRICS_FOLDER), str(given), str(found)]
+    folder = METRICS_FOLDER
+    if is_copied:
+        folder = tmp_path / "copied"
+        for name in METRICS:
+            shutil.copytree(METRICS_FOLDER / name, folder / name)
+    command += [str(folder), str(given), str(found)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     results = json.loads(found.read_text(encoding="utf-8"))
     for name, some in cases.items():
         assert results[name] == [score(name, case) for case in some], name
+
+
+def test_what_metrics_share_is_the_same_wherever_it_is_linked():
+    """evaluate takes along the files of a metric's own folder alone."""
+    shared = [path for path in METRICS_FOLDER.glob("*.py") if path.name != "__init__.py"]
+    assert {path.name for path in shared} == {"answers.py", "correlations.py", "undefined.py"}
+    for path in shared:
+        linked = list(METRICS_FOLDER.glob(f"*/{path.name}"))
+        assert len(linked) > 1
+        assert {one.read_text(encoding="utf-8") for one in linked} == {path.read_text(encoding="utf-8")}

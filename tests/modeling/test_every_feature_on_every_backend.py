@@ -1,4 +1,4 @@
-"""The README's table of attention features and backends: every cell is tried."""
+"""The table of attention features and backends: every cell is tried."""
 
 import shutil
 from pathlib import Path
@@ -10,14 +10,14 @@ from helpers.backends import BACKENDS, FEATURES, batches, directions, make, outc
 
 from weft.positions import ScoreBias
 
-README = Path(__file__).parents[2] / "README.md"
+MODEL_PAGE = Path(__file__).parents[2] / "docs" / "model.md"
 BEGIN, END = "<!-- features and backends -->", "<!-- end -->"
 has_compiler = shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
 
 
 def claimed() -> dict[str, list[str]]:
-    """The table in the README: feature -> what is said of each backend."""
-    table = README.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()
+    """The table in docs/model.md: feature -> what is said of each backend."""
+    table = MODEL_PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert rows[0][1:] == list(BACKENDS)
     return {name: cells for name, *cells in rows[2:]}

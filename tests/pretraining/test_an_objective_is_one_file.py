@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import runs
 from helpers.toy_objectives.two_tokens_on import TwoOnObjective
-from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from weft.recipes.pretraining import objectives
 
@@ -23,8 +23,10 @@ def registered(monkeypatch):
 
 
 def test_a_registered_objective_is_trained_logged_drawn_and_reported(registered, corpus, tmp_path, monkeypatch, capsys):
-    figures = []
-    monkeypatch.setattr(pyplot, "close", figures.append)
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **kw: figures.append(figure) or save(figure, *args, **kw)
+    )
     runs.run_here(data=corpus, output_dir=tmp_path / "run", **FIELDS)
     printed = capsys.readouterr().out
     assert "distance    2 tokens" in printed and "| two on accuracy " in printed
@@ -77,3 +79,9 @@ def test_a_file_in_the_folder_is_found(monkeypatch):
         assert objectives.objectives()["two-on"].__module__ == module
     finally:
         sys.modules.pop(module, None)
+
+
+def test_one_that_is_not_registered_is_refused(corpus, tmp_path):
+    sentence = runs.run_error(data=corpus, **FIELDS, output_dir=tmp_path / "run")
+    assert sentence.startswith("objective is 'two-on': choose one of masked")
+    assert not (tmp_path / "run").exists()

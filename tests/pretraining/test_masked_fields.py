@@ -9,7 +9,8 @@ from helpers import runs
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
-from weft.recipes.data.prepare import DataArguments, prepare
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.prepare import prepare
 
 FIELDS = {"max_steps": 4, "save_steps": 4, "eval_steps": 4, "learning_rate": 0.01}
 SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")

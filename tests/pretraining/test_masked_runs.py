@@ -5,6 +5,7 @@ import json
 import matplotlib.image
 import pytest
 from helpers import runs
+from helpers.cards import head_of, scores_of
 from helpers.elsewhere import succeed
 
 FIELDS = {"max_steps": 9, "save_steps": 9, "eval_steps": 3, "learning_rate": 0.01}
@@ -107,7 +108,9 @@ def test_metrics_curve_and_card_tell_of_every_part(finished, objective):
     folder = finished / f"english-{objective}"
     metrics = json.loads((folder / "metrics.json").read_text())
     card = (folder / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: fill-mask\n")
+    head = head_of(folder)
+    assert (head.library_name, head.pipeline_tag) == ("transformers", "fill-mask")
+    assert {("validation", "masked_loss"), ("validation", "masked_accuracy")} <= scores_of(head)
     said = ["masked accuracy", "masked: ", "filled: ", "| segmenter | characters |", "| vocab_size | 300 |"]
     loss = metrics["eval_masked_loss"]
     classes = ["AutoModelForMaskedLM"]

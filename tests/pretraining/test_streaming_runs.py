@@ -111,6 +111,15 @@ def test_a_broken_record_of_a_later_file_stops_the_run_where_it_is_needed(tmp_pa
     assert (folder / "metrics.json").is_file()
 
 
+def test_text_of_a_table_with_an_unquoted_comma_is_not_cut(tmp_path):
+    path = tmp_path / "a.csv"
+    lines = [f'{i},"Number {i} of the documents, which are whole."' for i in range(200)]
+    path.write_text("\n".join(["id,text", *lines, "200,one, two"]) + "\n")
+    message = runs.run_error(**STREAM, train_files=[path], output_dir=tmp_path / "run", max_steps=100)
+    assert message.startswith(f"{path}, line 202: 3 fields, where 2 are needed (id, text)")
+    assert has_checkpoint(tmp_path / "run", 10)
+
+
 def test_fields_that_a_stream_has_no_use_for_are_refused(files, tmp_path):
     fields = {"train_files": files, "output_dir": tmp_path / "run", "stream": "true", "max_steps": 5}
     assert "give tokens or max_steps" in runs.run_error(**{**fields, "max_steps": None, "num_train_epochs": 1})

@@ -10,9 +10,11 @@ import matplotlib.image
 import pytest
 import torch
 from helpers import runs
+from helpers.cards import head_of, scores_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from weft.recipes.data.prepare import DataArguments, prepare
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.prepare import prepare
 from weft.recipes.generation.generate_text import start_ids
 from weft.recipes.training.run_folder import RunState, last_checkpoint, open_run, start_run
 
@@ -74,7 +76,9 @@ def test_metrics_curve_and_card_tell_what_was_done(finished):
     assert logged[-1]["epoch"] == pytest.approx(metrics["epochs"], abs=1e-3)
     assert matplotlib.image.imread(finished / "curve.png").std() > 0
     card = (finished / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: text-generation\n")
+    head = head_of(finished)
+    assert (head.library_name, head.pipeline_tag, head.tags) == ("transformers", "text-generation", ["weft"])
+    assert scores_of(head) == {("validation", "bits_per_byte")} and head.eval_results[0].dataset_name == "text.txt"
     for said in ("text.txt", "2,560 tokens", "AutoModelForCausalLM.from_pretrained", "learning_rate | 0.01", "The cat"):
         assert said in card
     assert f"{metrics['eval_bits_per_byte']:,.4f}" in card

@@ -1,1 +1,1 @@
-"""Text that is read block by block while it is trained on."""
+"""Text that is read block by block while a model trains on it."""

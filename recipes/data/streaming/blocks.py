@@ -1,11 +1,11 @@
-"""The blocks of a stream on disk, by which those who prepare them and those who read them know of each other.
+"""The blocks of a stream on disk: writer and readers know of each other by these files only.
 
 data/                the first block: the run's ordinary corpus, with the tokenizer and the held-out text
-stream/ledger.json   where each block begins and ends in the stream, and what it holds; it comes before the block
-stream/held_out.npy  digests of the held-out documents, which no later block has [documents, 16]
-stream/block-N/      those of the later blocks that are trained on now or next, each a corpus without a tokenizer
-stream/readers/      of each process that reads rows, the block in which it is, or for which it waits
-stream/failure.txt   why there will be no further block
+stream/ledger.json   of each block its begin and end in the stream, and its counts; written before the block
+stream/held_out.npy  digests of the held-out documents; no later block has these [documents, 16]
+stream/block-N/      the later blocks that are trained on now or next, each a corpus without a tokenizer
+stream/readers/      of each process that reads rows, the block that it reads or waits for
+stream/failure.txt   the reason that no further block will come
 """
 
 import contextlib
@@ -20,7 +20,6 @@ from torch.utils.data import get_worker_info
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json, write_text
-from weft.recipes.data.arguments import TextArguments
 from weft.recipes.data.corpus import DESCRIPTION, Corpus
 from weft.recipes.data.prepare import prepare_before_group
 from weft.recipes.data.streaming.documents import BlockArguments, Cursor, DocumentStream
@@ -35,10 +34,10 @@ class Block:
     """A block as the ledger knows it.
 
     Attributes:
-        start: where it begins in the stream.
-        end: where the next one does.
+        start: its place in the stream.
+        end: the place of the next one.
         digest: of the digests of all documents in between.
-        documents: how many of them are trained on.
+        documents: number of those that are trained on.
         tokens: their tokens.
         pairs: their pairs of a token and the one after it.
     """
@@ -52,17 +51,17 @@ class Block:
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "Block":
-        """The inverse of `dataclasses.asdict`."""
+        """Invert `dataclasses.asdict`."""
         return cls(**{**entry, "start": Cursor(**entry["start"]), "end": Cursor(**entry["end"])})
 
     def rows(self, row_length: int, overlap: int) -> int:
-        """How many whole rows it has, of pairs (overlap 1) or of tokens (0)."""
+        """Count its whole rows, of pairs (overlap 1) or of tokens (0)."""
         return (self.pairs if overlap else self.tokens) // row_length
 
 
 @dataclass(frozen=True)
 class StreamFolder:
-    """The folder of a run, seen as that of a stream."""
+    """The files of a stream in the folder of its run."""
 
     run: Path
 
@@ -91,15 +90,15 @@ class StreamFolder:
         return self.folder / "ledger.json"
 
     def block(self, number: int) -> Path:
-        """The folder of a block."""
+        """Return the folder of a block."""
         return self.first_block if number == 0 else self.folder / f"block-{number:06d}"
 
     def numbers(self) -> list[int]:
-        """The later blocks that are there, which are whole."""
+        """List the later blocks on disk; each is whole."""
         return sorted(int(path.name.removeprefix("block-")) for path in self.folder.glob("block-*"))
 
     def blocks(self) -> list[Block]:
-        """What the ledger knows, from the first block on."""
+        """Read the ledger, from the first block on."""
         if not self._ledger.is_file():
             return []
         return [Block.from_json(entry) for entry in read_json(self._ledger)["blocks"]]
@@ -109,7 +108,7 @@ class StreamFolder:
         write_json(self._ledger, {"settings": asdict(arguments), "blocks": [asdict(block) for block in blocks]})
 
     def check_settings(self, arguments: BlockArguments) -> None:
-        """Raises RecipeError where the ledger is that of other settings."""
+        """Raise RecipeError if the ledger is that of other settings."""
         before, now = read_json(self._ledger)["settings"], asdict(arguments)
         differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         if differing:
@@ -119,13 +118,13 @@ class StreamFolder:
             )
 
     def announce(self, number: int) -> None:
-        """Say in which block this process reads, or for which one it waits."""
+        """Tell the writer which block this process reads or waits for."""
         worker = get_worker_info()
         name = f"{os.environ.get('RANK', '0')}-{'main' if worker is None else worker.id}"
         (self.readers / name).write_text(f"{number}\n", encoding="utf-8")
 
     def places(self) -> list[int]:
-        """The blocks in which the readers are; one whose file is being written is left out."""
+        """List the blocks of the readers; a file that is just being written is passed over."""
         found = []
         for path in self.readers.iterdir():
             with contextlib.suppress(ValueError, FileNotFoundError):
@@ -133,11 +132,11 @@ class StreamFolder:
         return found
 
     def fail(self, sentence: str) -> None:
-        """Have the readers stop where they run out of blocks."""
+        """Have the readers stop when they run out of blocks."""
         write_text(self.failure, sentence + "\n")
 
     def check(self) -> None:
-        """Raises RecipeError where there will be no further block."""
+        """Raise RecipeError if no further block will come."""
         if self.failure.is_file():
             raise RecipeError(self.failure.read_text(encoding="utf-8").strip())
 
@@ -153,9 +152,9 @@ class StreamFolder:
 
 
 def open_first_block(arguments: BlockArguments, stream: StreamFolder) -> Corpus:
-    """Prepare the first block under a launcher, or open it where the stream was begun already.
+    """Prepare the first block under a launcher, or open it if the stream was begun before.
 
-    From then on the ledger tells whether the text is still the same, by what it says rather than by its times.
+    From then on the ledger tells by the documents themselves, not by times of files, that the text is still the same.
 
     Raises:
         RecipeError: the text is broken, or the stream was begun with other settings.
@@ -167,8 +166,8 @@ def open_first_block(arguments: BlockArguments, stream: StreamFolder) -> Corpus:
     return prepare_before_group(arguments, stream.first_block, read_first_block)
 
 
-def read_first_block(arguments: TextArguments, split: str) -> Iterator[tuple[str, int]]:
-    """As `documents_of`, with the training text of the first block of `BlockArguments` only."""
+def read_first_block(arguments: BlockArguments, split: str) -> Iterator[tuple[str, int]]:
+    """Yield documents as `documents_of` does, of the training text those of the first block only."""
     if split != "train":
         return documents_of(arguments, split)
     return ((text, 0) for text, _ in DocumentStream(arguments).block(arguments.block_bytes))

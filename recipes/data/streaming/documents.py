@@ -1,14 +1,14 @@
 """An endless sequence of documents out of text that need not fit on the disk, cut into blocks.
 
-The sequence passes over the files again and again, each time in another order that follows from (split_seed, pass), or
-over a data set of the Hub in its own order. A cursor tells a place in it, also in the middle of a file. A block is what
-comes from a cursor on until it has so many bytes or the pass ends, so it is a function of the text and the cursor.
+The sequence passes over the sources of the text again and again, each time in another order that follows from
+(split_seed, pass). A cursor tells a place in it, also in the middle of a source. A block holds the documents from a
+cursor on until it has enough bytes or the pass ends. So it is a function of the text and the cursor.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,12 @@ from weft.recipes.common.command_line import parse_count
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.selection import digest_of
-from weft.recipes.data.text_files import open_dataset, read_documents, read_examples
-from weft.recipes.data.text_source import clean
+from weft.recipes.data.text_source import TextSource
 
 
 @dataclass
 class StreamArguments:
-    """Whether the text is read while it is trained on."""
+    """Whether the text is read during training."""
 
     stream: bool = field(
         default=False,
@@ -38,7 +37,7 @@ class StreamArguments:
     )
 
     def check(self, data: DataArguments, has_length: bool) -> None:
-        """Refuse what a stream cannot do.
+        """Refuse settings that a stream cannot follow.
 
         Args:
             data: where the text comes from.
@@ -65,7 +64,7 @@ class StreamArguments:
 
 
 def parse_bytes(text: str) -> int:
-    """A number of bytes: 64M, 2e6 ...; raises RecipeError for anything else."""
+    """Parse a number of bytes: 64M, 2e6 ...; raises RecipeError for anything else."""
     try:
         return parse_count(text)
     except RecipeError as error:
@@ -74,7 +73,7 @@ def parse_bytes(text: str) -> int:
 
 @dataclass
 class BlockArguments(DataArguments):
-    """What the blocks of a stream depend on."""
+    """Settings that the blocks of a stream depend on."""
 
     block_bytes: int = 0
 
@@ -85,11 +84,11 @@ class Cursor:
 
     Attributes:
         number: of the pass.
-        file: in the order of the pass.
-        record: how many documents of that file are behind.
-        digest: of these documents, so that it shows if the file was changed.
-        state: where a data set stands, as `datasets` tells it, which it does in several ways for one place; None: at
-            its beginning, or not a data set.
+        file: index of the source in the order of the pass.
+        record: number of documents of that source that were read.
+        digest: of these documents, so that a change of the source shows.
+        state: as `TextSource.state` told it; one place may have several. None: the place is reached by reading
+            `record` documents.
     """
 
     number: int = 0
@@ -100,36 +99,39 @@ class Cursor:
 
 
 class DocumentStream:
-    """The sequence from a cursor on."""
+    """Reads the sequence from a cursor on."""
 
     def __init__(self, arguments: DataArguments, cursor: Cursor | None = None) -> None:
-        """Raises RecipeError, when it is read, where a file is broken or was changed before the cursor."""
-        self.arguments = arguments
+        self.arguments, self.sources = arguments, arguments.sources()
         self._go_to(cursor or Cursor())
 
     def _go_to(self, cursor: Cursor) -> None:
         self._start, self._number, self._file, self._record = cursor, cursor.number, cursor.file, cursor.record
         self._documents: Iterator[str] | None = None
-        self._dataset: Any = None
         self._hash = hashlib.blake2b(digest_size=16)
+
+    @property
+    def _source(self) -> TextSource:
+        order = np.random.default_rng([self.arguments.split_seed, self._number]).permutation(len(self.sources))
+        return self.sources[order[self._file]]
 
     @property
     def cursor(self) -> Cursor:
         """The place behind the last document that was read."""
         if self._documents is None:
             return self._start
-        state = None if self._dataset is None else self._dataset.state_dict()
-        digest = "" if self._dataset is not None or self._record == 0 else self._hash.hexdigest()
+        state = self._source.state()
+        digest = "" if state is not None or self._record == 0 else self._hash.hexdigest()
         return Cursor(self._number, self._file, self._record, digest, state)
 
     def block(self, size: int) -> Iterator[tuple[str, bytes]]:
-        """The documents of the next block, cleaned, each with its digest.
+        """Yield the documents of the next block, each with its digest.
 
         Args:
-            size: UTF-8 bytes of all of them, from which on the block ends. It ends with a pass too.
+            size: UTF-8 bytes of documents at which the block ends. It ends with a pass too.
 
         Raises:
-            RecipeError: a file is broken or was changed, or there is no document in a whole pass.
+            RecipeError: a source is broken or was changed, or a whole pass has no document.
         """
         byte_count, is_begun, empty_passes = 0, False, 0
         while byte_count < size:
@@ -152,8 +154,8 @@ class DocumentStream:
         return digest
 
     def _next_of_pass(self) -> str | None:
-        """The next document, or None where the pass ends."""
-        while self._file < self._num_files:
+        """Return the next document, or None at the end of the pass."""
+        while self._file < len(self.sources):
             if self._documents is None:
                 self._open()
             text = next(self._documents, None)
@@ -162,31 +164,17 @@ class DocumentStream:
             self._go_to(Cursor(self._number, self._file + 1))
         return None
 
-    @property
-    def _num_files(self) -> int:
-        return len(self.arguments.train_files) if self.arguments.dataset_name is None else 1
-
     def _open(self) -> None:
-        """Begin to read a file, behind the documents that the cursor has behind it."""
-        arguments, wanted = self.arguments, self._start
-        if arguments.dataset_name is not None:
-            name, column = arguments.dataset_name, arguments.text_column
-            self._dataset = open_dataset(name, arguments.dataset_config_name, arguments.dataset_split)
-            if wanted.state is not None:
-                self._dataset.load_state_dict(wanted.state)
-            self._documents = map(clean, read_examples(self._dataset, name, column, wanted.record))
+        """Begin to read a source behind the documents that were read before."""
+        wanted = self._start
+        self._documents = self._source.read(wanted.state, wanted.record)
+        if wanted.state is not None:
             return
-        order = np.random.default_rng([arguments.split_seed, self._number]).permutation(self._num_files)
-        path = Path(arguments.train_files[order[self._file]])
-        self._documents = map(clean, read_documents(path, arguments.text_column, arguments.documents))
         self._record = 0
-        while self._record < wanted.record:
-            text = next(self._documents, None)
-            if text is None:
-                break
+        for text in itertools.islice(self._documents, wanted.record):
             self._note(text)
         if wanted.record and (self._record, self._hash.hexdigest()) != (wanted.record, wanted.digest):
             raise RecipeError(
-                f"{path} was changed: its first {wanted.record:,} documents are not those that were read before; put "
-                "the file back, or begin a new run with another --output_dir."
+                f"{self._source.name} was changed: its first {wanted.record:,} documents are not those that were read "
+                "before; put the file back, or begin a new run with another --output_dir."
             )

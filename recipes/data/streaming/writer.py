@@ -1,7 +1,7 @@
 """Prepares the blocks of a stream ahead of the processes that read them, and removes those behind.
 
-`keep_writing` starts it in a process of its own, which ends with the one that started it. Readers and writer know of
-each other by files only, so no process waits for another in a collective operation.
+`keep_writing` starts it in a process of its own, which ends with the process that started it. Readers and writer know
+of each other by files only, so no process waits for another in a collective operation.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ from weft.recipes.data.streaming.documents import BlockArguments, Cursor, Docume
 from weft.recipes.data.text_source import texts_of
 from weft.recipes.data.tokenization import document_encoder, load_tokenizer
 
-AHEAD, BEHIND = 2, 1  # blocks that are kept prepared before the first reader and after the last
+AHEAD, BEHIND = 2, 1  # blocks to keep ahead of the first reader and behind the last
 NICENESS = 10
 
 
 class BlockWriter:
-    """Prepares blocks, one after another and where readers wait for them."""
+    """Prepares blocks one after another, and again those that a reader waits for."""
 
     def __init__(self, stream: StreamFolder, arguments: BlockArguments, first_place: int) -> None:
         """Args:
-        first_place: the block in which the readers begin, as long as none has said so itself.
+        first_place: the block that readers begin with, as long as none has announced its own.
         """
         self.stream, self.arguments, self.first_place = stream, arguments, first_place
         self.tokenizer = load_tokenizer(str(stream.first_block / "tokenizer"))
@@ -50,18 +50,18 @@ class BlockWriter:
         self.held_out = {digest.tobytes() for digest in digests}
 
     def step(self) -> bool:
-        """Prepare the next block that is needed and remove those that are not; False: there was nothing to prepare.
+        """Prepare the next block that is needed and remove those that are not; return whether one was prepared.
 
         Raises:
-            RecipeError: the text is broken, or is not the text any more that it was.
+            RecipeError: the text is broken, or was changed.
         """
         places = self.stream.places() or [self.first_place]
         needed = {number for place in places for number in range(place, place + AHEAD + 1)} - {0}
-        there = self.stream.numbers()
-        for number in there:
+        on_disk = self.stream.numbers()
+        for number in on_disk:
             if number not in needed and not min(places) - BEHIND <= number <= max(places):
                 remove_folder(self.stream.block(number))
-        missing = sorted(needed - set(there))
+        missing = sorted(needed - set(on_disk))
         if missing:
             self._prepare(min(missing[0], len(self.blocks)))
         return bool(missing)
@@ -84,7 +84,7 @@ class BlockWriter:
                 self.stream.note(self.blocks, self.arguments)
 
     def _write(self, folder: Path) -> Block:
-        """Write the next block of the stream as a corpus all of which is trained on."""
+        """Write the next block of the stream as a corpus without held-out text."""
         start, combined, selection = self.documents.cursor, hashlib.blake2b(digest_size=16), Selection(self.arguments)
         writer = CorpusWriter(folder, len(self.tokenizer), with_boundaries=self.arguments.segmenter != "none")
 
@@ -94,15 +94,15 @@ class BlockWriter:
                 if digest not in self.held_out:
                     yield text
 
-        for pieces in document_encoder(self.tokenizer, self.arguments)(selection.kept(texts())):
-            for piece in pieces:
-                writer.add(piece.ids, piece.byte_count, False, begins=piece.begins)
+        for encoded in document_encoder(self.tokenizer, self.arguments)(selection.kept(texts())):
+            for part in encoded:
+                writer.add(part.ids, part.byte_count, False, begins=part.begins)
         first = Corpus.open(self.stream.first_block).description
         writer.close({name: first[name] for name in ("source", "vocab_size", "start_token_id", "end_token_id")})
         return _make_block(start, self.documents.cursor, combined.hexdigest(), np.array(writer.lengths, dtype=np.int64))
 
     def _note_first_block(self) -> None:
-        """Read the first block once more, for where it ends and what was held out of it."""
+        """Read the first block once more, to note its end and the documents that were held out of it."""
         combined, selection, kept = hashlib.blake2b(digest_size=16), Selection(self.arguments), []
         for text, digest in self.documents.block(self.arguments.block_bytes):
             combined.update(digest)
@@ -137,14 +137,14 @@ def _make_block(start: Cursor, end: Cursor, digest: str, lengths: np.ndarray) ->
 
 @contextlib.contextmanager
 def keep_writing(stream: StreamFolder, arguments: BlockArguments, first_place: int) -> Iterator[None]:
-    """Have a process of its own prepare blocks; only the first process of each machine starts one.
+    """Prepare blocks in a process of its own while the context lasts; the first process of each machine starts one.
 
-    Where several machines share the folder, one of their writers works and the others wait to take its place.
+    If several machines share the folder, one of their writers works and the others wait to take its place.
 
     Args:
         stream: the run's folder; its first block is prepared.
-        arguments: what the blocks depend on.
-        first_place: the block in which the readers begin.
+        arguments: settings that the blocks depend on.
+        first_place: the block that readers begin with.
     """
     if not is_first_of_machine():
         yield
@@ -178,13 +178,13 @@ def keep_writing(stream: StreamFolder, arguments: BlockArguments, first_place: i
 
 
 def main() -> None:
-    """Prepare blocks until the process that started this one ends; argv: a specification and that process's id."""
+    """Prepare blocks until the parent process ends; argv: a specification and the parent's process id."""
     end_with_parent()
     specification, parent = Path(sys.argv[1]), int(sys.argv[2])
     if os.getppid() != parent:
         return
     stream = StreamFolder(specification.parent.parent)
-    os.nice(NICENESS)  # training comes first, and waits for blocks where it has to
+    os.nice(NICENESS)  # training comes first, and waits for blocks if it has to
     given = read_json(specification)
     try:
         with only_one_process(stream.folder / ".lock", str(stream.folder), patience=math.inf):

@@ -8,6 +8,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from .undefined import nothing_to_divide_by
+
 _DESCRIPTION = """
 F1 is the harmonic mean of precision (the share of predictions of a class that are right) and recall (the share of a
 class's examples that are found): 2 * hits / (times predicted + times present).
@@ -55,27 +57,24 @@ class F1(evaluate.Metric):
         labels: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         classes = _classes_that_count(predictions, references, average, pos_label, labels)
-        hits, predicted, true = (
-            np.array([counter[label] for label in classes], dtype=np.int64)
-            for counter in (
-                Counter(guess for guess, right in zip(predictions, references) if guess == right),
-                Counter(predictions),
-                Counter(references),
+        if references and classes:
+            from sklearn.metrics import precision_recall_fscore_support
+
+            mean = "macro" if average == "binary" else average  # "binary": the mean over pos_label alone
+            precision, recall, f1, _ = precision_recall_fscore_support(
+                references, predictions, labels=classes, average=mean, zero_division=0
             )
-        )
-        names = [f"class {label}" for label in classes]
-        if average == "micro":
-            hits, predicted, true = hits.sum(keepdims=True), predicted.sum(keepdims=True), true.sum(keepdims=True)
-            names = ["all classes together"]
-        scores = {
-            "f1": _divide(2 * hits, predicted + true),
-            "precision": _divide(hits, predicted),
-            "recall": _divide(hits, true),
-        }
-        undefined = _undefined(names, predicted, true) if references else ["f1, precision and recall: no examples"]
-        result: dict[str, Any] = {name: _average(values, average, true) for name, values in scores.items()}
+            predicted, present = Counter(predictions), Counter(references)
+            groups = [(f"class {label}", predicted[label], present[label]) for label in classes]
+            if average == "micro":
+                groups = [("all classes together", sum(g[1] for g in groups), sum(g[2] for g in groups))]
+            undefined = nothing_to_divide_by(groups)
+        else:
+            precision = recall = f1 = 0.0 if average else np.zeros(len(classes))
+            undefined = ["f1, precision and recall: no examples"]
+        result: dict[str, Any] = {"f1": f1, "precision": precision, "recall": recall}
         if average is None:
-            result["labels"] = classes
+            result = {name: values.tolist() for name, values in result.items()} | {"labels": classes}
         return result | ({"undefined": undefined} if undefined else {})
 
 
@@ -97,26 +96,3 @@ def _classes_that_count(
     if len(present) == 2 and pos_label not in present:
         raise ValueError(f"pos_label is {pos_label}, and the data hold the classes {present[0]} and {present[1]}.")
     return [int(pos_label)]
-
-
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
-
-
-def _average(values: np.ndarray, average: str | None, true: np.ndarray) -> float | list[float]:
-    if average is None:
-        return values.tolist()
-    weights = true if average == "weighted" else np.ones(len(values))
-    return float(values @ weights / weights.sum()) if weights.sum() else 0.0
-
-
-def _undefined(names: list[str], predicted: np.ndarray, true: np.ndarray) -> list[str]:
-    sentences = []
-    for name, times_predicted, times_present in zip(names, predicted, true):
-        if not times_predicted and not times_present:
-            sentences.append(f"f1, precision and recall of {name}: never predicted nor present")
-        elif not times_predicted:
-            sentences.append(f"precision of {name}: never predicted")
-        elif not times_present:
-            sentences.append(f"recall of {name}: never present")
-    return sentences

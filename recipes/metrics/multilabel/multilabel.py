@@ -6,6 +6,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from .undefined import nothing_to_divide_by
+
 _DESCRIPTION = """
 For tasks where each of L labels may hold or not: F1, precision and recall over all decisions (micro), as the mean over
 labels (macro) and weighted by how often each label holds; the share of examples that are right in every label (subset
@@ -32,6 +34,12 @@ Returns:
 Raises:
     ValueError: rows of unequal length, references other than 0, 1, -100, predictions other than 0, 1 without threshold.
 """
+_AVERAGES = ("micro", "macro", "weighted")
+_SCORES = (
+    *(f"{name}_{average}" for average in _AVERAGES for name in ("f1", "precision", "recall")),
+    *("subset_accuracy", "hamming_loss"),
+)
+_RANKING = ("lrap", "roc_auc_micro", "roc_auc_macro")
 
 
 class Multilabel(evaluate.Metric):
@@ -58,31 +66,20 @@ class Multilabel(evaluate.Metric):
         scores, true = scores[kept], true[kept]
         known, present = true != -100, true == 1
         predicted = ((scores == 1) if threshold is None else (scores >= threshold)) & known
-
-        counts = [values.sum(axis=0) for values in (predicted & present, predicted, present)]
-        result: dict[str, Any] = {}
-        undefined = _undefined(*counts[1:])
-        for average in ("micro", "macro", "weighted"):
-            hits, guessed, held = (count.sum(keepdims=True) for count in counts) if average == "micro" else counts
-            weights = held if average == "weighted" else np.ones(len(held))
-            for name, numerator, denominator in (
-                ("f1", 2 * hits, guessed + held),
-                ("precision", hits, guessed),
-                ("recall", hits, held),
-            ):
-                each = np.divide(numerator, denominator, out=np.zeros(len(hits)), where=denominator > 0)
-                result[f"{name}_{average}"] = float(each @ weights / weights.sum()) if weights.sum() else 0.0
-        wrong = (predicted != present) & known
-        if len(true):
-            result["subset_accuracy"] = float((~wrong.any(axis=1)).mean())
-            result["hamming_loss"] = float(wrong.sum() / known.sum())
-        else:
-            result |= {"subset_accuracy": 0.0, "hamming_loss": 1.0}
-            undefined = ["all scores: no examples were given"]
+        if not len(true):
+            worst = dict.fromkeys(_SCORES + (() if threshold is None else _RANKING), 0.0)
+            return {**worst, "hamming_loss": 1.0, "undefined": ["all scores: no examples were given"]}
+        wrong = predicted != present
+        result: dict[str, Any] = {
+            **_averages(predicted, present),
+            "subset_accuracy": float((~wrong.any(axis=1)).mean()),
+            "hamming_loss": float(wrong.sum() / known.sum()),
+        }
+        undefined = _undefined(predicted.sum(axis=0), present.sum(axis=0))
         if threshold is not None:
             ranking, reasons = _ranking(scores, present, known)
             result |= ranking
-            undefined += reasons if len(true) else []
+            undefined += reasons
         return result | ({"undefined": undefined} if undefined else {})
 
 
@@ -104,6 +101,24 @@ def _checked(
     return scores, true
 
 
+def _averages(predicted: np.ndarray, present: np.ndarray) -> dict[str, float]:
+    """F1, precision and recall of matrices that are false where nobody knows."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    matrices, labels, scores = (_widened(present, False), _widened(predicted, False)), range(present.shape[1]), []
+    for average in _AVERAGES:
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            *matrices, labels=labels, average=average, zero_division=0
+        )
+        scores += [f1, precision, recall]
+    return dict(zip(_SCORES, scores))
+
+
+def _widened(matrix: np.ndarray, value: Any) -> np.ndarray:
+    """Add a column, since scikit-learn takes a matrix of one column for classes."""
+    return np.pad(matrix, ((0, 0), (0, 1)), constant_values=value)
+
+
 def _undefined(predicted: np.ndarray, present: np.ndarray) -> list[str]:
     """Of the numbers of times that each label is predicted and present."""
     sentences = []
@@ -113,51 +128,36 @@ def _undefined(predicted: np.ndarray, present: np.ndarray) -> list[str]:
         sentences.append("precision_micro: no label is predicted")
     elif not present.any():
         sentences.append("recall_micro: no label is present")
-    for label, (guesses, holds) in enumerate(zip(predicted, present)):
-        if not guesses and not holds:
-            sentences.append(f"f1, precision and recall of label {label}: never predicted nor present")
-        elif not guesses:
-            sentences.append(f"precision of label {label}: never predicted")
-        elif not holds:
-            sentences.append(f"recall of label {label}: never present")
-    return sentences
+    labels = [f"label {label}" for label in range(len(present))]
+    return sentences + nothing_to_divide_by(zip(labels, predicted, present))
 
 
 def _ranking(scores: np.ndarray, present: np.ndarray, known: np.ndarray) -> tuple[dict[str, float], list[str]]:
+    """The scores of _RANKING, and which are undefined."""
     if np.isnan(scores[known]).any():
-        names = ("lrap", "roc_auc_micro", "roc_auc_macro")
-        return dict.fromkeys(names, 0.0), [f"{', '.join(names)}: some scores are not numbers"]
-    undefined = []
-    precisions = [_ranking_precision(s[k], p[k]) for s, p, k in zip(scores, present, known)]
-    micro = _area(scores[known], present[known])
-    if micro is None:
-        undefined.append("roc_auc_micro: all labels hold or none does")
-    areas = [_area(s[k], p[k]) for s, p, k in zip(scores.T, present.T, known.T)]
-    for label, area in enumerate(areas):
-        if area is None:
-            undefined.append(f"roc_auc of label {label}: it always holds or never, and is left out of roc_auc_macro")
+        return dict.fromkeys(_RANKING, 0.0), [f"{', '.join(_RANKING)}: some scores are not numbers"]
+    from sklearn.metrics import label_ranking_average_precision_score
+
+    # whole numbers in the same order, since scikit-learn refuses infinite scores; -1 where nobody knows ranks last
+    order = np.where(known, np.unique(scores, return_inverse=True)[1].reshape(scores.shape), -1)
+    micro = _area(present[known], order[known])
+    areas = [_area(p[k], o[k]) for p, o, k in zip(present.T, order.T, known.T)]
+    undefined = [] if micro is not None else ["roc_auc_micro: all labels hold or none does"]
+    undefined += [
+        f"roc_auc of label {label}: it always holds or never, and is left out of roc_auc_macro"
+        for label, area in enumerate(areas)
+        if area is None
+    ]
     defined = [area for area in areas if area is not None]
     return {
-        "lrap": float(np.mean(precisions)) if precisions else 0.0,
+        "lrap": label_ranking_average_precision_score(_widened(present, False), _widened(order, -1)),
         "roc_auc_micro": micro or 0.0,
         "roc_auc_macro": float(np.mean(defined)) if defined else 0.0,
     }, undefined
 
 
-def _ranking_precision(scores: np.ndarray, present: np.ndarray) -> float:
-    """Mean over an example's labels of the share of labels that hold among those scored as high or higher."""
-    if present.all() or not present.any():
-        return 1.0
-    own = scores[present][:, None]
-    return float(((scores[present] >= own).sum(axis=1) / (scores >= own).sum(axis=1)).mean())
+def _area(present: np.ndarray, scores: np.ndarray) -> float | None:
+    """Area under the ROC curve; None where all are present or none is."""
+    from sklearn.metrics import roc_auc_score
 
-
-def _area(scores: np.ndarray, present: np.ndarray) -> float | None:
-    """Probability that something present is scored above something absent, a tie counting one half."""
-    positives = int(present.sum())
-    negatives = len(present) - positives
-    if not positives or not negatives:
-        return None
-    _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[group]
-    return float((ranks[present].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return None if present.all() or not present.any() else float(roc_auc_score(present, scores))

@@ -2,7 +2,8 @@
 
 import datasets
 import evaluate
-import numpy as np
+
+from .correlations import pearson, why_undefined
 
 _DESCRIPTION = "Pearson's correlation: how close to a straight line predictions and references lie together."
 _INPUTS = """
@@ -31,30 +32,6 @@ class Pearsonr(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float | list[str]]:
-        predicted, true = np.array(predictions, dtype=np.float64), np.array(references, dtype=np.float64)
-        undefined = _undefined(predicted, true)
-        if undefined:
+        if undefined := why_undefined(predictions, references):
             return {"pearsonr": 0.0, "undefined": [f"pearsonr: {reason}" for reason in undefined]}
-        return {"pearsonr": _correlation(predicted, true)}
-
-
-def _undefined(predicted: np.ndarray, true: np.ndarray) -> list[str]:
-    """Why there is no correlation; empty if there is one."""
-    if len(true) < 2:
-        return [f"two examples or more are needed, and {len(true)} given"]
-    reasons = []
-    for what, values in (("predictions", predicted), ("references", true)):
-        if not np.isfinite(values).all():
-            reasons.append(f"some {what} are not finite numbers")
-        elif values.min() == values.max():
-            reasons.append(f"all {what} are equal")
-    return reasons
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    directions = []
-    for values in (x, y):
-        centred = values - values.mean()
-        centred /= np.abs(centred).max()  # squares of very small or large numbers would leave the range of floats
-        directions.append(centred / np.linalg.norm(centred))
-    return float(np.clip(directions[0] @ directions[1], -1.0, 1.0))
+        return {"pearsonr": pearson(predictions, references)}

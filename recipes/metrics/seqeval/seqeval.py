@@ -10,6 +10,8 @@ import seqeval.metrics.sequence_labeling as as_conlleval
 import seqeval.metrics.v1 as by_scheme
 import seqeval.scheme
 
+from .undefined import nothing_to_divide_by
+
 _DESCRIPTION = """
 An entity is right if its type and both its ends are. Tags are read as the CoNLL script conlleval does, which takes an
 entity that begins with I- for one, or strictly by a scheme, where only well-formed entities count.
@@ -89,7 +91,7 @@ class Seqeval(evaluate.Metric):
         }
         groups = [("all entities", predicted.total(), present.total())]
         groups += [(f"type {name}", predicted[name], present[name]) for name in names]
-        undefined = _undefined(groups) + ([] if tags else ["accuracy: no tags were given"])
+        undefined = nothing_to_divide_by(groups) + ([] if tags else ["accuracy: no tags were given"])
         return result | ({"undefined": undefined} if undefined else {})
 
 
@@ -117,16 +119,3 @@ def _count_types(sentences: list[list[str]], suffix: bool, scheme: type | None =
 def _named(scores: Iterable[Any]) -> dict[str, float | int]:
     precision, recall, f1, support = scores
     return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
-
-
-def _undefined(groups: list[tuple[str, int, int]]) -> list[str]:
-    """Of groups of entities, with how many are predicted and present."""
-    sentences = []
-    for name, predicted, present in groups:
-        if not predicted and not present:
-            sentences.append(f"f1, precision and recall of {name}: never predicted nor present")
-        elif not predicted:
-            sentences.append(f"precision of {name}: never predicted")
-        elif not present:
-            sentences.append(f"recall of {name}: never present")
-    return sentences

@@ -1,14 +1,11 @@
 """Exact match and F1 of answers to questions that all have one (SQuAD 1.1, CMRC 2018)."""
 
-import re
-import string
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import evaluate
+
+from .answers import language_of, pair, score
 
 _DESCRIPTION = """
 How well predicted answers match the best of several gold answers: exactly, and by F1. English, as SQuAD 1.1's official
@@ -55,98 +52,12 @@ class Squad(evaluate.Metric):
     def _compute(
         self, predictions: list[dict[str, Any]], references: list[dict[str, Any]], language: str = "en"
     ) -> dict[str, float | list[str]]:
-        rules = _language_of(language)
-        pairs = _pair(predictions, references)
+        rules, pairs = language_of(language), pair(predictions, references)
         if not pairs:
             return {"exact_match": 0.0, "f1": 0.0, "undefined": ["exact_match and f1: no questions were given"]}
-        exact = f1 = 0.0
-        for prediction, reference in pairs:
-            guess, answers = prediction["prediction_text"], reference["answers"]["text"]
-            if not answers:
-                raise ValueError(f"question {reference['id']!r} has no gold answer: squad_v2 scores such questions.")
-            exact += any(rules.normalise(guess) == rules.normalise(answer) for answer in answers)
-            f1 += max(_f1(rules, answer, guess) for answer in answers)
-        return {"exact_match": 100 * exact / len(pairs), "f1": 100 * f1 / len(pairs)}
-
-
-# From here on squad and squad_v2 are the same: each has to work where only its own file is.
-
-
-@dataclass(frozen=True)
-class _Language:
-    """How answers in a language are compared."""
-
-    normalise: Callable[[str], str]  # equal results are an exact match
-    split: Callable[[str], list[str]]  # into the units that F1 counts
-    count_common: Callable[[list[str], list[str]], int]
-
-
-_ENGLISH_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_CHINESE_PUNCTUATION = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # noqa: RUF001
-_CHINESE_UNIT = re.compile("([\u4e00-\u9fa5])")
-# Where the Penn Treebank's rules, which the official script leaves other scripts to, cut inside a word.
-_OTHER_UNIT = re.compile(r"(\.{2,}|[;@#$%&?!()\[\]{}<>\"\u2013\u2014]|,(?!\d)|\.$|n't\b|(?<=\w)'(?:s|m|d|ll|re|ve)?\b)")
-
-
-def _normalise_english(text: str) -> str:
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_ENGLISH_PUNCTUATION)).split())
-
-
-def _normalise_chinese(text: str) -> str:
-    return text.lower().strip().translate(_CHINESE_PUNCTUATION)
-
-
-def _split_english(text: str) -> list[str]:
-    return _normalise_english(text).split()
-
-
-def _split_chinese(text: str) -> list[str]:
-    """Each Chinese character alone, words of other scripts whole."""
-    units = []
-    for piece in _CHINESE_UNIT.split(_normalise_chinese(text)):
-        units += _OTHER_UNIT.sub(r" \1 ", piece.strip()).split()
-    return units
-
-
-def _common_words(gold: list[str], predicted: list[str]) -> int:
-    return (Counter(gold) & Counter(predicted)).total()
-
-
-def _longest_common_run(gold: list[str], predicted: list[str]) -> int:
-    """Length of the longest sequence of neighbouring units that both hold."""
-    longest = 0
-    before = [0] * (len(predicted) + 1)
-    for unit in gold:
-        runs = [0] + [before[i] + 1 if unit == other else 0 for i, other in enumerate(predicted)]
-        longest = max(longest, *runs)
-        before = runs
-    return longest
-
-
-_LANGUAGES = {
-    "en": _Language(_normalise_english, _split_english, _common_words),
-    "zh": _Language(_normalise_chinese, _split_chinese, _longest_common_run),
-}
-
-
-def _f1(language: _Language, gold: str, predicted: str) -> float:
-    units, guessed = language.split(gold), language.split(predicted)
-    common = language.count_common(units, guessed)
-    return 2 * common / (len(units) + len(guessed)) if common else 0.0
-
-
-def _pair(predictions: list[dict[str, Any]], references: list[dict[str, Any]]) -> list[tuple[dict, dict]]:
-    """Each reference with the prediction of the same id."""
-    by_id = {prediction["id"]: prediction for prediction in predictions}
-    if len(by_id) < len(predictions) or len({reference["id"] for reference in references}) < len(references):
-        raise ValueError("two predictions or two references have the same id: give one for each question.")
-    missing = [reference["id"] for reference in references if reference["id"] not in by_id]
-    if missing:
-        raise ValueError(f"question {missing[0]!r} has no prediction: give one for each, an empty text if need be.")
-    return [(by_id[reference["id"]], reference) for reference in references]
-
-
-def _language_of(name: str) -> _Language:
-    if name not in _LANGUAGES:
-        raise ValueError(f"language is {name!r}: choose one of {', '.join(_LANGUAGES)}.")
-    return _LANGUAGES[name]
+        unanswerable = [reference["id"] for _, reference in pairs if not reference["answers"]["text"]]
+        if unanswerable:
+            raise ValueError(f"question {unanswerable[0]!r} has no gold answer: squad_v2 scores such questions.")
+        scores = [score(rules, guess["prediction_text"], reference["answers"]["text"]) for guess, reference in pairs]
+        exact, f1 = (100 * sum(values) / len(pairs) for values in zip(*scores))
+        return {"exact_match": exact, "f1": f1}

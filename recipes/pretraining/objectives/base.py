@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from weft import WeftPreTrainedModel
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.data.prepare import DataArguments
 from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.training.metric_format import FORMATS

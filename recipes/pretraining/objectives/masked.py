@@ -13,8 +13,8 @@ from weft import WeftForMaskedLM
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.data.prepare import DataArguments
 from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator
 from weft.recipes.pretraining.datasets.masked import MaskedRows, MaskedValidationRows
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments, Vocabulary

@@ -11,8 +11,8 @@ from weft import WeftForPreTraining
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.data.prepare import DataArguments
 from weft.recipes.data.streaming.documents import StreamArguments
 from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.pretraining.datasets.masking import Masker

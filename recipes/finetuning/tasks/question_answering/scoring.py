@@ -10,6 +10,7 @@ import numpy as np
 from weft.recipes.finetuning.tasks.question_answering.reading import Question
 from weft.recipes.finetuning.tasks.question_answering.spans import Span, no_answer_probability, probabilities
 from weft.recipes.metrics import load_metric
+from weft.recipes.metrics.answers import language_of, score, score_or_none, sums_by_threshold
 
 HALF = 0.5
 
@@ -86,14 +87,11 @@ def score_each(answered: Sequence[Answered], language: str, threshold: float | N
     Args:
         threshold: of the probability of "no answer"; None: version 1, where a span is always the answer.
     """
-    # compute() of a Metric writes its input as a table first, which takes long for one question at a time
-    metric = load_metric("squad" if threshold is None else "squad_v2")
-    exact, f1 = np.zeros(len(answered)), np.zeros(len(answered))
-    for number, one in enumerate(answered):
-        guess = {"id": one.question.id, "prediction_text": one.text(threshold), "no_answer_probability": None}
-        scores = metric._compute([guess], [_reference(one)], language=language)
-        exact[number] = scores["exact_match" if threshold is None else "exact"] / 100
-        f1[number] = scores["f1"] / 100
+    rules = language_of(language)
+    score_one = score if threshold is None else score_or_none
+    golds = [[answer.text for answer in one.question.answers] for one in answered]
+    scores = [score_one(rules, one.text(threshold), texts) for one, texts in zip(answered, golds)]
+    exact, f1 = np.array(scores, dtype=np.float64).reshape(-1, 2).T
     return exact, f1
 
 
@@ -115,12 +113,13 @@ def log_odds_at(threshold: float | None) -> str:
 def threshold_curve(answered: Sequence[Answered], language: str) -> tuple[np.ndarray, np.ndarray]:
     """Thresholds, rising, and the F1 in percent of all questions at each."""
     _, f1 = score_each(answered, language, math.inf)
-    has_answer = np.array([bool(one.question.answers) for one in answered])
-    order = np.argsort([one.no_answer for one in answered], kind="stable")
-    # from nothing answered on, one question after the other is
-    gains = np.where(has_answer, f1, f1 - 1)[order]
-    curve = (np.sum(~has_answer) + np.concatenate([[0.0], np.cumsum(gains)])) / len(answered) * 100
-    return np.concatenate([[0.0], np.array([one.no_answer for one in answered])[order]]), curve
+    thresholds, sums = sums_by_threshold(
+        [one.no_answer for one in answered],
+        [bool(one.question.answers) for one in answered],
+        [bool(one.best) for one in answered],
+        f1,
+    )
+    return thresholds, sums / len(answered) * 100
 
 
 def _reference(one: Answered) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import Record, read_records, text_of, value_of
-from weft.recipes.data.text_files import BROKEN_COMPRESSION, file_format, read_lines
+from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.seq2seq.arguments import SequenceArguments, check_lines
 
 
@@ -92,12 +92,7 @@ def read_sources(path: Path, column: str) -> list[Pair]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return [text.strip() for _, text in read_lines(path)]
-    except BROKEN_COMPRESSION as error:
-        raise RecipeError(
-            f"{path} is not a whole {path.suffix} file ({error}): compress it again, or rename it if it is no archive."
-        ) from error
+    return [text.strip() for _, text in read_lines(path)]
 
 
 def _refuse_empty(path: Path, lines: list[str]) -> None:

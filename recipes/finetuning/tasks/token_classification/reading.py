@@ -9,7 +9,7 @@ from typing import Any
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import Record, check_table, read_records, text_of, value_of
-from weft.recipes.data.text_files import BROKEN_COMPRESSION, file_format, read_lines
+from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.token_classification.columns import read_columns
 from weft.recipes.finetuning.tasks.token_classification.conllu import is_word_line, read_conllu
 from weft.recipes.finetuning.tasks.token_classification.passages import Sentence, Span, SpanText
@@ -57,13 +57,10 @@ class Reader:
         kind = file_format(path)
         check_table(path, (kind,))  # columns may have any ending, or none
         form = self.format or _look(path, kind)
-        try:
-            if form == "conll":
-                return read_columns(path, self.word_column, self.tag_column, labelled)
-            if form == "conllu":
-                return list(read_conllu(path, self.tag_column, self.notes, labelled))
-        except BROKEN_COMPRESSION as error:
-            raise RecipeError(f"{path} is not a whole {path.suffix} file ({error}): compress it again.") from error
+        if form == "conll":
+            return read_columns(path, self.word_column, self.tag_column, labelled)
+        if form == "conllu":
+            return list(read_conllu(path, self.tag_column, self.notes, labelled))
         return self.read_rows(read_records(path), form, labelled)
 
     def read_rows(self, records: Iterable[Record], form: str | None = None, labelled: bool = True) -> Examples:

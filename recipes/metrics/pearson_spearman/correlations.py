@@ -1,0 +1,1 @@
+../correlations.py

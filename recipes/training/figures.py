@@ -1,0 +1,29 @@
+"""Figures of a run: panels over a shared axis, saved as PNG."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@contextmanager
+def stacked_panels(path: Path, size: tuple[float, float], heights: Sequence[float]) -> Iterator[Sequence["Axes"]]:
+    """Draw panels one below the other over the same horizontal axis, and save them in the end.
+
+    Args:
+        path: of the PNG.
+        size: width and height in inches.
+        heights: of the panels, relative to each other.
+    """
+    from matplotlib.figure import Figure  # it takes long to import, and is needed at the end of a run only
+
+    figure = Figure(figsize=size)
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    yield axes
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
