@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, make_dataclass
+
+from transformers.hf_argparser import HfArg
 
 from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
@@ -19,94 +21,74 @@ DECAYS = ("linear", "cosine", "1-sqrt")
 class RunArguments:
     """Length, batch and schedule of a pretraining run."""
 
-    output_dir: str = field(default="runs/pretrain", metadata={"help": "the run's folder; a run there is resumed"})
-    data: str | None = field(default=None, metadata={"help": "a folder made by prepare_data.py, instead of raw text"})
-    sequence_length: int = field(default=256, metadata={"help": "tokens of a row; longer documents are cut"})
-    tokens_per_step: str | None = field(
+    output_dir: str = HfArg(default="runs/pretrain", help="the run's folder; a run there is resumed")
+    data: str | None = HfArg(default=None, help="a folder made by prepare_data.py, instead of raw text")
+    sequence_length: int = HfArg(default=256, help="tokens of a row; longer documents are cut")
+    tokens_per_step: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M; without it they follow from "
-            "the model's size and the length of the run (2,048 for the smallest)"
-        },
+        help="tokens of one optimizer step over all processes, e.g. 65536 or 0.5M; without it they follow from "
+        "the model's size and the length of the run (2,048 for the smallest)",
     )
-    initial_tokens_per_step: str | None = field(
+    initial_tokens_per_step: str | None = HfArg(
+        default=None, help="tokens of the first steps, doubled at equal distances until they are tokens_per_step"
+    )
+    batch_ramp_steps: float | None = HfArg(
+        default=None, help=f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}"
+    )
+    tokens: str | None = HfArg(default=None, help="length of the run in tokens, e.g. 20M")
+    num_train_epochs: float | None = HfArg(
+        default=None, help=f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}"
+    )
+    max_steps: int | None = HfArg(default=None, help="or in optimizer steps")
+    budget: str | None = HfArg(
         default=None,
-        metadata={"help": "tokens of the first steps, doubled at equal distances until they are tokens_per_step"},
+        help="or in time, from the prepared text to the finished model, e.g. 30m or 1h30m: a few steps are "
+        "measured, then steps that fit are chosen, and the preset too, if none is given; the steps follow a "
+        "machine that becomes slower or faster",
     )
-    batch_ramp_steps: float | None = field(
+    per_device_train_batch_size: int | None = HfArg(
+        default=None, help="rows of one forward pass of one process; the default suits the hardware"
+    )
+    learning_rate: float | None = HfArg(
+        default=None, help="the highest learning rate; without it it follows from size and length (at most 3e-3)"
+    )
+    lr_scheduler_type: str = HfArg(default="warmup_stable_decay", help=f"one of {', '.join(SCHEDULES)}")
+    warmup_steps: float = HfArg(
+        default=0.02, help="steps in which the learning rate rises; below 1: a share of all steps"
+    )
+    decay_steps: float = HfArg(
+        default=0.3, help="warmup_stable_decay: steps in which it falls; below 1: a share of all steps"
+    )
+    decay_type: str = HfArg(default="linear", help="warmup_stable_decay: falls linear, cosine or 1-sqrt")
+    min_lr_ratio: float = HfArg(default=0.0, help="the last learning rate over the highest")
+    weight_decay: float | None = HfArg(
         default=None,
-        metadata={"help": f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}"},
+        help="decay of matrices (norms, biases and embeddings never decay); without it it follows from size, "
+        "length, batch and learning rate (about 0.1)",
     )
-    tokens: str | None = field(default=None, metadata={"help": "length of the run in tokens, e.g. 20M"})
-    num_train_epochs: float | None = field(
-        default=None, metadata={"help": f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}"}
-    )
-    max_steps: int | None = field(default=None, metadata={"help": "or in optimizer steps"})
-    budget: str | None = field(
+    adam_beta2: float = HfArg(default=0.95, help="second beta of AdamW")
+    optimizer: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "or in time, from the prepared text to the finished model, e.g. 30m or 1h30m: a few steps are "
-            "measured, then steps that fit are chosen, and the preset too, if none is given; the steps follow a "
-            "machine that becomes slower or faster"
-        },
+        help="muon (Muon for the layers' matrices, AdamW for the rest; the default), or adamw (where optim is "
+        "given or weights are sharded)",
     )
-    per_device_train_batch_size: int | None = field(
-        default=None, metadata={"help": "rows of one forward pass of one process; the default suits the hardware"}
+    cautious_weight_decay: bool = HfArg(default=False, help="decay a weight only where its step goes towards zero")
+    average_decay: float | None = HfArg(
+        default=None, help="evaluate and publish an exponential moving average of the weights, e.g. 0.999"
     )
-    learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "the highest learning rate; without it it follows from size and length (at most 3e-3)"},
+    z_loss: float = HfArg(default=0.0, help="weight of the squared logarithm of the softmax's denominator, e.g. 1e-4")
+    cpu_threads: int | None = HfArg(
+        default=None, help="threads of each process on a CPU; the default shares the cores evenly"
     )
-    lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": f"one of {', '.join(SCHEDULES)}"})
-    warmup_steps: float = field(
-        default=0.02, metadata={"help": "steps in which the learning rate rises; below 1: a share of all steps"}
-    )
-    decay_steps: float = field(
-        default=0.3, metadata={"help": "warmup_stable_decay: steps in which it falls; below 1: a share of all steps"}
-    )
-    decay_type: str = field(default="linear", metadata={"help": "warmup_stable_decay: falls linear, cosine or 1-sqrt"})
-    min_lr_ratio: float = field(default=0.0, metadata={"help": "the last learning rate over the highest"})
-    weight_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "decay of matrices (norms, biases and embeddings never decay); without it it follows from size, "
-            "length, batch and learning rate (about 0.1)"
-        },
-    )
-    adam_beta2: float = field(default=0.95, metadata={"help": "second beta of AdamW"})
-    optimizer: str | None = field(
-        default=None,
-        metadata={
-            "help": "muon (Muon for the layers' matrices, AdamW for the rest; the default), or adamw (where optim is "
-            "given or weights are sharded)"
-        },
-    )
-    cautious_weight_decay: bool = field(
-        default=False, metadata={"help": "decay a weight only where its step goes towards zero"}
-    )
-    average_decay: float | None = field(
-        default=None,
-        metadata={"help": "evaluate and publish an exponential moving average of the weights, e.g. 0.999"},
-    )
-    z_loss: float = field(
-        default=0.0, metadata={"help": "weight of the squared logarithm of the softmax's denominator, e.g. 1e-4"}
-    )
-    cpu_threads: int | None = field(
-        default=None, metadata={"help": "threads of each process on a CPU; the default shares the cores evenly"}
-    )
-    seed: int = field(default=42, metadata={"help": "of the initial weights, the order of the text and dropout"})
-    push_to_hub: str | None = field(
-        default=None, metadata={"help": "publish the result under this name, e.g. me/model"}
-    )
-    hub_revisions: bool = field(default=False, metadata={"help": "also publish each checkpoint, as revision step-N"})
-    hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
-    plan: bool = field(default=False, metadata={"help": "print the plan and stop"})
-    sample_prompt: str = field(
+    seed: int = HfArg(default=42, help="of the initial weights, the order of the text and dropout")
+    push_to_hub: str | None = HfArg(default=None, help="publish the result under this name, e.g. me/model")
+    hub_revisions: bool = HfArg(default=False, help="also publish each checkpoint, as revision step-N")
+    hub_private_repo: bool = HfArg(default=False, help="make the repository private")
+    plan: bool = HfArg(default=False, help="print the plan and stop")
+    sample_prompt: str = HfArg(
         default="",
-        metadata={
-            "help": "what the sample texts of the model card begin with; for a masked model a text with mask tokens to "
-            "fill in (without masks held-out text is masked)"
-        },
+        help="what the sample texts of the model card begin with; for a masked model a text with mask tokens to "
+        "fill in (without masks held-out text is masked)",
     )
 
 
@@ -116,10 +98,10 @@ def run_arguments(output_dir: str, objective: str, offered: Sequence[str]) -> ty
     Args:
         offered: names of objectives to choose from; of one there is no choice.
     """
-    folder = {"help": "the run's folder; a run that is there is resumed"}
-    fields = [("output_dir", str, field(default=output_dir, metadata=folder))]
+    folder = "the run's folder; a run that is there is resumed"
+    fields = [("output_dir", str, HfArg(default=output_dir, help=folder))]
     if len(offered) > 1:
-        fields.append(("objective", str, field(default=objective, metadata={"help": f"one of {', '.join(offered)}"})))
+        fields.append(("objective", str, HfArg(default=objective, help=f"one of {', '.join(offered)}")))
     return make_dataclass("RecipeArguments", fields, bases=(RunArguments,))
 
 

@@ -1,7 +1,7 @@
 """The model that a run trains: a new one from a preset, a config and single fields, or one that exists."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.hf_argparser import HfArg
 
 from weft import WeftConfig, WeftPreTrainedModel
 from weft.recipes.common.errors import RecipeError, first_line
@@ -45,25 +46,21 @@ CHANGEABLE_FIELDS = ("attention_dropout", "hidden_dropout", "max_position_embedd
 class ModelArguments:
     """Which model to train."""
 
-    preset: str = field(
+    preset: str = HfArg(
         default="tiny",
-        metadata={
-            "help": "shape of a new model, and its parameters with a vocabulary of 32,768: "
-            + ", ".join(
-                f"{name} ({p['num_hidden_layers']} x {p['hidden_size']}, {PRESET_SIZES[name]})"
-                for name, p in PRESETS.items()
-            )
-        },
+        help="shape of a new model, and its parameters with a vocabulary of 32,768: "
+        + ", ".join(
+            f"{n} ({p['num_hidden_layers']} x {p['hidden_size']}, {PRESET_SIZES[n]})" for n, p in PRESETS.items()
+        ),
     )
-    config_name: str | None = field(
-        default=None, metadata={"help": "folder or file with a config.json of a Weft model, instead of a preset"}
+    config_name: str | None = HfArg(
+        default=None, help="folder or file with a config.json of a Weft model, instead of a preset"
     )
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "an existing Weft checkpoint (folder or Hub id) to train on"}
+    model_name_or_path: str | None = HfArg(
+        default=None, help="an existing Weft checkpoint (folder or Hub id) to train on"
     )
-    attn_implementation: str | None = field(
-        default=None,
-        metadata={"help": "attention backend: sdpa (the default), eager, flex_attention, flash_attention_2"},
+    attn_implementation: str | None = HfArg(
+        default=None, help="attention backend: sdpa (the default), eager, flex_attention, flash_attention_2"
     )
 
     def check(self, model_fields: dict[str, Any]) -> None:

@@ -1,10 +1,17 @@
 """The Trainer of all recipes: transformers' own, with checkpoints that are whole or absent and only finite losses.
 
-Private methods of transformers' Trainer that are overridden, here and in the files beside it and in pretraining and
-fine-tuning (tried with transformers 5.17 and 5.23, accelerate 1.15): `_get_num_items_in_batch`, `_get_output_dir`,
-`_issue_warnings_after_load`, `_load_from_checkpoint`, `_load_optimizer_and_scheduler`, `_prepare_for_training`,
-`_prepare_input`, `_save_checkpoint`, `_save_optimizer_and_scheduler`, `_track_num_input_tokens`. Of accelerate,
-`PartialState._shared_state` is written (fsdp2.py).
+It and its subclasses override these private methods of Trainer (tried with transformers 5.17 to 5.23):
+
+_get_output_dir, _save_checkpoint                               a checkpoint has its name only when it is whole
+_save_optimizer_and_scheduler, _load_optimizer_and_scheduler    checkpoints of sharded weights are those of whole ones
+_load_from_checkpoint, _prepare_for_training, _prepare_input    the same, and averaged weights are read
+_issue_warnings_after_load                                      a tied weight is not missing
+_get_num_items_in_batch                                         what the losses of a step divide by
+_track_num_input_tokens                                         an empty micro-batch has no tokens
+
+They also call Trainer._save. `fsdp2` overrides create_accelerator_and_postprocess and writes
+PartialState._shared_state (accelerate 1.15), `zero3` reads _global_grad_norm and writes ops.__compatible_ops__
+(DeepSpeed 0.19).
 """
 
 import contextlib

@@ -1,58 +1,87 @@
-"""An objective that is defined elsewhere and registered trains by the command, is evaluated, and reaches the card."""
+"""An objective that one file defines, registered from outside or lying in the folder, is trained like all others."""
 
+import contextlib
 import json
+import sys
+from pathlib import Path
 
 import pytest
-import torch
 from helpers import runs
+from helpers.toy_objectives.two_tokens_on import TwoOnObjective
+from matplotlib.figure import Figure
 
-from weft.losses import IGNORE_INDEX
 from weft.recipes.pretraining import objectives
-from weft.recipes.pretraining.datasets.collators import collate_causal
-from weft.recipes.pretraining.objectives.causal import CausalObjective
+
+FOLDER = Path(__file__).resolve().parents[1] / "helpers" / "toy_objectives"
+FIELDS = {"objective": "two-on", "max_steps": 2, "save_steps": 2, "eval_steps": 2}
 
 
-def collate_second_next(rows):
-    """Each place predicts the token after the next one, within its document."""
-    batch = collate_causal(rows)
-    labels, goes_on = torch.full_like(batch["labels"], IGNORE_INDEX), batch["position_ids"].diff(dim=1) == 1
-    labels[:, :-1] = batch["labels"][:, 1:].where(goes_on, IGNORE_INDEX)
-    return {**batch, "labels": labels, "shift_labels": labels}
-
-
-class SecondNextObjective(CausalObjective):
-    """The token after the next one is predicted."""
-
-    summary = "A model of the token after the next one."
-    metrics = {"targets_counted": ",d"}
-    headline = ("targets_counted",)
-    collate = staticmethod(collate_second_next)
-
-    def make_evaluator(self, corpus, row_length, tokenizer):
-        evaluator = super().make_evaluator(corpus, row_length, tokenizer)
-        evaluator.collate, evaluator.metrics = collate_second_next, self.measure
-        return evaluator
-
-    @staticmethod
-    def measure(nats, text_nats, targets):
-        return {"loss": nats / targets, "targets_counted": int(targets)}
-
-
-def test_a_registered_objective_trains_and_is_reported(corpus, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def registered(monkeypatch):
     monkeypatch.setattr(objectives, "_registered", {})
-    objectives.register("second-next", SecondNextObjective)
-    runs.run_here(data=corpus, objective="second-next", max_steps=2, output_dir=tmp_path / "run")
+    objectives.register("two-on", TwoOnObjective)
+
+
+def test_a_registered_objective_is_trained_logged_drawn_and_reported(registered, corpus, tmp_path, monkeypatch, capsys):
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **kw: figures.append(figure) or save(figure, *args, **kw)
+    )
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", **FIELDS)
+    printed = capsys.readouterr().out
+    assert "distance    2 tokens" in printed and "| two on accuracy " in printed
+    assert "finished:" in printed and "; two on accuracy " in printed.splitlines()[-1]
+    logged = [entry for entry in runs.history(tmp_path / "run") if "loss" in entry]
+    assert len(logged) == 2
+    for entry in logged:  # all of the loss is this part
+        assert entry["loss_two_on"] == pytest.approx(entry["loss"], rel=1e-5)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["eval_targets_counted"] > 0 and 0 < metrics["eval_loss"] < 10
-    assert f"targets counted {metrics['eval_targets_counted']:,}" in capsys.readouterr().out
+    assert metrics["eval_two_on_loss"] == metrics["eval_loss"] and 0 <= metrics["eval_two_on_accuracy"] < 1
+    (figure,) = figures
+    assert figure.axes[0].get_ylabel() == "loss (nats per distant token)"
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "two on training",
+        "two on validation",
+    ]
     card = (tmp_path / "run" / "README.md").read_text()
-    assert "A model of the token after the next one." in card and "| targets counted |" in card
-    assert (tmp_path / "run" / "curve.png").is_file()
-    with pytest.raises(ValueError, match="an objective is called 'second-next' already"):
-        objectives.register("second-next", CausalObjective)
+    shown = f"| two on accuracy | {metrics['eval_two_on_accuracy']:.3%} |"
+    for words in ("A model that looks two tokens on.", shown, "| distance | 2 |", "the next token but one"):
+        assert words in card, words
+    for idle in ("masking", "causal_share"):
+        assert f"| {idle} |" not in card
+
+
+def test_its_fields_are_its_own(registered, corpus, tmp_path, capsys):
+    from weft.recipes import pretrain_mlm
+
+    with contextlib.suppress(SystemExit):
+        pretrain_mlm.main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "one of masked, next-sentence, sentence-order, hybrid, two-on" in printed and "--distance " in printed
+    fields = {**FIELDS, "data": corpus, "output_dir": tmp_path / "run"}
+    assert runs.run_error(**fields, distance=0) == "distance is 0: give at least 1."
+    others = "--objective masked or next-sentence or sentence-order or hybrid"
+    assert f"mask_rate has no effect without {others}" in runs.run_error(**fields, mask_rate=0.2)
+    fields["objective"] = "masked"
+    assert "distance has no effect without --objective two-on" in runs.run_error(**fields, distance=3)
+
+
+def test_a_name_is_given_once(registered):
+    objectives.register("two-on", TwoOnObjective)
+    with pytest.raises(ValueError, match="an objective is called 'masked' already: choose another name"):
+        objectives.register("masked", TwoOnObjective)
+
+
+def test_a_file_in_the_folder_is_found(monkeypatch):
+    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(FOLDER)])
+    module = f"{objectives.__name__}.two_tokens_on"
+    try:
+        assert objectives.objectives()["two-on"].__module__ == module
+    finally:
+        sys.modules.pop(module, None)
 
 
 def test_one_that_is_not_registered_is_refused(corpus, tmp_path):
-    sentence = runs.run_error(data=corpus, objective="second-next", max_steps=2, output_dir=tmp_path / "run")
-    assert sentence.startswith("objective is 'second-next': choose one of masked")
+    sentence = runs.run_error(data=corpus, **FIELDS, output_dir=tmp_path / "run")
+    assert sentence.startswith("objective is 'two-on': choose one of masked")
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from weft import WeftPreTrainedModel
 from weft.losses import IGNORE_INDEX
@@ -62,7 +63,7 @@ class Objective(ABC):
     def require(self, data: DataArguments) -> None:  # noqa: B027
         """Change how a corpus is prepared for this run; raises RecipeError."""
 
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
         """The tokenizer that is published with the model."""
         return tokenizer
 
@@ -71,7 +72,7 @@ class Objective(ABC):
         """Fields of WeftConfig that follow from the objective."""
 
     @abstractmethod
-    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> PackedText:
+    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: Tokenizer) -> PackedText:
         """Pack the training text into rows."""
 
     @abstractmethod
@@ -79,13 +80,11 @@ class Objective(ABC):
         """The rows of the whole run, in the order in which they are trained on."""
 
     @abstractmethod
-    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
+    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
         """Make the function that scores the held-out text."""
 
     @abstractmethod
-    def make_samples(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus
-    ) -> list[str]:
+    def make_samples(self, model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, corpus: Corpus) -> list[str]:
         """Texts for the model card."""
 
     def loss_divisors(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -114,7 +113,7 @@ class Objective(ABC):
         return FORMATS | self.metrics
 
 
-def as_decoder(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+def as_decoder(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer for a model that continues text: it puts no end token behind a text."""
     ids = tokenizer("a").input_ids
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None or ids[-1:] != [tokenizer.eos_token_id]:

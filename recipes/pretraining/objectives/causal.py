@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from weft import WeftForCausalLM
 from weft.losses import IGNORE_INDEX
@@ -17,6 +18,7 @@ from weft.recipes.pretraining.objectives.base import Objective, as_decoder
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.samples import sample_texts
 from weft.recipes.pretraining.validation import RowEvaluator, token_nats
+from weft.recipes.training.trainer import Evaluator
 
 
 class CausalObjective(Objective):
@@ -30,25 +32,23 @@ class CausalObjective(Objective):
     headline = ("bits_per_byte",)
     collate = staticmethod(collate_causal)
 
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
         return as_decoder(tokenizer)
 
     def role(self) -> dict[str, Any]:
         return {"is_causal": True}
 
-    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> TrainingRows:
+    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: Tokenizer) -> TrainingRows:
         return TrainingRows(corpus, row_length, 0, seed)
 
     def make_rows(self, packed: TrainingRows, plan: Plan) -> Dataset:
         packed.num_rows = plan.num_rows
         return packed
 
-    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> "CausalEvaluator":
+    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
         return CausalEvaluator(ValidationRows(corpus, row_length))
 
-    def make_samples(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus
-    ) -> list[str]:
+    def make_samples(self, model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, corpus: Corpus) -> list[str]:
         return sample_texts(model, tokenizer, prompt)
 
 

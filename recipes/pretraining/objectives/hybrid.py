@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from weft import WeftForCausalLM
 from weft.losses import IGNORE_INDEX
@@ -21,7 +22,7 @@ from weft.recipes.pretraining.objectives.masked import MaskedEvaluator, MaskedOb
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.samples import sample_texts
 from weft.recipes.training.model_setup import ModelArguments
-from weft.recipes.training.trainer import WeftTrainer
+from weft.recipes.training.trainer import Evaluator, WeftTrainer
 from weft.tokenizer.special_tokens import add_mask_token
 
 
@@ -56,7 +57,7 @@ class HybridObjective(MaskedObjective):
                 "sdpa or flex_attention."
             )
 
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
         add_mask_token(tokenizer)
         return as_decoder(tokenizer)
 
@@ -76,14 +77,12 @@ class HybridObjective(MaskedObjective):
         packed.num_rows = plan.num_rows
         return HybridRows(packed, self.masker, plan.steps, self.hybrid)
 
-    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> "HybridEvaluator":
+    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
         causal = CausalEvaluator(ValidationRows(corpus, row_length), masked_model=True)
         masked = super().make_evaluator(corpus, row_length, tokenizer)
         return HybridEvaluator(causal, masked, self.hybrid.causal_share)
 
-    def make_samples(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus
-    ) -> list[str]:
+    def make_samples(self, model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, corpus: Corpus) -> list[str]:
         causal = WeftForCausalLM(model.config)
         causal.load_state_dict(model.state_dict())
         causal.to(model.device).eval()

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from weft import WeftForMaskedLM
 from weft.losses import IGNORE_INDEX
@@ -29,7 +30,7 @@ from weft.tokenizer.special_tokens import add_mask_token, for_role
 VALIDATION_SEED = 0  # the masks of the held-out text are the same in all runs
 
 
-def make_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+def make_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     """The ids that masking knows. An unknown token is text: it may be masked, but nothing is replaced by it."""
     special = set(tokenizer.all_special_ids)
     named = {name: token for name, token in tokenizer.special_tokens_map.items() if name != "unk_token"}
@@ -79,13 +80,13 @@ class MaskedObjective(Objective):
         if self.needs_boundaries and data.segmenter == "none":
             data.segmenter = "characters"
 
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
         return as_encoder(tokenizer)
 
     def role(self) -> dict[str, Any]:
         return {"is_causal": False, "masked_next_token": False}
 
-    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> PackedText:
+    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: Tokenizer) -> PackedText:
         self.masker = Masker(corpus, self.masking, make_vocabulary(tokenizer), seed)
         return TrainingRows(corpus, row_length, 0, seed, self.overlap)
 
@@ -105,14 +106,12 @@ class MaskedObjective(Objective):
                 f"average: give at least {math.ceil(needed * 1000 - 1e-6) / 1000}, better a little more."
             )
 
-    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
+    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
         masker = Masker(corpus, self.masking, make_vocabulary(tokenizer), VALIDATION_SEED)
         rows = ValidationRows(corpus, row_length, self.overlap)
         return MaskedEvaluator(MaskedValidationRows(rows, masker, self.masking.final_rate))
 
-    def make_samples(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus
-    ) -> list[str]:
+    def make_samples(self, model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, corpus: Corpus) -> list[str]:
         return sample_fills(model, tokenizer, prompt, corpus)
 
     def plan_lines(self) -> list[tuple[str, str]]:
@@ -153,7 +152,7 @@ def score_targets(nats: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor
     return torch.stack([number.cpu().double() for number in (nats.cpu().double().sum(), right, targets)])
 
 
-def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) -> PreTrainedTokenizerBase:
+def as_encoder(tokenizer: Tokenizer, token_types: bool = False) -> Tokenizer:
     """The tokenizer with a mask token and, where it has start and end tokens, these around each text."""
     add_mask_token(tokenizer)
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:

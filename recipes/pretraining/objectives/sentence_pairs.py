@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from weft import WeftForPreTraining
 from weft.losses import IGNORE_INDEX
@@ -66,13 +66,13 @@ class NextSentenceObjective(MaskedObjective):
             raise RecipeError("sentence pairs need start and end tokens: leave document_tokens at both.")
         super().require(data)
 
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
         return as_encoder(tokenizer, token_types=True)
 
     def role(self) -> dict[str, Any]:
         return {**super().role(), "type_vocab_size": 2}
 
-    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> PackedText:
+    def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: Tokenizer) -> PackedText:
         masker = Masker(corpus, self.masking, make_vocabulary(tokenizer), seed)
         return SentencePairRows(corpus, "train", row_length, masker, self.swap, seed)
 
@@ -80,7 +80,7 @@ class NextSentenceObjective(MaskedObjective):
         packed.schedule(plan.num_rows, plan.steps)
         return packed
 
-    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
+    def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
         masker = Masker(corpus, self.masking, make_vocabulary(tokenizer), VALIDATION_SEED)
         rows = SentencePairRows(corpus, "validation", row_length, masker, self.swap, VALIDATION_SEED, shuffle=False)
         return SentencePairEvaluator(rows)
