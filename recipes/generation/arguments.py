@@ -1,0 +1,68 @@
+"""The fields of generate.py, and what they may be."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weft.recipes.common.errors import RecipeError
+
+
+@dataclass
+class GenerateArguments:
+    """What to continue, with which model, and how to choose each token."""
+
+    model: str = field(default="runs/pretrain_clm", metadata={"help": "folder or Hub id of a causal language model"})
+    prompt: str = field(default="", metadata={"help": "text to continue; empty: a new document"})
+    prompt_file: str | None = field(default=None, metadata={"help": "a text file with one prompt on each line"})
+    output_file: str | None = field(
+        default=None, metadata={"help": "with prompt_file: write JSON lines (prompt, text) here instead of printing"}
+    )
+    batch_size: int = field(default=16, metadata={"help": "prompts continued at once"})
+    max_new_tokens: int = field(default=200, metadata={"help": "length of the continuation, in tokens"})
+    do_sample: bool = field(default=True, metadata={"help": "draw tokens by their probability; false: the most likely"})
+    temperature: float = field(default=0.8, metadata={"help": "below 1: likely tokens become more likely"})
+    top_k: int = field(default=0, metadata={"help": "draw among the k most likely tokens; 0: among all"})
+    top_p: float = field(default=0.95, metadata={"help": "draw among the most likely tokens that sum to this"})
+    repetition_penalty: float = field(default=1.0, metadata={"help": "above 1: tokens that were there become rarer"})
+    num_beams: int = field(default=1, metadata={"help": "beams of a beam search (with do_sample false)"})
+    seed: int = field(default=0, metadata={"help": "of the draws"})
+    device: str | None = field(default=None, metadata={"help": "cuda, cpu ...; the default is a GPU if there is one"})
+    compile: bool = field(default=False, metadata={"help": "compile the model first, which takes a minute"})
+    int8: bool = field(default=False, metadata={"help": "weights of linear maps in 8 bits: less memory"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run the code of a model that is not Weft's"})
+
+    def check(self) -> None:
+        """Raises RecipeError where a field is out of range, or two contradict each other."""
+        for name in ("batch_size", "max_new_tokens", "num_beams"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name} is {getattr(self, name)}: give at least 1.")
+        if self.compile and self.num_beams > 1:
+            raise RecipeError(f"num_beams is {self.num_beams}, but compile is for one beam: leave one of them out.")
+        if self.output_file is not None and Path(self.output_file).exists():
+            raise RecipeError(f"{self.output_file} exists: name another output_file, or remove it.")
+        if not 0 < self.top_p <= 1 or self.top_k < 0 or self.repetition_penalty <= 0:
+            raise RecipeError("top_p must be above 0 and at most 1, top_k at least 0 and repetition_penalty above 0.")
+        if self.do_sample and self.temperature <= 0:
+            raise RecipeError(
+                f"temperature is {self.temperature}: give a number above 0, or --do_sample false for the most likely "
+                "tokens."
+            )
+
+    def read_prompts(self) -> list[str] | None:
+        """Read the prompts of prompt_file; None where there is the one of `prompt`. Raises RecipeError."""
+        if self.prompt_file is None:
+            if self.output_file is not None:
+                raise RecipeError("output_file is given without a prompt_file: redirect the output instead.")
+            return None
+        if self.prompt:
+            raise RecipeError("both prompt and prompt_file are given: choose one.")
+        path = Path(self.prompt_file)
+        if not path.is_file():
+            raise RecipeError(f"{path} is missing: prompt_file is a text file with one prompt on each line.")
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path} is not UTF-8 (byte {error.start + 1}): convert it to UTF-8.") from error
+        prompts = [line for line in lines if line.strip()]
+        if not prompts:
+            raise RecipeError(f"{path} holds no prompt: write one on each line.")
+        return prompts

@@ -1,0 +1,86 @@
+"""What generate.py does once its fields are read: load a model and continue the prompts with it."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TextStreamer,
+    set_seed,
+)
+
+from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.generation.arguments import GenerateArguments
+from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
+from weft.recipes.generation.generate_text import compile_options, generate_texts, start_ids, write_ids
+from weft.recipes.generation.int8 import quantize_int8
+
+
+def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
+    """Continue the prompts in batches, or where there are none `prompt`, as it is written.
+
+    Raises:
+        RecipeError: the model cannot be loaded, or not be used as asked for.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = first_line(error)
+        raise RecipeError(f"model {arguments.model!r} cannot be loaded: {reason}") from error
+    try:
+        model = model.to(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error)
+        raise RecipeError(f"device {arguments.device!r} cannot be used: {reason}") from error
+    at_once = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
+    if arguments.int8:
+        quantize_int8(model)
+    elif at_once <= FEW_ROWS:
+        store_by_column(model)
+    set_seed(arguments.seed)
+    options = _generation_options(arguments)
+    if arguments.compile:
+        rows = [start_ids(tokenizer, prompt) for prompt in prompts or [arguments.prompt]]
+        options |= compile_options(model, max(map(len, rows)) + arguments.max_new_tokens)
+    if prompts is None:
+        _stream(model, tokenizer, arguments.prompt, options)
+        return
+    with contextlib.ExitStack() as stack:
+        out = sys.stdout
+        if arguments.output_file is not None:
+            path = Path(arguments.output_file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            out = stack.enter_context(path.open("x", encoding="utf-8"))
+        for first in range(0, len(prompts), arguments.batch_size):
+            batch = prompts[first : first + arguments.batch_size]
+            rows = batch
+            if arguments.compile:  # for the shape of the first batch: the rows behind the last prompt are dropped
+                rows = batch + batch[:1] * (min(arguments.batch_size, len(prompts)) - len(batch))
+            for prompt, text in zip(batch, generate_texts(model, tokenizer, rows, **options)):
+                print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), file=out, flush=True)
+
+
+def _generation_options(arguments: GenerateArguments) -> dict:
+    names = ["max_new_tokens", "do_sample", "repetition_penalty", "num_beams"]
+    if arguments.do_sample:
+        names += ["temperature", "top_k", "top_p"]
+    return {name: getattr(arguments, name) for name in names}
+
+
+@torch.no_grad()
+def _stream(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, options: dict) -> None:
+    """Print the text token by token (a beam search is printed at its end)."""
+    if options["num_beams"] > 1:
+        print(generate_texts(model, tokenizer, [prompt], **options)[0])
+        return
+    ids = torch.tensor([start_ids(tokenizer, prompt)], device=model.device)
+    streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+    mask, pad = torch.ones_like(ids), tokenizer.pad_token_id
+    write_ids(model, input_ids=ids, attention_mask=mask, pad_token_id=pad, stream_to=streamer, **options)
