@@ -197,6 +197,7 @@ def test_the_command_compiles_and_quantises(
     from helpers.text import sentences
 
     from weft.recipes import generate
+    from weft.recipes.generation import run as generation_run
     from weft.tokenizer.train import train_tokenizer
 
     tokenizer = train_tokenizer(iter(sentences(50)), "char", 300, model_max_length=64)
@@ -213,7 +214,7 @@ def test_the_command_compiles_and_quantises(
         generate.main()
         return [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
 
-    monkeypatch.setattr(generate, "compile_options", lambda *given: compile_options(*given, backend="eager"))
+    monkeypatch.setattr(generation_run, "compile_options", lambda *given: compile_options(*given, backend="eager"))
     plain = texts()
     assert len(plain) == 3 and texts("--compile", "true") == plain
     assert [text[:1] for text in texts("--int8", "true")] == [text[:1] for text in plain]

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from weft.recipes import generate
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.generation import run as generation_run
 from weft.recipes.generation.generate_text import generate_texts, start_ids
 from weft.tokenizer.train import train_tokenizer
 
@@ -68,7 +69,7 @@ def continue_by_hand(folder, prompt, length=12):
 def test_weights_are_stored_for_a_few_rows_where_these_are_written(run, tmp_path, monkeypatch, words, expected):
     (tmp_path / "prompts").write_text("\n".join(PROMPTS))
     stored = []
-    monkeypatch.setattr(generate, "store_by_column", stored.append)
+    monkeypatch.setattr(generation_run, "store_by_column", stored.append)
     run(*[tmp_path / "prompts" if word == "FILE" else word for word in words], *GREEDY)
     assert bool(stored) == expected
 
@@ -87,12 +88,12 @@ def test_one_prompt_is_continued_and_printed(folder, run, prompt):
 def test_text_appears_while_it_is_written(folder, run, monkeypatch):
     pieces = []
 
-    class Watching(generate.TextStreamer):
+    class Watching(generation_run.TextStreamer):
         def on_finalized_text(self, text, stream_end=False):
             pieces.append(text)
             super().on_finalized_text(text, stream_end)
 
-    monkeypatch.setattr(generate, "TextStreamer", Watching)
+    monkeypatch.setattr(generation_run, "TextStreamer", Watching)
     printed = run("--prompt", "the stone is", "--max_new_tokens", "60", "--temperature", "2")
     assert len([piece for piece in pieces if piece]) > 3
     assert "".join(pieces) + "\n" == printed
