@@ -1,41 +1,30 @@
-"""Fine-tune a model on a known task, whatever kind it is of: `--task NAME`, and every field of that kind's own recipe.
+"""Fine-tune a model on a known task, or on examples of your own: `--task NAME`, and every field of that task.
 
     accelerate launch recipes/finetune.py --task sst2 --model_name_or_path runs/pretrain_mlm [--data FOLDER]
+    accelerate launch recipes/finetune.py --task token_classification --train_file train.txt
 
-| kind | recipe |
+| task | the same by itself |
 | --- | --- |
-| classification of texts and pairs, regression | finetune_classification.py |
-| labels for words and spans | finetune_tokens.py |
-| question answering | finetune_qa.py |
-| multiple choice | finetune_choice.py |
-| text to text | finetune_seq2seq.py |
+| text_classification: of texts and pairs, regression | finetune_classification.py |
+| token_classification: labels for words and spans | finetune_tokens.py |
+| question_answering | finetune_qa.py |
+| multiple_choice | finetune_choice.py |
+| seq2seq: text to text | finetune_seq2seq.py |
 
-Each of them takes data of your own too; see its --help, or that of a task: --task sst2 --help.
+--task NAME --help says what a task takes.
 """
 
 import difflib
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_seq2seq, finetune_tokens
 from weft.recipes.common.errors import RecipeError, run_command
-from weft.recipes.finetuning.tasks.seq2seq.known_tasks import TASKS as SEQUENCE_TASKS
-from weft.recipes.finetuning.tasks.text_classification.known_tasks import TEXT_TASKS
-from weft.recipes.finetuning.tasks.text_classification.reading import EMBEDDED
-from weft.recipes.finetuning.tasks.token_classification.known_tasks import TASKS as TAG_TASKS
-
-Main = Callable[[Sequence[str]], None]
-
-RECIPES: dict[str, Main] = {
-    **dict.fromkeys((EMBEDDED, *TEXT_TASKS), finetune_classification.main),
-    **dict.fromkeys(TAG_TASKS, finetune_tokens.main),
-    **dict.fromkeys(finetune_qa.QUESTION_TASKS, finetune_qa.main),
-    **dict.fromkeys(finetune_choice.CHOICE_TASKS, finetune_choice.main),
-    **dict.fromkeys(SEQUENCE_TASKS, finetune_seq2seq.main),
-}
+from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.tasks import arguments_of, known_task_names, task_class, task_names
 
 
 def task_of(words: Sequence[str]) -> str | None:
@@ -57,17 +46,21 @@ def task_of(words: Sequence[str]) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
-    task = task_of(words)
-    if task is None:
+    name, known = task_of(words), known_task_names()
+    names = [*known, *task_names()]
+    if name is None:
         if {"-h", "--help"} & set(words):
-            print(f"{__doc__}\nTasks: {', '.join(RECIPES)}")
+            print(f"{__doc__}\nKnown tasks: {', '.join(known)}")
             return
-        raise RecipeError(f"no task is named: give --task, one of {', '.join(RECIPES)}.")
-    if task not in RECIPES:
-        near = difflib.get_close_matches(task.lower().replace("-", ""), RECIPES, n=1)
+        raise RecipeError(f"no task is named: give --task, one of {', '.join(names)}.")
+    if name not in names:
+        near = difflib.get_close_matches(name.lower().replace("-", ""), names, n=1)
         hint = f"did you mean {near[0]}? All tasks: " if near else "choose one of "
-        raise RecipeError(f"task {task!r} is unknown: {hint}{', '.join(RECIPES)}.")
-    RECIPES[task](words)
+        raise RecipeError(f"task {name!r} is unknown: {hint}{', '.join(names)}.")
+    task = known.get(name, name)
+    command = arguments_of(task).command
+    description = importlib.import_module(f"weft.recipes.{command}").__doc__ if command else task_class(task).__doc__
+    finetune(task, description, words)
 
 
 if __name__ == "__main__":

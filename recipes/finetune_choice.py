@@ -13,19 +13,11 @@ label (a number from 0, a letter or the choice's text), or in the form of any of
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.arguments import FileArguments, FineTuningArguments
 from weft.recipes.finetuning.run import finetune
-from weft.recipes.finetuning.tasks.multiple_choice.known_tasks import CHOICE_TASKS
-from weft.recipes.finetuning.tasks.multiple_choice.task import ChoiceKind
-
-
-def make_kind(files: FileArguments, _: FineTuningArguments) -> ChoiceKind:
-    """Read and check the examples; raises RecipeError."""
-    return ChoiceKind(files, CHOICE_TASKS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    finetune(make_kind, FileArguments, __doc__, argv)
+    finetune("multiple_choice", __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -17,19 +17,11 @@ files to submit); imdb, ag_news, trec, go_emotions; in Chinese chnsenticorp, tne
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.run import finetune
-from weft.recipes.finetuning.tasks.text_classification.arguments import ClassificationArguments
-from weft.recipes.finetuning.tasks.text_classification.task import ClassificationKind
-
-
-def make_kind(files: ClassificationArguments, _: FineTuningArguments) -> ClassificationKind:
-    """The kind of fine-tuning, with its data read and checked."""
-    return ClassificationKind(files)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    finetune(make_kind, ClassificationArguments, __doc__, argv)
+    finetune("text_classification", __doc__, argv)
 
 
 if __name__ == "__main__":

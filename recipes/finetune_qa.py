@@ -15,20 +15,11 @@ scored as the official scripts of SQuAD and, in Chinese, of CMRC 2018 score them
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.run import finetune
-from weft.recipes.finetuning.tasks.question_answering.arguments import QuestionFileArguments
-from weft.recipes.finetuning.tasks.question_answering.known_tasks import QUESTION_TASKS
-from weft.recipes.finetuning.tasks.question_answering.task import AnswerKind
-
-
-def make_kind(files: QuestionFileArguments, _: FineTuningArguments) -> AnswerKind:
-    """Read and check the questions; raises RecipeError."""
-    return AnswerKind(files, QUESTION_TASKS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    finetune(make_kind, QuestionFileArguments, __doc__, argv)
+    finetune("question_answering", __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -16,25 +16,12 @@ has several references. --predict_file takes lines or a column to write texts fo
 
 from collections.abc import Sequence
 
-from weft.recipes.common.command_line import shape_fields
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.run import finetune
-from weft.recipes.finetuning.tasks.seq2seq.arguments import SequenceArguments
-from weft.recipes.finetuning.tasks.seq2seq.task import SequenceKind
-
-FIELDS = (*(name for name in shape_fields() if not name.startswith("classifier_")), "num_decoder_layers")
-
-
-def make_kind(files: SequenceArguments, run: FineTuningArguments) -> SequenceKind:
-    """Read and check the pairs; raises RecipeError."""
-    if files.max_source_length is not None:
-        run.max_length = files.max_source_length  # what a run calls the length of its input
-    return SequenceKind(files)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    finetune(make_kind, SequenceArguments, __doc__, argv, FIELDS)
+    finetune("seq2seq", __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from weft.losses import sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import read_records, text_of
 from weft.recipes.data.tokenization import load_tokenizer
-from weft.recipes.finetuning.collation import Batcher, Item, Layout
-from weft.recipes.finetuning.dataset import TrainingItems
+from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
+from weft.recipes.finetuning.dataset import TrainingOrder
 from weft.recipes.finetuning.model_setup import as_encoder
-from weft.recipes.finetuning.tasks.seq2seq.batches import PairBatcher, decoder_batch
+from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
 from weft.recipes.finetuning.tasks.seq2seq.encoding import Encoded, encode_sources, encode_targets
 from weft.recipes.training.model_setup import ModelArguments, make_config
 
@@ -41,17 +41,17 @@ def batching_sides(
     tokenizer = as_encoder(load_tokenizer(tokenizer_name))
     texts = [text_of(record, text_column, "text_column") for record in read_records(path)]
     encoded = tokenizer(texts, truncation=True, max_length=FIXED_LENGTH).input_ids
-    items = [Item([ids], number, target=number % 2) for number, ids in enumerate(encoded)]
+    items = [EncodedExample([ids], number, target=number % 2) for number, ids in enumerate(encoded)]
     _check_number(path, items, batch_size)
     settings = {
-        "weft": (Batcher(tokenizer, packed=True), 0),
-        "pad to 128": (Batcher(tokenizer, packed=False, pad_to=FIXED_LENGTH), 0),
-        "dynamic padding": (Batcher(tokenizer, packed=False), 0),
-        "length-grouped": (Batcher(tokenizer, packed=False), batch_size),
+        "weft": (PackingCollator(tokenizer, packed=True), 0),
+        "pad to 128": (PackingCollator(tokenizer, packed=False, pad_to=FIXED_LENGTH), 0),
+        "dynamic padding": (PackingCollator(tokenizer, packed=False), 0),
+        "length-grouped": (PackingCollator(tokenizer, packed=False), batch_size),
     }
     config = _shape(preset, {"hidden_dropout": 0.1, **ENCODER}, tokenizer, FIXED_LENGTH)
 
-    def get_loss(model: PreTrainedModel, batch: dict[str, torch.Tensor], layout: Layout) -> torch.Tensor:
+    def get_loss(model: PreTrainedModel, batch: dict[str, torch.Tensor], layout: BatchLayout) -> torch.Tensor:
         labels = torch.tensor([item.target for item in layout.items])
         return sequence_classification_loss(model(**batch).logits, labels, "single_label_classification")
 
@@ -74,17 +74,17 @@ def pair_sides(
         )
     encoded = encode_sources(sources, tokenizer, PAIR_LENGTH, Encoded())
     written = encode_targets(targets, tokenizer, tokenizer.bos_token_id, PAIR_LENGTH, Encoded())
-    items = [Item([ids], number, target=said) for number, (ids, said) in enumerate(zip(encoded, written))]
+    items = [EncodedExample([ids], number, target=said) for number, (ids, said) in enumerate(zip(encoded, written))]
     _check_number(source, items, batch_size)
     settings = {
-        "weft": (PairBatcher(tokenizer, packed=True), 0),
-        "dynamic padding": (PairBatcher(tokenizer, packed=False), 0),
-        "length-grouped": (PairBatcher(tokenizer, packed=False), batch_size),
+        "weft": (PairCollator(tokenizer, packed=True), 0),
+        "dynamic padding": (PairCollator(tokenizer, packed=False), 0),
+        "length-grouped": (PairCollator(tokenizer, packed=False), batch_size),
     }
     start = {"is_encoder_decoder": True, "decoder_start_token_id": tokenizer.bos_token_id}
     config = _shape(preset, start, tokenizer, PAIR_LENGTH)
 
-    def get_loss(model: PreTrainedModel, batch: dict[str, torch.Tensor], layout: Layout) -> torch.Tensor:
+    def get_loss(model: PreTrainedModel, batch: dict[str, torch.Tensor], layout: BatchLayout) -> torch.Tensor:
         decoder = decoder_batch(layout, config.decoder_start_token_id, tokenizer.pad_token_id)
         return model(**batch, **decoder, use_cache=False).loss
 
@@ -94,7 +94,7 @@ def pair_sides(
     }
 
 
-def _check_number(path: Path, items: list[Item], batch_size: int) -> None:
+def _check_number(path: Path, items: list[EncodedExample], batch_size: int) -> None:
     if len(items) < batch_size:
         raise RecipeError(f"{path} holds {len(items)} examples: the benchmark needs a batch of {batch_size} or more.")
 
@@ -108,23 +108,23 @@ def _shape(preset: str, fields: dict[str, Any], tokenizer: PreTrainedTokenizerBa
 def _side(
     model_class: type[PreTrainedModel],
     config: WeftConfig,
-    items: list[Item],
-    batcher: Batcher,
+    items: list[EncodedExample],
+    collator: PackingCollator,
     group: int,
     batch_size: int,
     steps: int,
-    get_loss: Callable[[PreTrainedModel, dict[str, torch.Tensor], Layout], torch.Tensor],
+    get_loss: Callable[[PreTrainedModel, dict[str, torch.Tensor], BatchLayout], torch.Tensor],
 ) -> Callable[[], float]:
     """A model in training, as a function that trains it `steps` steps further and returns the seconds."""
     torch.manual_seed(0)
     model = model_class(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    rows = TrainingItems(items, seed=0, number=1 << 40, group=group)
+    rows = TrainingOrder(items, seed=0, number=1 << 40, group=group)
     place = 0
 
     def step() -> None:
         nonlocal place
-        batch, layout = batcher.lay_out([rows[index] for index in range(place, place + batch_size)])
+        batch, layout = collator.lay_out([rows[index] for index in range(place, place + batch_size)])
         place += batch_size
         get_loss(model, batch, layout).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

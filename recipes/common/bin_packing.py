@@ -5,37 +5,43 @@ from bisect import bisect_left, insort
 import numpy as np
 
 
-def fill_rows(sizes: np.ndarray, row_length: int, seed: int) -> list[np.ndarray]:
+def fill_rows(sizes: np.ndarray, row_length: int | tuple[int, ...], seed: int | None = None) -> list[np.ndarray]:
     """Best-fit decreasing bin packing: from the largest piece to the smallest, each into the fullest row that has room.
 
     It needs at most 11/9 of the fewest rows possible (Johnson et al. 1974, https://doi.org/10.1137/0203025).
 
     Args:
-        sizes: places that each piece takes [pieces], none more than row_length.
-        row_length: places of a row.
-        seed: in which order pieces of one size are taken.
+        sizes: places that each piece takes [pieces], none more than row_length; or [pieces, sides] of rows with several
+            sides, such as an encoder's and a decoder's, of which all must have room.
+        row_length: places of a row, of each of its sides.
+        seed: in which order pieces of one size are taken; None: as they come.
 
     Returns:
         For each row the indices of its pieces; every piece is in one row.
     """
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    order = order[np.argsort(-sizes[order], kind="stable")]
+    sides = sizes[:, None] if sizes.ndim == 1 else sizes
+    empty = (row_length,) if isinstance(row_length, int) else tuple(row_length)
+    order = np.arange(len(sides)) if seed is None else np.random.default_rng(seed).permutation(len(sides))
+    order = order[np.argsort(-sides.sum(1)[order], kind="stable")]
     rows: list[list[int]] = []
-    rooms: list[int] = []  # what some row has left, in ascending order
-    rows_with: dict[int, list[int]] = {}
-    for piece, size in zip(order.tolist(), sizes[order].tolist()):
-        place = bisect_left(rooms, size)
+    rooms: list[tuple[int, ...]] = []  # what some row has left, in all and of each side, in ascending order
+    rows_with: dict[tuple[int, ...], list[int]] = {}
+    for piece, size in zip(order.tolist(), sides[order].tolist()):
+        place = bisect_left(rooms, (sum(size),))
+        while place < len(rooms) and any(left < taken for left, taken in zip(rooms[place][1:], size)):
+            place += 1
         if place == len(rooms):
             rows.append([])
-            room, row = row_length, len(rows) - 1
+            left, row = empty, len(rows) - 1
         else:
             room = rooms[place]
-            row = rows_with[room].pop()
+            left, row = room[1:], rows_with[room].pop()
             if not rows_with[room]:
                 del rows_with[room]
                 rooms.pop(place)
         rows[row].append(piece)
-        room -= size
+        left = tuple(there - taken for there, taken in zip(left, size))
+        room = (sum(left), *left)
         if room not in rows_with:
             insort(rooms, room)
         rows_with.setdefault(room, []).append(row)

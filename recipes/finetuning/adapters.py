@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.arguments import StartArguments
+from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.model_setup import head_modules
 
 # Where families keep their layers: layers.3 (Weft, Llama), layer.3 (BERT), h.3 (GPT-2), blocks.3, block.3 (T5).
@@ -39,7 +39,7 @@ def depths(model: PreTrainedModel) -> dict[str, int]:
     return found
 
 
-def freeze(model: PreTrainedModel, arguments: StartArguments) -> None:
+def freeze(model: PreTrainedModel, arguments: ModelSetupArguments) -> None:
     """Leave the embeddings, or with them the first layers, as they are.
 
     Raises:
@@ -78,7 +78,7 @@ def parameter_groups(
 
 
 def add_adapters(
-    model: PreTrainedModel, arguments: StartArguments, new_weights: Sequence[str], with_head: bool = True
+    model: PreTrainedModel, arguments: ModelSetupArguments, new_weights: Sequence[str], with_head: bool = True
 ) -> nn.Module:
     """Low-rank adapters on the model's linear maps (LoRA, https://huggingface.co/papers/2106.09685); the head, and what
     else the checkpoint had no weights for (BERT's pooler, for one), is trained whole, and everything else is frozen.

@@ -1,7 +1,9 @@
 """What a user says of a fine-tuning run: the model, how it is trained, and where the examples are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import FORMATS, check_table
@@ -18,6 +20,11 @@ BATCHINGS = ("packed", "grouped", "padded")
 @dataclass
 class FileArguments:
     """Where the examples are."""
+
+    # The recipe of this task alone, of which --help shows the docstring; and the fields of WeftConfig that a new model
+    # may be given (None: those of one stack).
+    command: ClassVar[str | None] = None
+    model_fields: ClassVar[Sequence[str] | None] = None
 
     task: str | None = field(default=None, metadata={"help": "a task by its name"})
     data: str | None = field(
@@ -173,7 +180,7 @@ class FineTuningArguments:
 
 
 @dataclass
-class StartArguments:
+class ModelSetupArguments:
     """What the training starts from, and what of it may change."""
 
     model_name_or_path: str | None = field(

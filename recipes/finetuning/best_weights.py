@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from weft.recipes.common.files import flush_to_disk
 from weft.recipes.finetuning.adapters import put_weights, trained_weights
-from weft.recipes.finetuning.task import Goal
+from weft.recipes.finetuning.best_metric import BestMetric
 
 WEIGHTS, RESULT = "best.safetensors", "result.json"
 
@@ -24,8 +24,8 @@ class BestWeights(TrainerCallback):
     What was best so far is read off the Trainer's log, so that a resumed run knows it too.
     """
 
-    def __init__(self, goal: Goal, file: Path, patience: int | None) -> None:
-        self.goal, self.file, self.patience = goal, file, patience
+    def __init__(self, best_metric: BestMetric, file: Path, patience: int | None) -> None:
+        self.best_metric, self.file, self.patience = best_metric, file, patience
         self.stopped_early = False
 
     def on_evaluate(
@@ -37,7 +37,7 @@ class BestWeights(TrainerCallback):
         **_: Any,
     ) -> None:
         """Write the weights down if they are the best."""
-        best = best_of(evaluations_of(state.log_history), self.goal)
+        best = best_of(evaluations_of(state.log_history), self.best_metric)
         if best is None:
             return
         if state.is_world_process_zero and best.step == state.global_step:
@@ -48,11 +48,11 @@ class BestWeights(TrainerCallback):
     def was_stopped(self, state: TrainerState) -> bool:
         """Whether a run whose log is `state`'s stops early where it stands."""
         evaluations = evaluations_of(state.log_history)
-        best = best_of(evaluations, self.goal)
+        best = best_of(evaluations, self.best_metric)
         if best is not None and self.patience is not None and state.global_step < state.max_steps:
             # a lower loss at the same score chooses among weights, but is no progress
-            highest = best.scores[self.goal.metric]
-            reached = next(one.step for one in evaluations if one.scores[self.goal.metric] == highest)
+            highest = best.scores[self.best_metric.name]
+            reached = next(one.step for one in evaluations if one.scores[self.best_metric.name] == highest)
             self.stopped_early = sum(reached < one.step <= state.global_step for one in evaluations) >= self.patience
         return self.stopped_early
 
@@ -93,10 +93,10 @@ def evaluations_of(history: list[dict[str, Any]]) -> list[Evaluation]:
     return list(found.values())
 
 
-def best_of(evaluations: list[Evaluation], goal: Goal) -> Evaluation | None:
+def best_of(evaluations: list[Evaluation], best_metric: BestMetric) -> Evaluation | None:
     """The best evaluation, see `Goal.chooses`; None where no score is a number."""
     best: Evaluation | None = None
     for evaluation in evaluations:
-        if goal.chooses(evaluation.scores, None if best is None else best.scores):
+        if best_metric.chooses(evaluation.scores, None if best is None else best.scores):
             best = evaluation
     return best

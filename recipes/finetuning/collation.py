@@ -4,24 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from weft.recipes.common.bin_packing import fill_rows
 from weft.recipes.common.errors import RecipeError
 
 SHORTEST_ROW = 64  # packed rows are at least so long: shorter ones have too few documents to fill them well
 
 
 @dataclass(frozen=True)
-class Item:
+class EncodedExample:
     """What the model is given at once of an example: one sequence, or one for each choice.
 
     Attributes:
         sequences: token ids of each sequence.
         example: number of the example in its split.
-        target: what is to be learnt, in the form that the kind of fine-tuning gives it; None without labels.
+        target: what is to be learnt, in the form that the task gives it; None without labels.
         token_types: token types of each sequence, where the tokenizer has such.
-        info: what the kind needs to read the model's answer (offsets of tokens, for one); not given to the model.
+        info: what the task needs to read the model's outputs (offsets of tokens, for one); not given to the model.
     """
 
     sequences: list[list[int]]
@@ -36,7 +38,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """Where each sequence of a batch stands.
 
     Attributes:
@@ -46,7 +48,7 @@ class Layout:
         packed: whether rows hold several documents.
     """
 
-    items: list[Item]
+    items: list[EncodedExample]
     rows: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
@@ -54,7 +56,7 @@ class Layout:
     packed: bool = False
 
 
-class Batcher:
+class PackingCollator:
     """Lays items out and makes the tensors that a model takes."""
 
     def __init__(
@@ -77,20 +79,20 @@ class Batcher:
         self.packed, self.choices, self.pad_to = packed, choices, pad_to
         self.with_types = "token_type_ids" in tokenizer.model_input_names if with_types is None else with_types
 
-    def lay_out(self, items: Sequence[Item]) -> tuple[dict[str, torch.Tensor], Layout]:
+    def lay_out(self, items: Sequence[EncodedExample]) -> tuple[dict[str, torch.Tensor], BatchLayout]:
         """A model's batch: input_ids and attention_mask [rows, tokens] (with token_type_ids); packed also position_ids,
         which restart with each document, and for choices choice_counts [items]; choices that are padded have
         [items, choices, tokens]."""
         return self._pack(items) if self.packed else self._pad(items)
 
-    def sizes(self, item: Item) -> tuple[int, ...]:
+    def sizes(self, item: EncodedExample) -> tuple[int, ...]:
         """What an item takes of a row."""
         return (item.tokens,)
 
-    def _pad(self, items: Sequence[Item]) -> tuple[dict[str, torch.Tensor], Layout]:
+    def _pad(self, items: Sequence[EncodedExample]) -> tuple[dict[str, torch.Tensor], BatchLayout]:
         most = max(len(item.sequences) for item in items)
         longest = max(self.pad_to or 1, *(len(ids) for item in items for ids in item.sequences))
-        layout = Layout(list(items), shape=(len(items) * most, longest))
+        layout = BatchLayout(list(items), shape=(len(items) * most, longest))
         for number, item in enumerate(items):
             for choice, ids in enumerate(item.sequences):
                 layout.rows.append(number * most + choice)
@@ -101,10 +103,11 @@ class Batcher:
             batch = {name: tensor.view(len(items), most, longest) for name, tensor in batch.items()}
         return batch, layout
 
-    def _pack(self, items: Sequence[Item]) -> tuple[dict[str, torch.Tensor], Layout]:
-        rows = fill_rows([self.sizes(item) for item in items])
+    def _pack(self, items: Sequence[EncodedExample]) -> tuple[dict[str, torch.Tensor], BatchLayout]:
+        sizes = np.array([self.sizes(item) for item in items])
+        rows = fill_rows(sizes, tuple(np.maximum(sizes.max(0), SHORTEST_ROW).tolist()))
         longest = max(sum(items[index].tokens for index in row) for row in rows)
-        layout = Layout([items[index] for row in rows for index in row], shape=(len(rows), longest), packed=True)
+        layout = BatchLayout([items[index] for row in rows for index in row], shape=(len(rows), longest), packed=True)
         for row, members in enumerate(rows):
             start = 0
             for ids in (ids for index in members for ids in items[index].sequences):
@@ -118,7 +121,7 @@ class Batcher:
             batch["choice_counts"] = torch.tensor([len(item.sequences) for item in layout.items])
         return batch, layout
 
-    def _fill(self, layout: Layout) -> dict[str, torch.Tensor]:
+    def _fill(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
         sequences = [ids for item in layout.items for ids in item.sequences]
         batch = {
             "input_ids": in_place(layout, sequences, self.pad),
@@ -126,38 +129,13 @@ class Batcher:
         }
         if self.with_types:
             given = [
-                kinds for item in layout.items for kinds in item.token_types or [[0] * len(i) for i in item.sequences]
+                types for item in layout.items for types in item.token_types or [[0] * len(i) for i in item.sequences]
             ]
             batch["token_type_ids"] = in_place(layout, given, 0)
         return batch
 
 
-def fill_rows(sizes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Share items out among rows by best fit, largest first: each goes whole into the fullest row that has room for it.
-
-    Args:
-        sizes: of each item, its tokens in each of the rows that it takes part in (one, or an encoder's and a decoder's,
-            which must hold the same items). No row gets longer than its longest item, or SHORTEST_ROW.
-
-    Returns:
-        The indices of the items of each row.
-    """
-    capacities = [max(SHORTEST_ROW, *tokens) for tokens in zip(*sizes)]
-    rows: list[list[int]] = []
-    rooms: list[list[int]] = []
-    for index in sorted(range(len(sizes)), key=lambda index: -sum(sizes[index])):
-        fitting = (row for row, room in enumerate(rooms) if all(left >= size for left, size in zip(room, sizes[index])))
-        best = min(fitting, key=lambda row: sum(rooms[row]), default=None)
-        if best is None:
-            best = len(rows)
-            rows.append([])
-            rooms.append(list(capacities))
-        rows[best].append(index)
-        rooms[best] = [left - size for left, size in zip(rooms[best], sizes[index])]
-    return rows
-
-
-def in_place(layout: Layout, values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+def in_place(layout: BatchLayout, values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
     """Values of each token (one list for each sequence) where the tokens stand: [rows, tokens], `fill` elsewhere."""
     tensor = torch.full(layout.shape, fill, dtype=torch.long)
     for row, start, of_tokens in zip(layout.rows, layout.starts, values):
@@ -165,7 +143,7 @@ def in_place(layout: Layout, values: Sequence[Sequence[int]], fill: int) -> torc
     return tensor
 
 
-def cut_out(layout: Layout, tensor: torch.Tensor) -> list[torch.Tensor]:
+def cut_out(layout: BatchLayout, tensor: torch.Tensor) -> list[torch.Tensor]:
     """The opposite: of a tensor [rows, tokens, ...] the part of each sequence, in order."""
     return [
         tensor[row, start : start + length] for row, start, length in zip(layout.rows, layout.starts, layout.lengths)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from weft.recipes.finetuning.collation import Item
+from weft.recipes.finetuning.collation import EncodedExample
 
 GROUPED_BATCHES = 50  # so many batches are sorted by length together: they hardly differ from random ones
 
 
-class TrainingItems(Dataset):
+class TrainingOrder(Dataset):
     """The items of a whole run in the order in which they are trained on: a function of seed, pass and place."""
 
-    def __init__(self, items: Sequence[Item], seed: int, number: int, group: int = 0) -> None:
+    def __init__(self, items: Sequence[EncodedExample], seed: int, number: int, group: int = 0) -> None:
         """Args:
         number: items of the whole run.
         group: size of the batches in which items of like length are to come together; 0: in any order.
@@ -24,7 +24,7 @@ class TrainingItems(Dataset):
     def __len__(self) -> int:
         return self.number
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> EncodedExample:
         epoch, place = divmod(index, len(self.items))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self._order(np.random.default_rng((self.seed, epoch)))
@@ -43,14 +43,14 @@ class TrainingItems(Dataset):
         return np.concatenate([draw.permutation(batches).reshape(-1), grouped[whole:]])
 
 
-class ItemRows(Dataset):
+class EncodedSplit(Dataset):
     """Items of a split as they stand."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[EncodedExample]) -> None:
         self.items = items
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> EncodedExample:
         return self.items[index]

@@ -13,7 +13,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json
 from weft.recipes.common.processes import world_size
 from weft.recipes.finetuning.arguments import FineTuningArguments
-from weft.recipes.finetuning.task import Goal
+from weft.recipes.finetuning.best_metric import BestMetric
 
 TRIALS = "trials.json"
 SEARCHABLE = (
@@ -77,7 +77,7 @@ def parse_range(text: str) -> tuple[str, tuple[float, float] | list[float]]:
 def search(
     arguments: SearchArguments,
     folder: Path,
-    goal: Goal,
+    best_metric: BestMetric,
     run_trial: Callable[[Path, dict[str, Any]], float | None],
 ) -> dict[str, Any] | None:
     """The settings with the best score; trials that were finished before are not run again.
@@ -95,7 +95,7 @@ def search(
     space = dict(parse_range(text) for text in arguments.search_space)
     distributions = {name: _distribution(optuna, name, values) for name, values in space.items()}
     study = optuna.create_study(
-        direction="maximize" if goal.greater_is_better else "minimize",
+        direction="maximize" if best_metric.greater_is_better else "minimize",
         sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=min(10, max(3, arguments.search_trials // 2))),
     )
     file = folder / "search" / TRIALS
@@ -113,9 +113,12 @@ def search(
         shutil.rmtree(place, ignore_errors=True)  # also what was left by a run that was killed here
         _tell(study, trial, done[number]["score"])
     if all(trial["score"] != trial["score"] for trial in done):
-        raise RecipeError(f"no trial has a {goal.metric} that is a number: choose another search_space or metric.")
+        raise RecipeError(f"no trial has a {best_metric.name} that is a number: choose another search_space or metric.")
     best = done[study.best_trial.number]
-    print(f"best of {len(done)} trials: {goal.metric} {best['score']:.4f} with {_words(best['settings'])}", flush=True)
+    print(
+        f"best of {len(done)} trials: {best_metric.name} {best['score']:.4f} with {_words(best['settings'])}",
+        flush=True,
+    )
     return best["settings"]
 
 

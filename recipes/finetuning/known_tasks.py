@@ -12,24 +12,28 @@ from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.validation_split import split_off
 
 Example = TypeVar("Example")
-VALIDATION_NAMES = ("validation", "dev", "valid", "val")
+HUB_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
 
 
-@dataclass(frozen=True)
-class TaskFiles:
-    """A known task.
+@dataclass(frozen=True, kw_only=True)
+class KnownTask:
+    """A data set that `--task` names. Tasks that need to know more of theirs derive from it.
 
     Attributes:
         files: for each split the names that its file may bear, in the order in which they are looked for; a name may
             hold a folder.
         hub: id on the Hub, and `hub_config` the configuration; None where it is not there.
-        hub_splits: names of the labelled splits on the Hub.
+        hub_splits: names of the splits on the Hub.
+        about: what it is, for --help.
+        language: of the texts.
     """
 
     files: Mapping[str, Sequence[str]]
     hub: str | None = None
     hub_config: str | None = None
     hub_splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "validation": "validation"})
+    about: str = ""
+    language: str | list[str] = "en"
 
 
 def find_file(folder: Path, names: Sequence[str]) -> Path | None:
@@ -41,9 +45,44 @@ def find_file(folder: Path, names: Sequence[str]) -> Path | None:
     return None
 
 
+def find_files(
+    known: KnownTask, name: str, folder: Path, find: Callable[[Path, Sequence[str]], Path | None] = find_file
+) -> dict[str, Path]:
+    """The file of each split of a known task that is in a folder; raises RecipeError where it is not for training."""
+    found = {split: path for split, names in known.files.items() if (path := find(folder, names)) is not None}
+    if "train" not in found:
+        raise RecipeError(
+            f"{folder} has no training file of task {name!r}: looked for {', '.join(known.files['train'])}; give "
+            "another folder, or train_file and validation_file."
+        )
+    return found
+
+
+def read_hub_splits(name: str, config_name: str | None, wanted: Sequence[str]) -> dict[str, list[Record]]:
+    """Rows of a data set that is no known task: of each wanted split that it has under one of its usual names.
+
+    Raises:
+        RecipeError: it cannot be loaded, or has no training split.
+    """
+    import datasets  # it takes long to import, and only data sets need it
+
+    try:
+        there = datasets.get_dataset_split_names(name, config_name)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = first_line(error)
+        raise RecipeError(
+            f"data set {name!r} cannot be loaded ({reason}): check its name, dataset_config_name and the network, or "
+            "give local files."
+        ) from error
+    if "train" not in there:
+        raise RecipeError(f"data set {name!r} has no split 'train': there are {', '.join(there)}.")
+    named = {split: next((other for other in HUB_NAMES[split] if other in there), None) for split in wanted}
+    return {split: read_hub_records(name, config_name, theirs) for split, theirs in named.items() if theirs is not None}
+
+
 def read_splits(
     files: FileArguments,
-    tasks: Mapping[str, TaskFiles],
+    tasks: Mapping[str, KnownTask],
     from_file: Callable[[Path], list[Example]],
     from_records: Callable[[list[Record]], list[Example]],
     group_of: Callable[[Example], Hashable],
@@ -68,11 +107,8 @@ def read_splits(
         given = {"train": files.train_file, "validation": files.validation_file, "test": files.test_file}
         splits = {split: from_file(Path(name)) for split, name in given.items() if name is not None}
     elif files.dataset_name is not None:
-        names = _hub_splits(files.dataset_name, files.dataset_config_name)
-        splits = {
-            split: from_records(read_hub_records(files.dataset_name, files.dataset_config_name, name))
-            for split, name in names.items()
-        }
+        records = read_hub_splits(files.dataset_name, files.dataset_config_name, ("train", "validation"))
+        splits = {split: from_records(rows) for split, rows in records.items()}
     else:
         raise RecipeError(f"no examples are given: give task (one of {', '.join(tasks)}), train_file or dataset_name.")
     empty = [split for split, examples in splits.items() if not examples]
@@ -101,42 +137,19 @@ def hold_out(groups: Sequence[Hashable], files: FileArguments) -> tuple[list[int
 
 def _of_task(
     files: FileArguments,
-    task: TaskFiles,
+    known: KnownTask,
     from_file: Callable[[Path], list[Example]],
     from_records: Callable[[list[Record]], list[Example]],
 ) -> dict[str, list[Example]]:
-    if files.data is None:
-        if task.hub is None:
-            raise RecipeError(
-                f"task {files.task!r} is not on the Hub under a known name: give the folder with its files as data "
-                f"({', '.join(task.files['train'])})."
-            )
-        return {
-            split: from_records(read_hub_records(task.hub, task.hub_config, name))
-            for split, name in task.hub_splits.items()
-        }
-    folder = Path(files.data)
-    found = {split: find_file(folder, names) for split, names in task.files.items()}
-    if found["train"] is None:
+    if files.data is not None:
+        found = find_files(known, str(files.task), Path(files.data))
+        return {split: from_file(path) for split, path in found.items()}
+    if known.hub is None:
         raise RecipeError(
-            f"{folder} has no training file of task {files.task!r}: looked for {', '.join(task.files['train'])}; give "
-            "another folder, or train_file and validation_file."
+            f"task {files.task!r} is not on the Hub under a known name: give the folder with its files as data "
+            f"({', '.join(known.files['train'])})."
         )
-    return {split: from_file(path) for split, path in found.items() if path is not None}
-
-
-def _hub_splits(name: str, config_name: str | None) -> dict[str, str]:
-    """The names that "train" and "validation" have in a data set."""
-    import datasets  # it takes long to import, and only data sets need it
-
-    try:
-        names = datasets.get_dataset_split_names(name, config_name)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = first_line(error)
-        raise RecipeError(
-            f"data set {name!r} cannot be loaded ({reason}): check its name and the network, or give local files."
-        ) from error
-    if "train" not in names:
-        raise RecipeError(f"data set {name!r} has no split 'train': there are {', '.join(names)}.")
-    validation = next((other for other in VALIDATION_NAMES if other in names), None)
-    return {"train": "train"} | ({"validation": validation} if validation else {})
+    return {
+        split: from_records(read_hub_records(known.hub, known.hub_config, name))
+        for split, name in known.hub_splits.items()
+    }

@@ -7,16 +7,18 @@ from weft.recipes.training.metric_format import words_of
 from weft.recipes.training.model_card import metrics_table, table
 
 
-def results_section(metrics: Mapping[str, Any], headline: Sequence[str], goal: str, reports: Mapping[str, str]) -> str:
+def results_section(
+    metrics: Mapping[str, Any], headline: Sequence[str], best_metric: str, reports: Mapping[str, str]
+) -> str:
     """Say in Markdown how far the seeds lie apart, and what each split's scores are.
 
     Args:
         metrics: of the finished run.
         headline: those that are shown first.
-        goal: the one that chooses the weights.
+        best_metric: the one that chooses the weights.
         reports: Markdown of the task itself, by split.
     """
-    parts = [_of_seeds(metrics, headline, goal)]
+    parts = [_of_seeds(metrics, headline, best_metric)]
     parts += [
         f"### {split}\n\n{metrics_table(scores_of(metrics, split, headline))}\n\n{report}"
         for split, report in reports.items()
@@ -35,19 +37,19 @@ def scores_of(metrics: Mapping[str, Any], split: str, headline: Sequence[str]) -
     return {name: found[name] for name in (*headline, *found) if name in found}
 
 
-def _of_seeds(metrics: Mapping[str, Any], headline: Sequence[str], goal: str) -> str:
+def _of_seeds(metrics: Mapping[str, Any], headline: Sequence[str], best_metric: str) -> str:
     """How far the seeds lie apart, and how the published one was chosen."""
     seeds, spread = metrics["seeds"], metrics["over_seeds"]
     if len(seeds) == 1:
         return f"One seed ({seeds[0]['seed']}); how much the scores depend on it was not measured."
     rows = {
         words_of(name): f"{spread[name]['mean']:.4f} (standard deviation {spread[name]['deviation']:.4f})"
-        for name in dict.fromkeys((goal, *headline))
+        for name in dict.fromkeys((best_metric, *headline))
         if name in spread
     }
-    each = ", ".join(f"{entry['seed']}: {entry[goal]:.4f}" for entry in seeds)
+    each = ", ".join(f"{entry['seed']}: {entry[best_metric]:.4f}" for entry in seeds)
     return (
         f"Validation scores over {len(seeds)} seeds, each at its best evaluation:\n\n{table(rows)}\n\n"
-        f"{words_of(goal)} of each seed: {each}. The model here is that of seed {metrics['seed']}, the best "
+        f"{words_of(best_metric)} of each seed: {each}. The model here is that of seed {metrics['seed']}, the best "
         "of them on the validation examples, so its own validation scores below are flattering: expect the mean."
     )

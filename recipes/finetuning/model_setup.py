@@ -14,8 +14,8 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 from weft import WeftConfig, WeftPreTrainedModel
 from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.data.tokenization import load_tokenizer
-from weft.recipes.finetuning.arguments import StartArguments
-from weft.recipes.finetuning.task import Kind
+from weft.recipes.finetuning.arguments import ModelSetupArguments
+from weft.recipes.finetuning.task import Task
 from weft.recipes.training.model_setup import CHANGEABLE_FIELDS, UNLOADABLE, ModelArguments, make_config
 from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
@@ -27,7 +27,7 @@ CHANGEABLE = (*CHANGEABLE_FIELDS, "classifier_pooling", "classifier_dropout")
 
 
 @dataclass
-class Start:
+class ModelSetup:
     """What every seed starts from.
 
     Attributes:
@@ -36,8 +36,8 @@ class Start:
         new_weights: parameters of the existing model that start anew, known once `make_model` was called.
     """
 
-    kind: Kind
-    arguments: StartArguments
+    task: Task
+    arguments: ModelSetupArguments
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     max_length: int
@@ -69,7 +69,7 @@ class Start:
             RecipeError: it cannot be loaded, a Weft model lacks more than a head, or another one most of its weights.
         """
         set_seed(seed)
-        auto_class = getattr(transformers, self.kind.auto_class)
+        auto_class = getattr(transformers, self.task.auto_class)
         options: dict[str, Any] = {"trust_remote_code": self.arguments.trust_remote_code}
         if self.arguments.attn_implementation is not None:
             options["attn_implementation"] = self.arguments.attn_implementation
@@ -77,7 +77,7 @@ class Start:
         try:
             if name is None:
                 model = auto_class.from_config(self.config, dtype=torch.float32, **options)
-                return self.kind.prepare_model(model)
+                return self.task.prepare_model(model)
             with _silence("transformers"):
                 model, info = auto_class.from_pretrained(
                     name,
@@ -91,10 +91,10 @@ class Start:
             reason = first_line(error)
             raise RecipeError(f"model {name or 'of this shape'!r} cannot be made: {reason}") from error
         new = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
-        prefix = f"{model.base_model_prefix}." if self.kind.has_own_head else ""
+        prefix = f"{model.base_model_prefix}." if self.task.has_own_head else ""
         body = sorted(key for key in new if key.startswith(prefix))
         # a pooler may be missing in other families, but not most of the model
-        whole = self.is_weft or not self.kind.has_own_head
+        whole = self.is_weft or not self.task.has_own_head
         if body and (whole or 2 * len(body) > sum(key.startswith(prefix) for key in model.state_dict())):
             raise RecipeError(
                 f"model {name!r} has no weights for {body[0]}{_and_others(body)}: it is not whole, give another."
@@ -103,10 +103,12 @@ class Start:
             _start_head_anew(model)
             new |= {f"{head}.{key}" for head, module in head_modules(model) for key in module.state_dict()}
         self.new_weights = sorted(new)
-        return self.kind.prepare_model(model)
+        return self.task.prepare_model(model)
 
 
-def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_length: int | None) -> Start:
+def set_up_model(
+    task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max_length: int | None
+) -> ModelSetup:
     """Load config and tokenizer, or make them, before any training.
 
     Args:
@@ -119,16 +121,16 @@ def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any],
     arguments.check()
     name = arguments.model_name_or_path
     if name is None:
-        return _new(kind, arguments, fields, max_length)
+        return _new(task, arguments, fields, max_length)
     given = [
         option
         for option in ("config_name", "tokenizer_name", "causal")
-        if getattr(arguments, option) != StartArguments.__dataclass_fields__[option].default
+        if getattr(arguments, option) != ModelSetupArguments.__dataclass_fields__[option].default
     ]
     if given:
         raise RecipeError(f"{', '.join(given)} cannot be given with model_name_or_path, which has its own: choose one.")
     config, tokenizer = load_config(arguments, name), load_tokenizer(name, arguments.trust_remote_code)
-    keep_head = kind.adopt(config)
+    keep_head = task.align_labels(config)
     if config.model_type == WeftConfig.model_type:
         fixed = [field for field in fields if field not in CHANGEABLE]
         if fixed:
@@ -143,12 +145,12 @@ def prepare_start(kind: Kind, arguments: StartArguments, fields: dict[str, Any],
         raise RecipeError(
             f"{', '.join(fields)} can only be given for Weft models, and {name} is {config.model_type!r}."
         )
-    tokenizer = _with_padding(kind.prepare_tokenizer(tokenizer), name)
+    tokenizer = _with_padding(task.prepare_tokenizer(tokenizer), name)
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
     length = _checked_length(max_length, config, tokenizer, name)
-    _set(config, kind.config_fields())
-    return Start(kind, arguments, config, tokenizer, length, keep_head)
+    _set(config, task.config_fields())
+    return ModelSetup(task, arguments, config, tokenizer, length, keep_head)
 
 
 def _with_padding(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
@@ -169,47 +171,47 @@ def _checked_length(
     return max_length or default_length(config, tokenizer)
 
 
-def _new(kind: Kind, arguments: StartArguments, fields: dict[str, Any], max_length: int | None) -> Start:
+def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max_length: int | None) -> ModelSetup:
     source = arguments.tokenizer_name or arguments.config_name
     if source is not None:
         tokenizer = load_tokenizer(source, arguments.trust_remote_code)
     else:
         try:
-            kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(kind)
-            tokenizer = train_tokenizer(kind.texts(), kind_of_tokenizer, arguments.vocab_size)
+            kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(task)
+            tokenizer = train_tokenizer(task.texts(), kind_of_tokenizer, arguments.vocab_size)
         except ValueError as error:
             raise RecipeError(str(error)) from error
     existing = None if arguments.config_name is None else load_config(arguments, arguments.config_name)
     if existing is not None and existing.model_type != WeftConfig.model_type:
         if fields:
             raise RecipeError(f"{', '.join(fields)} can only be given for Weft models, not {arguments.config_name}.")
-        kind.adopt(existing)
-        tokenizer = _with_padding(kind.prepare_tokenizer(tokenizer), str(source))
+        task.align_labels(existing)
+        tokenizer = _with_padding(task.prepare_tokenizer(tokenizer), str(source))
         vocabulary = max(existing.vocab_size, len(tokenizer))
-        _set(existing, {"vocab_size": vocabulary, "pad_token_id": tokenizer.pad_token_id, **kind.config_fields()})
+        _set(existing, {"vocab_size": vocabulary, "pad_token_id": tokenizer.pad_token_id, **task.config_fields()})
         length = _checked_length(max_length, existing, tokenizer, str(arguments.config_name))
-        return Start(kind, arguments, existing, tokenizer, length, keep_head=True)
+        return ModelSetup(task, arguments, existing, tokenizer, length, keep_head=True)
     max_length = max_length or DEFAULT_LENGTH
     role: dict[str, Any] = {"is_causal": arguments.causal}
     if existing is not None:
         role |= {"is_causal": existing.is_causal, "type_vocab_size": existing.type_vocab_size}
         max_positions = max(max_length, existing.max_position_embeddings)
         fields = {"max_position_embeddings": max_positions, **fields}
-    tokenizer = kind.prepare_tokenizer(as_encoder(tokenizer, role.get("type_vocab_size", 0) > 1))
-    role |= kind.config_fields()
+    tokenizer = task.prepare_tokenizer(as_encoder(tokenizer, role.get("type_vocab_size", 0) > 1))
+    role |= task.config_fields()
     model_arguments = ModelArguments(preset=arguments.preset, config_name=arguments.config_name)
     model_arguments.check(fields)
     config = make_config(model_arguments, {**DROPOUT, **fields}, tokenizer, max_length, role)
-    kind.adopt(config)
-    return Start(kind, arguments, config, tokenizer, max_length, keep_head=True)
+    task.align_labels(config)
+    return ModelSetup(task, arguments, config, tokenizer, max_length, keep_head=True)
 
 
-def _suitable_tokenizer(kind: Kind) -> str:
+def _suitable_tokenizer(task: Task) -> str:
     """Byte-level BPE; but where parts of a mostly Chinese text are to be found WordPiece, in which each Han character
     is a token: a longer one may reach over the end of an answer, which then cannot be given."""
-    if not kind.finds_spans:
+    if not task.finds_spans:
         return "bpe"
-    sample = "".join(itertools.islice(kind.texts(), SAMPLE_TEXTS))
+    sample = "".join(itertools.islice(task.texts(), SAMPLE_TEXTS))
     han = len(regex.findall(r"\p{Han}", sample))
     return "wordpiece" if 2 * han > len(sample) else "bpe"
 
@@ -242,7 +244,7 @@ def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) ->
         raise RecipeError(str(error)) from error
 
 
-def load_config(arguments: StartArguments, name: str) -> PreTrainedConfig:
+def load_config(arguments: ModelSetupArguments, name: str) -> PreTrainedConfig:
     """The config of a folder or Hub id; raises RecipeError."""
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)

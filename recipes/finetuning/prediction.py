@@ -6,34 +6,36 @@ from typing import Any
 import torch
 from torch import nn
 
-from weft.recipes.finetuning.collation import Batcher, Item
-from weft.recipes.finetuning.dataset import ItemRows
-from weft.recipes.finetuning.task import Kind
+from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
+from weft.recipes.finetuning.dataset import EncodedSplit
+from weft.recipes.finetuning.task import Task
 from weft.recipes.training.trainer import WeftTrainer
 
 
-class KindEvaluator:
+class TaskEvaluator:
     """Scores a labelled split; results are the same for any number of processes."""
 
-    def __init__(self, kind: Kind, split: str, items: Sequence[Item], batcher: Batcher, batch_size: int) -> None:
-        self.kind, self.split, self.items, self.batcher, self.batch_size = kind, split, items, batcher, batch_size
-        self.rows = ItemRows(items)
+    def __init__(
+        self, task: Task, split: str, items: Sequence[EncodedExample], collator: PackingCollator, batch_size: int
+    ) -> None:
+        self.task, self.split, self.items, self.collator, self.batch_size = task, split, items, collator, batch_size
+        self.rows = EncodedSplit(items)
 
     def __call__(self, trainer: WeftTrainer) -> dict[str, float]:
         arguments = trainer.args
         results = predict(
-            *(self.kind, trainer.model, self.items, self.batcher, self.batch_size),
+            *(self.task, trainer.model, self.items, self.collator, self.batch_size),
             *(arguments.process_index, arguments.world_size),
         )
-        return self.kind.score(self.split, self.items, results)
+        return self.task.score(self.split, self.items, results)
 
 
 @torch.no_grad()
 def predict(
-    kind: Kind,
+    task: Task,
     model: nn.Module,
-    items: Sequence[Item],
-    batcher: Batcher,
+    items: Sequence[EncodedExample],
+    collator: PackingCollator,
     batch_size: int,
     process: int = 0,
     processes: int = 1,
@@ -51,8 +53,8 @@ def predict(
     found: dict[int, Any] = {}
     for batch in batches[process::processes]:
         number_of = {id(items[index]): index for index in batch}
-        inputs, layout = batcher.lay_out([items[index] for index in batch])
-        answers = kind.answer(model, {name: tensor.to(device) for name, tensor in inputs.items()}, layout)
+        inputs, layout = collator.lay_out([items[index] for index in batch])
+        answers = task.answer(model, {name: tensor.to(device) for name, tensor in inputs.items()}, layout)
         for item, result in zip(layout.items, answers, strict=True):
             found[number_of[id(item)]] = result
     model.train(was_training)

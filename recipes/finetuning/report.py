@@ -16,15 +16,15 @@ from weft.recipes.common.hardware import share_cores
 from weft.recipes.common.processes import is_first_process
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.adapters import merge_adapters
-from weft.recipes.finetuning.arguments import FineTuningArguments, StartArguments
+from weft.recipes.finetuning.arguments import FineTuningArguments, ModelSetupArguments
 from weft.recipes.finetuning.best_weights import WEIGHTS, load_weights
-from weft.recipes.finetuning.collation import Batcher, Item
+from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
 from weft.recipes.finetuning.curve import plot_seeds
 from weft.recipes.finetuning.model_card import results_section, scores_of
-from weft.recipes.finetuning.model_setup import Start, default_length, is_weft_model, load_config
+from weft.recipes.finetuning.model_setup import ModelSetup, default_length, is_weft_model, load_config
 from weft.recipes.finetuning.prediction import predict
 from weft.recipes.finetuning.seed_training import SeedRun
-from weft.recipes.finetuning.task import Kind
+from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.metric_format import text_of, words_of
@@ -49,18 +49,18 @@ class FinishedSeeds:
 
     seed_run: SeedRun
     settings: dict[str, Any]
-    items: dict[str, list[Item]]
-    unlabelled: dict[str, list[Item]]
+    items: dict[str, list[EncodedExample]]
+    unlabelled: dict[str, list[EncodedExample]]
     folder: Path
     results: list[SeedResult]
 
     @property
-    def kind(self) -> Kind:
-        return self.seed_run.kind
+    def task(self) -> Task:
+        return self.seed_run.task
 
     @property
-    def start(self) -> Start:
-        return self.seed_run.start
+    def setup(self) -> ModelSetup:
+        return self.seed_run.setup
 
     @property
     def arguments(self) -> FineTuningArguments:
@@ -77,9 +77,9 @@ class FinishedSeeds:
         model = self._model_of(best.seed, staging / "adapter")
         model.to(_device(self.settings)).eval()
         model.save_pretrained(staging)
-        self.start.tokenizer.save_pretrained(staging)
+        self.setup.tokenizer.save_pretrained(staging)
         metrics, sections = self._score(model, staging, best)
-        plot_seeds(self.results, self.kind.goal.metric, staging / "curve.png")
+        plot_seeds(self.results, self.task.best_metric.name, staging / "curve.png")
         self._card(metrics, sections, best).write(staging / "README.md")
         flush_to_disk(staging)
         self._reopen()
@@ -88,7 +88,7 @@ class FinishedSeeds:
                 shutil.rmtree(self.folder / path.name, ignore_errors=True)
             path.replace(self.folder / path.name)
         staging.rmdir()
-        _predict_unlabelled(self.kind, self.arguments, model, self.seed_run.batcher, self.folder, self.unlabelled)
+        _predict_unlabelled(self.task, self.arguments, model, self.seed_run.collator, self.folder, self.unlabelled)
         write_json(self.folder / METRICS, metrics)
         remove_leftovers(self.folder)
         print(self._last_line(metrics))
@@ -97,10 +97,10 @@ class FinishedSeeds:
         """The model with the best weights of a seed; adapters are saved by themselves too, and merged."""
         weights = self.folder / f"seed-{seed}" / WEIGHTS
         if not weights.is_file():  # it was the best of a finished run, to which seeds were added
-            return _published(self.kind, self.folder, self.start.arguments)
+            return _published(self.task, self.folder, self.setup.arguments)
         model = self.seed_run.make_model(seed)
         load_weights(model, weights)
-        return model if self.start.arguments.lora_rank is None else merge_adapters(model, adapter)
+        return model if self.setup.arguments.lora_rank is None else merge_adapters(model, adapter)
 
     def _reopen(self) -> None:
         """Have a finished run to which seeds were added count as begun, with these, until it is finished again."""
@@ -113,7 +113,7 @@ class FinishedSeeds:
         """The seed with the best validation scores, the first of equals."""
         best = self.results[0]
         for result in self.results[1:]:
-            if self.kind.goal.chooses(result.metrics, best.metrics):
+            if self.task.best_metric.chooses(result.metrics, best.metrics):
                 best = result
         return best
 
@@ -125,18 +125,18 @@ class FinishedSeeds:
         for split in sorted(self.items.keys() - {"train"}, key=lambda split: (split != "validation", split)):
             results = self._predict(model, self.items[split])
             prefix = "eval_" if split == "validation" else f"{split}_"
-            scores = self.kind.score(split, self.items[split], results)
+            scores = self.task.score(split, self.items[split], results)
             metrics |= {f"{prefix}{name}": value for name, value in scores.items()}
             reports = folder if split == "validation" else folder / split
             reports.mkdir(exist_ok=True)
-            sections[split] = self.kind.write_report(reports, split, self.items[split], results)
+            sections[split] = self.task.write_report(reports, split, self.items[split], results)
         metrics |= {
             "seed": best.seed,
             "steps": best.steps,
             "best_step": best.step,
             "epochs": round(best.steps * plan.items_per_step / plan.items, 4),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "train_examples": self.kind.splits["train"],
+            "train_examples": self.task.splits["train"],
             "examples_per_second": best.examples_per_second,
             "seconds": best.seconds,
             "seeds": [{"seed": r.seed, "best_step": r.step, "seconds": r.seconds, **r.metrics} for r in self.results],
@@ -144,51 +144,51 @@ class FinishedSeeds:
         }
         return metrics, sections
 
-    def _predict(self, model: PreTrainedModel, items: list[Item]) -> list[Any]:
-        return predict(self.kind, model, items, self.seed_run.batcher, self.arguments.per_device_eval_batch_size)
+    def _predict(self, model: PreTrainedModel, items: list[EncodedExample]) -> list[Any]:
+        return predict(self.task, model, items, self.seed_run.collator, self.arguments.per_device_eval_batch_size)
 
     def _card(self, metrics: dict[str, Any], sections: dict[str, str], best: SeedResult) -> Card:
         name, per_step = self.arguments.push_to_hub or str(self.folder), self.seed_run.plan.items_per_step
-        headline, source = self.kind.headline, self.settings.get("task") or self.settings.get("dataset_name")
+        headline, source = self.task.headline, self.settings.get("task") or self.settings.get("dataset_name")
         file = self.settings.get("train_file") or self.settings.get("train_source") or ""
         scores = {split: scores_of(metrics, split, headline) for split in sections}
         return Card(
             title=Path(name).name,
-            summary=self.kind.summary,
-            usage=self.kind.usage(name),
+            summary=self.task.summary,
+            usage=self.task.usage(name),
             facts={
                 "task": source or "examples of its own",
-                "examples": ", ".join(f"{split} {number:,}" for split, number in self.kind.splits.items()),
-                **dict(self.kind.describe()),
-                "start": self.start.source,
+                "examples": ", ".join(f"{split} {number:,}" for split, number in self.task.splits.items()),
+                **dict(self.task.describe()),
+                "start": self.setup.source,
                 "training": f"{best.steps:,} steps of {per_step} inputs; the weights of step {best.step:,} are kept",
                 "versions": versions(),
             },
             curve="learning curve",
-            sections={"Results": results_section(metrics, headline, self.kind.goal.metric, sections)},
+            sections={"Results": results_section(metrics, headline, self.task.best_metric.name, sections)},
             settings={name: value for name, value in self.settings.items() if name not in LOCAL_FIELDS},
-            pipeline_tag=self.kind.pipeline_tag,
+            pipeline_tag=self.task.pipeline_tag,
             scores={split: {name: of[name] for name in headline if name in of} for split, of in scores.items()},
             dataset=source or Path(file).name or "examples of its own",
             dataset_id=self.settings.get("dataset_name"),
             dataset_config=self.settings.get("dataset_config_name"),
-            base_model=self.start.arguments.model_name_or_path,
-            language=self.kind.language,
+            base_model=self.setup.arguments.model_name_or_path,
+            language=self.task.language,
         )
 
     def _last_line(self, metrics: dict[str, Any]) -> str:
         figures = "; ".join(
             f"{words_of(name)} {text_of(name, metrics[f'eval_{name}'])}"
-            for name in self.kind.headline
+            for name in self.task.headline
             if f"eval_{name}" in metrics
         )
-        spread = metrics["over_seeds"].get(self.kind.goal.metric)
+        spread = metrics["over_seeds"].get(self.task.best_metric.name)
         if spread and len(self.results) > 1:
             figures += (
-                f"; {len(self.results)} seeds: {words_of(self.kind.goal.metric)} {spread['mean']:.4f} "
+                f"; {len(self.results)} seeds: {words_of(self.task.best_metric.name)} {spread['mean']:.4f} "
                 f"(standard deviation {spread['deviation']:.4f})"
             )
-        return f"finished: {self.folder} loads with {self.kind.auto_class}.from_pretrained; {figures}"
+        return f"finished: {self.folder} loads with {self.task.auto_class}.from_pretrained; {figures}"
 
 
 def over_seeds(results: list[SeedResult]) -> dict[str, dict[str, float]]:
@@ -212,22 +212,22 @@ def remove_leftovers(folder: Path) -> None:
         remove_unfinished(seed)
 
 
-def encode_unlabelled(kind: Kind, folder: Path, tokenizer: Any, max_length: int) -> dict[str, list[Item]]:
+def encode_unlabelled(task: Task, folder: Path, tokenizer: Any, max_length: int) -> dict[str, list[EncodedExample]]:
     """Items of every set of examples without labels that was asked for; raises RecipeError."""
-    return {split: kind.encode(split, tokenizer, max_length) for split in kind.unlabelled(folder)}
+    return {split: task.encode(split, tokenizer, max_length) for split in task.unlabelled(folder)}
 
 
 def _predict_unlabelled(
-    kind: Kind,
+    task: Task,
     arguments: FineTuningArguments,
     model: PreTrainedModel,
-    batcher: Batcher,
+    collator: PackingCollator,
     folder: Path,
-    unlabelled: dict[str, list[Item]],
+    unlabelled: dict[str, list[EncodedExample]],
 ) -> None:
-    for split, file in kind.unlabelled(folder).items():
-        results = predict(kind, model, unlabelled[split], batcher, arguments.per_device_eval_batch_size)
-        kind.write_predictions(file, split, unlabelled[split], results)
+    for split, file in task.unlabelled(folder).items():
+        results = predict(task, model, unlabelled[split], collator, arguments.per_device_eval_batch_size)
+        task.write_predictions(file, split, unlabelled[split], results)
         print(f"predictions in {file}")
 
 
@@ -236,29 +236,29 @@ def _device(settings: dict[str, Any]) -> str:
     return "cuda" if torch.cuda.is_available() and not settings.get("use_cpu") else "cpu"
 
 
-def _published(kind: Kind, folder: Path, start: StartArguments) -> PreTrainedModel:
-    auto_class = getattr(transformers, kind.auto_class)
-    model = auto_class.from_pretrained(folder, dtype=torch.float32, trust_remote_code=start.trust_remote_code)
+def _published(task: Task, folder: Path, setup: ModelSetupArguments) -> PreTrainedModel:
+    auto_class = getattr(transformers, task.auto_class)
+    model = auto_class.from_pretrained(folder, dtype=torch.float32, trust_remote_code=setup.trust_remote_code)
     return model.eval()
 
 
 def predict_with_finished(
-    kind: Kind, arguments: FineTuningArguments, start: StartArguments, settings: dict[str, Any], folder: Path
+    task: Task, arguments: FineTuningArguments, setup: ModelSetupArguments, settings: dict[str, Any], folder: Path
 ) -> None:
     """Predict with the model of a finished folder, where that is asked for.
 
     Raises:
         RecipeError: the model's labels are not those of the data, or it comes with code that is not trusted.
     """
-    if not kind.unlabelled(folder):
+    if not task.unlabelled(folder):
         return
-    if not kind.adopt(load_config(start, str(folder))):
+    if not task.align_labels(load_config(setup, str(folder))):
         raise RecipeError(f"the labels of {folder} are not those of the data: give the data it was trained on.")
     share_cores(arguments.cpu_threads)
-    tokenizer = kind.prepare_tokenizer(load_tokenizer(str(folder), start.trust_remote_code))
-    model = _published(kind, folder, start).to(_device(settings))
+    tokenizer = task.prepare_tokenizer(load_tokenizer(str(folder), setup.trust_remote_code))
+    model = _published(task, folder, setup).to(_device(settings))
     packed = is_weft_model(model) and arguments.batching in ("auto", "packed")
-    batcher = kind.make_batcher(tokenizer, packed)
+    collator = task.make_collator(tokenizer, packed)
     max_length = arguments.max_length or default_length(model.config, tokenizer)
-    unlabelled = encode_unlabelled(kind, folder, tokenizer, max_length)
-    _predict_unlabelled(kind, arguments, model, batcher, folder, unlabelled)
+    unlabelled = encode_unlabelled(task, folder, tokenizer, max_length)
+    _predict_unlabelled(task, arguments, model, collator, folder, unlabelled)

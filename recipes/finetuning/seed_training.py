@@ -29,12 +29,12 @@ from weft.recipes.finetuning.best_weights import (
     save_weights,
     step_of_weights,
 )
-from weft.recipes.finetuning.collation import Batcher, Item
-from weft.recipes.finetuning.dataset import TrainingItems
-from weft.recipes.finetuning.model_setup import Start
+from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
+from weft.recipes.finetuning.dataset import TrainingOrder
+from weft.recipes.finetuning.model_setup import ModelSetup
 from weft.recipes.finetuning.plan import FineTuningPlan, make_plan, schedule_fields
-from weft.recipes.finetuning.prediction import KindEvaluator
-from weft.recipes.finetuning.task import Kind
+from weft.recipes.finetuning.prediction import TaskEvaluator
+from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import ExampleRate, FineTuningTrainer, SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.console import Console
@@ -54,25 +54,25 @@ class SeedRun:
         stop: tells of SIGTERM in the last training.
     """
 
-    kind: Kind
-    start: Start
+    task: Task
+    setup: ModelSetup
     arguments: FineTuningArguments
     plan: FineTuningPlan
     trainer_fields: dict[str, Any]
-    trainable: list[Item]
-    validation: list[Item]
-    batcher: Batcher
+    trainable: list[EncodedExample]
+    validation: list[EncodedExample]
+    collator: PackingCollator
     grouped: bool
     bf16: bool
     stop: StopSignal | None = None
 
     def make_model(self, seed: int) -> nn.Module:
         """The model that a seed begins with, frozen or with adapters as the fields say."""
-        model = self.start.make_model(seed)
-        freeze(model, self.start.arguments)
-        if self.start.arguments.lora_rank is None:
+        model = self.setup.make_model(seed)
+        freeze(model, self.setup.arguments)
+        if self.setup.arguments.lora_rank is None:
             return model
-        return add_adapters(model, self.start.arguments, self.start.new_weights, self.kind.has_own_head)
+        return add_adapters(model, self.setup.arguments, self.setup.new_weights, self.task.has_own_head)
 
     @property
     def stop_asked(self) -> bool:
@@ -81,16 +81,16 @@ class SeedRun:
 
     def changed(self, chosen: dict[str, Any]) -> "SeedRun":
         """The same with other settings: fields of `FineTuningArguments` or of the model's config."""
-        if not self.start.is_weft and not all(hasattr(self.arguments, name) for name in chosen):
+        if not self.setup.is_weft and not all(hasattr(self.arguments, name) for name in chosen):
             raise RecipeError("search_space has dropouts, which are fields of Weft models only: leave them out.")
         own = {name: value for name, value in chosen.items() if hasattr(self.arguments, name)}
-        config = copy.deepcopy(self.start.config)
+        config = copy.deepcopy(self.setup.config)
         for name, value in chosen.items():
             if name not in own:
                 setattr(config, name, value)
         arguments = replace(self.arguments, **own)
         plan = make_plan(arguments, len(self.trainable), self.plan.processes)
-        return replace(self, arguments=arguments, plan=plan, start=replace(self.start, config=config))
+        return replace(self, arguments=arguments, plan=plan, setup=replace(self.setup, config=config))
 
     def train(self, folder: Path, seed: int) -> SeedResult | None:
         """Train, or read what was trained before; None where it was stopped on the way."""
@@ -100,7 +100,7 @@ class SeedRun:
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder)
             print(f"seed {seed} in {folder}", flush=True)
-        best = BestWeights(self.kind.goal, folder / WEIGHTS, self.arguments.patience)
+        best = BestWeights(self.task.best_metric, folder / WEIGHTS, self.arguments.patience)
         try:
             trainer = self._make_trainer(folder, seed, best)
         except (ValueError, TypeError, RuntimeError, ImportError) as error:
@@ -136,7 +136,7 @@ class SeedRun:
     def _result(self, seed: int, trainer: FineTuningTrainer, file: Path, seconds: float) -> SeedResult:
         history = trainer.state.log_history
         evaluations = evaluations_of(history)
-        best = best_of(evaluations, self.kind.goal) or evaluations[-1]
+        best = best_of(evaluations, self.task.best_metric) or evaluations[-1]
         step, metrics = step_of_weights(file), best.scores
         if step != best.step:
             # Kept just before the run was killed; going on from an earlier checkpoint came to other numbers.
@@ -163,7 +163,7 @@ class SeedRun:
                 "save_steps": every,
                 "save_total_limit": 1,
                 "report_to": "none",
-                "ddp_find_unused_parameters": not self.start.is_weft,  # some families have parts that a head leaves out
+                "ddp_find_unused_parameters": not self.setup.is_weft,  # some families have parts that a head leaves out
                 "dataloader_pin_memory": torch.cuda.is_available(),
                 "bf16": self.bf16,
                 **self.trainer_fields,
@@ -189,19 +189,19 @@ class SeedRun:
         trainer = FineTuningTrainer(
             model=model,
             args=arguments,
-            train_dataset=TrainingItems(self.trainable, seed, plan.max_steps * plan.items_per_step, group),
+            train_dataset=TrainingOrder(self.trainable, seed, plan.max_steps * plan.items_per_step, group),
             data_collator=self._collate,
-            processing_class=self.start.tokenizer,
-            evaluator=KindEvaluator(
-                *(self.kind, "validation", self.validation, self.batcher),
+            processing_class=self.setup.tokenizer,
+            evaluator=TaskEvaluator(
+                *(self.task, "validation", self.validation, self.collator),
                 self.arguments.per_device_eval_batch_size,
             ),
             throughput=ExampleRate(plan.items_per_step, examples / plan.items),
             epochs_before=lambda step: step * plan.items_per_step / plan.items,
-            kind=self.kind,
-            layer_decay=self.start.arguments.layer_decay,
+            task=self.task,
+            layer_decay=self.setup.arguments.layer_decay,
             callbacks=[
-                Console(arguments.disable_tqdm or not sys.stderr.isatty(), headline=self.kind.headline),
+                Console(arguments.disable_tqdm or not sys.stderr.isatty(), headline=self.task.headline),
                 self.stop,
                 best,
             ],
@@ -210,6 +210,6 @@ class SeedRun:
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def _collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
-        batch, layout = self.batcher.lay_out(items)
-        return {**batch, **self.kind.targets(layout)}
+    def _collate(self, items: list[EncodedExample]) -> dict[str, torch.Tensor]:
+        batch, layout = self.collator.lay_out(items)
+        return {**batch, **self.task.targets(layout)}

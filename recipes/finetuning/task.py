@@ -1,69 +1,62 @@
-"""What distinguishes one kind of fine-tuning (classification, tagging, question answering ...) from another."""
+"""The contract of a task: what the run, its Trainer, its evaluation and its card ask it for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from weft.recipes.finetuning.collation import Batcher, Item, Layout
+from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.best_metric import BestMetric
+from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
+
+PREDICT = "predict"  # the split of examples without labels
 
 
-@dataclass(frozen=True)
-class Goal:
-    """The metric that tells the best weights: a key of what `Kind.score` returns, and its direction."""
+class Task(ABC):
+    """One task of fine-tuning: its data, its model class, its loss, its scores and its report.
 
-    metric: str
-    greater_is_better: bool = True
+    A new one is a folder of `tasks`, whose `task.py` says `TASK = Class`, or a class anywhere that is registered with
+    `tasks.register`. Splits are named "train", "validation", "test" and "predict" (examples without labels).
 
-    def is_better(self, value: float, than: float | None) -> bool:
-        """Whether `value` is an improvement; a value that is not a number never is, and any number is one over it."""
-        if value != value:
-            return False
-        return than is None or than != than or (value > than if self.greater_is_better else value < than)
-
-    def chooses(self, scores: Mapping[str, float], over: Mapping[str, float] | None) -> bool:
-        """Whether scores, such as `Kind.score` returns, are better than others; of equal ones the lower loss decides,
-        since a metric often stands still at first (Matthews' correlation at 0) while the model learns."""
-        value, than = scores[self.metric], None if over is None else over[self.metric]
-        if over is not None and value == than:
-            return Goal("loss", greater_is_better=False).is_better(scores["loss"], over["loss"])
-        return self.is_better(value, than)
-
-
-class Kind(ABC):
-    """One kind of fine-tuning: its data, its model class, its loss, its scores and its report.
-
-    The order of calls: made from the fields (reads and checks all data, before any other work), `adopt` with the
-    config of an existing model, `prepare_tokenizer`, `config_fields`, `encode` for each split, `prepare_model`; then,
-    over and over, `targets`, `forward`, `loss` and `count` in training, `answer` and `score` in evaluation;
-    `write_report` once at the end.
-    Splits are named "train", "validation", "test" (where there is one) and "predict" (data without labels).
+    The order of calls: `read` (all data is read and checked before any other work), `align_labels` with the config of
+    an existing model, `prepare_tokenizer`, `config_fields`, `encode` of each split, `prepare_model`. Then, over and
+    over, `targets`, `forward`, `loss` and `count` in training, `predict` and `score` in evaluation. In the end
+    `write_report` and `write_predictions`.
     """
 
     summary: ClassVar[str]  # a sentence for the model card
     auto_class: ClassVar[str]  # such as "AutoModelForSequenceClassification"
     pipeline_tag: ClassVar[str]  # such as "text-classification"
     finds_spans: ClassVar[bool] = False  # whether its answers are parts of a text, which tokens should not reach over
-    language: str | None = None  # of the texts, such as "en", where it is known
+    language: str | list[str] | None = None  # of the texts, such as "en", where it is known
     has_choices: ClassVar[bool] = False  # whether an item's sequences are choices of which one is right
     has_own_head: ClassVar[bool] = True  # whether the model has an output matrix that is of this task only
-    # Fields of every recipe that mean nothing to this kind, each with a reason.
+    # Fields of every recipe that mean nothing to this task, each with a reason.
     refused_fields: ClassVar[dict[str, str]] = {}
     # Keys of a batch that are targets: they go to `loss`, all others to the model.
     target_names: ClassVar[tuple[str, ...]] = ("labels",)
     # Metrics that the console, the card and the summary over seeds show first.
     headline: tuple[str, ...]
-    goal: Goal
+    best_metric: BestMetric
+    examples: dict[str, list[Any]]  # of each split, as they were read
+
+    @classmethod
+    def read(cls, files: Any, run: FineTuningArguments) -> Self:
+        """Make the task out of its own fields and the run's: read and check all data.
+
+        Raises:
+            RecipeError: what is missing or wrong, with file and row.
+        """
+        return cls(files)
 
     @property
-    @abstractmethod
     def splits(self) -> dict[str, int]:
-        """Number of examples of each split that there is."""
+        """The number of examples of each labelled split."""
+        return {split: len(examples) for split, examples in self.examples.items() if split != PREDICT}
 
     @abstractmethod
     def texts(self) -> Iterator[str]:
@@ -73,7 +66,7 @@ class Kind(ABC):
     def describe(self) -> list[tuple[str, str]]:
         """Lines of the plan about the data: labels, what was dropped or cut (after `encode`)."""
 
-    def adopt(self, config: PreTrainedConfig) -> bool:
+    def align_labels(self, config: PreTrainedConfig) -> bool:
         """Take over the order of labels of an existing model that has the same ones.
 
         Returns:
@@ -90,77 +83,91 @@ class Kind(ABC):
         return tokenizer
 
     @abstractmethod
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
         """The items of a split, in order; items of an example that is cut into several follow each other.
 
         Args:
             max_length: tokens of a sequence at most, special tokens included.
         """
 
-    def longest(self, item: Item) -> int:
+    def longest(self, item: EncodedExample) -> int:
         """Positions that a model needs for an item."""
         return max(map(len, item.sequences))
 
-    def make_batcher(self, tokenizer: PreTrainedTokenizerBase, packed: bool) -> Batcher:
+    def make_collator(self, tokenizer: PreTrainedTokenizerBase, packed: bool) -> PackingCollator:
         """What lays items out."""
-        return Batcher(tokenizer, packed, self.has_choices)
+        return PackingCollator(tokenizer, packed, self.has_choices)
 
     def prepare_model(self, model: PreTrainedModel) -> PreTrainedModel:
         """The model with all that its folder is to hold besides weights, before it is trained."""
         return model
 
     @abstractmethod
-    def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
-        """The targets of a batch, for each of `target_names` a tensor, in the order of `layout.items`; what else is
-        returned is given to the model in training."""
+    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
+        """The targets of a batch, in the order of `layout.items`: a tensor for each of `target_names`.
+
+        What else is returned is given to the model in training.
+        """
 
     def forward(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
         """The outputs of a model."""
         return model(**inputs)
 
-    def answer(self, model: nn.Module, inputs: dict[str, torch.Tensor], layout: Layout) -> list[Any]:
-        """What is kept of a model's say on a batch, for each item of `layout.items`, without gradient."""
+    def predict(self, model: nn.Module, inputs: dict[str, torch.Tensor], layout: BatchLayout) -> list[Any]:
+        """Predictions for one batch, one entry per item of `layout.items`, without gradient."""
         return self.results(self.forward(model, inputs), layout)
 
     @abstractmethod
     def loss(
         self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """The loss, computed from logits, so that it is the same for every model: a sum over targets divided by
-        `num_items_in_batch`, the `count` of the whole step (None: of this batch)."""
+        """The loss, computed from logits, so that it is the same for models of every family.
+
+        It is a sum over targets divided by `num_items_in_batch`, the `count` of the whole step (None: of this batch).
+        """
 
     @abstractmethod
     def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         """What a loss of these targets divides by (a scalar)."""
 
     @abstractmethod
-    def results(self, outputs: Any, layout: Layout) -> list[Any]:
-        """What is kept of a model's outputs for each item of the batch, in the order of `layout.items`: arrays on the
-        CPU, no larger than needed (they are held for a whole split)."""
+    def results(self, outputs: Any, layout: BatchLayout) -> list[Any]:
+        """The part of a model's outputs that is kept for each item of `layout.items`: arrays on the CPU.
+
+        They are held for a whole split: no larger than needed.
+        """
 
     @abstractmethod
-    def score(self, split: str, items: Sequence[Item], results: Sequence[Any]) -> dict[str, float]:
-        """Metrics of a labelled split. `results` stand in the order of `items`. "loss" is among them."""
+    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> dict[str, float]:
+        """Metrics of a labelled split, "loss" among them. `results` stand in the order of `items`."""
 
     @abstractmethod
-    def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> str:
-        """Write tables and plots of a labelled split into a folder, and say in Markdown, for the model card, what they
-        show. `folder` is that of the finished run, or a temporary one that gets its name."""
+    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> str:
+        """Write tables and plots of a labelled split; say in Markdown, for the model card, what they show.
+
+        Args:
+            folder: of the finished run, or a temporary one that gets its name.
+        """
 
     @abstractmethod
     def read_unlabelled(self, path: Path) -> None:
         """Read a file to predict for, as split "predict"; raises RecipeError."""
 
     def unlabelled(self, folder: Path) -> dict[str, Path]:
-        """The splits without labels to predict for, each with the file in the run's folder that `write_predictions`
-        writes: "predict" where `read_unlabelled` was called, and others that the kind's own fields ask for."""
-        return {"predict": folder / "predicted.csv"} if self.has_unlabelled else {}
+        """The splits without labels to predict for, each with the file that `write_predictions` writes.
 
-    has_unlabelled = False  # `read_unlabelled` sets it
+        They are "predict", if `read_unlabelled` was called, and others that the task's own fields ask for.
+
+        Args:
+            folder: of the run.
+        """
+        return {PREDICT: folder / "predicted.csv"} if PREDICT in self.examples else {}
 
     @abstractmethod
-    def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> None:
-        """Write what the model says of each example of a split, with its scores, labelled or not."""
+    def write_predictions(
+        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]
+    ) -> None:
+        """Write what is predicted for each example of a split, labelled or not, with its scores."""
 
     @abstractmethod
     def usage(self, name: str) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from weft.recipes.common.files import write_json
 from weft.recipes.finetuning.adapters import parameter_groups
 from weft.recipes.finetuning.best_weights import RESULT
-from weft.recipes.finetuning.task import Kind
+from weft.recipes.finetuning.task import Task
 from weft.recipes.training.trainer import WeftTrainer
 
 
@@ -40,10 +40,10 @@ class FineTuningTrainer(WeftTrainer):
     """Computes the loss from logits, as the kind of fine-tuning defines it, for models of every family alike, so that
     it does not depend on how a step is cut into forward passes and processes."""
 
-    def __init__(self, *args: Any, kind: Kind, layer_decay: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, task: Task, layer_decay: float, **kwargs: Any) -> None:
         # a loss function is given so that the Trainer does not divide the loss by the accumulation steps
-        super().__init__(*args, compute_loss_func=kind.loss, **kwargs)
-        self.kind, self.layer_decay = kind, layer_decay
+        super().__init__(*args, compute_loss_func=task.loss, **kwargs)
+        self.task, self.layer_decay = task, layer_decay
 
     def compute_loss(
         self,
@@ -54,10 +54,10 @@ class FineTuningTrainer(WeftTrainer):
     ) -> Any:
         """The sum over this batch's targets, divided by those of the step; processes average their gradients, so each
         one's loss is multiplied by their number."""
-        targets = {name: inputs[name] for name in self.kind.target_names}
+        targets = {name: inputs[name] for name in self.task.target_names}
         given = {name: value for name, value in inputs.items() if name not in targets}
-        outputs = self.kind.forward(model, given)
-        loss = self.kind.loss(outputs, targets, num_items_in_batch)
+        outputs = self.task.forward(model, given)
+        loss = self.task.loss(outputs, targets, num_items_in_batch)
         if num_items_in_batch is not None:
             loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
@@ -66,7 +66,7 @@ class FineTuningTrainer(WeftTrainer):
         if not batch_samples:
             return None
         count = sum(
-            self.kind.count({name: batch[name] for name in self.kind.target_names}).to(device).float()
+            self.task.count({name: batch[name] for name in self.task.target_names}).to(device).float()
             for batch in batch_samples
         )
         if self.args.world_size > 1:

@@ -48,7 +48,7 @@ class Card:
     dataset_id: str | None = None
     dataset_config: str | None = None
     base_model: str | None = None
-    language: str | None = None
+    language: str | list[str] | None = None
     usage_heading: str = "How to use it"
 
     def write(self, path: Path) -> None:

@@ -15,10 +15,10 @@ from transformers import BertConfig, BertForMultipleChoice
 from weft import WeftForMultipleChoice
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.arguments import FileArguments
-from weft.recipes.finetuning.collation import Batcher
+from weft.recipes.finetuning.collation import PackingCollator
 from weft.recipes.finetuning.prediction import predict
-from weft.recipes.finetuning.tasks.multiple_choice.known_tasks import CHOICE_TASKS
-from weft.recipes.finetuning.tasks.multiple_choice.task import ChoiceKind
+from weft.recipes.finetuning.tasks.multiple_choice.known_tasks import KNOWN_TASKS
+from weft.recipes.finetuning.tasks.multiple_choice.task import MultipleChoice
 from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
 
@@ -50,7 +50,7 @@ def encoded(tmp_path_factory):
     files = FileArguments(
         train_file=write(root / "train.jsonl", 1, 30), validation_file=write(root / "dev.jsonl", 2, 12)
     )
-    kind = ChoiceKind(files, CHOICE_TASKS)
+    kind = MultipleChoice(files, KNOWN_TASKS)
     tokenizer = for_role(train_tokenizer(kind.texts(), "bpe", 350), "encoder", token_types=True)
     return kind, tokenizer, {split: kind.encode(split, tokenizer, 64) for split in kind.splits}
 
@@ -96,7 +96,7 @@ def test_a_batch_has_the_loss_and_probabilities_of_its_examples_alone(make, pack
     kind, tokenizer, items = encoded
     model = make(tokenizer)
     expected = {item.example: alone(model, item) for item in items["validation"]}
-    batch, layout = Batcher(tokenizer, packed, choices=True).lay_out(items["validation"])
+    batch, layout = PackingCollator(tokenizer, packed, choices=True).lay_out(items["validation"])
     outputs, targets = model(**batch), kind.targets(layout)
     mean = sum(loss for loss, _ in expected.values()) / len(expected)
     assert kind.loss(outputs, targets, None).item() == pytest.approx(mean, abs=1e-10)
@@ -104,17 +104,17 @@ def test_a_batch_has_the_loss_and_probabilities_of_its_examples_alone(make, pack
         results = kind.results(model(**batch), layout)
     for item, result in zip(layout.items, results, strict=True):
         assert result.tolist() == pytest.approx(expected[item.example][1], abs=1e-10)
-    found = predict(kind, model, items["validation"], Batcher(tokenizer, packed, choices=True), 5)
+    found = predict(kind, model, items["validation"], PackingCollator(tokenizer, packed, choices=True), 5)
     scores = kind.score("validation", items["validation"], found)
     assert scores["loss"] == pytest.approx(mean, abs=1e-10)
 
 
 def test_losses_of_parts_add_up_to_that_of_the_whole(encoded):
     kind, tokenizer, items = encoded
-    model, batcher = weft_model(tokenizer), Batcher(tokenizer, True, choices=True)
-    parts = [batcher.lay_out(items["train"][a:b]) for a, b in ((0, 3), (3, 4), (4, 10))]
+    model, collator = weft_model(tokenizer), PackingCollator(tokenizer, True, choices=True)
+    parts = [collator.lay_out(items["train"][a:b]) for a, b in ((0, 3), (3, 4), (4, 10))]
     total = sum(kind.count(kind.targets(layout)) for _, layout in parts)
-    batch, layout = batcher.lay_out(items["train"][:10])
+    batch, layout = collator.lay_out(items["train"][:10])
     whole = kind.loss(model(**batch), kind.targets(layout), None)
     added = sum(kind.loss(model(**batch), kind.targets(layout), total) for batch, layout in parts)
     assert total == 10 and added.item() == pytest.approx(whole.item(), abs=1e-12)
@@ -168,7 +168,7 @@ def winogrande(tmp_path, words):
     row = {"sentence": f"{' '.join(WORDS * words)} so _ won it.", "option1": "Ann", "option2": "Eve", "answer": "2"}
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(json.dumps({**row, "sentence": f"{i} {row['sentence']}"}) for i in range(4)))
-    return ChoiceKind(FileArguments(train_file=str(path)), CHOICE_TASKS)
+    return MultipleChoice(FileArguments(train_file=str(path)), KNOWN_TASKS)
 
 
 @pytest.mark.parametrize("tokenizer_type", ["bpe", "wordpiece", "unigram", "char"])
@@ -189,7 +189,7 @@ def test_a_choice_that_leaves_no_room_for_the_prompt_is_refused(tmp_path):
     row = {"question": "Why?", "choices": ["no", " ".join(WORDS * 9)], "label": 0}
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(json.dumps({**row, "question": f"Why {i}?"}) for i in range(3)))
-    kind = ChoiceKind(FileArguments(train_file=str(path)), CHOICE_TASKS)
+    kind = MultipleChoice(FileArguments(train_file=str(path)), KNOWN_TASKS)
     tokenizer = for_role(train_tokenizer(kind.texts(), "char", 300), "encoder")
     with pytest.raises(RecipeError, match=r"x.jsonl, line \d: choice 2 has so many tokens .* max_length=64"):
         kind.encode("train", tokenizer, 64)
@@ -199,7 +199,7 @@ def test_examples_with_the_same_prompt_are_held_out_together(tmp_path):
     rows = [{"question": f"Why {i % 6}?", "choices": ["a", "b"], "label": i % 2} for i in range(24)]
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    kind = ChoiceKind(FileArguments(train_file=str(path), validation_fraction=0.3), CHOICE_TASKS)
+    kind = MultipleChoice(FileArguments(train_file=str(path), validation_fraction=0.3), KNOWN_TASKS)
     prompts = [{example.prompt for example in kind.examples[split]} for split in ("train", "validation")]
     assert kind.splits == {"train": 16, "validation": 8} and not prompts[0] & prompts[1]
 
@@ -216,10 +216,10 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("task", CHOICE_TASKS)
+@pytest.mark.parametrize("task", KNOWN_TASKS)
 def test_a_known_task_is_read_from_a_folder_with_its_official_files(task, tmp_path):
     row = next(row for name, row in ROWS.items() if task.startswith(name))
-    for names in CHOICE_TASKS[task].files.values():
+    for names in KNOWN_TASKS[task].files.values():
         path = tmp_path / names[-1 if task.startswith("arc") else 0]
         path.parent.mkdir(exist_ok=True)
         if path.suffix == ".csv":
@@ -228,8 +228,8 @@ def test_a_known_task_is_read_from_a_folder_with_its_official_files(task, tmp_pa
             path.write_text(json.dumps(row) + "\n")
         if task == "piqa":
             (tmp_path / f"{path.stem}-labels.lst").write_text("1\n")
-    kind = ChoiceKind(FileArguments(task=task, data=str(tmp_path)), CHOICE_TASKS)
-    assert list(kind.splits) == list(CHOICE_TASKS[task].files)
+    kind = MultipleChoice(FileArguments(task=task, data=str(tmp_path)), KNOWN_TASKS)
+    assert list(kind.splits) == list(KNOWN_TASKS[task].files)
     assert {example.gold for examples in kind.examples.values() for example in examples} == {1}
 
 

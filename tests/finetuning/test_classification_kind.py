@@ -12,9 +12,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from weft import WeftForSequenceClassification
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.collation import Batcher
-from weft.recipes.finetuning.tasks.text_classification.arguments import ClassificationArguments
-from weft.recipes.finetuning.tasks.text_classification.task import ClassificationKind
+from weft.recipes.finetuning.collation import PackingCollator
+from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
+from weft.recipes.finetuning.tasks.text_classification.task import TextClassification
 
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", *(f"w{n}" for n in range(40))]
@@ -51,7 +51,7 @@ def make_kind(folder, labels, columns=("text",), validation=None, longest=9, **c
     for name, values in (("train", labels), ("validation", labels if validation is None else validation)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(values)))
     files = {"train_file": str(folder / "train.jsonl"), "validation_file": str(folder / "validation.jsonl")}
-    return ClassificationKind(ClassificationArguments(**files, text_columns=",".join(columns), **changes))
+    return TextClassification(TextClassificationArguments(**files, text_columns=",".join(columns), **changes))
 
 
 def outputs_of(kind, model_class, config, items, packed, tokenizer):
@@ -59,7 +59,7 @@ def outputs_of(kind, model_class, config, items, packed, tokenizer):
     for name, value in kind.config_fields().items():
         setattr(config, name, value)
     model = model_class(config).double().eval()
-    batch, layout = Batcher(tokenizer, packed).lay_out(items)
+    batch, layout = PackingCollator(tokenizer, packed).lay_out(items)
     return model(**batch), kind.targets(layout), layout
 
 
@@ -113,7 +113,7 @@ def test_class_weights_and_smoothing_are_those_of_torch(tmp_path):
     weights = torch.tensor([18 / (3 * 12), 2.0, 2.0])
     torch.testing.assert_close(kind.class_weights, weights)
     items = kind.encode("train", make_tokenizer(), 64)
-    _, layout = Batcher(make_tokenizer(), False).lay_out(items)
+    _, layout = PackingCollator(make_tokenizer(), False).lay_out(items)
     targets, logits = kind.targets(layout), torch.randn(18, 3)
     outputs = type("Outputs", (), {"logits": logits})
     expected = functional.cross_entropy(logits, targets["labels"], weight=weights, label_smoothing=0.2)
@@ -141,7 +141,7 @@ def test_smoothing_and_weights_are_refused_where_they_mean_nothing(tmp_path):
 
 def test_an_existing_model_keeps_the_order_of_its_labels(tmp_path):
     kind = make_kind(tmp_path, LABELS[SINGLE], class_weights=["c=3"])
-    assert kind.adopt(BertConfig(id2label={0: "c", 1: "a", 2: "b"}, label2id={"c": 0, "a": 1, "b": 2}))
+    assert kind.align_labels(BertConfig(id2label={0: "c", 1: "a", 2: "b"}, label2id={"c": 0, "a": 1, "b": 2}))
     assert kind.config_fields()["id2label"] == {0: "c", 1: "a", 2: "b"}
     items = kind.encode("train", make_tokenizer(), 64)
     assert [item.target for item in items[:3]] == [1, 2, 0]
@@ -149,14 +149,14 @@ def test_an_existing_model_keeps_the_order_of_its_labels(tmp_path):
     answers = kind.answers("train", items, [np.eye(3, dtype=np.float32)[item.target] for item in items])
     assert answers.predicted == LABELS[SINGLE]
     other = BertConfig(id2label={0: "x", 1: "a", 2: "b"}, label2id={"x": 0, "a": 1, "b": 2})
-    assert not kind.adopt(other)
-    assert not kind.adopt(BertConfig(id2label={0: "a", 1: "b", 2: "c"}, problem_type=MULTI))
+    assert not kind.align_labels(other)
+    assert not kind.align_labels(BertConfig(id2label={0: "a", 1: "b", 2: "c"}, problem_type=MULTI))
 
 
 def test_a_head_for_regression_fits_where_it_has_one_output(tmp_path):
     kind = make_kind(tmp_path, LABELS["regression"])
-    assert kind.adopt(BertConfig(num_labels=1))
-    assert not kind.adopt(BertConfig(num_labels=2))
+    assert kind.align_labels(BertConfig(num_labels=1))
+    assert not kind.align_labels(BertConfig(num_labels=2))
     assert BertConfig(**kind.config_fields()).num_labels == 1
 
 

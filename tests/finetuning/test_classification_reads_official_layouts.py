@@ -10,8 +10,8 @@ from weft.recipes.data import tables
 from weft.recipes.data.tables import Record
 from weft.recipes.finetuning.tasks.text_classification import builtin_task
 from weft.recipes.finetuning.tasks.text_classification import official_files as classification_files
-from weft.recipes.finetuning.tasks.text_classification.arguments import ClassificationArguments
-from weft.recipes.finetuning.tasks.text_classification.known_tasks import TEXT_TASKS
+from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
+from weft.recipes.finetuning.tasks.text_classification.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.text_classification.reading import read_classification
 
 
@@ -33,7 +33,7 @@ def tsv(*rows):
 
 
 def read(task, folder, files, **changes):
-    return read_classification(ClassificationArguments(task=task, data=str(write(folder, files)), **changes))
+    return read_classification(TextClassificationArguments(task=task, data=str(write(folder, files)), **changes))
 
 
 def labels_of(data, split):
@@ -297,7 +297,7 @@ def test_an_unknown_task_is_refused_with_the_near_one():
     with pytest.raises(
         RecipeError, match=r"there is no task 'SST-2' \(did you mean sst2\?\): choose one of pydoc, cola"
     ):
-        read_classification(ClassificationArguments(task="SST-2"))
+        read_classification(TextClassificationArguments(task="SST-2"))
 
 
 HUB_ROWS = {
@@ -338,29 +338,29 @@ def test_rows_of_the_hub_give_the_same_labels(monkeypatch, task):
         column = {"lcqmc": "score", "trec": "label_coarse_original", "go_emotions": "labels"}.get(task, "label")
         other = {
             **HUB_ROWS[task],
-            column: OTHER.get(task, TEXT_TASKS[task].labels[0] if TEXT_TASKS[task].labels else 0),
+            column: OTHER.get(task, KNOWN_TASKS[task].labels[0] if KNOWN_TASKS[task].labels else 0),
         }
         return [Record(values, f"row {n}") for n, values in enumerate([HUB_ROWS[task], other] * 3)]
 
     monkeypatch.setattr(classification_files, "read_hub_records", rows)
-    data = read_classification(ClassificationArguments(task=task))
+    data = read_classification(TextClassificationArguments(task=task))
     assert labels_of(data, "train")[0] == HUB_LABELS[task] or task in ("imdb", "ag_news", "trec", "waimai")
     assert HUB_LABELS[task] in labels_of(data, "train")
-    known = TEXT_TASKS[task]
+    known = KNOWN_TASKS[task]
     assert asked[0] == (known.hub, known.config, "train")
     if known.submissions:  # their test sets have no labels
         assert "test" not in [split for _, _, split in asked]
 
 
 def test_the_table_is_complete_and_consistent():
-    for name, task in TEXT_TASKS.items():
+    for name, task in KNOWN_TASKS.items():
         assert task.hub is not None and task.files["train"] and task.metric, name
         assert len(task.text_columns) in (1, 2)
         assert bool(task.labels) == (task.problem_type != "regression")
         assert set(task.spelled.values()) <= set(task.labels)
         for split in ("train", "validation", "test"):
             assert len(set(task.files.get(split, ()))) == len(task.files.get(split, ()))
-    assert sum(1 for task in TEXT_TASKS.values() if task.hub == "nyu-mll/glue") == 9
+    assert sum(1 for task in KNOWN_TASKS.values() if task.hub == "nyu-mll/glue") == 9
 
 
 def test_docstrings_make_a_task_with_a_fixed_stratified_split(monkeypatch):
@@ -377,7 +377,7 @@ def test_docstrings_make_a_task_with_a_fixed_stratified_split(monkeypatch):
         ("nowhere", "A text of an area that is not among them."),
     ]
     monkeypatch.setattr(builtin_task, "embedded_docstrings", lambda: tuple(sources))
-    data = read_classification(ClassificationArguments())
+    data = read_classification(TextClassificationArguments())
     assert data.name == "pydoc"
     assert data.names.names == ("email", "xml")
     assert {split: len(examples) for split, examples in data.splits.items()} == {
@@ -387,7 +387,7 @@ def test_docstrings_make_a_task_with_a_fixed_stratified_split(monkeypatch):
     }
     assert labels_of(data, "validation").count("xml") == labels_of(data, "test").count("xml") == 15
     assert len({text for split in data.splits for text in texts_of(data, split)}) == 200
-    again = read_classification(ClassificationArguments(split_seed=5))
+    again = read_classification(TextClassificationArguments(split_seed=5))
     assert texts_of(again, "test") == texts_of(data, "test")
 
 

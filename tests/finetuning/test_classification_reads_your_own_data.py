@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.tasks.text_classification.arguments import ClassificationArguments
+from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
 from weft.recipes.finetuning.tasks.text_classification.reading import read_classification, read_texts
 
 
@@ -40,7 +40,7 @@ def read(folder, rows, ending="jsonl", validation=None, test=None, **changes):
     for name, other in (("validation", validation), ("test", test)):
         if other is not None:
             files[f"{name}_file"] = write_rows(folder / f"{name}.jsonl", other)
-    return read_classification(ClassificationArguments(**files, **changes))
+    return read_classification(TextClassificationArguments(**files, **changes))
 
 
 def refusal(folder, rows, ending="jsonl", **changes):
@@ -149,7 +149,7 @@ def test_fields_that_do_not_fit_the_data_are_refused(tmp_path, changes, message)
 
 def test_columns_cannot_be_given_for_a_task(tmp_path):
     with pytest.raises(RecipeError, match="label_column is given without train_file"):
-        read_classification(ClassificationArguments(task="sst2", data=str(tmp_path), label_column="x"))
+        read_classification(TextClassificationArguments(task="sst2", data=str(tmp_path), label_column="x"))
 
 
 @pytest.mark.parametrize(("value", "message"), [(None, "null (None)"), (7, "holds int"), ("  ", "is empty")])
@@ -191,7 +191,7 @@ def test_empty_files_and_files_without_rows_are_refused(tmp_path):
     (tmp_path / "header.csv").write_text("text,label\n")
     for name, message in (("empty.csv", "is empty"), ("header.csv", "holds no examples")):
         with pytest.raises(RecipeError, match=message):
-            read_classification(ClassificationArguments(train_file=str(tmp_path / name)))
+            read_classification(TextClassificationArguments(train_file=str(tmp_path / name)))
 
 
 def test_a_test_file_without_labels_is_refused_and_told_apart_from_one_that_lacks_some(tmp_path):
@@ -265,11 +265,11 @@ def test_a_file_to_predict_for_needs_the_texts_only(tmp_path):
 def test_a_folder_that_datasets_can_load_is_read_like_a_data_set_of_the_hub(tmp_path):
     write_rows(tmp_path / "train.csv", rows_of(TWO))
     write_rows(tmp_path / "test.csv", rows_of(["yes"]))
-    data = read_classification(ClassificationArguments(dataset_name=str(tmp_path)))
+    data = read_classification(TextClassificationArguments(dataset_name=str(tmp_path)))
     assert {split: len(examples) for split, examples in data.splits.items()} == {
         "train": 18,
         "validation": 2,
         "test": 1,
     }
     with pytest.raises(RecipeError, match="cannot be loaded"):
-        read_classification(ClassificationArguments(dataset_name=str(tmp_path / "nowhere")))
+        read_classification(TextClassificationArguments(dataset_name=str(tmp_path / "nowhere")))

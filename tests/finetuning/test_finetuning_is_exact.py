@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 import weft
 from weft.losses import sequence_classification_loss
-from weft.recipes.finetuning.collation import Batcher, Item, cut_out, in_place
-from weft.recipes.finetuning.dataset import TrainingItems
+from weft.recipes.finetuning.collation import EncodedExample, PackingCollator, cut_out, in_place
+from weft.recipes.finetuning.dataset import TrainingOrder
 from weft.tokenizer.train import train_tokenizer
 
 # Added to every choice or token alike, so that no probability depends on it: its gradient is nothing but rounding, of
@@ -97,23 +97,23 @@ def test_a_killed_run_continues_bit_for_bit(recipe, tmp_path):
 
 
 def test_every_pass_shows_each_example_once_in_an_order_of_its_own():
-    items = [Item([[1] * (1 + number % 7)], number) for number in range(50)]
+    items = [EncodedExample([[1] * (1 + number % 7)], number) for number in range(50)]
     for group in (0, 8):
-        rows = TrainingItems(items, seed=3, number=150, group=group)
+        rows = TrainingOrder(items, seed=3, number=150, group=group)
         order = [rows[index].example for index in range(150)]
         passes = [order[:50], order[50:100], order[100:]]
         assert all(sorted(one) == list(range(50)) for one in passes)
         assert passes[0] != passes[1] != passes[2]
-        assert order == [TrainingItems(items, 3, 150, group)[index].example for index in range(150)]
-        assert order != [TrainingItems(items, 4, 150, group)[index].example for index in range(150)]
+        assert order == [TrainingOrder(items, 3, 150, group)[index].example for index in range(150)]
+        assert order != [TrainingOrder(items, 4, 150, group)[index].example for index in range(150)]
 
 
 def test_grouped_batches_hold_examples_of_like_length():
     draw = np.random.default_rng(0)
-    items = [Item([[1] * int(length)], number) for number, length in enumerate(draw.integers(1, 60, 800))]
+    items = [EncodedExample([[1] * int(length)], number) for number, length in enumerate(draw.integers(1, 60, 800))]
 
     def padding(group):
-        rows = TrainingItems(items, seed=0, number=800, group=group)
+        rows = TrainingOrder(items, seed=0, number=800, group=group)
         lengths = np.array([rows[index].tokens for index in range(800)]).reshape(-1, 16)
         return (lengths.max(1) * 16).sum() / lengths.sum()
 
@@ -124,26 +124,27 @@ def test_packed_logits_are_those_of_each_example_alone():
     tokenizer = _tokenizer()
     draw = np.random.default_rng(0)
     items = [
-        Item([draw.integers(3, 61, length).tolist()], number) for number, length in enumerate((5, 40, 1, 17, 33, 8, 70))
+        EncodedExample([draw.integers(3, 61, length).tolist()], number)
+        for number, length in enumerate((5, 40, 1, 17, 33, 8, 70))
     ]
     for is_causal in (False, True):
         config = tiny_config(is_causal=is_causal, num_labels=3, pad_token_id=0)
         model = weft.WeftForSequenceClassification(config).eval().double()
         alone = {item.example: model(torch.tensor(item.sequences)).logits[0] for item in items}
         for packed in (True, False):
-            batch, layout = Batcher(tokenizer, packed).lay_out(items)
+            batch, layout = PackingCollator(tokenizer, packed).lay_out(items)
             logits = model(**batch).logits
             expected = torch.stack([alone[item.example] for item in layout.items])
             assert torch.allclose(logits, expected, atol=1e-12)
         assert batch["input_ids"].numel() > 2 * sum(item.tokens for item in items)
-        packed_batch, _ = Batcher(tokenizer, True).lay_out(items)
+        packed_batch, _ = PackingCollator(tokenizer, True).lay_out(items)
         assert packed_batch["input_ids"].numel() < 1.25 * sum(item.tokens for item in items)
 
 
 def test_a_layout_says_where_every_sequence_stands():
-    items = [Item([[5, 6], [7, 8, 9]], 0), Item([[3], [4, 4]], 1)]
+    items = [EncodedExample([[5, 6], [7, 8, 9]], 0), EncodedExample([[3], [4, 4]], 1)]
     for packed in (True, False):
-        batch, layout = Batcher(_tokenizer(), packed, choices=True).lay_out(items)
+        batch, layout = PackingCollator(_tokenizer(), packed, choices=True).lay_out(items)
         flat = batch["input_ids"].reshape(layout.shape)
         found = [part.tolist() for part in cut_out(layout, flat)]
         assert found == [ids for item in layout.items for ids in item.sequences]

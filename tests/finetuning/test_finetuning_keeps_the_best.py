@@ -4,10 +4,10 @@ import pytest
 from helpers import finetuning as ft
 from safetensors.torch import load_file
 
+from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.best_weights import BestWeights, Evaluation, best_of, load_weights, step_of_weights
-from weft.recipes.finetuning.prediction import KindEvaluator
+from weft.recipes.finetuning.prediction import TaskEvaluator
 from weft.recipes.finetuning.report import FinishedSeeds
-from weft.recipes.finetuning.task import Goal
 from weft.recipes.finetuning.trainer import FineTuningTrainer, SeedResult
 
 
@@ -43,20 +43,20 @@ def evaluations(*pairs):
     ],
 )
 def test_of_equal_scores_the_one_with_the_lower_loss_is_the_best(pairs, step):
-    assert best_of(evaluations(*pairs), Goal("f1")).step == step
+    assert best_of(evaluations(*pairs), BestMetric("f1")).step == step
 
 
 def test_of_equal_seeds_the_one_with_the_lower_loss_is_published():
     results = [SeedResult(seed, {"f1": 0.5, "loss": loss}, 1, 1, 1.0, None) for seed, loss in ((1, 0.9), (2, 0.7))]
     finished = FinishedSeeds.__new__(FinishedSeeds)
     object.__setattr__(finished, "results", results)
-    object.__setattr__(finished, "seed_run", type("Run", (), {"kind": type("Kind", (), {"goal": Goal("f1")})}))
+    object.__setattr__(finished, "seed_run", type("Run", (), {"kind": type("Kind", (), {"goal": BestMetric("f1")})}))
     assert finished._best().seed == 2
 
 
 def test_a_lower_loss_at_the_same_score_does_not_put_early_stopping_off(tmp_path):
     history = [{"step": step, "eval_f1": 0.0, "eval_loss": 1 / step} for step in range(1, 5)]
-    best = BestWeights(Goal("f1"), tmp_path / "best.safetensors", patience=3)
+    best = BestWeights(BestMetric("f1"), tmp_path / "best.safetensors", patience=3)
     for steps, stopped in ((3, False), (4, True)):
         state = type("State", (), {"log_history": history[:steps], "global_step": steps, "max_steps": 9})
         assert best.was_stopped(state) is stopped
@@ -68,7 +68,7 @@ def test_weights_kept_before_an_interruption_are_published_under_their_own_step_
     """As on hardware that gives other numbers when a run goes on: the log then has another step as the best."""
     fields = {**files, "output_dir": tmp_path / "run", "evaluations": 4}
     scores = {3: 0.5, 6: 0.9, 9: 0.3, 12: 0.2}
-    score, save = KindEvaluator.__call__, FineTuningTrainer._save_checkpoint
+    score, save = TaskEvaluator.__call__, FineTuningTrainer._save_checkpoint
 
     def scripted(evaluator, trainer):
         return {**score(evaluator, trainer), "accuracy": scores[trainer.state.global_step]}
@@ -78,7 +78,7 @@ def test_weights_kept_before_an_interruption_are_published_under_their_own_step_
             raise InterruptedError
         save(trainer, *args)
 
-    monkeypatch.setattr(KindEvaluator, "__call__", scripted)
+    monkeypatch.setattr(TaskEvaluator, "__call__", scripted)
     monkeypatch.setattr(FineTuningTrainer, "_save_checkpoint", killed)
     with pytest.raises(InterruptedError):
         ft.run_here(**fields)

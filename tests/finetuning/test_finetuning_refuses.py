@@ -7,9 +7,9 @@ import torch
 from helpers import finetuning as ft
 from transformers import BertConfig
 
+from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.seed_training import SeedRun
-from weft.recipes.finetuning.task import Goal
-from weft.recipes.finetuning.tasks.text_classification.task import ClassificationKind
+from weft.recipes.finetuning.tasks.text_classification.task import TextClassification
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.tokenizer.train import train_tokenizer
 
@@ -65,7 +65,7 @@ def test_the_test_examples_are_scored_with_the_thresholds_of_the_published_model
         return ft.write_rows(tmp_path / name, rows)
 
     used = []
-    score = ClassificationKind.score
+    score = TextClassification.score
 
     def remember(kind, split, items, results):
         scores = score(kind, split, items, results)
@@ -73,7 +73,7 @@ def test_the_test_examples_are_scored_with_the_thresholds_of_the_published_model
             used.append(kind.thresholds.tolist())
         return scores
 
-    monkeypatch.setattr(ClassificationKind, "score", remember)
+    monkeypatch.setattr(TextClassification, "score", remember)
     fields = {"train_file": write("train.jsonl", 200, 1), "test_file": write("test.jsonl", 40, 3), "seeds": [1, 2]}
     # there is no validation_file: the examples that are held out come after the test examples
     ft.run_here(**fields, output_dir=tmp_path / "run", max_steps=20)
@@ -101,10 +101,10 @@ def test_a_run_that_is_killed_after_it_stopped_early_does_not_train_on(files, tm
 
 def test_a_seed_whose_score_is_not_a_number_is_never_the_best():
     for greater in (True, False):
-        goal = Goal("f1", greater)
-        assert goal.is_better(0.1, float("nan"))
-        assert not goal.is_better(float("nan"), 0.1)
-        assert not goal.is_better(float("nan"), float("nan"))
+        best_metric = BestMetric("f1", greater)
+        assert best_metric.is_better(0.1, float("nan"))
+        assert not best_metric.is_better(float("nan"), 0.1)
+        assert not best_metric.is_better(float("nan"), float("nan"))
 
 
 def test_a_finished_model_predicts_with_other_threads_and_other_batches(files, tmp_path, capsys):

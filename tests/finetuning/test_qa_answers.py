@@ -15,11 +15,11 @@ from transformers import BertConfig, BertForQuestionAnswering, GPT2Config, Llama
 
 from weft import WeftForQuestionAnswering
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.collation import Batcher
+from weft.recipes.finetuning.collation import PackingCollator
 from weft.recipes.finetuning.prediction import predict
-from weft.recipes.finetuning.tasks.question_answering.arguments import QuestionFileArguments
-from weft.recipes.finetuning.tasks.question_answering.known_tasks import QUESTION_TASKS
-from weft.recipes.finetuning.tasks.question_answering.task import AnswerKind, is_causal
+from weft.recipes.finetuning.tasks.question_answering.arguments import QuestionAnsweringArguments
+from weft.recipes.finetuning.tasks.question_answering.known_tasks import KNOWN_TASKS
+from weft.recipes.finetuning.tasks.question_answering.task import QuestionAnswering, is_causal
 from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
 
@@ -53,7 +53,9 @@ def write(path, seed, number, version_2, sentences=12):
 def make_kind(tmp_path, version_2=True, sentences=12, **fields):
     train = write(tmp_path / "train.json", 1, 8, version_2, sentences)
     validation = write(tmp_path / "dev.json", 2, 5, version_2, sentences)
-    return AnswerKind(QuestionFileArguments(train_file=train, validation_file=validation, **fields), QUESTION_TASKS)
+    return QuestionAnswering(
+        QuestionAnsweringArguments(train_file=train, validation_file=validation, **fields), KNOWN_TASKS
+    )
 
 
 def make_tokenizer(kind, tokenizer_type="bpe", token_types=False):
@@ -90,7 +92,7 @@ def test_every_token_of_a_context_is_in_a_window_and_windows_overlap(tokenizer_t
 @pytest.mark.parametrize("causal", [False, True])
 def test_targets_are_the_answer_where_a_window_holds_it_and_else_the_no_answer_token(tokenizer_type, causal, tmp_path):
     kind = make_kind(tmp_path, stride=10)
-    kind.adopt(tiny_config(is_causal=causal))
+    kind.align_labels(tiny_config(is_causal=causal))
     tokenizer = make_tokenizer(kind, tokenizer_type)
     seen = {True: 0, False: 0}
     for item in kind.encode("train", tokenizer, 80):
@@ -113,7 +115,7 @@ def test_a_causal_models_tokenizer_gets_an_end_token_to_say_no_answer_at(tmp_pat
     kind = make_kind(tmp_path)
     decoder = train_tokenizer(kind.texts(), "bpe", 400)
     assert kind.prepare_tokenizer(decoder) is decoder
-    kind.adopt(tiny_config(is_causal=True))
+    kind.align_labels(tiny_config(is_causal=True))
     assert kind.prepare_tokenizer(decoder)("a", "b")["input_ids"][-1] == decoder.eos_token_id
     closed = make_tokenizer(kind)
     assert kind.prepare_tokenizer(closed) is closed
@@ -129,13 +131,15 @@ def test_packed_and_padded_rows_give_the_same_answers_and_losses(encoded):
     kind, tokenizer, items = encoded
     model = make_model(tiny_config(vocab_size=len(tokenizer), type_vocab_size=2), model_class=WeftForQuestionAnswering)
     model = model.double()
-    both = [predict(kind, model, items["validation"], Batcher(tokenizer, packed), 7) for packed in (True, False)]
+    both = [
+        predict(kind, model, items["validation"], PackingCollator(tokenizer, packed), 7) for packed in (True, False)
+    ]
     for packed, padded in zip(*both, strict=True):
         assert (packed.starts == padded.starts).all() and (packed.ends == padded.ends).all()
         assert packed.scores == pytest.approx(padded.scores, abs=1e-5)
         assert packed.loss == pytest.approx(padded.loss, abs=1e-10)
     for packed in (True, False):
-        batch, layout = Batcher(tokenizer, packed).lay_out(items["train"][:9])
+        batch, layout = PackingCollator(tokenizer, packed).lay_out(items["train"][:9])
         targets = kind.targets(layout)
         loss = kind.loss(model(**batch), targets, None)
         positions = {name: targets[name] for name in ("start_positions", "end_positions")}
@@ -157,7 +161,7 @@ def test_a_stock_model_has_the_loss_of_its_sequences_alone(encoded):
         start, end = (torch.tensor([place]) for place in item.target)
         ids, types = torch.tensor(item.sequences), torch.tensor(item.token_types)
         alone.append(model(ids, token_type_ids=types, start_positions=start, end_positions=end).loss.item())
-    batch, layout = Batcher(tokenizer, False).lay_out(chosen)
+    batch, layout = PackingCollator(tokenizer, False).lay_out(chosen)
     outputs, targets = model(**batch), kind.targets(layout)
     assert kind.loss(outputs, targets, None).item() == pytest.approx(sum(alone) / len(alone), abs=1e-10)
     assert [result.loss for result in kind.results(outputs, layout)] == pytest.approx(alone, abs=1e-10)
@@ -168,11 +172,11 @@ def test_losses_of_parts_add_up_to_that_of_the_whole(encoded):
     model = make_model(
         tiny_config(vocab_size=len(tokenizer), type_vocab_size=2), model_class=WeftForQuestionAnswering
     ).double()
-    batcher = Batcher(tokenizer, True)
-    parts = [batcher.lay_out(items["train"][a:b]) for a, b in ((0, 3), (3, 4), (4, 10))]
+    collator = PackingCollator(tokenizer, True)
+    parts = [collator.lay_out(items["train"][a:b]) for a, b in ((0, 3), (3, 4), (4, 10))]
     total = sum(kind.count(kind.targets(layout)) for _, layout in parts)
     assert total == 10
-    batch, layout = batcher.lay_out(items["train"][:10])
+    batch, layout = collator.lay_out(items["train"][:10])
     whole = kind.loss(model(**batch), kind.targets(layout), None)
     added = sum(kind.loss(model(**batch), kind.targets(layout), total) for batch, layout in parts)
     assert added.item() == pytest.approx(whole.item(), abs=1e-12)
@@ -195,7 +199,7 @@ def oracle(kind, items, certainty=9.0):
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_model_that_knows_the_targets_is_right_in_everything(version_2, causal, tmp_path):
     kind = make_kind(tmp_path, version_2, stride=16)
-    kind.adopt(tiny_config(is_causal=causal))
+    kind.align_labels(tiny_config(is_causal=causal))
     tokenizer = make_tokenizer(kind)
     kind.encode("train", tokenizer, 64)
     items = kind.encode("validation", tokenizer, 64)
@@ -265,7 +269,7 @@ def test_answers_that_are_nowhere_are_not_learnt_but_scored(tmp_path):
         content["data"][0]["paragraphs"][0]["qas"][0]["answers"][0]["text"] = "Atlantis"
         content["data"][0]["paragraphs"][1]["qas"][0]["answers"][0]["answer_start"] += 3
         (tmp_path / name).write_text(json.dumps(content))
-    kind = AnswerKind(kind.files, QUESTION_TASKS)
+    kind = QuestionAnswering(kind.files, KNOWN_TASKS)
     assert kind.splits == {"train": 7, "validation": 5} and not kind.version_2
     tokenizer = make_tokenizer(kind)
     assert all(item.target is not None for item in kind.encode("train", tokenizer, 512))
@@ -286,7 +290,7 @@ def test_an_answer_that_no_window_holds_whole_is_not_learnt_as_no_answer(tmp_pat
     first = content["data"][0]["paragraphs"][0]
     first["qas"][0]["answers"] = [{"text": first["context"][5:-5], "answer_start": 5}]
     (tmp_path / "train.json").write_text(json.dumps(content))
-    kind = AnswerKind(kind.files, QUESTION_TASKS)
+    kind = QuestionAnswering(kind.files, KNOWN_TASKS)
     items = kind.encode("train", make_tokenizer(kind), 64)
     targets = [item.target for item in items if item.example == 0]
     assert len(targets) > 2 and set(targets) == {None}
@@ -312,19 +316,19 @@ def test_the_longest_answer_follows_the_training_answers(tmp_path):
     first = content["data"][0]["paragraphs"][0]
     first["qas"][0]["answers"] = [{"text": first["context"][:50].strip(), "answer_start": 0}]
     (tmp_path / "train.json").write_text(json.dumps(content))
-    kind = AnswerKind(kind.files, QUESTION_TASKS)
+    kind = QuestionAnswering(kind.files, KNOWN_TASKS)
     kind.encode("validation", make_tokenizer(kind, "char"), 128)
     assert kind.max_answer_length == len(first["context"][:50].strip())
 
 
 def test_held_out_questions_are_about_other_texts(tmp_path):
     train = write(tmp_path / "train.json", 3, 20, True)
-    kind = AnswerKind(QuestionFileArguments(train_file=train, validation_fraction=0.25), QUESTION_TASKS)
+    kind = QuestionAnswering(QuestionAnsweringArguments(train_file=train, validation_fraction=0.25), KNOWN_TASKS)
     contexts = [{q.context for q in kind.questions[split]} for split in ("train", "validation")]
     assert [len(texts) for texts in contexts] == [15, 5] and not contexts[0] & contexts[1]
     assert kind.splits == {"train": 30, "validation": 10}
-    few = QuestionFileArguments(train_file=train, validation_fraction=0.25, max_train_examples=7)
-    assert AnswerKind(few, QUESTION_TASKS).splits == {"train": 7, "validation": 10}
+    few = QuestionAnsweringArguments(train_file=train, validation_fraction=0.25, max_train_examples=7)
+    assert QuestionAnswering(few, KNOWN_TASKS).splits == {"train": 7, "validation": 10}
 
 
 def test_chinese_answers_are_compared_by_characters(tmp_path):
@@ -333,7 +337,7 @@ def test_chinese_answers_are_compared_by_characters(tmp_path):
     (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({**row, "id": str(i)}) for i in range(2)))
     files = {"train_file": str(tmp_path / "x.jsonl"), "validation_file": str(tmp_path / "x.jsonl")}
     for language in ("auto", "zh", "en"):
-        kind = AnswerKind(QuestionFileArguments(**files, language=language), QUESTION_TASKS)
+        kind = QuestionAnswering(QuestionAnsweringArguments(**files, language=language), KNOWN_TASKS)
         tokenizer = make_tokenizer(kind, "char")
         items = kind.encode("validation", tokenizer, 64)
         results = oracle(kind, items)
@@ -351,7 +355,7 @@ def test_chinese_answers_are_compared_by_characters(tmp_path):
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_usage_of_the_card_gives_the_answer_and_refuses_at_the_threshold(causal, tmp_path):
     kind = make_kind(tmp_path)
-    kind.adopt(tiny_config(is_causal=causal))
+    kind.align_labels(tiny_config(is_causal=causal))
     tokenizer = make_tokenizer(kind)
     config = tiny_config(vocab_size=len(tokenizer), is_causal=causal)
     model = make_model(config, model_class=WeftForQuestionAnswering)
@@ -364,7 +368,7 @@ def test_the_usage_of_the_card_gives_the_answer_and_refuses_at_the_threshold(cau
     kind.encode("train", tokenizer, 128)
     (item,) = items = kind.encode("predict", tokenizer, 128)
     assert item.target is None
-    results = predict(kind, model, items, Batcher(tokenizer, True), 1)
+    results = predict(kind, model, items, PackingCollator(tokenizer, True), 1)
     kind.write_predictions(tmp_path / "x.csv", "predict", items, results)
     with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as handle:
         probability = float(next(csv.DictReader(handle))["no_answer_probability"])
@@ -380,23 +384,23 @@ def test_the_usage_of_the_card_gives_the_answer_and_refuses_at_the_threshold(cau
     assert answers[:2] == ["", ""] and answers[2] == answers[3] != ""
 
 
-@pytest.mark.parametrize("task", QUESTION_TASKS)
+@pytest.mark.parametrize("task", KNOWN_TASKS)
 def test_a_known_task_is_read_from_a_folder_with_its_official_files(task, tmp_path):
-    for number, (_, names) in enumerate(QUESTION_TASKS[task].files.items()):
+    for number, (_, names) in enumerate(KNOWN_TASKS[task].files.items()):
         write(tmp_path / names[0], number, 3, "v2" in task)
-    kind = AnswerKind(QuestionFileArguments(task=task, data=str(tmp_path)), QUESTION_TASKS)
-    assert list(kind.splits) == list(QUESTION_TASKS[task].files) and kind.version_2 == (task == "squad_v2")
+    kind = QuestionAnswering(QuestionAnsweringArguments(task=task, data=str(tmp_path)), KNOWN_TASKS)
+    assert list(kind.splits) == list(KNOWN_TASKS[task].files) and kind.version_2 == (task == "squad_v2")
 
 
 def test_sources_that_are_not_there_are_named(tmp_path):
     with pytest.raises(RecipeError, match=r"task is 'squat': choose one of squad, squad_v2, cmrc2018, drcd"):
-        AnswerKind(QuestionFileArguments(task="squat"), QUESTION_TASKS)
+        QuestionAnswering(QuestionAnsweringArguments(task="squat"), KNOWN_TASKS)
     with pytest.raises(RecipeError, match=r"looked for cmrc2018_train.json, train.json; give"):
-        AnswerKind(QuestionFileArguments(task="cmrc2018", data=str(tmp_path)), QUESTION_TASKS)
+        QuestionAnswering(QuestionAnsweringArguments(task="cmrc2018", data=str(tmp_path)), KNOWN_TASKS)
     with pytest.raises(RecipeError, match=r"task 'drcd' is not on the Hub under a known name"):
-        AnswerKind(QuestionFileArguments(task="drcd"), QUESTION_TASKS)
+        QuestionAnswering(QuestionAnsweringArguments(task="drcd"), KNOWN_TASKS)
     with pytest.raises(RecipeError, match="no examples are given: give task"):
-        AnswerKind(QuestionFileArguments(), QUESTION_TASKS)
+        QuestionAnswering(QuestionAnsweringArguments(), KNOWN_TASKS)
 
 
 def test_a_test_set_without_answers_is_refused_where_all_other_questions_have_one(tmp_path):
@@ -405,14 +409,14 @@ def test_a_test_set_without_answers_is_refused_where_all_other_questions_have_on
     with pytest.raises(
         RecipeError, match=r"test.json, article 1, paragraph 1, question 2: there is no answer, but all"
     ):
-        AnswerKind(kind.files, QUESTION_TASKS)
+        QuestionAnswering(kind.files, KNOWN_TASKS)
     kind.files.version_2 = True
-    assert AnswerKind(kind.files, QUESTION_TASKS).splits == {"train": 8, "validation": 5, "test": 4}
+    assert QuestionAnswering(kind.files, KNOWN_TASKS).splits == {"train": 8, "validation": 5, "test": 4}
 
 
 def test_wrong_fields_are_refused():
     with pytest.raises(RecipeError, match="language is 'fr': choose one of auto, en, zh"):
-        QuestionFileArguments(language="fr").check_files()
+        QuestionAnsweringArguments(language="fr").check_files()
     for name, value in (("stride", -1), ("max_question_length", 0), ("max_answer_length", 0), ("n_best_size", 0)):
         with pytest.raises(RecipeError, match=f"{name} is {value}: give at least"):
-            QuestionFileArguments(**{name: value}).check_files()
+            QuestionAnsweringArguments(**{name: value}).check_files()

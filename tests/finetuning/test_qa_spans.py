@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from weft.recipes.finetuning.collation import Item, Layout
-from weft.recipes.finetuning.tasks.question_answering.arguments import QuestionFileArguments
+from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
+from weft.recipes.finetuning.tasks.question_answering.arguments import QuestionAnsweringArguments
 from weft.recipes.finetuning.tasks.question_answering.spans import (
     Span,
     Window,
@@ -20,7 +20,7 @@ from weft.recipes.finetuning.tasks.question_answering.spans import (
     probabilities,
     target_of,
 )
-from weft.recipes.finetuning.tasks.question_answering.task import AnswerKind
+from weft.recipes.finetuning.tasks.question_answering.task import QuestionAnswering
 
 
 def naive_spans(start, end, first, last, max_tokens, number):
@@ -117,10 +117,10 @@ def test_answers_have_no_blanks_around_them_and_blanks_alone_are_no_answer():
 
 
 def test_a_constant_on_all_logits_of_a_window_changes_nothing():
-    kind = AnswerKind.__new__(AnswerKind)
-    kind.files, kind.causal, kind.max_answer_length, kind.version_2 = QuestionFileArguments(), False, 5, True
-    item = Item([list(range(9))], 0, (0, 0), info=Window(3, offsets_of("x" * 10, [2] * 5)))
-    layout = Layout([item] * 2, rows=[0, 1], starts=[0, 0], lengths=[9, 9], shape=(2, 9))
+    kind = QuestionAnswering.__new__(QuestionAnswering)
+    kind.files, kind.causal, kind.max_answer_length, kind.version_2 = QuestionAnsweringArguments(), False, 5, True
+    item = EncodedExample([list(range(9))], 0, (0, 0), info=Window(3, offsets_of("x" * 10, [2] * 5)))
+    layout = BatchLayout([item] * 2, rows=[0, 1], starts=[0, 0], lengths=[9, 9], shape=(2, 9))
     start, end = (torch.randn(1, 9, dtype=torch.float64) for _ in range(2))
     shifted = SimpleNamespace(start_logits=torch.cat([start, start + 7]), end_logits=torch.cat([end, end - 3]))
     one, other = kind.results(shifted, layout)

@@ -6,8 +6,8 @@ from helpers.models import make_model, tiny_config
 
 from weft import WeftForConditionalGeneration
 from weft.losses import IGNORE_INDEX
-from weft.recipes.finetuning.collation import SHORTEST_ROW, Item, fill_rows
-from weft.recipes.finetuning.tasks.seq2seq.batches import PairBatcher, decoder_batch
+from weft.recipes.finetuning.collation import EncodedExample
+from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
 from weft.recipes.finetuning.tasks.seq2seq.encoding import Encoded, encode_sources, encode_targets
 from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
@@ -27,7 +27,7 @@ def items():
     def draw(number):
         return torch.randint(3, 61, (number,), generator=generator).tolist()
 
-    return [Item([draw(source)], number, draw(target)) for number, (source, target) in enumerate(LENGTHS)]
+    return [EncodedExample([draw(source)], number, draw(target)) for number, (source, target) in enumerate(LENGTHS)]
 
 
 def model(**changes):
@@ -44,7 +44,7 @@ def test_packed_and_padded_pairs_get_the_logits_of_each_alone(changes, tokenizer
         decoder_input_ids = torch.tensor([[START, *item.target[:-1]]])
         alone[item.example] = network(torch.tensor(item.sequences), decoder_input_ids=decoder_input_ids).logits[0]
     for packed in (True, False):
-        inputs, layout = PairBatcher(tokenizer, packed).lay_out(items())
+        inputs, layout = PairCollator(tokenizer, packed).lay_out(items())
         batch = decoder_batch(layout, START, PAD)
         labels = batch.pop("labels")
         logits = network(**inputs, **batch).logits
@@ -52,15 +52,6 @@ def test_packed_and_padded_pairs_get_the_logits_of_each_alone(changes, tokenizer
         found, expected = logits[labels != IGNORE_INDEX], torch.cat([alone[item.example] for item in layout.items])
         assert torch.allclose(found, expected, atol=1e-12)
         assert labels[labels != IGNORE_INDEX].tolist() == [token for item in layout.items for token in item.target]
-
-
-def test_packed_rows_have_room_for_both_sides():
-    rows = fill_rows(LENGTHS)
-    assert sorted(index for row in rows for index in row) == list(range(len(LENGTHS)))
-    for side in (0, 1):
-        most = max(SHORTEST_ROW, *(lengths[side] for lengths in LENGTHS))
-        assert all(sum(LENGTHS[index][side] for index in row) <= most for row in rows)
-    assert len(rows) <= len(LENGTHS) / 2
 
 
 def test_a_source_keeps_what_stands_around_it_and_loses_its_end(tokenizer):

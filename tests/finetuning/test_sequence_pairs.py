@@ -8,7 +8,7 @@ from helpers import sequences as seq
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import Record
-from weft.recipes.finetuning.tasks.seq2seq.arguments import SequenceArguments
+from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.known_tasks import read_all
 from weft.recipes.finetuning.tasks.seq2seq.reading import (
     Columns,
@@ -103,30 +103,30 @@ def test_rows_that_hold_no_texts_are_named(row, words, tmp_path):
 def test_tables_are_not_taken_for_lines(tmp_path):
     path = seq.write_rows(tmp_path / "x.jsonl", [{"source": "a"}])
     with pytest.raises(RecipeError, match="plain lines are needed: give it as train_file"):
-        SequenceArguments(train_source=str(path), train_target=str(path)).check_files()
+        Seq2SeqArguments(train_source=str(path), train_target=str(path)).check_files()
     (tmp_path / "x.txt").write_text("a")
     with pytest.raises(RecipeError, match=r"files must end in \.csv"):
-        SequenceArguments(train_file=str(tmp_path / "x.txt")).check_files()
+        Seq2SeqArguments(train_file=str(tmp_path / "x.txt")).check_files()
 
 
 def test_official_files_of_tasks_are_read(tmp_path):
     for split in ("train", "val"):
         for path in seq.write_lines(tmp_path, split, [("a", "b"), ("c", "d")]).values():
             path.rename(path.with_suffix({".source": ".en", ".target": ".de"}[path.suffix]))
-    read = read_all(SequenceArguments(task="multi30k", data=str(tmp_path)))
+    read = read_all(Seq2SeqArguments(task="multi30k", data=str(tmp_path)))
     assert list(read) == ["train", "validation"]
     assert all(texts_of(pairs) == [("a", ("b",)), ("c", ("d",))] for pairs in read.values())
     (tmp_path / "val.de").unlink()
     with pytest.raises(RecipeError, match=r"val.en is there without .*val.de, which has its targets"):
-        read_all(SequenceArguments(task="multi30k", data=str(tmp_path)))
+        read_all(Seq2SeqArguments(task="multi30k", data=str(tmp_path)))
     (tmp_path / "train.tsv").write_text("to title\t本文提出\t方法\nto title\t研究\t题\n", encoding="utf-8")
-    read = read_all(SequenceArguments(task="csl", data=str(tmp_path), validation_fraction=0.5))
+    read = read_all(Seq2SeqArguments(task="csl", data=str(tmp_path), validation_fraction=0.5))
     assert sorted(texts_of(read["train"] + read["validation"])) == [("本文提出", ("方法",)), ("研究", ("题",))]
 
 
 def test_texts_that_are_held_out_are_not_learnt(tmp_path):
     path = seq.write_rows(tmp_path / "x.jsonl", [{"source": f"s{i // 2}", "target": f"t{i}"} for i in range(40)])
-    read = read_all(SequenceArguments(train_file=str(path)))
+    read = read_all(Seq2SeqArguments(train_file=str(path)))
     assert not {pair.source for pair in read["train"]} & {pair.source for pair in read["validation"]}
     assert len(read["train"]) + len(read["validation"]) == 40
 

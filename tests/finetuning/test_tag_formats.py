@@ -10,7 +10,7 @@ import pytest
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetune_tokens import make_kind
 from weft.recipes.finetuning.arguments import FineTuningArguments
-from weft.recipes.finetuning.tasks.token_classification.arguments import TokenArguments
+from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
 from weft.recipes.finetuning.tasks.token_classification.passages import Joiner, Sentence, is_by_character, words_in
 from weft.recipes.finetuning.tasks.token_classification.reading import Reader
 
@@ -110,7 +110,9 @@ def test_numbers_get_the_names_that_are_given(tmp_path: Path) -> None:
     check(read(path, labels=names))
     assert "--label_names" in refusal(path)
     assert "label_names has 2 names" in refusal(path, labels=names[:2])
-    files = TokenArguments(train_file=str(path), label_names=[str(write(tmp_path, "names.txt", "\n".join(names)))])
+    files = TokenClassificationArguments(
+        train_file=str(path), label_names=[str(write(tmp_path, "names.txt", "\n".join(names)))]
+    )
     assert make_kind(files, FineTuningArguments()).labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 
 
@@ -264,7 +266,7 @@ def test_every_sign_of_a_text_that_is_no_blank_is_in_one_word() -> None:
 
 
 def make(folder: Path, **fields: Any) -> Any:
-    return make_kind(TokenArguments(**fields), FineTuningArguments())
+    return make_kind(TokenClassificationArguments(**fields), FineTuningArguments())
 
 
 def columns(words: list[list[str]], tags: list[list[str]]) -> str:

@@ -18,11 +18,11 @@ from weft import WeftForTokenClassification
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetune_tokens import make_kind
 from weft.recipes.finetuning.arguments import FineTuningArguments
-from weft.recipes.finetuning.collation import Batcher, Item
-from weft.recipes.finetuning.tasks.token_classification.arguments import TokenArguments
+from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
+from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
 from weft.recipes.finetuning.tasks.token_classification.encoding import cut, mark, owners
 from weft.recipes.finetuning.tasks.token_classification.scoring import score_plain, score_spans, score_tags
-from weft.recipes.finetuning.tasks.token_classification.task import Tagging
+from weft.recipes.finetuning.tasks.token_classification.task import TokenClassification
 from weft.recipes.finetuning.tasks.token_classification.windows import UNREACHABLE
 from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
@@ -45,15 +45,15 @@ KINDS = {"bpe": {}, "bpe, prefix": {"add_prefix_space": True}, "wordpiece": {}, 
 Pairs = list[tuple[list[str], list[str]]]
 
 
-def make(folder: Path, pairs: Pairs, **fields: Any) -> Tagging:
+def make(folder: Path, pairs: Pairs, **fields: Any) -> TokenClassification:
     """The kind for a file of words and tags, which is also the validation split."""
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps({"tokens": words, "tags": tags}) + "\n" for words, tags in pairs))
-    files = TokenArguments(train_file=str(path), validation_file=str(path), **fields)
+    files = TokenClassificationArguments(train_file=str(path), validation_file=str(path), **fields)
     return make_kind(files, FineTuningArguments())
 
 
-def make_tokenizer(kind: Tagging, name: str = "bpe", vocab_size: int = 330) -> PreTrainedTokenizerFast:
+def make_tokenizer(kind: TokenClassification, name: str = "bpe", vocab_size: int = 330) -> PreTrainedTokenizerFast:
     texts = iter([*kind.texts()] * 3)
     tokenizer = train_tokenizer(texts, name.partition(",")[0], vocab_size, **KINDS[name])
     return kind.prepare_tokenizer(for_role(tokenizer, "encoder"))
@@ -62,7 +62,7 @@ def make_tokenizer(kind: Tagging, name: str = "bpe", vocab_size: int = 330) -> P
 class Oracle(WeftForTokenClassification):
     """Says the labels that training would teach; knows only the inputs that training would show."""
 
-    def __init__(self, kind: Tagging, items: Sequence[Item], vocab_size: int) -> None:
+    def __init__(self, kind: TokenClassification, items: Sequence[EncodedExample], vocab_size: int) -> None:
         super().__init__(tiny_config(vocab_size=vocab_size, **kind.config_fields()))
         self.answers = {tuple(item.sequences[0]): item.target for item in items}
 
@@ -78,25 +78,29 @@ def piped(model: Any, tokenizer: Any, text: str, **options: Any) -> list[tuple[i
     return [(found["start"], found["end"], found["entity_group"]) for found in tag(text)]
 
 
-def predicted(kind: Tagging, model: Any, items: Sequence[Item], batcher: Batcher) -> list[Any]:
+def predicted(
+    kind: TokenClassification, model: Any, items: Sequence[EncodedExample], collator: PackingCollator
+) -> list[Any]:
     """Results in the order of the items."""
-    inputs, layout = batcher.lay_out(items)
+    inputs, layout = collator.lay_out(items)
     with torch.no_grad():
         results = kind.results(model(**inputs), layout)
     of_item = {id(item): result for item, result in zip(layout.items, results)}
     return [of_item[id(item)] for item in items]
 
 
-def of_labels(kind: Tagging, tokenizer: Any, items: Sequence[Item], packed: bool = True) -> list[Any]:
+def of_labels(
+    kind: TokenClassification, tokenizer: Any, items: Sequence[EncodedExample], packed: bool = True
+) -> list[Any]:
     """Results of a model that is right everywhere."""
 
     def model(**inputs: torch.Tensor) -> SimpleNamespace:
         labels = kind.targets(layout)["labels"]
         return SimpleNamespace(logits=torch.nn.functional.one_hot(labels.clamp(min=0), len(kind.labels)) * 30.0)
 
-    batcher = Batcher(tokenizer, packed)
-    _, layout = batcher.lay_out(items)
-    return predicted(kind, model, items, batcher)
+    collator = PackingCollator(tokenizer, packed)
+    _, layout = collator.lay_out(items)
+    return predicted(kind, model, items, collator)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -159,7 +163,7 @@ def test_whatever_a_model_says_its_entities_are_those_of_the_pipeline(tmp_path: 
     model = WeftForTokenClassification(tiny_config(vocab_size=len(tokenizer), is_causal=False, **kind.config_fields()))
     shake(model).eval()
     items = kind.encode("validation", tokenizer, 128)
-    results = predicted(kind, model, items, Batcher(tokenizer, packed))
+    results = predicted(kind, model, items, PackingCollator(tokenizer, packed))
     tag = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="simple")
     number = 0
     for passage, tokens in zip(kind.passages["validation"], kind._tokens("validation", items, results)):
@@ -178,7 +182,7 @@ def test_a_model_of_another_family_is_read_as_the_pipeline_reads_it(tmp_path: Pa
     config = BertConfig(vocab_size=len(tokenizer), initializer_range=1.0, **sizes, **kind.config_fields())
     model = BertForTokenClassification(config).eval()
     items = kind.encode("validation", tokenizer, 128)
-    results = predicted(kind, model, items, Batcher(tokenizer, packed=False))
+    results = predicted(kind, model, items, PackingCollator(tokenizer, packed=False))
     for passage, tokens in zip(kind.passages["validation"], kind._tokens("validation", items, results)):
         found = [entity[:3] for entity in kind._entities(passage, tokens)]
         assert found == piped(model, tokenizer, passage.text, aggregation_strategy="simple")
@@ -351,9 +355,9 @@ def test_labels_keep_their_names_and_an_existing_model_its_order(tmp_path: Path)
     kind = make(tmp_path, ENGLISH)
     assert kind.config_fields()["id2label"] == dict(enumerate(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]))
     theirs = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
-    assert not kind.adopt(tiny_config(id2label=dict(enumerate(theirs[:4]))))
+    assert not kind.align_labels(tiny_config(id2label=dict(enumerate(theirs[:4]))))
     assert kind.labels[0] == "O"
-    assert kind.adopt(tiny_config(id2label=dict(enumerate(theirs))))
+    assert kind.align_labels(tiny_config(id2label=dict(enumerate(theirs))))
     assert kind.config_fields()["label2id"] == {name: number for number, name in enumerate(theirs)}
     tokenizer = make_tokenizer(kind)
     items = kind.encode("validation", tokenizer, 64)
@@ -366,7 +370,7 @@ def test_plain_tags_are_scored_by_words(tmp_path: Path) -> None:
     kind = make(tmp_path, pairs)
     tokenizer = make_tokenizer(kind, "wordpiece", 60)
     items = kind.encode("validation", tokenizer, 64)
-    assert kind.goal.metric == "accuracy"
+    assert kind.best_metric.name == "accuracy"
     scores = kind.score("validation", items, of_labels(kind, tokenizer, items))
     assert scores["accuracy"] == 4 / 5  # the last word has no token
     assert scores["f1_macro"] == pytest.approx(3 / 4)
@@ -422,14 +426,14 @@ def test_the_loss_of_a_split_is_the_mean_over_all_its_targets(tmp_path: Path) ->
     tokenizer = make_tokenizer(kind)
     model = shake(WeftForTokenClassification(tiny_config(vocab_size=len(tokenizer), **kind.config_fields()))).eval()
     items = kind.encode("validation", tokenizer, 16)
-    batcher = Batcher(tokenizer, packed=True)
-    inputs, layout = batcher.lay_out(items)
+    collator = PackingCollator(tokenizer, packed=True)
+    inputs, layout = collator.lay_out(items)
     targets = kind.targets(layout)
     with torch.no_grad():
         outputs = model(**inputs)
     loss = kind.loss(outputs, targets, None)
-    halves = [batcher.lay_out(items[:2]), batcher.lay_out(items[2:])]
+    halves = [collator.lay_out(items[:2]), collator.lay_out(items[2:])]
     parts = [kind.loss(model(**part), kind.targets(place), kind.count(targets)) for part, place in halves]
     assert sum(parts).item() == pytest.approx(loss.item(), rel=1e-5)
-    found = kind.score("validation", items, predicted(kind, model, items, batcher))["loss"]
+    found = kind.score("validation", items, predicted(kind, model, items, collator))["loss"]
     assert found == pytest.approx(loss.item(), rel=1e-5)

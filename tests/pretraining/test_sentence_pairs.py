@@ -9,7 +9,6 @@ from helpers.masks import END, START, VOCABULARY, mask_by_hand, write_marked
 from helpers.text import prepare_documents, write_ids
 
 from weft.losses import IGNORE_INDEX
-from weft.recipes.common.bin_packing import fill_rows
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.source_mixture import Source
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments
@@ -226,17 +225,6 @@ def test_the_rate_is_that_of_the_step(corpus):
         targets = [rows[epoch * size + i]["targets"] for i in range(size)]
         shares.append(sum((each >= 0).sum() for each in targets) / rows.num_places)
     assert shares == pytest.approx([0.8, 0.1], abs=0.03)
-
-
-def test_rows_are_filled_as_far_as_they_go():
-    draw = np.random.default_rng(0)
-    for row_length, sizes in ((10, [6, 4, 5, 5, 3, 7, 10, 1, 1, 1, 7]), (100, draw.integers(1, 101, 500).tolist())):
-        rows = fill_rows(np.array(sizes), row_length, seed=1)
-        assert sorted(piece for row in rows for piece in row.tolist()) == list(range(len(sizes)))
-        totals = [sum(sizes[piece] for piece in row.tolist()) for row in rows]
-        fewest = max(sum(sizes) / row_length, sum(size > row_length / 2 for size in sizes))
-        assert max(totals) <= row_length and len(rows) <= 1.02 * fewest + 1
-    assert fill_rows(np.array([], dtype=np.int64), 10, 0) == []
 
 
 def test_rows_are_nearly_full(tmp_path):

@@ -13,9 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from weft.losses import IGNORE_INDEX, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.arguments import FileArguments
-from weft.recipes.finetuning.collation import Item, Layout
-from weft.recipes.finetuning.known_tasks import TaskFiles, read_splits
-from weft.recipes.finetuning.task import Goal, Kind
+from weft.recipes.finetuning.best_metric import BestMetric
+from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
+from weft.recipes.finetuning.known_tasks import read_splits
+from weft.recipes.finetuning.task import PREDICT, Task
+from weft.recipes.finetuning.tasks.multiple_choice.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample, choices_of_rows, read_choices
 from weft.recipes.finetuning.tasks.multiple_choice.report import write_choice_report, write_choice_table
 from weft.recipes.metrics import load_metric
@@ -23,7 +25,7 @@ from weft.recipes.metrics import load_metric
 CHUNK = 1000  # examples that are tokenised at once
 
 
-class ChoiceKind(Kind):
+class MultipleChoice(Task):
     """SWAG-like multiple choice (Zellers et al. 2018; Devlin et al. 2019, section 4.4).
 
     Each choice is a sequence of its own, the prompt first; the logits of an example's choices are one distribution. A
@@ -36,18 +38,14 @@ class ChoiceKind(Kind):
     target_names = ("labels", "numbers_of_choices")
     has_choices = True
     headline = ("accuracy",)
-    goal = Goal("accuracy")
+    best_metric = BestMetric("accuracy")
 
-    def __init__(self, files: FileArguments, tasks: dict[str, TaskFiles]) -> None:
+    def __init__(self, files: FileArguments) -> None:
         """Reads and checks all data; raises RecipeError."""
-        self.examples = read_splits(files, tasks, read_choices, choices_of_rows, lambda example: example.prompt)
-        self.language = None if files.task is None else "en"  # as all known tasks are
+        self.examples = read_splits(files, KNOWN_TASKS, read_choices, choices_of_rows, lambda example: example.prompt)
+        self.language = KNOWN_TASKS[files.task].language if files.task else None
         self.cut: dict[str, int] = {}
         self.max_length: int | None = None
-
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(examples) for split, examples in self.examples.items() if split != "predict"}
 
     def texts(self) -> Iterator[str]:
         for example in self.examples["train"]:
@@ -62,7 +60,7 @@ class ChoiceKind(Kind):
             lines.append(("cut", f"the beginning of the prompts of {', '.join(cut)}"))
         return lines
 
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
         examples = self.examples[split]
         self.max_length, self.cut[split] = max_length, 0
         cutting = copy.deepcopy(tokenizer)
@@ -84,10 +82,10 @@ class ChoiceKind(Kind):
                         for choice, sequence in enumerate(sequences)
                     ]
                 types = [sequence.type_ids for sequence in sequences] if with_types else None
-                items.append(Item([sequence.ids for sequence in sequences], number, example.gold, types))
+                items.append(EncodedExample([sequence.ids for sequence in sequences], number, example.gold, types))
         return items
 
-    def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
         gold = [IGNORE_INDEX if item.target is None else item.target for item in layout.items]
         numbers = [len(item.sequences) for item in layout.items]
         return {"labels": torch.tensor(gold), "numbers_of_choices": torch.tensor(numbers)}
@@ -103,13 +101,13 @@ class ChoiceKind(Kind):
     def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         return (targets["labels"] != IGNORE_INDEX).sum()
 
-    def results(self, outputs: Any, layout: Layout) -> list[Any]:
+    def results(self, outputs: Any, layout: BatchLayout) -> list[Any]:
         """Log-probabilities of each item's choices: [choices]."""
         numbers = torch.tensor([len(item.sequences) for item in layout.items])
         found = _without_missing(outputs.logits, numbers).log_softmax(dim=-1).cpu().numpy()
         return [row[:number] for row, number in zip(found, numbers.tolist(), strict=True)]
 
-    def score(self, split: str, items: Sequence[Item], results: Sequence[Any]) -> dict[str, float]:
+    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> dict[str, float]:
         """The loss, the accuracy and, where examples differ in their number of choices, the accuracy for each."""
         gold = np.array([item.target for item in items])
         guesses = np.array([int(result.argmax()) for result in results])
@@ -126,14 +124,15 @@ class ChoiceKind(Kind):
                 scores[f"accuracy_of_{number}_choices"] = found["accuracy"]
         return scores
 
-    def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> str:
+    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> str:
         return write_choice_report(folder, split, self.examples[split], results)
 
     def read_unlabelled(self, path: Path) -> None:
-        self.examples["predict"] = read_choices(path, labelled=False)
-        self.has_unlabelled = True
+        self.examples[PREDICT] = read_choices(path, labelled=False)
 
-    def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> None:
+    def write_predictions(
+        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]
+    ) -> None:
         write_choice_table(path, self.examples[split], results)
 
     def usage(self, name: str) -> str:
@@ -183,3 +182,6 @@ def _without_missing(logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tenso
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     missing = torch.arange(logits.shape[1], device=logits.device) >= numbers.to(logits.device)[:, None]
     return logits.masked_fill(missing, torch.finfo(logits.dtype).min)
+
+
+TASK = MultipleChoice

@@ -11,8 +11,10 @@ SHORTEST_LIMIT, COVERED = 30, 99.5  # tokens of an answer at most, by default: w
 
 
 @dataclass
-class QuestionFileArguments(FileArguments):
+class QuestionAnsweringArguments(FileArguments):
     """Where the questions are, and how answers are looked for."""
+
+    command = "finetune_qa"
 
     version_2: bool = field(
         default=False,
@@ -47,3 +49,6 @@ class QuestionFileArguments(FileArguments):
     def formats() -> tuple[str, ...]:
         """Endings of the files that can be read."""
         return QA_FORMATS
+
+
+ARGUMENTS = QuestionAnsweringArguments

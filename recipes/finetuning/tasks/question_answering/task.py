@@ -12,12 +12,18 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from weft.losses import IGNORE_INDEX, question_answering_loss, target_nats
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
-from weft.recipes.finetuning.collation import Item, Layout
-from weft.recipes.finetuning.known_tasks import TaskFiles, read_splits
+from weft.recipes.finetuning.best_metric import BestMetric
+from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
+from weft.recipes.finetuning.known_tasks import read_splits
 from weft.recipes.finetuning.model_setup import DEFAULT_LENGTH, as_encoder
-from weft.recipes.finetuning.task import Goal, Kind
-from weft.recipes.finetuning.tasks.question_answering.arguments import COVERED, SHORTEST_LIMIT, QuestionFileArguments
+from weft.recipes.finetuning.task import PREDICT, Task
+from weft.recipes.finetuning.tasks.question_answering.arguments import (
+    COVERED,
+    SHORTEST_LIMIT,
+    QuestionAnsweringArguments,
+)
 from weft.recipes.finetuning.tasks.question_answering.encoding import Encoded, beginnings, is_exact, window_of
+from weft.recipes.finetuning.tasks.question_answering.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.question_answering.reading import (
     Question,
     is_chinese,
@@ -41,7 +47,7 @@ CHUNK = 1000  # questions that are tokenised at once
 THRESHOLD = "no_answer_threshold"
 
 
-class AnswerKind(Kind):
+class QuestionAnswering(Task):
     """SQuAD-like question answering (Rajpurkar et al. 2016, 2018; Devlin et al. 2019, section 4.2).
 
     The question comes first, and as much of the context as fits; a long context becomes several windows that overlap.
@@ -57,31 +63,31 @@ class AnswerKind(Kind):
     target_names = ("start_positions", "end_positions", "sequence_lengths")
     finds_spans = True
     headline = ("exact_match", "f1")
-    goal = Goal("f1")
+    best_metric = BestMetric("f1")
 
-    def __init__(self, files: QuestionFileArguments, tasks: dict[str, TaskFiles]) -> None:
+    def __init__(self, files: QuestionAnsweringArguments) -> None:
         """Reads and checks all data; raises RecipeError."""
         self.files = files
-        self.questions = read_splits(
-            *(files, tasks, read_questions, questions_of_rows), lambda question: question.context
+        self.examples = read_splits(
+            *(files, KNOWN_TASKS, read_questions, questions_of_rows), lambda question: question.context
         )
         # a set of which every question has an answer is of version 1
         self.version_2 = files.version_2 or any(
-            not question.answers for split in ("train", "validation") for question in self.questions[split]
+            not question.answers for split in ("train", "validation") for question in self.examples[split]
         )
-        unexpected = [question for question in self.questions.get("test", ()) if not question.answers]
+        unexpected = [question for question in self.examples.get("test", ()) if not question.answers]
         if unexpected and not self.version_2:
             raise RecipeError(
                 f"{unexpected[0].where}: there is no answer, but all questions to learn from have one: give version_2, "
                 "or the file as predict_file if its answers are not known."
             )
-        chinese = files.language == "zh" or (files.language == "auto" and is_chinese(self.questions["train"]))
+        chinese = files.language == "zh" or (files.language == "auto" and is_chinese(self.examples["train"]))
         self.compared_as = "zh" if chinese else "en"
         if chinese or files.task is not None or files.language != "auto":
             self.language = self.compared_as
-        self.read = {split: list(questions) for split, questions in self.questions.items()}
-        self.questions["train"] = [question for question in self.questions["train"] if not question.is_lost]
-        if not any(question.answers for question in self.questions["train"]):
+        self.read = {split: list(questions) for split, questions in self.examples.items()}
+        self.examples["train"] = [question for question in self.examples["train"] if not question.is_lost]
+        if not any(question.answers for question in self.examples["train"]):
             raise RecipeError("no training question has an answer that its context holds: there is nothing to learn.")
         self.causal = False
         self.max_length: int | None = None
@@ -89,16 +95,12 @@ class AnswerKind(Kind):
         self.threshold: float | None = None  # of the probability of "no answer"; None: not tuned yet
         self.encoded: dict[str, Encoded] = {}
 
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(questions) for split, questions in self.questions.items() if split != "predict"}
-
     def texts(self) -> Iterator[str]:
-        yield from dict.fromkeys(question.context for question in self.questions["train"])
-        yield from (question.question for question in self.questions["train"])
+        yield from dict.fromkeys(question.context for question in self.examples["train"])
+        yield from (question.question for question in self.examples["train"])
 
     def describe(self) -> list[tuple[str, str]]:
-        train = self.questions["train"]
+        train = self.examples["train"]
         impossible = sum(not question.answers for question in train)
         form = f"version 2, {impossible / len(train):.1%} without an answer" if self.version_2 else "version 1"
         lines = [("questions", f"{form}; compared as {'Chinese' if self.compared_as == 'zh' else 'English'}")]
@@ -134,7 +136,7 @@ class AnswerKind(Kind):
                 if number:
                     yield f"{number:,} {what}"
 
-    def adopt(self, config: PreTrainedConfig) -> bool:
+    def align_labels(self, config: PreTrainedConfig) -> bool:
         """Learn whether the model is causal, which decides the token that stands for "no answer"."""
         self.causal = is_causal(config)
         return True
@@ -150,8 +152,8 @@ class AnswerKind(Kind):
         closed = tokenizer("a", "b")["input_ids"][-1] in tokenizer.all_special_ids
         return tokenizer if closed else as_encoder(tokenizer)
 
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
-        questions = self.questions[split]
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
+        questions = self.examples[split]
         self.max_length = max_length
         if self.max_answer_length is None:
             self.max_answer_length = self._longest_answer(tokenizer)
@@ -161,7 +163,7 @@ class AnswerKind(Kind):
             raise RecipeError(f"max_length is {max_length}, which leaves no room for a question and a text: give more.")
         done = Encoded(stride=min(self.files.stride, (room - longest_question) // 2))
         self.encoded[split] = done
-        items: list[Item] = []
+        items: list[EncodedExample] = []
         for begin in range(0, len(questions), CHUNK):
             chunk = questions[begin : begin + CHUNK]
             asked = beginnings([question.question for question in chunk], tokenizer, longest_question)
@@ -181,16 +183,16 @@ class AnswerKind(Kind):
             for number, question in enumerate(chunk):
                 windows = [window_of(tokens, question) for tokens in parts[number]]
                 targets: list[tuple[int, int] | None] = [None] * len(windows)
-                if split != "predict":
+                if split != PREDICT:
                     targets = self._targets(question, windows, [len(tokens.ids) for tokens in parts[number]], done)
                 for tokens, window, target in zip(parts[number], windows, targets):
                     types = [tokens.type_ids] if "token_type_ids" in tokenizer.model_input_names else None
-                    items.append(Item([tokens.ids], begin + number, target, types, window))
+                    items.append(EncodedExample([tokens.ids], begin + number, target, types, window))
         done.windows = len(items)
         return items
 
     def _longest_answer(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        texts = [question.answers[0].text for question in self.questions["train"] if question.answers]
+        texts = [question.answers[0].text for question in self.examples["train"] if question.answers]
         lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
         return max(SHORTEST_LIMIT, int(np.percentile(lengths, COVERED, method="higher")))
 
@@ -226,7 +228,7 @@ class AnswerKind(Kind):
         """The token of a sequence that stands for "no answer"."""
         return length - 1 if self.causal else 0
 
-    def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
         spans = torch.tensor([item.target or (IGNORE_INDEX, IGNORE_INDEX) for item in layout.items])
         return {
             "start_positions": spans[:, 0],
@@ -245,7 +247,7 @@ class AnswerKind(Kind):
     def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         return (targets["start_positions"] != IGNORE_INDEX).sum()
 
-    def results(self, outputs: Any, layout: Layout) -> list[Any]:
+    def results(self, outputs: Any, layout: BatchLayout) -> list[Any]:
         device = outputs.start_logits.device
         start, end = _without_padding(outputs, torch.tensor(layout.lengths, device=device))
         first = torch.tensor([item.info.first for item in layout.items], device=device)
@@ -260,7 +262,7 @@ class AnswerKind(Kind):
         losses = nats.masked_fill(~known, float("nan"))
         return as_arrays(starts - first[:, None], ends - first[:, None], scores, losses)
 
-    def score(self, split: str, items: Sequence[Item], results: Sequence[Any]) -> dict[str, float]:
+    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> dict[str, float]:
         """Exact match and F1 in percent. Where questions may have no answer, the validation split sets the threshold
         that decides on that, for all later calls."""
         answered = self._answer(split, items, results)
@@ -271,36 +273,37 @@ class AnswerKind(Kind):
         loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
         return {"loss": loss, **scores, **({THRESHOLD: self.threshold} if self.version_2 else {})}
 
-    def _answer(self, split: str, items: Sequence[Item], results: Sequence[WindowSpans]) -> list[Answered]:
+    def _answer(self, split: str, items: Sequence[EncodedExample], results: Sequence[WindowSpans]) -> list[Answered]:
         """Each question of a split with the best spans of its windows."""
-        windows: list[list[Window]] = [[] for _ in self.questions[split]]
-        found: list[list[WindowSpans]] = [[] for _ in self.questions[split]]
+        windows: list[list[Window]] = [[] for _ in self.examples[split]]
+        found: list[list[WindowSpans]] = [[] for _ in self.examples[split]]
         for item, result in zip(items, results, strict=True):
             windows[item.example].append(item.info)
             found[item.example].append(result)
         return [
             Answered(question, merge(question.context, windows[number], found[number], self.files.n_best_size))
-            for number, question in enumerate(self.questions[split])
+            for number, question in enumerate(self.examples[split])
         ]
 
-    def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> str:
+    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> str:
         answered = self._answer(split, items, results)
         return write_qa_report(folder, split, answered, self.compared_as, self.version_2, self.threshold)
 
     def read_unlabelled(self, path: Path) -> None:
-        self.questions["predict"] = read_questions(path, labelled=False)
-        self.has_unlabelled = True
+        self.examples[PREDICT] = read_questions(path, labelled=False)
 
     def unlabelled(self, folder: Path) -> dict[str, Path]:
-        """See Kind; the threshold of a run that was finished before is read from its metrics."""
+        """See Task; the threshold of a run that was finished before is read from its metrics."""
         if self.threshold is None and (folder / METRICS).is_file():
             self.threshold = read_json(folder / METRICS).get(f"eval_{THRESHOLD}")
         return super().unlabelled(folder)
 
-    def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> None:
+    def write_predictions(
+        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]
+    ) -> None:
         """A table and, beside it under the same name, .json as the official evaluation scripts read it."""
         answered = self._answer(split, items, results)
-        write_answers(path, answered, self.compared_as, self.version_2, self.threshold, labelled=split != "predict")
+        write_answers(path, answered, self.compared_as, self.version_2, self.threshold, labelled=split != PREDICT)
 
     def usage(self, name: str) -> str:
         return usage_of(
@@ -330,3 +333,6 @@ def _without_padding(outputs: Any, lengths: torch.Tensor) -> tuple[torch.Tensor,
     behind = torch.arange(start.shape[1], device=start.device) >= lengths.to(start.device)[:, None]
     minimum = torch.finfo(start.dtype).min
     return start.masked_fill(behind, minimum), end.masked_fill(behind, minimum)
+
+
+TASK = QuestionAnswering

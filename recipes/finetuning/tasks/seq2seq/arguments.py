@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from weft.recipes.common.command_line import shape_fields
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import FORMATS
 from weft.recipes.data.text_files import check_file, file_format
@@ -14,8 +15,11 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass
-class SequenceArguments(FileArguments):
+class Seq2SeqArguments(FileArguments):
     """Pairs of a source and a target text: in two files of lines, or in two columns of one file."""
+
+    command = "finetune_seq2seq"
+    model_fields = (*(name for name in shape_fields() if not name.startswith("classifier_")), "num_decoder_layers")
 
     train_source: str | None = field(
         default=None, metadata={"help": "or two files of your own, one text a line: the texts that are given"}
@@ -108,6 +112,9 @@ class SequenceArguments(FileArguments):
 def check_lines(path: Path) -> None:
     """Refuse what is no file of lines; raises RecipeError."""
     ending = file_format(path)
-    if ending in SequenceArguments.formats():
+    if ending in Seq2SeqArguments.formats():
         raise RecipeError(f"{path} is a {ending} file, where plain lines are needed: give it as train_file.")
     check_file(path, (ending,), "text", "lines")  # whatever it ends in: often that is a language
+
+
+ARGUMENTS = Seq2SeqArguments

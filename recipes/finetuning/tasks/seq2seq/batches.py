@@ -4,22 +4,22 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from weft.losses import IGNORE_INDEX
-from weft.recipes.finetuning.collation import Batcher, Item, Layout, in_place
+from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator, in_place
 
 
-class PairBatcher(Batcher):
+class PairCollator(PackingCollator):
     """Lays the sources out, packed so that there is room for the targets too."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, packed: bool) -> None:
         # a tokenizer may name token types although no encoder-decoder reads them
         super().__init__(tokenizer, packed, with_types=False)
 
-    def sizes(self, item: Item) -> tuple[int, ...]:
+    def sizes(self, item: EncodedExample) -> tuple[int, ...]:
         """Tokens in the encoder's row and in the decoder's."""
         return item.tokens, len(item.target or ())
 
 
-def decoder_batch(layout: Layout, start: int, pad: int) -> dict[str, torch.Tensor]:
+def decoder_batch(layout: BatchLayout, start: int, pad: int) -> dict[str, torch.Tensor]:
     """What the decoder reads and is to say, in the rows in which the encoder has the sources.
 
     Args:
@@ -36,7 +36,7 @@ def decoder_batch(layout: Layout, start: int, pad: int) -> dict[str, torch.Tenso
     for row, ids in zip(layout.rows, targets, strict=True):
         starts.append(ends[row])
         ends[row] += len(ids)
-    places = Layout(layout.items, layout.rows, starts, [len(ids) for ids in targets], (layout.shape[0], max(ends)))
+    places = BatchLayout(layout.items, layout.rows, starts, [len(ids) for ids in targets], (layout.shape[0], max(ends)))
     batch = {
         "labels": in_place(places, targets, IGNORE_INDEX),
         "decoder_input_ids": in_place(places, [[start, *ids[:-1]] for ids in targets], pad),

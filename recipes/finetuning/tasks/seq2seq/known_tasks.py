@@ -6,24 +6,22 @@ from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.text_files import COMPRESSIONS
-from weft.recipes.finetuning.known_tasks import TaskFiles, read_splits
-from weft.recipes.finetuning.tasks.seq2seq.arguments import SequenceArguments
+from weft.recipes.finetuning.known_tasks import KnownTask, read_splits
+from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.reading import Columns, Pair, pairs_of_records, read_pairs, read_parallel
 
 
-@dataclass(frozen=True)
-class SequenceTask:
-    """A known task.
+@dataclass(frozen=True, kw_only=True)
+class KnownPairTask(KnownTask):
+    """A known task; of parallel lines `files` are those with the sources.
 
     Attributes:
-        files: its files; of parallel lines those with the sources.
         target_suffix: what the file of targets ends in instead, for parallel lines.
         columns, header: of files with columns, and of the Hub's rows.
         metric: what it is usually scored by.
         pipeline_tag: the Hub's name for such tasks.
     """
 
-    files: TaskFiles
     target_suffix: str | None = None
     columns: Columns = field(default_factory=Columns)
     header: Sequence[str] | None = None
@@ -31,60 +29,58 @@ class SequenceTask:
     pipeline_tag: str = "summarization"
 
 
-TASKS = {
-    "multi30k": SequenceTask(
-        TaskFiles(
-            {
-                "train": ("train.en",),
-                "validation": ("val.en", "valid.en", "dev.en"),
-                "test": ("test_2016_flickr.en", "test2016.en", "test.en"),
-            },
-            hub="bentrevett/multi30k",
-            hub_splits={"train": "train", "validation": "validation", "test": "test"},
-        ),
+KNOWN_TASKS = {
+    "multi30k": KnownPairTask(
+        files={
+            "train": ("train.en",),
+            "validation": ("val.en", "valid.en", "dev.en"),
+            "test": ("test_2016_flickr.en", "test2016.en", "test.en"),
+        },
+        hub="bentrevett/multi30k",
+        hub_splits={"train": "train", "validation": "validation", "test": "test"},
         target_suffix=".de",
         columns=Columns("en", "de"),
         metric="bleu",
         pipeline_tag="translation",
+        language=["en", "de"],
     ),
-    "scitldr": SequenceTask(
-        TaskFiles({"train": ("train.jsonl",), "validation": ("dev.jsonl",), "test": ("test.jsonl",)}),
+    "scitldr": KnownPairTask(
+        files={"train": ("train.jsonl",), "validation": ("dev.jsonl",), "test": ("test.jsonl",)},
     ),
-    "csl": SequenceTask(
-        TaskFiles(
-            {
-                "train": ("train.tsv", "ts_train.tsv"),
-                "validation": ("dev.tsv", "ts_dev.tsv"),
-                "test": ("test.tsv", "ts_test.tsv"),
-            }
-        ),
+    "csl": KnownPairTask(
+        files={
+            "train": ("train.tsv", "ts_train.tsv"),
+            "validation": ("dev.tsv", "ts_dev.tsv"),
+            "test": ("test.tsv", "ts_test.tsv"),
+        },
         columns=Columns("abstract", "title"),
         header=("prompt", "abstract", "title"),
+        language="zh",
     ),
 }
 
 
-def columns_of(files: SequenceArguments) -> Columns:
+def columns_of(files: Seq2SeqArguments) -> Columns:
     """The columns that are read: a task's, or those that were named."""
-    if files.task in TASKS:
-        return TASKS[files.task].columns
+    if files.task in KNOWN_TASKS:
+        return KNOWN_TASKS[files.task].columns
     return Columns(files.source_column or "source", files.target_column or "target", files.target_lists)
 
 
-def read_all(files: SequenceArguments) -> dict[str, list[Pair]]:
+def read_all(files: Seq2SeqArguments) -> dict[str, list[Pair]]:
     """The pairs of each split.
 
     Raises:
         RecipeError: no source is given, an unknown task, a file that is missing or broken, no pair in a split.
     """
-    task, partners, columns = TASKS.get(files.task or ""), files.partners, columns_of(files)
+    known, partners, columns = KNOWN_TASKS.get(files.task or ""), files.partners, columns_of(files)
 
     def from_file(path: Path) -> list[Pair]:
         if path in partners:
             return read_parallel(path, partners[path])
-        if task is not None and task.target_suffix is not None:
-            return read_parallel(path, _partner_of(path, task.target_suffix))
-        return read_pairs(path, columns, None if task is None else task.header)
+        if known is not None and known.target_suffix is not None:
+            return read_parallel(path, _partner_of(path, known.target_suffix))
+        return read_pairs(path, columns, None if known is None else known.header)
 
     if files.train_source is not None:
         files = replace(
@@ -94,11 +90,7 @@ def read_all(files: SequenceArguments) -> dict[str, list[Pair]]:
             test_file=files.test_source,
         )
     return read_splits(
-        files,
-        {name: known.files for name, known in TASKS.items()},
-        from_file,
-        lambda records: pairs_of_records(records, columns),
-        lambda pair: pair.source,
+        *(files, KNOWN_TASKS, from_file, lambda records: pairs_of_records(records, columns)), lambda pair: pair.source
     )
 
 

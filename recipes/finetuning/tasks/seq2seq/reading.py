@@ -7,7 +7,7 @@ from pathlib import Path
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import Record, read_records, text_of, value_of
 from weft.recipes.data.text_files import file_format, read_lines
-from weft.recipes.finetuning.tasks.seq2seq.arguments import SequenceArguments, check_lines
+from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments, check_lines
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_sources(path: Path, column: str) -> list[Pair]:
     Raises:
         RecipeError: there is none, or one is empty.
     """
-    if file_format(path) in SequenceArguments.formats():
+    if file_format(path) in Seq2SeqArguments.formats():
         pairs = [Pair(_source_of(record, column), (), record.where) for record in read_records(path)]
     else:
         check_lines(path)

@@ -26,7 +26,7 @@ def write_texts(path: Path, pairs: Sequence[Pair], texts: Sequence[str], chrf: S
     path.with_suffix(".txt").write_text(lines, encoding="utf-8")
 
 
-def write_sequence_report(
+def write_seq2seq_report(
     folder: Path, split: str, pairs: Sequence[Pair], texts: Sequence[str], signatures: dict[str, str]
 ) -> str:
     """Write predictions.csv and predictions.txt; returns Markdown.

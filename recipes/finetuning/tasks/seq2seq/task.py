@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -12,15 +12,17 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from weft.losses import IGNORE_INDEX, masked_lm_loss, target_nats
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.collation import Batcher, Item, Layout
+from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.best_metric import BestMetric
+from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
 from weft.recipes.finetuning.model_setup import default_length, length_limit
-from weft.recipes.finetuning.task import Goal, Kind
-from weft.recipes.finetuning.tasks.seq2seq.arguments import SequenceArguments
-from weft.recipes.finetuning.tasks.seq2seq.batches import PairBatcher, decoder_batch
+from weft.recipes.finetuning.task import PREDICT, Task
+from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
+from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
 from weft.recipes.finetuning.tasks.seq2seq.encoding import Encoded, encode_sources, encode_targets
-from weft.recipes.finetuning.tasks.seq2seq.known_tasks import TASKS, columns_of, read_all
+from weft.recipes.finetuning.tasks.seq2seq.known_tasks import KNOWN_TASKS, columns_of, read_all
 from weft.recipes.finetuning.tasks.seq2seq.reading import read_sources
-from weft.recipes.finetuning.tasks.seq2seq.report import write_sequence_report, write_texts
+from weft.recipes.finetuning.tasks.seq2seq.report import write_seq2seq_report, write_texts
 from weft.recipes.finetuning.tasks.seq2seq.scoring import bleu_tokenizer, score_texts
 from weft.recipes.finetuning.tasks.seq2seq.special_tokens import special_ids
 
@@ -34,7 +36,7 @@ class Written:
     tokens: int = 0
 
 
-class SequenceKind(Kind):
+class Seq2SeqTask(Task):
     """Translation, summarisation, and whatever else is a text for a text.
 
     A training pair with several references is learnt with each of them; in evaluation the loss is that of the first,
@@ -49,28 +51,32 @@ class SequenceKind(Kind):
         "max_length": "a source and a target have a limit each: give max_source_length and max_target_length",
     }
 
-    def __init__(self, files: SequenceArguments) -> None:
+    @classmethod
+    def read(cls, files: Seq2SeqArguments, run: FineTuningArguments) -> Self:
+        """See Task; a source's limit is what a run calls the length of its input."""
+        if files.max_source_length is not None:
+            run.max_length = files.max_source_length
+        return cls(files)
+
+    def __init__(self, files: Seq2SeqArguments) -> None:
         """Reads and checks all data; raises RecipeError."""
-        task = TASKS.get(files.task or "")
-        self.pairs = read_all(files)
+        known = KNOWN_TASKS.get(files.task or "")
+        self.examples = read_all(files)
         self.files, self.columns = files, columns_of(files)
-        self.pipeline_tag = "text2text-generation" if task is None else task.pipeline_tag
-        metric = files.metric or ("chrf" if task is None else task.metric)  # chrF is never 0 for short texts
-        self.goal = Goal(metric, greater_is_better=metric != "loss")
+        self.pipeline_tag = "text2text-generation" if known is None else known.pipeline_tag
+        self.language = None if known is None else known.language
+        metric = files.metric or ("chrf" if known is None else known.metric)  # chrF is never 0 for short texts
+        self.best_metric = BestMetric(metric, greater_is_better=metric != "loss")
         shown = ("bleu", "chrf", "rougeL")
         self.headline = shown if metric == "loss" else tuple(dict.fromkeys((metric, *shown)))
-        self.tokenize = bleu_tokenizer(pair.targets[0] for pair in self.pairs["train"])
+        self.tokenize = bleu_tokenizer(pair.targets[0] for pair in self.examples["train"])
         self.signatures: dict[str, str] = {}
         self.encoded: dict[str, Encoded] = {}
         self.config: PreTrainedConfig | None = None
 
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(pairs) for split, pairs in self.pairs.items() if split != "predict"}
-
     def texts(self) -> Iterator[str]:
         """Of both sides, which share a vocabulary."""
-        for pair in self.pairs["train"]:
+        for pair in self.examples["train"]:
             yield self.files.source_prefix + pair.source
             yield from pair.targets
 
@@ -92,7 +98,7 @@ class SequenceKind(Kind):
                 lines.append(("cut", f"the end of {side}s: {', '.join(named)} (max_{side}_length gives more room)"))
         return lines
 
-    def adopt(self, config: PreTrainedConfig) -> bool:
+    def align_labels(self, config: PreTrainedConfig) -> bool:
         """Refuses what has no encoder and decoder; raises RecipeError."""
         if not config.is_encoder_decoder:
             raise RecipeError(
@@ -123,13 +129,13 @@ class SequenceKind(Kind):
                     raise RecipeError(f"{name} is {value}, but the model takes {limit} tokens at most: give less.")
         return tokenizer
 
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
-        pairs, found = self.pairs[split], Encoded()
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
+        pairs, found = self.examples[split], Encoded()
         self.encoded[split], self.max_source = found, max_length
         prefix = self.files.source_prefix
         sources = encode_sources([prefix + pair.source for pair in pairs], tokenizer, max_length, found)
-        if split == "predict":
-            return [Item([ids], number) for number, ids in enumerate(sources)]
+        if split == PREDICT:
+            return [EncodedExample([ids], number) for number, ids in enumerate(sources)]
         chosen = [
             (number, text)
             for number, pair in enumerate(pairs)
@@ -138,17 +144,17 @@ class SequenceKind(Kind):
         longest = self.files.max_target_length or default_length(self.config, tokenizer)
         start = self.config.decoder_start_token_id
         targets = encode_targets([text for _, text in chosen], tokenizer, start, longest, found)
-        return [Item([sources[number]], number, ids) for (number, _), ids in zip(chosen, targets)]
+        return [EncodedExample([sources[number]], number, ids) for (number, _), ids in zip(chosen, targets)]
 
     @property
     def max_new_tokens(self) -> int:
         return self.files.max_new_tokens or self.encoded["train"].longest_target
 
-    def longest(self, item: Item) -> int:
+    def longest(self, item: EncodedExample) -> int:
         return max(super().longest(item), len(item.target or ()), self.max_new_tokens)
 
-    def make_batcher(self, tokenizer: PreTrainedTokenizerBase, packed: bool) -> Batcher:
-        return PairBatcher(tokenizer, packed)
+    def make_collator(self, tokenizer: PreTrainedTokenizerBase, packed: bool) -> PackingCollator:
+        return PairCollator(tokenizer, packed)
 
     def prepare_model(self, model: PreTrainedModel) -> PreTrainedModel:
         """How texts are generated, which generation_config.json keeps; what else a model brings along stays."""
@@ -159,7 +165,7 @@ class SequenceKind(Kind):
             setattr(generation, name, getattr(self.config, name))
         return model
 
-    def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
         return decoder_batch(layout, self.config.decoder_start_token_id, self.tokenizer.pad_token_id)
 
     def forward(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
@@ -177,11 +183,11 @@ class SequenceKind(Kind):
     def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         return (targets["labels"] != IGNORE_INDEX).sum()
 
-    def answer(self, model: nn.Module, inputs: dict[str, torch.Tensor], layout: Layout) -> list[Any]:
+    def predict(self, model: nn.Module, inputs: dict[str, torch.Tensor], layout: BatchLayout) -> list[Any]:
         """Written texts. They are generated from padded rows, for each has to go on by itself."""
         if layout.packed:
             device = inputs["input_ids"].device
-            inputs, layout = PairBatcher(self.tokenizer, packed=False).lay_out(layout.items)
+            inputs, layout = PairCollator(self.tokenizer, packed=False).lay_out(layout.items)
             inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         tokens = model.generate(**inputs).tolist()
         texts = [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
@@ -195,31 +201,32 @@ class SequenceKind(Kind):
             for text, of_text, number in zip(texts, nats, (labels != IGNORE_INDEX).sum(dim=1).tolist(), strict=True)
         ]
 
-    def results(self, outputs: Any, layout: Layout) -> list[Any]:
+    def results(self, outputs: Any, layout: BatchLayout) -> list[Any]:
         """Nats of each target, of padded rows."""
         labels = self.targets(layout)["labels"]
         nats = target_nats(outputs.logits.flatten(0, -2), labels.flatten())
         return nats.view(labels.shape).double().sum(dim=1).tolist()
 
-    def score(self, split: str, items: Sequence[Item], results: Sequence[Any]) -> dict[str, float]:
-        references = [self.pairs[split][item.example].targets for item in items]
+    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> dict[str, float]:
+        references = [self.examples[split][item.example].targets for item in items]
         scores = score_texts([result.text for result in results], references, self.tokenize)
         self.signatures = scores.pop("signatures")
         loss = sum(result.nats for result in results) / sum(result.tokens for result in results)
         return {"loss": loss, **scores}
 
-    def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> str:
-        return write_sequence_report(folder, split, self.pairs[split], [r.text for r in results], self.signatures)
+    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> str:
+        return write_seq2seq_report(folder, split, self.examples[split], [r.text for r in results], self.signatures)
 
     def read_unlabelled(self, path: Path) -> None:
-        self.pairs["predict"] = read_sources(path, self.columns.source)
-        self.has_unlabelled = True
+        self.examples[PREDICT] = read_sources(path, self.columns.source)
 
-    def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[Any]) -> None:
-        write_texts(path, self.pairs[split], [result.text for result in results])
+    def write_predictions(
+        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]
+    ) -> None:
+        write_texts(path, self.examples[split], [result.text for result in results])
 
     def usage(self, name: str) -> str:
-        source = json.dumps(self.files.source_prefix + self.pairs["train"][0].source, ensure_ascii=False)
+        source = json.dumps(self.files.source_prefix + self.examples["train"][0].source, ensure_ascii=False)
         return "\n".join(
             [
                 "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
@@ -239,3 +246,6 @@ class SequenceKind(Kind):
 
 def _beams(number: int) -> str:
     return "greedy" if number == 1 else f"{number} beams"
+
+
+TASK = Seq2SeqTask

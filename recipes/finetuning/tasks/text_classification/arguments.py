@@ -10,8 +10,10 @@ PROBLEM_TYPES = (SINGLE, MULTI, REGRESSION)
 
 
 @dataclass
-class ClassificationArguments(FileArguments):
+class TextClassificationArguments(FileArguments):
     """Where the examples are, and how they are learnt."""
+
+    command = "finetune_classification"
 
     text_columns: str | None = field(
         default=None, metadata={"help": "column of the text, or the columns A,B of a pair of texts"}
@@ -71,3 +73,6 @@ class ClassificationArguments(FileArguments):
         given = [name for name, value in own.items() if value is not None]
         if self.train_file is None and self.dataset_name is None and given:
             raise RecipeError(f"{', '.join(given)} is given without train_file or dataset_name: a task knows its own.")
+
+
+ARGUMENTS = TextClassificationArguments

@@ -7,8 +7,8 @@ from typing import Any
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import Record, value_of
-from weft.recipes.finetuning.tasks.text_classification.arguments import ClassificationArguments
-from weft.recipes.finetuning.tasks.text_classification.known_task import TextTask
+from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
+from weft.recipes.finetuning.tasks.text_classification.known_task import KnownTextTask
 from weft.recipes.finetuning.tasks.text_classification.labels import is_missing, name_of, number_in
 
 PAIRS = (
@@ -33,7 +33,7 @@ class Columns:
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     separator: str | None = None
-    task: TextTask | None = None
+    task: KnownTextTask | None = None
     official: tuple[str, ...] = ()
 
     @property
@@ -72,7 +72,7 @@ def _bit(record: Record, column: str) -> bool:
     return _BITS[text]
 
 
-def find_columns(arguments: ClassificationArguments, records: Sequence[Record]) -> Columns:
+def find_columns(arguments: TextClassificationArguments, records: Sequence[Record]) -> Columns:
     """The columns that the user names, or that can only be meant; raises RecipeError with those that there are."""
     first = records[0]
     there = list(first.values)

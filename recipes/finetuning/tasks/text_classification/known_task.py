@@ -1,6 +1,9 @@
 """What is known of a task of text classification: its place on the Hub, its official files, and how it is scored."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from weft.recipes.finetuning.known_tasks import KnownTask
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 TRAIN = ("train.tsv", "train.jsonl", "train.json", "train.csv", "train.parquet")
@@ -11,7 +14,6 @@ VALIDATION = tuple(
 )
 TEST = ("test.tsv", "test.jsonl", "test.json", "test.csv", "test.parquet")
 FILES = {"train": TRAIN, "validation": VALIDATION, "test": ("test-labeled.tsv", *TEST)}
-GLUE_SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,12 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class TextTask:
+class KnownTextTask(KnownTask):
     """Attributes:
-    hub, config, hub_splits: id and config on the Hub, and what each split is called there.
     text_columns: one text, or two for a pair.
-    label_column: the column of the label.
     labels: their names in the official order; none for a regression.
     metric: what the best weights are chosen by; the loss and errors are better when lower.
-    files: for each split candidates of its file's name, in the order in which they are looked for.
+    label_column: the column of the label.
     header: the official columns, for files whose first line does not name them.
     columns: other names of columns, to the names used here.
     spelled: other spellings of labels, to their names; the number of a label always means it.
@@ -49,19 +49,18 @@ class TextTask:
     text_columns: tuple[str, ...]
     labels: tuple[str, ...]
     metric: str
-    hub: str | None
-    config: str | None = None
-    hub_splits: dict[str, str] = field(default_factory=lambda: dict(GLUE_SPLITS))
+    files: Mapping[str, Sequence[str]] = field(default_factory=lambda: FILES, kw_only=True)
+    hub_splits: Mapping[str, str] = field(
+        default_factory=lambda: {"train": "train", "validation": "validation", "test": "test"}, kw_only=True
+    )
     label_column: str = "label"
     problem_type: str = SINGLE
     extra_metrics: tuple[str, ...] = ()
-    files: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(FILES))
     header: tuple[str, ...] = ()
-    columns: dict[str, str] = field(default_factory=dict)
-    spelled: dict[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    spelled: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     separator: str | None = None
     layout: str = "table"
     label_file: str | None = None
-    submissions: dict[str, Submission] = field(default_factory=dict)
-    language: str = "en"
+    submissions: Mapping[str, Submission] = field(default_factory=dict)

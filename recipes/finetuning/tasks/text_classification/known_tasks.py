@@ -3,7 +3,7 @@
 import difflib
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, TEST, TRAIN, VALIDATION, TextTask
+from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, TEST, TRAIN, VALIDATION, KnownTextTask
 from weft.recipes.finetuning.tasks.text_classification.known_tasks_glue import GLUE_TASKS
 
 _TNEWS = {
@@ -19,13 +19,16 @@ _EMOTIONS = (
 )
 
 
-TEXT_TASKS: dict[str, TextTask] = {
+BUILTIN = "pydoc"  # docstrings of Python's own modules, which need neither files nor the Hub
+
+KNOWN_TASKS: dict[str, KnownTextTask] = {
+    BUILTIN: KnownTextTask(("text",), (), "accuracy", files={}),
     **GLUE_TASKS,
-    "imdb": TextTask(
+    "imdb": KnownTextTask(
         ("text",),
         ("neg", "pos"),
         "accuracy",
-        "stanfordnlp/imdb",
+        hub="stanfordnlp/imdb",
         hub_splits={"train": "train", "test": "test"},
         files={
             "train": ("train", "aclImdb/train", *TRAIN, "IMDB Dataset.csv", "imdb.csv"),
@@ -36,21 +39,21 @@ TEXT_TASKS: dict[str, TextTask] = {
         spelled={"negative": "neg", "positive": "pos"},
         layout="folders",
     ),
-    "ag_news": TextTask(
+    "ag_news": KnownTextTask(
         ("text",),
         ("World", "Sports", "Business", "Sci/Tech"),
         "accuracy",
-        "fancyzhx/ag_news",
+        hub="fancyzhx/ag_news",
         hub_splits={"train": "train", "test": "test"},
         header=("class", "title", "description"),
         columns={"Class Index": "class", "Title": "title", "Description": "description"},
         layout="ag_news",
     ),
-    "trec": TextTask(
+    "trec": KnownTextTask(
         ("text",),
         ("ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"),
         "accuracy",
-        "SetFit/TREC-QC",
+        hub="SetFit/TREC-QC",
         hub_splits={"train": "train", "test": "test"},
         files={
             "train": ("train_5500.label", *TRAIN),
@@ -60,31 +63,33 @@ TEXT_TASKS: dict[str, TextTask] = {
         columns={"label_coarse_original": "label", "coarse_label": "label"},
         layout="trec",
     ),
-    "go_emotions": TextTask(
+    "go_emotions": KnownTextTask(
         ("text",),
         _EMOTIONS,
         "f1_macro_tuned",
-        *("google-research-datasets/go_emotions", "simplified"),
+        hub="google-research-datasets/go_emotions",
+        hub_config="simplified",
         label_column="labels",
         problem_type=MULTI,
         header=("text", "labels", "id"),
         separator=",",
         label_file="labels.txt",
     ),
-    "chnsenticorp": TextTask(
+    "chnsenticorp": KnownTextTask(
         ("text_a",),
         ("negative", "positive"),
         "accuracy",
-        "lansinuote/ChnSentiCorp",
+        hub="lansinuote/ChnSentiCorp",
         header=("label", "text_a"),
         columns={"text": "text_a"},
         language="zh",
     ),
-    "tnews": TextTask(
+    "tnews": KnownTextTask(
         ("sentence",),
         tuple(_TNEWS.values()),
         "accuracy",
-        *("clue/clue", "tnews"),
+        hub="clue/clue",
+        hub_config="tnews",
         files={
             "train": (*TRAIN, "train_few_all.json"),
             "validation": (*VALIDATION, "dev_few_all.json"),
@@ -93,11 +98,11 @@ TEXT_TASKS: dict[str, TextTask] = {
         spelled=_TNEWS,
         language="zh",
     ),
-    "lcqmc": TextTask(
+    "lcqmc": KnownTextTask(
         ("text_a", "text_b"),
         ("different", "same"),
         "accuracy",
-        "C-MTEB/LCQMC",
+        hub="C-MTEB/LCQMC",
         files={
             "train": (*TRAIN, "train.txt"),
             "validation": (*VALIDATION, "dev.txt"),
@@ -107,11 +112,12 @@ TEXT_TASKS: dict[str, TextTask] = {
         columns={"sentence1": "text_a", "sentence2": "text_b", "score": "label"},
         language="zh",
     ),
-    "ocnli": TextTask(
+    "ocnli": KnownTextTask(
         ("sentence1", "sentence2"),
         ("neutral", "entailment", "contradiction"),
         "accuracy",
-        *("clue/clue", "ocnli"),
+        hub="clue/clue",
+        hub_config="ocnli",
         files={
             "train": ("train.50k.json", *TRAIN),
             "validation": VALIDATION,
@@ -120,11 +126,11 @@ TEXT_TASKS: dict[str, TextTask] = {
         dropped=("-",),
         language="zh",
     ),
-    "waimai": TextTask(
+    "waimai": KnownTextTask(
         ("review",),
         ("negative", "positive"),
         "accuracy",
-        "XiangPan/waimai_10k",
+        hub="XiangPan/waimai_10k",
         hub_splits={"train": "train"},
         files={"train": ("waimai_10k.csv", *TRAIN), "validation": VALIDATION, "test": TEST},
         columns={"text": "review"},
@@ -133,13 +139,13 @@ TEXT_TASKS: dict[str, TextTask] = {
 }
 
 
-def find_task(name: str) -> TextTask:
+def find_task(name: str) -> KnownTextTask:
     """A task by its name; raises RecipeError for an unknown one."""
-    if name not in TEXT_TASKS:
-        near = difflib.get_close_matches(name.lower().replace("-", ""), TEXT_TASKS, n=1)
+    if name not in KNOWN_TASKS:
+        near = difflib.get_close_matches(name.lower().replace("-", ""), KNOWN_TASKS, n=1)
         raise RecipeError(
             f"there is no task {name!r}"
             + (f" (did you mean {near[0]}?)" if near else "")
-            + f": choose one of pydoc, {', '.join(TEXT_TASKS)}, or give train_file or dataset_name."
+            + f": choose one of {', '.join(KNOWN_TASKS)}, or give train_file or dataset_name."
         )
-    return TEXT_TASKS[name]
+    return KNOWN_TASKS[name]

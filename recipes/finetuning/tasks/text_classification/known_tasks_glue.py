@@ -6,8 +6,8 @@ from weft.recipes.finetuning.tasks.text_classification.known_task import (
     TEST,
     TRAIN,
     VALIDATION,
+    KnownTextTask,
     Submission,
-    TextTask,
 )
 
 _GLUE = "nyu-mll/glue"
@@ -18,23 +18,30 @@ def _submission(file: str, numbers: bool = True, files: tuple[str, ...] = TEST) 
     return {"submission": Submission(file, files=files, numbers=numbers)}
 
 
-GLUE_TASKS: dict[str, TextTask] = {
-    "cola": TextTask(
+GLUE_TASKS: dict[str, KnownTextTask] = {
+    "cola": KnownTextTask(
         ("sentence",),
         ("unacceptable", "acceptable"),
         "matthews_correlation",
-        *(_GLUE, "cola"),
+        hub=_GLUE,
+        hub_config="cola",
         header=("source", "label", "note", "sentence"),
         submissions=_submission("CoLA.tsv"),
     ),
-    "sst2": TextTask(
-        *(("sentence",), ("negative", "positive"), "accuracy", _GLUE, "sst2"), submissions=_submission("SST-2.tsv")
+    "sst2": KnownTextTask(
+        ("sentence",),
+        ("negative", "positive"),
+        "accuracy",
+        hub=_GLUE,
+        hub_config="sst2",
+        submissions=_submission("SST-2.tsv"),
     ),
-    "mrpc": TextTask(
+    "mrpc": KnownTextTask(
         ("sentence1", "sentence2"),
         ("not_equivalent", "equivalent"),
         "f1_and_accuracy",
-        *(_GLUE, "mrpc"),
+        hub=_GLUE,
+        hub_config="mrpc",
         extra_metrics=("f1",),
         columns=_MRPC_COLUMNS,
         files={
@@ -44,11 +51,12 @@ GLUE_TASKS: dict[str, TextTask] = {
         },
         submissions=_submission("MRPC.tsv", files=(*TEST, "msr-para-test.tsv", "msr_paraphrase_test.txt")),
     ),
-    "stsb": TextTask(
+    "stsb": KnownTextTask(
         ("sentence1", "sentence2"),
         (),
         "corrcoef",
-        *(_GLUE, "stsb"),
+        hub=_GLUE,
+        hub_config="stsb",
         problem_type=REGRESSION,
         header=(
             *("index", "genre", "filename", "year", "old_index", "source1", "source2"),
@@ -57,20 +65,22 @@ GLUE_TASKS: dict[str, TextTask] = {
         columns={"score": "label"},
         submissions=_submission("STS-B.tsv"),
     ),
-    "qqp": TextTask(
+    "qqp": KnownTextTask(
         ("question1", "question2"),
         ("not_duplicate", "duplicate"),
         "f1_and_accuracy",
-        *(_GLUE, "qqp"),
+        hub=_GLUE,
+        hub_config="qqp",
         extra_metrics=("f1",),
         columns={"is_duplicate": "label"},
         submissions=_submission("QQP.tsv"),
     ),
-    "mnli": TextTask(
+    "mnli": KnownTextTask(
         ("sentence1", "sentence2"),
         ("entailment", "neutral", "contradiction"),
         "accuracy",
-        *(_GLUE, "mnli"),
+        hub=_GLUE,
+        hub_config="mnli",
         hub_splits={
             **{"train": "train", "validation": "validation_matched"},
             **{"validation_mismatched": "validation_mismatched"},
@@ -89,22 +99,28 @@ GLUE_TASKS: dict[str, TextTask] = {
             ),
         },
     ),
-    "qnli": TextTask(
+    "qnli": KnownTextTask(
         ("question", "sentence"),
         ("entailment", "not_entailment"),
-        *("accuracy", _GLUE, "qnli"),
+        "accuracy",
+        hub=_GLUE,
+        hub_config="qnli",
         submissions=_submission("QNLI.tsv", numbers=False),
     ),
-    "rte": TextTask(
+    "rte": KnownTextTask(
         ("sentence1", "sentence2"),
         ("entailment", "not_entailment"),
-        *("accuracy", _GLUE, "rte"),
+        "accuracy",
+        hub=_GLUE,
+        hub_config="rte",
         submissions=_submission("RTE.tsv", numbers=False),
     ),
-    "wnli": TextTask(
+    "wnli": KnownTextTask(
         ("sentence1", "sentence2"),
         ("not_entailment", "entailment"),
-        *("accuracy", _GLUE, "wnli"),
+        "accuracy",
+        hub=_GLUE,
+        hub_config="wnli",
         submissions=_submission("WNLI.tsv"),
     ),
 }

@@ -8,8 +8,8 @@ from pathlib import Path
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import Record, check_table, read_hub_records, read_records
 from weft.recipes.data.text_files import file_format, read_lines
-from weft.recipes.finetuning.known_tasks import find_file
-from weft.recipes.finetuning.tasks.text_classification.known_task import TextTask
+from weft.recipes.finetuning.known_tasks import find_file, find_files
+from weft.recipes.finetuning.tasks.text_classification.known_task import KnownTextTask
 
 
 @dataclass
@@ -21,8 +21,8 @@ class TaskRecords:
     broken: list[str] = field(default_factory=list)
 
 
-def read_task(task: TextTask, name: str, folder: Path | None, with_submissions: bool) -> TaskRecords:
-    """All splits of a task, from a folder or from the Hub.
+def read_task(known: KnownTextTask, name: str, folder: Path | None, with_submissions: bool) -> TaskRecords:
+    """All splits of a known task, from a folder or from the Hub.
 
     Args:
         with_submissions: read the unlabelled test sets of its submission too.
@@ -31,51 +31,53 @@ def read_task(task: TextTask, name: str, folder: Path | None, with_submissions: 
         RecipeError: no training file, or no file for the submission; names what was looked for.
     """
     if folder is None:
-        return _read_from_hub(task, with_submissions)
-    found = TaskRecords({}, _label_names(task, folder))
-    candidates = dict(task.files)
-    if with_submissions:
-        candidates |= {split: submission.files for split, submission in task.submissions.items()}
-    for split, names in candidates.items():
-        folders = [folder / name for name in names if task.layout == "folders" and (folder / name).is_dir()]
-        path = folders[0] if folders else find_file(folder, names)
-        if path is not None:
-            found.splits[split] = list(read_file(task, path, found.broken))
-        elif split == "train" or split in task.submissions:
-            what = "training file" if split == "train" else "test file"
-            raise RecipeError(f"{folder} holds no {what} of {name}: looked for {', '.join(names)}.")
+        return _read_from_hub(known, with_submissions)
+    found = TaskRecords({}, _label_names(known, folder))
+    paths = find_files(known, name, folder, _find_folder if known.layout == "folders" else find_file)
+    for split, submission in known.submissions.items() if with_submissions else ():
+        path = find_file(folder, submission.files)
+        if path is None:
+            raise RecipeError(f"{folder} has no test file of task {name!r}: looked for {', '.join(submission.files)}.")
+        paths[split] = path
+    for split, path in paths.items():
+        found.splits[split] = list(read_file(known, path, found.broken))
     return found
 
 
-def _read_from_hub(task: TextTask, with_submissions: bool) -> TaskRecords:
+def _find_folder(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first folder of these names, or else the first file."""
+    return next((folder / name for name in names if (folder / name).is_dir()), None) or find_file(folder, names)
+
+
+def _read_from_hub(known: KnownTextTask, with_submissions: bool) -> TaskRecords:
     # GLUE's own test sets have no labels
-    splits = {split: theirs for split, theirs in task.hub_splits.items() if split != "test" or not task.submissions}
+    splits = {split: theirs for split, theirs in known.hub_splits.items() if split != "test" or not known.submissions}
     if with_submissions:
-        splits |= {split: submission.split for split, submission in task.submissions.items()}
-    records = {split: read_hub_records(task.hub, task.config, theirs) for split, theirs in splits.items()}
-    return TaskRecords({s: [_renamed(task, record) for record in rows] for s, rows in records.items()}, task.labels)
+        splits |= {split: submission.split for split, submission in known.submissions.items()}
+    records = {split: read_hub_records(known.hub, known.hub_config, theirs) for split, theirs in splits.items()}
+    return TaskRecords({s: [_renamed(known, record) for record in rows] for s, rows in records.items()}, known.labels)
 
 
-def _label_names(task: TextTask, folder: Path) -> tuple[str, ...]:
-    path = folder / task.label_file if task.label_file else None
+def _label_names(known: KnownTextTask, folder: Path) -> tuple[str, ...]:
+    path = folder / known.label_file if known.label_file else None
     if path is None or not path.is_file():
-        return task.labels
+        return known.labels
     return tuple(text.strip() for _, text in read_lines(path) if text.strip())
 
 
-def read_file(task: TextTask, path: Path, broken: list[str] | None = None) -> Iterator[Record]:
+def read_file(known: KnownTextTask, path: Path, broken: list[str] | None = None) -> Iterator[Record]:
     """Rows of one of a task's files (of IMDB also a folder), with the task's own columns.
 
     Args:
         broken: lines with a wrong number of fields are left out and told here; None: they are an error.
     """
-    if task.layout == "folders" and path.is_dir():
-        yield from _read_folders(path, task.labels)
-    elif task.layout == "trec" and path.suffix == ".label":
+    if known.layout == "folders" and path.is_dir():
+        yield from _read_folders(path, known.labels)
+    elif known.layout == "trec" and path.suffix == ".label":
         yield from _read_trec(path)
     else:
-        for record in read_table(path, task.header, (*task.text_columns, *task.columns), broken):
-            yield _renamed(task, record)
+        for record in read_table(path, known.header, (*known.text_columns, *known.columns), broken):
+            yield _renamed(known, record)
 
 
 def read_table(path: Path, header: Sequence[str], known: Sequence[str], broken: list[str] | None) -> Iterator[Record]:
@@ -112,15 +114,15 @@ def _first_fields(path: Path) -> list[str]:
     return next(lines, "").rstrip("\n").split("\t")
 
 
-def _renamed(task: TextTask, record: Record) -> Record:
+def _renamed(known: KnownTextTask, record: Record) -> Record:
     values = record.values | {
-        ours: record.values[theirs] for theirs, ours in task.columns.items() if theirs in record.values
+        ours: record.values[theirs] for theirs, ours in known.columns.items() if theirs in record.values
     }
-    if task.layout == "ag_news" and "text" not in values and {"class", "title", "description"} <= set(values):
+    if known.layout == "ag_news" and "text" not in values and {"class", "title", "description"} <= set(values):
         values |= {"text": f"{values['title']} {values['description']}"}
         number = str(values["class"]).strip()  # 1 to 4
-        known = number.isdecimal() and 1 <= int(number) <= len(task.labels)
-        values["label"] = task.labels[int(number) - 1] if known else f"class {number}"
+        known = number.isdecimal() and 1 <= int(number) <= len(known.labels)
+        values["label"] = known.labels[int(number) - 1] if known else f"class {number}"
     return Record(values, record.where)
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weft.recipes.common.errors import RecipeError, first_line
-from weft.recipes.data.tables import Record, read_hub_records, read_records, text_of, value_of
-from weft.recipes.finetuning.tasks.text_classification.arguments import ClassificationArguments
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.tables import Record, read_records, text_of, value_of
+from weft.recipes.finetuning.known_tasks import read_hub_splits
+from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
 from weft.recipes.finetuning.tasks.text_classification.builtin_task import docstring_records
 from weft.recipes.finetuning.tasks.text_classification.columns import Columns, find_columns, has_labels
-from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE, TextTask
-from weft.recipes.finetuning.tasks.text_classification.known_tasks import find_task
+from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE, KnownTextTask
+from weft.recipes.finetuning.tasks.text_classification.known_tasks import BUILTIN, find_task
 from weft.recipes.finetuning.tasks.text_classification.labels import (
     LabelNames,
     check_value,
@@ -22,9 +23,6 @@ from weft.recipes.finetuning.tasks.text_classification.labels import (
 )
 from weft.recipes.finetuning.tasks.text_classification.official_files import read_file, read_task
 from weft.recipes.finetuning.validation_split import split_off
-
-EMBEDDED = "pydoc"
-HUB_SPLITS = {"train": ("train",), "validation": ("validation", "dev", "valid"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -52,26 +50,29 @@ class ClassificationData:
     text_columns: tuple[str, ...]
     names: LabelNames
     splits: dict[str, list[Example]]
-    task: TextTask | None = None
+    task: KnownTextTask | None = None
     notes: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read_classification(arguments: ClassificationArguments) -> ClassificationData:
+def read_classification(arguments: TextClassificationArguments) -> ClassificationData:
     """Read and check everything; raises RecipeError with a sentence that names the row."""
     arguments.check_files()
     arguments.check()
     name = arguments.task
     if name is None and arguments.train_file is None and arguments.dataset_name is None:
-        name = arguments.task = EMBEDDED  # the run is named after it
-    if name == EMBEDDED:
+        name = arguments.task = BUILTIN  # the run is named after it
+    if name == BUILTIN:
         if arguments.data is not None or arguments.glue_submission:
-            raise RecipeError(f"task {EMBEDDED} needs no data and has no test set of GLUE: leave these out.")
-        return _finish(arguments, EMBEDDED, docstring_records(), Columns(("text",), ("label",)), None, [])
+            raise RecipeError(f"task {BUILTIN} needs no data and has no test set of GLUE: leave these out.")
+        return _finish(arguments, BUILTIN, docstring_records(), Columns(("text",), ("label",)), None, [])
     if name is not None:
         return _read_known(arguments, name)
     if arguments.glue_submission:
         raise RecipeError("glue_submission is given without task: name a GLUE task.")
-    splits = _read_files(arguments) if arguments.train_file else _read_hub(arguments)
+    if arguments.train_file:
+        splits = _read_files(arguments)
+    else:
+        splits = read_hub_splits(arguments.dataset_name, arguments.dataset_config_name, ("train", "validation", "test"))
     columns = find_columns(arguments, splits["train"])
     source = arguments.dataset_name or Path(arguments.train_file).name
     return _finish(arguments, source, splits, columns, arguments.problem_type, [])
@@ -83,7 +84,7 @@ def read_texts(path: Path, data: ClassificationData) -> list[Example]:
     return [Example(_texts(record, data.text_columns)) for record in records]
 
 
-def _read_known(arguments: ClassificationArguments, name: str) -> ClassificationData:
+def _read_known(arguments: TextClassificationArguments, name: str) -> ClassificationData:
     task = find_task(name)
     if arguments.glue_submission and not task.submissions:
         raise RecipeError(f"glue_submission is given, but {name} is no task of GLUE: leave it out.")
@@ -103,37 +104,20 @@ def _read_known(arguments: ClassificationArguments, name: str) -> Classification
     return _finish(arguments, name, splits, columns, task.problem_type, notes)
 
 
-def _read_files(arguments: ClassificationArguments) -> dict[str, list[Record]]:
+def _read_files(arguments: TextClassificationArguments) -> dict[str, list[Record]]:
     paths = {split: getattr(arguments, f"{split}_file") for split in ("train", "validation", "test")}
     return {split: _filled(Path(path)) for split, path in paths.items() if path is not None}
 
 
-def _filled(path: Path, task: TextTask | None = None) -> list[Record]:
+def _filled(path: Path, task: KnownTextTask | None = None) -> list[Record]:
     records = list(read_records(path) if task is None else read_file(task, path))
     if not records:
         raise RecipeError(f"{path} holds no examples: give a file with rows.")
     return records
 
 
-def _read_hub(arguments: ClassificationArguments) -> dict[str, list[Record]]:
-    import datasets  # it takes long to import, and only data sets need it
-
-    name, config = arguments.dataset_name, arguments.dataset_config_name
-    try:
-        there = datasets.get_dataset_split_names(name, config)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = first_line(error)
-        raise RecipeError(
-            f"data set {name!r} cannot be loaded ({reason}): check its name, dataset_config_name and the network."
-        ) from error
-    chosen = {split: next((n for n in names if n in there), None) for split, names in HUB_SPLITS.items()}
-    if chosen["train"] is None:
-        raise RecipeError(f"data set {name!r} has no split 'train': it has {', '.join(there)}.")
-    return {split: read_hub_records(name, config, theirs) for split, theirs in chosen.items() if theirs is not None}
-
-
 def _finish(
-    arguments: ClassificationArguments,
+    arguments: TextClassificationArguments,
     name: str,
     splits: dict[str, list[Record]],
     columns: Columns,

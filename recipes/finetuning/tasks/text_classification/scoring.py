@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.task import Goal
+from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE
 from weft.recipes.metrics import load_metric
 
@@ -23,13 +23,15 @@ GOALS = {SINGLE: "accuracy", MULTI: "f1_micro_tuned", REGRESSION: "mse"}
 LOWER_IS_BETTER = ("loss", "mse", "ece")
 
 
-def choose_goal(problem_type: str, labels: int, metric: str | None, greater_is_better: bool | None) -> Goal:
+def choose_best_metric(
+    problem_type: str, labels: int, metric: str | None, greater_is_better: bool | None
+) -> BestMetric:
     """The metric to choose weights by; raises RecipeError for one that is not computed."""
     known = [*SCORES[problem_type], *(BINARY_SCORES if problem_type == SINGLE and labels == 2 else ())]
     metric = GOALS[problem_type] if metric is None else metric
     if metric not in known:
         raise RecipeError(f"metric is {metric!r}: choose one of {', '.join(known)}.")
-    return Goal(metric, metric not in LOWER_IS_BETTER if greater_is_better is None else greater_is_better)
+    return BestMetric(metric, metric not in LOWER_IS_BETTER if greater_is_better is None else greater_is_better)
 
 
 def score_single(logits: np.ndarray, labels: np.ndarray, positive: int | None) -> dict[str, float]:

@@ -12,18 +12,19 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from weft.losses import count_targets, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
-from weft.recipes.finetuning.collation import Item, Layout
-from weft.recipes.finetuning.task import Kind
+from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
+from weft.recipes.finetuning.task import PREDICT, Task
 from weft.recipes.finetuning.tasks.text_classification import report
-from weft.recipes.finetuning.tasks.text_classification.arguments import ClassificationArguments
+from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
 from weft.recipes.finetuning.tasks.text_classification.class_weights import class_weights, times_of_labels
 from weft.recipes.finetuning.tasks.text_classification.glue_submission import write_glue_submission
 from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE
+from weft.recipes.finetuning.tasks.text_classification.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.text_classification.reading import Example, read_classification, read_texts
 from weft.recipes.finetuning.tasks.text_classification.scoring import (
     BINARY_SCORES,
     SCORES,
-    choose_goal,
+    choose_best_metric,
     score_multi,
     score_regression,
     score_single,
@@ -35,7 +36,7 @@ from weft.recipes.finetuning.tasks.text_classification.scoring import (
 _NUMBERS_OF_LABELS_SHOWN = 12
 
 
-class ClassificationKind(Kind):
+class TextClassification(Task):
     """Fine-tuning of a model with a sequence classification head.
 
     MNLI has another labelled split, "validation_mismatched"; GLUE's unlabelled test sets are "submission" and, of MNLI
@@ -45,21 +46,22 @@ class ClassificationKind(Kind):
     auto_class = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
 
-    def __init__(self, arguments: ClassificationArguments) -> None:
+    def __init__(self, arguments: TextClassificationArguments) -> None:
         """Read and check all data; raises RecipeError."""
-        self.arguments = arguments
+        self.files = arguments
         self.data = read_classification(arguments)
+        self.examples = self.data.splits
         self.names, self.problem_type = self.data.names, self.data.problem_type
         task = self.data.task
-        self.language = task.language if task is not None else "en" if self.data.name == "pydoc" else None
+        self.language = KNOWN_TASKS[arguments.task].language if arguments.task else None
         self.submissions = dict(task.submissions) if task is not None and arguments.glue_submission else {}
         metric = arguments.metric or (task.metric if task is not None else None)
-        self.goal = choose_goal(self.problem_type, len(self.names), metric, arguments.greater_is_better)
-        self.with_f1 = self.goal.metric in BINARY_SCORES or (task is not None and "f1" in task.extra_metrics)
+        self.best_metric = choose_best_metric(self.problem_type, len(self.names), metric, arguments.greater_is_better)
+        self.with_f1 = self.best_metric.name in BINARY_SCORES or (task is not None and "f1" in task.extra_metrics)
         # by name, since a model may bring another order of the labels along
         self.positive = self.names.names[1] if self.with_f1 else None
         extra = BINARY_SCORES if self.with_f1 else ()
-        self.headline = tuple(dict.fromkeys((self.goal.metric, *extra, *SCORES[self.problem_type])))
+        self.headline = tuple(dict.fromkeys((self.best_metric.name, *extra, *SCORES[self.problem_type])))
         self.thresholds = np.full(len(self.names), 0.5)
         self.cut: dict[str, int] = {}
         self._check_loss()
@@ -78,7 +80,7 @@ class ClassificationKind(Kind):
         return len(self.data.text_columns) == 2
 
     def _check_loss(self) -> None:
-        smoothing, weights = self.arguments.label_smoothing_factor, self.arguments.class_weights
+        smoothing, weights = self.files.label_smoothing_factor, self.files.class_weights
         if smoothing and self.problem_type != SINGLE:
             raise RecipeError(
                 f"label_smoothing_factor is {smoothing}, but the task is {self.problem_type}: it is for examples with "
@@ -86,21 +88,21 @@ class ClassificationKind(Kind):
             )
         if self.problem_type == REGRESSION and list(weights) not in ([], ["none"]):
             raise RecipeError("class_weights are given, but a regression has no classes: leave them out.")
-        self.class_weights = class_weights(self.arguments.class_weights, self.names, self.data)
+        self.class_weights = class_weights(self.files.class_weights, self.names, self.data)
 
     @property
     def splits(self) -> dict[str, int]:
-        unlabelled = {"predict", *self.submissions}
-        return {split: len(examples) for split, examples in self.data.splits.items() if split not in unlabelled}
+        unlabelled = {PREDICT, *self.submissions}
+        return {split: len(examples) for split, examples in self.examples.items() if split not in unlabelled}
 
     def texts(self) -> Iterator[str]:
-        return (text for example in self.data.splits["train"] for text in example.texts)
+        return (text for example in self.examples["train"] for text in example.texts)
 
     def describe(self) -> list[tuple[str, str]]:
         lines = [("task", f"{self.data.name}, {self.problem_type.replace('_', ' ')}")]
         lines.append(("texts", " and ".join(self.data.text_columns)))
         if self.problem_type == REGRESSION:
-            labels = [example.label for example in self.data.splits["train"]]
+            labels = [example.label for example in self.examples["train"]]
             lines.append(("labels", f"{min(labels):g} to {max(labels):g}, {np.mean(labels):.3g} on average"))
         else:
             counts = [
@@ -114,13 +116,13 @@ class ClassificationKind(Kind):
             weights = [f"{name} {weight:.3g}" for name, weight in zip(self.names.names, self.class_weights.tolist())]
             lines.append(("class weights", ", ".join(weights[:_NUMBERS_OF_LABELS_SHOWN])))
         lines += self.data.notes
-        there = {split: len(examples) for split, examples in self.data.splits.items()}
+        there = {split: len(examples) for split, examples in self.examples.items()}
         cut = [f"{number:,} of {there[split]:,} {split}" for split, number in self.cut.items() if number]
         if cut:
             lines.append(("too long", f"{', '.join(cut)} examples, whose end is not read"))
         return lines
 
-    def adopt(self, config: PreTrainedConfig) -> bool:
+    def align_labels(self, config: PreTrainedConfig) -> bool:
         """An existing head fits where it was trained for the same kind of problem on the same labels."""
         if getattr(config, "problem_type", None) not in (None, self.problem_type):
             return False
@@ -130,7 +132,7 @@ class ClassificationKind(Kind):
         if names is None:
             return False
         self.names = names
-        self.class_weights = class_weights(self.arguments.class_weights, self.names, self.data)
+        self.class_weights = class_weights(self.files.class_weights, self.names, self.data)
         return True
 
     def config_fields(self) -> dict[str, Any]:
@@ -156,12 +158,12 @@ class ClassificationKind(Kind):
         backend.post_processor = between if before is None else processors.Sequence([before, between])
         return tokenizer
 
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
         """One item for each example. Texts that are too long lose their end (of a pair, the longer text first), and are
         counted for `describe`; raises RecipeError where max_length has no room for any text."""
         if tokenizer.num_special_tokens_to_add(pair=self.pairs) >= max_length:
             raise RecipeError(f"max_length is {max_length}, which has no room for any text: give more.")
-        examples = self.data.splits[split]
+        examples = self.examples[split]
         encoded = _tokenize(tokenizer, [example.texts for example in examples], None)
         long = [number for number, ids in enumerate(encoded["input_ids"]) if len(ids) > max_length]
         self.cut[split] = len(long)
@@ -172,7 +174,7 @@ class ClassificationKind(Kind):
                 encoded[name][number] = values
         types = encoded.get("token_type_ids")
         return [
-            Item([ids], number, self._target(examples[number]), None if types is None else [types[number]])
+            EncodedExample([ids], number, self._target(examples[number]), None if types is None else [types[number]])
             for number, ids in enumerate(encoded["input_ids"])
         ]
 
@@ -183,7 +185,7 @@ class ClassificationKind(Kind):
             return self.names.names.index(example.label)
         return [float(name in example.label) for name in self.names.names]
 
-    def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
         """labels: class numbers [items]; of several labels 0 or 1 [items, labels]; of a regression [items]."""
         dtype = torch.long if self.problem_type == SINGLE else torch.float
         return {"labels": torch.tensor([item.target for item in layout.items], dtype=dtype)}
@@ -197,17 +199,17 @@ class ClassificationKind(Kind):
             self.problem_type,
             num_items_in_batch,
             class_weights=self.class_weights,
-            label_smoothing=self.arguments.label_smoothing_factor,
+            label_smoothing=self.files.label_smoothing_factor,
         )
 
     def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         return count_targets(targets["labels"], self.problem_type, self.class_weights)
 
-    def results(self, outputs: Any, layout: Layout) -> list[np.ndarray]:
+    def results(self, outputs: Any, layout: BatchLayout) -> list[np.ndarray]:
         """Logits [labels] of each item."""
         return list(outputs.logits.detach().float().cpu().numpy())
 
-    def score(self, split: str, items: Sequence[Item], results: Sequence[np.ndarray]) -> dict[str, float]:
+    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[np.ndarray]) -> dict[str, float]:
         """See `SCORES`. The loss is that without class weights and label smoothing. Thresholds of several labels are
         tuned whenever "validation" is scored, and used for all other splits as they are."""
         logits, labels = np.stack(results), np.array([item.target for item in items])
@@ -219,17 +221,17 @@ class ClassificationKind(Kind):
         if self.problem_type == REGRESSION:
             return {**score_regression(logits[:, 0], labels), "loss": loss}
         if split == "validation":
-            self.thresholds = tune_thresholds(sigmoid(logits), labels, self.arguments.thresholds == "label")
+            self.thresholds = tune_thresholds(sigmoid(logits), labels, self.files.thresholds == "label")
         return {**score_multi(logits, labels, self.thresholds), "loss": loss}
 
-    def answers(self, split: str, items: Sequence[Item], results: Sequence[np.ndarray]) -> report.Answers:
+    def answers(self, split: str, items: Sequence[EncodedExample], results: Sequence[np.ndarray]) -> report.Answers:
         """What the model says of the examples of a split, by the names of labels."""
         logits = np.stack(results)
         if self.problem_type == REGRESSION:
             probabilities = logits
         else:
             probabilities = softmax(logits) if self.problem_type == SINGLE else sigmoid(logits)
-        examples = [self.data.splits[split][item.example] for item in items]
+        examples = [self.examples[split][item.example] for item in items]
         return report.Answers(
             self.problem_type,
             self.data.text_columns,
@@ -238,17 +240,18 @@ class ClassificationKind(Kind):
             [example.label for example in examples],
             probabilities,
             self.thresholds,
-            self.arguments.label_separator or (self.data.task.separator if self.data.task else None) or "|",
+            self.files.label_separator or (self.data.task.separator if self.data.task else None) or "|",
         )
 
-    def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[np.ndarray]) -> str:
+    def write_report(
+        self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[np.ndarray]
+    ) -> str:
         if split == "validation" and self.problem_type == MULTI:
             self.score(split, items, results)  # tunes the thresholds
         return report.write(folder, split, self.answers(split, items, results))
 
     def read_unlabelled(self, path: Path) -> None:
-        self.data.splits["predict"] = read_texts(path, self.data)
-        self.has_unlabelled = True
+        self.examples[PREDICT] = read_texts(path, self.data)
 
     def unlabelled(self, folder: Path) -> dict[str, Path]:
         """Also GLUE's test sets. Thresholds that were tuned for the model in the folder are taken up again."""
@@ -258,14 +261,16 @@ class ClassificationKind(Kind):
         files = {split: folder / "glue_submission" / of.file for split, of in self.submissions.items()}
         return super().unlabelled(folder) | files
 
-    def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[np.ndarray]) -> None:
+    def write_predictions(
+        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[np.ndarray]
+    ) -> None:
         """A CSV file with the texts, what is predicted, and the probability of each label; for a submission its TSV."""
         answers = self.answers(split, items, results)
         if split not in self.submissions:
             report.write_predictions(path, answers)
             return
         submission = self.submissions[split]
-        indices = [self.data.splits[split][item.example].index for item in items]
+        indices = [self.examples[split][item.example].index for item in items]
         path.parent.mkdir(parents=True, exist_ok=True)
         official = self.data.task.labels if submission.numbers else None
         write_glue_submission(path, indices, answers.predicted, official)
@@ -297,3 +302,6 @@ def _tokenize(
         verbose=False,
     )
     return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+
+
+TASK = TextClassification

@@ -5,17 +5,20 @@ from pathlib import Path
 
 from weft.recipes.data.text_files import file_format
 from weft.recipes.finetuning.arguments import FileArguments
-from weft.recipes.finetuning.tasks.token_classification.known_tasks import TASKS
+from weft.recipes.finetuning.tasks.token_classification.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.token_classification.reading import FORMATS
 from weft.recipes.finetuning.tasks.token_classification.schemes import SCHEMES
 
 
 @dataclass
-class TokenArguments(FileArguments):
+class TokenClassificationArguments(FileArguments):
     """Where the examples are, and what stands where in them."""
 
+    command = "finetune_tokens"
+
     task: str | None = field(
-        default=None, metadata={"help": "one of " + ", ".join(f"{name} ({TASKS[name].about})" for name in TASKS)}
+        default=None,
+        metadata={"help": "one of " + ", ".join(f"{name} ({KNOWN_TASKS[name].about})" for name in KNOWN_TASKS)},
     )
     format: str | None = field(
         default=None, metadata={"help": f"form of the files: {', '.join(FORMATS)}; the default is what they look like"}
@@ -61,3 +64,6 @@ class TokenArguments(FileArguments):
         """Those of the files that are given: columns may have any ending."""
         names = (self.train_file, self.validation_file, self.test_file)
         return tuple(file_format(Path(name)) for name in names if name is not None)
+
+
+ARGUMENTS = TokenClassificationArguments

@@ -8,7 +8,8 @@ from typing import Any
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.text_files import file_format
 from weft.recipes.finetuning.arguments import FileArguments
-from weft.recipes.finetuning.known_tasks import TaskFiles, read_splits
+from weft.recipes.finetuning.known_tasks import KnownTask, read_splits
+from weft.recipes.finetuning.task import PREDICT
 from weft.recipes.finetuning.tasks.token_classification.columns import looks_like_columns
 from weft.recipes.finetuning.tasks.token_classification.passages import (
     Joiner,
@@ -31,7 +32,6 @@ from weft.recipes.finetuning.tasks.token_classification.schemes import (
     to_iob2,
 )
 
-PREDICT = "predict"
 MOST_NAMES = 30  # that a line of the plan lists
 
 
@@ -49,7 +49,7 @@ class TaggedData:
     def __init__(
         self,
         files: FileArguments,
-        tasks: Mapping[str, TaskFiles],
+        tasks: Mapping[str, KnownTask],
         reader: Reader,
         scheme: str | None = None,
         joiner: str | None = None,

@@ -3,20 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from weft.recipes.finetuning.known_tasks import TaskFiles
+from weft.recipes.finetuning.known_tasks import KnownTask
 
 USUAL = {"train": ("train",), "validation": ("dev", "valid", "validation"), "test": ("test",)}
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 
 
-@dataclass(frozen=True)
-class TagTask(TaskFiles):
+@dataclass(frozen=True, kw_only=True)
+class KnownTagTask(KnownTask):
     """Attributes:
-    about: what it is, for the command's help.
     format, tag_column: see `Reader`; None: as the file looks.
     """
 
-    about: str = ""
     format: str | None = None
     tag_column: str | None = None
 
@@ -36,55 +34,65 @@ def _treebank(name: str) -> dict[str, tuple[str, ...]]:
 
 _COLUMNS = ("txt", "conll", "bio", "tsv")
 
-TASKS = {
-    "conll2000": TagTask(_names(_COLUMNS), about="chunks, English", format="conll"),
-    "conll2003": TagTask(
-        _names(_COLUMNS, train=("eng.train",), validation=("eng.testa",), test=("eng.testb",)),
+KNOWN_TASKS = {
+    "conll2000": KnownTagTask(about="chunks, English", files=_names(_COLUMNS), format="conll"),
+    "conll2003": KnownTagTask(
         about="names, English",
+        files=_names(_COLUMNS, train=("eng.train",), validation=("eng.testa",), test=("eng.testb",)),
         format="conll",
     ),
-    "wnut17": TagTask(
-        _names(
+    "wnut17": KnownTagTask(
+        about="emerging names, English",
+        files=_names(
             _COLUMNS,
             train=("wnut17train.conll",),
             validation=("emerging.dev.conll",),
             test=("emerging.test.annotated",),
         ),
-        about="emerging names, English",
         format="conll",
     ),
     # the official test.json has no labels: it is one for predict_file
-    "cluener": TagTask(
-        {split: names for split, names in _names(("jsonl", "json")).items() if split != "test"},
+    "cluener": KnownTagTask(
         about="names of ten types, Chinese",
+        files={split: names for split, names in _names(("jsonl", "json")).items() if split != "test"},
         format="cluener",
+        language="zh",
     ),
-    "msra_ner": TagTask(
-        _names(_COLUMNS, train=("msra_train_bio",), test=("msra_test_bio",)), about="names, Chinese", format="conll"
+    "msra_ner": KnownTagTask(
+        about="names, Chinese",
+        files=_names(_COLUMNS, train=("msra_train_bio",), test=("msra_test_bio",)),
+        format="conll",
+        language="zh",
     ),
-    "weibo_ner": TagTask(
-        _names(
+    "weibo_ner": KnownTagTask(
+        about="names and nominal mentions, Chinese",
+        files=_names(
             _COLUMNS,
             train=("weiboNER_2nd_conll.train", "weiboNER.conll.train"),
             validation=("weiboNER_2nd_conll.dev", "weiboNER.conll.dev"),
             test=("weiboNER_2nd_conll.test", "weiboNER.conll.test"),
         ),
-        about="names and nominal mentions, Chinese",
         format="conll",
+        language="zh",
     ),
-    "resume_ner": TagTask(_names(("char.bmes", *_COLUMNS)), about="parts of résumés, Chinese", format="conll"),
-    "people_daily": TagTask(
-        _names(_COLUMNS, train=("example.train",), validation=("example.dev",), test=("example.test",)),
+    "resume_ner": KnownTagTask(
+        about="parts of résumés, Chinese", files=_names(("char.bmes", *_COLUMNS)), format="conll", language="zh"
+    ),
+    "people_daily": KnownTagTask(
         about="names, Chinese",
+        files=_names(_COLUMNS, train=("example.train",), validation=("example.dev",), test=("example.test",)),
         format="conll",
+        language="zh",
     ),
-    "ud_en_ewt": TagTask(
-        _treebank("en_ewt"),
+    "ud_en_ewt": KnownTagTask(
+        about="parts of speech, English",
+        files=_treebank("en_ewt"),
         hub="universal-dependencies/universal_dependencies",
         hub_config="en_ewt",
         hub_splits=SPLITS,
-        about="parts of speech, English",
         tag_column="upos",
     ),
-    "ud_zh_gsdsimp": TagTask(_treebank("zh_gsdsimp"), about="parts of speech, Chinese", tag_column="upos"),
+    "ud_zh_gsdsimp": KnownTagTask(
+        about="parts of speech, Chinese", files=_treebank("zh_gsdsimp"), tag_column="upos", language="zh"
+    ),
 }

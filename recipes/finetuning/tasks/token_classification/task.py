@@ -14,7 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,13 +22,18 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from weft.losses import IGNORE_INDEX, count_targets, token_classification_loss
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.collation import Item, Layout, cut_out, in_place
-from weft.recipes.finetuning.task import Goal, Kind
+from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.best_metric import BestMetric
+from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, cut_out, in_place
+from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.tasks.token_classification import report
-from weft.recipes.finetuning.tasks.token_classification.dataset import PREDICT, TaggedData
+from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
+from weft.recipes.finetuning.tasks.token_classification.dataset import TaggedData
 from weft.recipes.finetuning.tasks.token_classification.decoding import Prediction, Tokens, entities, word_tags
+from weft.recipes.finetuning.tasks.token_classification.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.token_classification.offsets import keeps_blanks, surroundings, trim_offsets
 from weft.recipes.finetuning.tasks.token_classification.passages import Passage
+from weft.recipes.finetuning.tasks.token_classification.reading import FORMATS, Reader, label_names
 from weft.recipes.finetuning.tasks.token_classification.scoring import score_plain, score_spans, score_tags
 from weft.recipes.finetuning.tasks.token_classification.windows import UNREACHABLE, WINDOWS, WindowMaker
 
@@ -46,12 +51,29 @@ class Tagged(NamedTuple):
     targets: int
 
 
-class Tagging(Kind):
+class TokenClassification(Task):
     """See the module's docstring."""
 
-    summary: ClassVar[str] = "Tags the words of a text."
-    auto_class: ClassVar[str] = "AutoModelForTokenClassification"
-    pipeline_tag: ClassVar[str] = "token-classification"
+    summary = "Tags the words of a text."
+    auto_class = "AutoModelForTokenClassification"
+    pipeline_tag = "token-classification"
+
+    @classmethod
+    def read(cls, files: TokenClassificationArguments, run: FineTuningArguments) -> Self:
+        if files.format is not None and files.format not in FORMATS:
+            raise RecipeError(f"format is {files.format!r}: choose one of {', '.join(FORMATS)}.")
+        known = KNOWN_TASKS.get(files.task or "")
+        reader = Reader(
+            files.format or (known.format if known else None),
+            files.word_column,
+            files.tag_column or (known.tag_column if known else None),
+            files.text_column,
+            label_names(files.label_names),
+        )
+        data = TaggedData(files, KNOWN_TASKS, reader, files.scheme, files.joiner)
+        task = cls(data, files.stride, files.label_all_pieces)
+        task.language = known.language if known else None
+        return task
 
     def __init__(self, data: TaggedData, stride: int | None = None, label_all_pieces: bool = True) -> None:
         """Args:
@@ -62,27 +84,23 @@ class Tagging(Kind):
         if stride is not None and stride < 0:
             raise RecipeError(f"stride is {stride}: give 0 or more tokens.")
         self.data, self.stride, self.label_all_pieces = data, stride, label_all_pieces
-        self.passages, self.labels, self.is_plain = data.passages, data.labels, data.is_plain
+        self.examples, self.labels, self.is_plain = data.passages, data.labels, data.is_plain
         self.counts: dict[str, Counter[str]] = {}
         self.trims = True
         if self.is_plain:
-            self.headline, self.goal = ("accuracy", "f1_macro"), Goal("accuracy")
+            self.headline, self.best_metric = ("accuracy", "f1_macro"), BestMetric("accuracy")
         else:
-            self.headline, self.goal = ("f1", "precision", "recall", "accuracy"), Goal("f1")
-
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(passages) for split, passages in self.passages.items() if split != PREDICT}
+            self.headline, self.best_metric = ("f1", "precision", "recall", "accuracy"), BestMetric("f1")
 
     def texts(self) -> Iterator[str]:
-        for passage in self.passages["train"]:
+        for passage in self.examples["train"]:
             yield passage.text
 
     def describe(self) -> list[tuple[str, str]]:
         pieces = "all pieces of a word" if self.label_all_pieces else "the first piece of a word alone"
         lines = [*self.data.lines(), ("labelled", pieces)]
         for split, counts in self.counts.items():
-            entities_in_all = sum(len(passage.spans or ()) for passage in self.passages[split])
+            entities_in_all = sum(len(passage.spans or ()) for passage in self.examples[split])
             share = {UNREACHABLE: f" of {entities_in_all:,}"}
             found = [f"{number:,}{share.get(name, '')} {name}" for name, number in counts.items() if number]
             if found:
@@ -93,7 +111,7 @@ class Tagging(Kind):
             )
         return lines
 
-    def adopt(self, config: PreTrainedConfig) -> bool:
+    def align_labels(self, config: PreTrainedConfig) -> bool:
         names = [name for _, name in sorted((config.id2label or {}).items(), key=lambda entry: int(entry[0]))]
         if len(names) != len(self.labels) or set(names) != set(self.labels):
             return False
@@ -114,7 +132,7 @@ class Tagging(Kind):
         self.trims = not keeps_blanks(result)
         return result
 
-    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Item]:
+    def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
         before, after = surroundings(tokenizer)
         capacity = max_length - len(before) - len(after)
         stride = max_length // 4 if self.stride is None else self.stride
@@ -126,7 +144,7 @@ class Tagging(Kind):
         maker = WindowMaker(self.labels, self.label_all_pieces, self.trims, before, after, capacity, stride)
         self.counts[split] = maker.counts
         items = []
-        passages = self.passages[split]
+        passages = self.examples[split]
         for first in range(0, len(passages), ENCODED_AT_ONCE):
             encoded = tokenizer(
                 [passage.text for passage in passages[first : first + ENCODED_AT_ONCE]],
@@ -142,7 +160,7 @@ class Tagging(Kind):
                 items += maker.items(number, passages[number], ids, offsets)
         return items
 
-    def targets(self, layout: Layout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
         """labels [rows, tokens]."""
         values = [
             [IGNORE_INDEX] * length if item.target is None else item.target
@@ -158,7 +176,7 @@ class Tagging(Kind):
     def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
         return count_targets(targets["labels"])
 
-    def results(self, outputs: Any, layout: Layout) -> list[Tagged]:
+    def results(self, outputs: Any, layout: BatchLayout) -> list[Tagged]:
         log_probabilities = outputs.logits.float().log_softmax(-1)
         best, labels = (tensor.cpu() for tensor in log_probabilities.max(-1))
         targets = self.targets(layout)["labels"]
@@ -180,7 +198,7 @@ class Tagging(Kind):
             )
         return found
 
-    def score(self, split: str, items: Sequence[Item], results: Sequence[Tagged]) -> dict[str, float]:
+    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> dict[str, float]:
         """Entities by words (of texts with entities by characters: by these): precision, recall, f1 and accuracy, and
         `span_f1` of entities by characters, exactly as the pipeline cuts them out. Plain tags: accuracy and f1_macro.
         """
@@ -189,8 +207,8 @@ class Tagging(Kind):
         loss = sum(result.nats for result in results) / targets if targets else 0.0
         return {"loss": loss, **{name: value for name, value in scores.items() if name != "types"}}
 
-    def _scores(self, split: str, items: Sequence[Item], results: Sequence[Tagged]) -> dict[str, Any]:
-        passages, examples = self.passages[split], self._tokens(split, items, results)
+    def _scores(self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> dict[str, Any]:
+        passages, examples = self.examples[split], self._tokens(split, items, results)
         if self.is_plain:
             return score_plain(*self._plain_numbers(split, items, results), self.labels)
         predicted = [self._entities(passage, tokens) for passage, tokens in zip(passages, examples)]
@@ -204,7 +222,7 @@ class Tagging(Kind):
         tags = score_tags(gold, [word_tags(p, tokens, self.is_plain)[0] for p, tokens in zip(passages, examples)])
         return {**tags, "span_f1": spans["f1"]}
 
-    def _token_accuracy(self, items: Sequence[Item], results: Sequence[Tagged]) -> float:
+    def _token_accuracy(self, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> float:
         right = targets = 0
         for item, result in zip(items, results):
             target = np.array((item.target or [])[item.info.low : item.info.high], dtype=np.int64)
@@ -212,9 +230,9 @@ class Tagging(Kind):
             targets += result.targets
         return right / targets if targets else 0.0
 
-    def _tokens(self, split: str, items: Sequence[Item], results: Sequence[Tagged]) -> list[Tokens]:
+    def _tokens(self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> list[Tokens]:
         """The tokens of each example, put together from its windows."""
-        of_example: list[list[tuple[Item, Tagged]]] = [[] for _ in self.passages[split]]
+        of_example: list[list[tuple[EncodedExample, Tagged]]] = [[] for _ in self.examples[split]]
         for item, result in zip(items, results, strict=True):
             of_example[item.example].append((item, result))
         found = []
@@ -231,18 +249,18 @@ class Tagging(Kind):
         return entities(passage, tokens, self.label_all_pieces)
 
     def _plain_numbers(
-        self, split: str, items: Sequence[Item], results: Sequence[Tagged]
+        self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]
     ) -> tuple[list[int], list[int]]:
         """Right and predicted numbers of the tags of all words; -1 where none was predicted."""
         number_of = {label: number for number, label in enumerate(self.labels)}
         gold: list[int] = []
         predicted: list[int] = []
-        for passage, tokens in zip(self.passages[split], self._tokens(split, items, results)):
+        for passage, tokens in zip(self.examples[split], self._tokens(split, items, results)):
             gold += [number_of[tag] for tag in passage.tags or ()]
             predicted += [number_of.get(tag, -1) for tag in word_tags(passage, tokens, self.is_plain)[0]]
         return gold, predicted
 
-    def write_report(self, folder: Path, split: str, items: Sequence[Item], results: Sequence[Tagged]) -> str:
+    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> str:
         types = self._scores(split, items, results)["types"]
         rows = self._rows(split, items, results)
         mistakes = sorted((row for row in rows if row.gold != row.predicted), key=lambda row: -row.score)
@@ -269,9 +287,9 @@ class Tagging(Kind):
         """Ending of the predictions in the form that other tools read."""
         return "jsonl" if self.data.by_spans else "conll"
 
-    def _rows(self, split: str, items: Sequence[Item], results: Sequence[Tagged]) -> list[report.Row]:
+    def _rows(self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> list[report.Row]:
         rows = []
-        pairs = zip(self.passages[split], self._tokens(split, items, results))
+        pairs = zip(self.examples[split], self._tokens(split, items, results))
         for number, (passage, tokens) in enumerate(pairs, start=1):
             if not self.is_plain:
                 rows += report.entity_rows(
@@ -287,14 +305,15 @@ class Tagging(Kind):
 
     def read_unlabelled(self, path: Path) -> None:
         self.data.read_unlabelled(path)
-        self.has_unlabelled = True
 
-    def write_predictions(self, path: Path, split: str, items: Sequence[Item], results: Sequence[Tagged]) -> None:
+    def write_predictions(
+        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]
+    ) -> None:
         """`path` with a row for each entity (plain tags: word), and beside it, with another ending, words and tags in
         columns, or the texts with their entities as JSON lines."""
         report.write_rows(path, self._rows(split, items, results))
         beside = path.with_suffix(f".{self._companion}")
-        pairs = list(zip(self.passages[split], self._tokens(split, items, results)))
+        pairs = list(zip(self.examples[split], self._tokens(split, items, results)))
         if self.data.by_spans:
             report.write_spans(beside, ((p.text, p.spans, self._entities(p, tokens)) for p, tokens in pairs))
             return
@@ -307,7 +326,7 @@ class Tagging(Kind):
         report.write_columns(beside, sentences)
 
     def usage(self, name: str) -> str:
-        texts = (passage.text for passage in self.passages["validation"])
+        texts = (passage.text for passage in self.examples["validation"])
         text = next((text for text in texts if 0 < len(text) <= LONGEST_SAMPLE), "...")
         options = "" if self.is_plain else ', aggregation_strategy="simple"'
         if not self.is_plain and not self.label_all_pieces:
@@ -332,3 +351,6 @@ class Tagging(Kind):
     @property
     def _used_stride(self) -> int:
         return self.max_length // 4 if self.stride is None else self.stride
+
+
+TASK = TokenClassification

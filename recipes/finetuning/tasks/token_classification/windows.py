@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from weft.losses import IGNORE_INDEX
-from weft.recipes.finetuning.collation import Item
+from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.tasks.token_classification import encoding
 from weft.recipes.finetuning.tasks.token_classification.decoding import group
 from weft.recipes.finetuning.tasks.token_classification.encoding import NOTHING
@@ -55,7 +55,9 @@ class WindowMaker:
     stride: int
     counts: Counter[str] = field(default_factory=Counter)
 
-    def items(self, number: int, passage: Passage, ids: list[int], places: Sequence[tuple[int, int]]) -> list[Item]:
+    def items(
+        self, number: int, passage: Passage, ids: list[int], places: Sequence[tuple[int, int]]
+    ) -> list[EncodedExample]:
         """One item for each window of a text.
 
         Args:
@@ -85,7 +87,7 @@ class WindowMaker:
                 if all(label == IGNORE_INDEX for label in target):
                     target = None  # nothing to learn
             part = Part(offsets[low:high], shown[low:high], place + low, place + high)
-            items.append(Item([[*self.before, *ids[first:end], *self.after]], number, target, info=part))
+            items.append(EncodedExample([[*self.before, *ids[first:end], *self.after]], number, target, info=part))
         return items
 
     def _label(self, passage: Passage, offsets: np.ndarray, reached: np.ndarray, begins: np.ndarray) -> np.ndarray:

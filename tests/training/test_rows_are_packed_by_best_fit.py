@@ -1,0 +1,51 @@
+"""Pieces share rows by best fit, whatever number of sides a row has; none is lost, and no side is overfilled."""
+
+import numpy as np
+import pytest
+
+from weft.recipes.common.bin_packing import fill_rows
+
+PAIRS = ((5, 9), (40, 3), (1, 1), (17, 30), (33, 33), (8, 70), (70, 2), (2, 8))
+
+
+def naive_best_fit(sizes, row_length):
+    """What rows hold in the end: every row is looked at for every piece."""
+    totals = []
+    for size in sorted(sizes, reverse=True):
+        fitting = [row for row, total in enumerate(totals) if total + size <= row_length]
+        if not fitting:
+            fitting = [len(totals)]
+            totals.append(0)
+        totals[max(fitting, key=lambda row: totals[row])] += size
+    return sorted(totals)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_rows_are_those_of_the_naive_algorithm(seed):
+    draw = np.random.default_rng(0)
+    for row_length, sizes in ((10, [6, 4, 5, 5, 3, 7, 10, 1, 1, 1, 7]), (100, draw.integers(1, 101, 500).tolist())):
+        rows = fill_rows(np.array(sizes), row_length, seed)
+        assert sorted(piece for row in rows for piece in row.tolist()) == list(range(len(sizes)))
+        totals = [sum(sizes[piece] for piece in row.tolist()) for row in rows]
+        assert sorted(totals) == naive_best_fit(sizes, row_length)
+        fewest = max(sum(sizes) / row_length, sum(size > row_length / 2 for size in sizes))
+        assert max(totals) <= row_length and len(rows) <= 1.02 * fewest + 1
+
+
+def test_nothing_takes_no_row():
+    assert fill_rows(np.array([], dtype=np.int64), 10, 0) == []
+
+
+def test_every_side_of_a_row_has_room():
+    rows = fill_rows(np.array(PAIRS), (70, 75))
+    assert sorted(piece for row in rows for piece in row.tolist()) == list(range(len(PAIRS)))
+    totals = np.array([np.array(PAIRS)[row].sum(0) for row in rows])
+    assert (totals <= (70, 75)).all()
+    assert len(rows) <= len(PAIRS) / 2
+
+
+def test_a_second_side_that_takes_nothing_changes_nothing():
+    sizes = np.random.default_rng(0).integers(1, 65, 200)
+    alone = [row.tolist() for row in fill_rows(sizes, 64)]
+    beside = [row.tolist() for row in fill_rows(np.stack([sizes, 0 * sizes], axis=1), (64, 64))]
+    assert beside == alone
