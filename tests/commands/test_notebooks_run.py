@@ -33,11 +33,11 @@ def test_a_notebook_runs_and_writes_nothing_beside_itself(path: Path, tmp_path: 
     notebook = run(path, tmp_path, SMALL[path.stem])
     assert set(path.parent.rglob("*")) == before
     shown = {
-        cell.id: {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+        cell.id: {task for output in cell.get("outputs", []) for task in output.get("data", {})}
         for cell in notebook.cells
     }
-    for cell, kind in EXPECTED[path.stem].items():
-        assert kind in shown[cell], cell
+    for cell, task in EXPECTED[path.stem].items():
+        assert task in shown[cell], cell
     if path.stem == "pretrain_and_use":
         by_hand = re.search(r"bits per byte ([\d.]+)", printed(notebook, "bits")).group(1)
         assert re.search(rf"bits_per_byte +{by_hand}", printed(notebook, "evaluate"))

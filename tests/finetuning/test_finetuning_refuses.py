@@ -67,10 +67,10 @@ def test_the_test_examples_are_scored_with_the_thresholds_of_the_published_model
     used = []
     score = TextClassification.score
 
-    def remember(kind, split, items, results):
-        scores = score(kind, split, items, results)
+    def remember(task, split, items, results):
+        scores = score(task, split, items, results)
         if split == "test":
-            used.append(kind.thresholds.tolist())
+            used.append(task.thresholds.tolist())
         return scores
 
     monkeypatch.setattr(TextClassification, "score", remember)

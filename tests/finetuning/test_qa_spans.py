@@ -117,13 +117,13 @@ def test_answers_have_no_blanks_around_them_and_blanks_alone_are_no_answer():
 
 
 def test_a_constant_on_all_logits_of_a_window_changes_nothing():
-    kind = QuestionAnswering.__new__(QuestionAnswering)
-    kind.files, kind.causal, kind.max_answer_length, kind.version_2 = QuestionAnsweringArguments(), False, 5, True
+    task = QuestionAnswering.__new__(QuestionAnswering)
+    task.files, task.causal, task.max_answer_length, task.version_2 = QuestionAnsweringArguments(), False, 5, True
     item = EncodedExample([list(range(9))], 0, (0, 0), info=Window(3, offsets_of("x" * 10, [2] * 5)))
     layout = BatchLayout([item] * 2, rows=[0, 1], starts=[0, 0], lengths=[9, 9], shape=(2, 9))
     start, end = (torch.randn(1, 9, dtype=torch.float64) for _ in range(2))
     shifted = SimpleNamespace(start_logits=torch.cat([start, start + 7]), end_logits=torch.cat([end, end - 3]))
-    one, other = kind.results(shifted, layout)
+    one, other = task.results(shifted, layout)
     assert np.allclose(one.scores, other.scores, atol=1e-6) and (one.starts == other.starts).all()
     assert one.loss == pytest.approx(other.loss)
 

@@ -8,11 +8,11 @@ import datasets
 import pytest
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetune_tokens import make_kind
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
 from weft.recipes.finetuning.tasks.token_classification.passages import Joiner, Sentence, is_by_character, words_in
 from weft.recipes.finetuning.tasks.token_classification.reading import Reader
+from weft.recipes.finetuning.tasks.token_classification.task import TokenClassification
 
 WORDS = [["Anna", "lives", "in", "New", "York"], ["#", "Bob"]]
 TAGS = [["B-PER", "O", "O", "B-LOC", "I-LOC"], ["O", "B-PER"]]
@@ -113,7 +113,7 @@ def test_numbers_get_the_names_that_are_given(tmp_path: Path) -> None:
     files = TokenClassificationArguments(
         train_file=str(path), label_names=[str(write(tmp_path, "names.txt", "\n".join(names)))]
     )
-    assert make_kind(files, FineTuningArguments()).labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    assert TokenClassification.read(files, FineTuningArguments()).labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_every_sign_of_a_text_that_is_no_blank_is_in_one_word() -> None:
 
 
 def make(folder: Path, **fields: Any) -> Any:
-    return make_kind(TokenClassificationArguments(**fields), FineTuningArguments())
+    return TokenClassification.read(TokenClassificationArguments(**fields), FineTuningArguments())
 
 
 def columns(words: list[list[str]], tags: list[list[str]]) -> str:

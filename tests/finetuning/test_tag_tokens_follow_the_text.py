@@ -16,7 +16,6 @@ from transformers.modeling_outputs import TokenClassifierOutput
 
 from weft import WeftForTokenClassification
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetune_tokens import make_kind
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
 from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
@@ -50,20 +49,20 @@ def make(folder: Path, pairs: Pairs, **fields: Any) -> TokenClassification:
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps({"tokens": words, "tags": tags}) + "\n" for words, tags in pairs))
     files = TokenClassificationArguments(train_file=str(path), validation_file=str(path), **fields)
-    return make_kind(files, FineTuningArguments())
+    return TokenClassification.read(files, FineTuningArguments())
 
 
-def make_tokenizer(kind: TokenClassification, name: str = "bpe", vocab_size: int = 330) -> PreTrainedTokenizerFast:
-    texts = iter([*kind.texts()] * 3)
+def make_tokenizer(task: TokenClassification, name: str = "bpe", vocab_size: int = 330) -> PreTrainedTokenizerFast:
+    texts = iter([*task.texts()] * 3)
     tokenizer = train_tokenizer(texts, name.partition(",")[0], vocab_size, **KINDS[name])
-    return kind.prepare_tokenizer(for_role(tokenizer, "encoder"))
+    return task.prepare_tokenizer(for_role(tokenizer, "encoder"))
 
 
 class Oracle(WeftForTokenClassification):
     """Says the labels that training would teach; knows only the inputs that training would show."""
 
-    def __init__(self, kind: TokenClassification, items: Sequence[EncodedExample], vocab_size: int) -> None:
-        super().__init__(tiny_config(vocab_size=vocab_size, **kind.config_fields()))
+    def __init__(self, task: TokenClassification, items: Sequence[EncodedExample], vocab_size: int) -> None:
+        super().__init__(tiny_config(vocab_size=vocab_size, **task.config_fields()))
         self.answers = {tuple(item.sequences[0]): item.target for item in items}
 
     def forward(self, input_ids: torch.Tensor, **_: Any) -> TokenClassifierOutput:
@@ -79,28 +78,28 @@ def piped(model: Any, tokenizer: Any, text: str, **options: Any) -> list[tuple[i
 
 
 def predicted(
-    kind: TokenClassification, model: Any, items: Sequence[EncodedExample], collator: PackingCollator
+    task: TokenClassification, model: Any, items: Sequence[EncodedExample], collator: PackingCollator
 ) -> list[Any]:
     """Results in the order of the items."""
     inputs, layout = collator.lay_out(items)
     with torch.no_grad():
-        results = kind.results(model(**inputs), layout)
+        results = task.results(model(**inputs), layout)
     of_item = {id(item): result for item, result in zip(layout.items, results)}
     return [of_item[id(item)] for item in items]
 
 
 def of_labels(
-    kind: TokenClassification, tokenizer: Any, items: Sequence[EncodedExample], packed: bool = True
+    task: TokenClassification, tokenizer: Any, items: Sequence[EncodedExample], packed: bool = True
 ) -> list[Any]:
     """Results of a model that is right everywhere."""
 
     def model(**inputs: torch.Tensor) -> SimpleNamespace:
-        labels = kind.targets(layout)["labels"]
-        return SimpleNamespace(logits=torch.nn.functional.one_hot(labels.clamp(min=0), len(kind.labels)) * 30.0)
+        labels = task.targets(layout)["labels"]
+        return SimpleNamespace(logits=torch.nn.functional.one_hot(labels.clamp(min=0), len(task.labels)) * 30.0)
 
     collator = PackingCollator(tokenizer, packed)
     _, layout = collator.lay_out(items)
-    return predicted(kind, model, items, collator)
+    return predicted(task, model, items, collator)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -108,66 +107,66 @@ def of_labels(
 def test_a_model_that_learnt_its_labels_gives_exactly_the_right_spans_in_a_pipeline(
     tmp_path: Path, pairs: Pairs, name: str
 ) -> None:
-    kind = make(tmp_path, pairs)
+    task = make(tmp_path, pairs)
     smallest = pairs is CHINESE and name.startswith("bpe")  # no token is to reach over an end of an entity
-    tokenizer = make_tokenizer(kind, name, 261 if smallest else 330)
+    tokenizer = make_tokenizer(task, name, 261 if smallest else 330)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "tokenizer")
-    items = kind.encode("validation", tokenizer, 256)
-    oracle = Oracle(kind, items, len(tokenizer)).eval()
-    for passage in kind.passages["validation"]:
+    items = task.encode("validation", tokenizer, 256)
+    oracle = Oracle(task, items, len(tokenizer)).eval()
+    for passage in task.examples["validation"]:
         found = piped(oracle, tokenizer, passage.text, aggregation_strategy="simple")
         assert found == [tuple(span) for span in passage.spans]
         assert all(passage.text[start:end] == passage.text[start:end].strip() for start, end, _ in found)
-    scores = kind.score("validation", items, of_labels(kind, tokenizer, items))
+    scores = task.score("validation", items, of_labels(task, tokenizer, items))
     assert {scores[key] for key in ("precision", "recall", "f1", "accuracy", "span_f1")} == {1.0}
     assert scores["loss"] < 1e-6
 
 
 def test_without_trimming_the_spans_of_a_byte_level_tokenizer_begin_with_a_blank(tmp_path: Path) -> None:
     """Why `prepare_tokenizer` changes the tokenizer."""
-    kind = make(tmp_path, ENGLISH)
-    plain = for_role(train_tokenizer(iter([*kind.texts()] * 3), "bpe", 330), "encoder")
-    trimmed = kind.prepare_tokenizer(plain)
+    task = make(tmp_path, ENGLISH)
+    plain = for_role(train_tokenizer(iter([*task.texts()] * 3), "bpe", 330), "encoder")
+    trimmed = task.prepare_tokenizer(plain)
     text = "visited New York"
     assert plain(text)["input_ids"] == trimmed(text)["input_ids"]
     assert (7, 11) in plain(text, return_offsets_mapping=True)["offset_mapping"]
     assert (8, 11) in trimmed(text, return_offsets_mapping=True)["offset_mapping"]
     assert (7, 11) in plain(text, return_offsets_mapping=True)["offset_mapping"]  # it was copied
-    again = kind.prepare_tokenizer(trimmed)
+    again = task.prepare_tokenizer(trimmed)
     assert again(text, return_offsets_mapping=True) == trimmed(text, return_offsets_mapping=True)
 
 
 def test_a_tokenizer_that_cannot_be_trimmed_is_reported_and_its_spans_are_scored_without_blanks(tmp_path: Path) -> None:
     words, tags = ["York", "New", "York", "to", "York"], ["B-LOC", "B-LOC", "I-LOC", "O", "B-LOC"]
-    kind = make(tmp_path, [(words, tags)] * 2)
+    task = make(tmp_path, [(words, tags)] * 2)
     vocabulary = ["<unk>", "<s>", "</s>", "<pad>", "York", "New", "\u2581York", "\u2581New", "\u2581to"]
     backend = Tokenizer(models.Unigram([(token, -1.0) for token in vocabulary], unk_id=0))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
-    tokenizer = kind.prepare_tokenizer(for_role(tokenizer, "encoder"))
+    tokenizer = task.prepare_tokenizer(for_role(tokenizer, "encoder"))
     assert tokenizer(" ".join(words), return_offsets_mapping=True)["offset_mapping"][2] == (4, 8)
-    items = kind.encode("validation", tokenizer, 64)
-    assert kind.score("validation", items, of_labels(kind, tokenizer, items))["span_f1"] == 1.0
-    assert any(name == "blanks" for name, _ in kind.describe())
-    assert "strip" in kind.usage("me/model")
+    items = task.encode("validation", tokenizer, 64)
+    assert task.score("validation", items, of_labels(task, tokenizer, items))["span_f1"] == 1.0
+    assert any(name == "blanks" for name, _ in task.describe())
+    assert "strip" in task.usage("me/model")
 
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("packed", [True, False])
 def test_whatever_a_model_says_its_entities_are_those_of_the_pipeline(tmp_path: Path, name: str, packed: bool) -> None:
     """Random weights give every sequence of labels, broken ones too."""
-    kind = make(tmp_path, ENGLISH + CHINESE)
-    tokenizer = make_tokenizer(kind, name)
-    model = WeftForTokenClassification(tiny_config(vocab_size=len(tokenizer), is_causal=False, **kind.config_fields()))
+    task = make(tmp_path, ENGLISH + CHINESE)
+    tokenizer = make_tokenizer(task, name)
+    model = WeftForTokenClassification(tiny_config(vocab_size=len(tokenizer), is_causal=False, **task.config_fields()))
     shake(model).eval()
-    items = kind.encode("validation", tokenizer, 128)
-    results = predicted(kind, model, items, PackingCollator(tokenizer, packed))
+    items = task.encode("validation", tokenizer, 128)
+    results = predicted(task, model, items, PackingCollator(tokenizer, packed))
     tag = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="simple")
     number = 0
-    for passage, tokens in zip(kind.passages["validation"], kind._tokens("validation", items, results)):
-        ours = kind._entities(passage, tokens)
+    for passage, tokens in zip(task.examples["validation"], task._tokens("validation", items, results)):
+        ours = task._entities(passage, tokens)
         theirs = tag(passage.text)
         assert [entity[:3] for entity in ours] == [(e["start"], e["end"], e["entity_group"]) for e in theirs]
         assert np.allclose([entity.score for entity in ours], [float(e["score"]) for e in theirs], atol=1e-5)
@@ -176,27 +175,27 @@ def test_whatever_a_model_says_its_entities_are_those_of_the_pipeline(tmp_path: 
 
 
 def test_a_model_of_another_family_is_read_as_the_pipeline_reads_it(tmp_path: Path) -> None:
-    kind = make(tmp_path, ENGLISH + CHINESE)
-    tokenizer = make_tokenizer(kind, "wordpiece")
+    task = make(tmp_path, ENGLISH + CHINESE)
+    tokenizer = make_tokenizer(task, "wordpiece")
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
-    config = BertConfig(vocab_size=len(tokenizer), initializer_range=1.0, **sizes, **kind.config_fields())
+    config = BertConfig(vocab_size=len(tokenizer), initializer_range=1.0, **sizes, **task.config_fields())
     model = BertForTokenClassification(config).eval()
-    items = kind.encode("validation", tokenizer, 128)
-    results = predicted(kind, model, items, PackingCollator(tokenizer, packed=False))
-    for passage, tokens in zip(kind.passages["validation"], kind._tokens("validation", items, results)):
-        found = [entity[:3] for entity in kind._entities(passage, tokens)]
+    items = task.encode("validation", tokenizer, 128)
+    results = predicted(task, model, items, PackingCollator(tokenizer, packed=False))
+    for passage, tokens in zip(task.examples["validation"], task._tokens("validation", items, results)):
+        found = [entity[:3] for entity in task._entities(passage, tokens)]
         assert found == piped(model, tokenizer, passage.text, aggregation_strategy="simple")
 
 
 def test_a_switch_that_keeps_blanks_is_turned(tmp_path: Path) -> None:
     """As GPT-2 has it."""
-    kind = make(tmp_path, ENGLISH)
-    tokenizer = for_role(train_tokenizer(iter([*kind.texts()] * 3), "bpe", 330), "encoder")
+    task = make(tmp_path, ENGLISH)
+    tokenizer = for_role(train_tokenizer(iter([*task.texts()] * 3), "bpe", 330), "encoder")
     backend = tokenizer.backend_tokenizer
     backend.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), backend.post_processor])
     text = "visited New York"
     assert (7, 11) in tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-    trimmed = kind.prepare_tokenizer(tokenizer)
+    trimmed = task.prepare_tokenizer(tokenizer)
     assert (8, 11) in trimmed(text, return_offsets_mapping=True)["offset_mapping"]
     assert trimmed(text)["input_ids"] == tokenizer(text)["input_ids"]
 
@@ -230,33 +229,33 @@ def test_labelling_first_pieces_alone_leaves_the_others_to_chance_in_the_pipelin
 def test_words_without_a_token_do_not_shift_the_labels(tmp_path: Path) -> None:
     words = ["\u200e", "Anna", "\x00", "Bell", "", "saw", "\u200b", "Rome"]
     tags = ["O", "B-PER", "I-PER", "I-PER", "O", "O", "O", "B-LOC"]
-    kind = make(tmp_path, [(words, tags)] * 2)
-    tokenizer = make_tokenizer(kind, "wordpiece", 120)
-    items = kind.encode("validation", tokenizer, 64)
-    assert all("Anna" in kind.passages["validation"][0].text for _ in items)
-    scores = kind.score("validation", items, of_labels(kind, tokenizer, items))
+    task = make(tmp_path, [(words, tags)] * 2)
+    tokenizer = make_tokenizer(task, "wordpiece", 120)
+    items = task.encode("validation", tokenizer, 64)
+    assert all("Anna" in task.examples["validation"][0].text for _ in items)
+    scores = task.score("validation", items, of_labels(task, tokenizer, items))
     assert scores["f1"] == scores["span_f1"] == scores["accuracy"] == 1.0
-    silent = next(line for name, line in kind.describe() if name == "validation")
+    silent = next(line for name, line in task.describe() if name == "validation")
     assert "words without any token" in silent
 
 
 def test_an_example_of_nothing_but_such_words_counts_as_missed(tmp_path: Path) -> None:
-    kind = make(tmp_path, [(["Anna", "left"], ["B-PER", "O"]), (["\x00"], ["B-PER"])])
-    tokenizer = make_tokenizer(kind, "wordpiece", 120)
-    items = kind.encode("validation", tokenizer, 64)
+    task = make(tmp_path, [(["Anna", "left"], ["B-PER", "O"]), (["\x00"], ["B-PER"])])
+    tokenizer = make_tokenizer(task, "wordpiece", 120)
+    items = task.encode("validation", tokenizer, 64)
     assert [item.example for item in items] == [0]
-    assert kind.score("validation", items, of_labels(kind, tokenizer, items))["recall"] == 0.5
+    assert task.score("validation", items, of_labels(task, tokenizer, items))["recall"] == 0.5
 
 
 def test_entities_whose_ends_are_inside_of_a_token_are_counted(tmp_path: Path) -> None:
     pairs = [(list("在北京大学"), ["O", "B-LOC", "I-LOC", "O", "O"])] * 40
-    kind = make(tmp_path, pairs)
-    tokenizer = make_tokenizer(kind, "bpe", 400)
+    task = make(tmp_path, pairs)
+    tokenizer = make_tokenizer(task, "bpe", 400)
     assert len(tokenizer("在北京大学", add_special_tokens=False)["input_ids"]) == 1
-    items = kind.encode("validation", tokenizer, 64)
-    assert kind.counts["validation"][UNREACHABLE] == 40
-    assert any("40 of 40 entities that cannot be found" in line for _, line in kind.describe())
-    scores = kind.score("validation", items, of_labels(kind, tokenizer, items))
+    items = task.encode("validation", tokenizer, 64)
+    assert task.counts["validation"][UNREACHABLE] == 40
+    assert any("40 of 40 entities that cannot be found" in line for _, line in task.describe())
+    scores = task.score("validation", items, of_labels(task, tokenizer, items))
     assert scores["f1"] == scores["span_f1"] == 0
 
 
@@ -267,19 +266,19 @@ def test_long_texts_become_windows_in_which_every_word_is_scored_once(
 ) -> None:
     words = [word for pair in ENGLISH for word in pair[0]] * 4
     tags = [tag for pair in ENGLISH for tag in pair[1]] * 4
-    kind = make(tmp_path, [(words, tags), *ENGLISH], stride=stride)
-    tokenizer = make_tokenizer(kind, name, 400)
-    [whole] = [item for item in kind.encode("train", tokenizer, 4096) if item.example == 0]
-    items = [item for item in kind.encode("validation", tokenizer, max_length) if item.example == 0]
+    task = make(tmp_path, [(words, tags), *ENGLISH], stride=stride)
+    tokenizer = make_tokenizer(task, name, 400)
+    [whole] = [item for item in task.encode("train", tokenizer, 4096) if item.example == 0]
+    items = [item for item in task.encode("validation", tokenizer, max_length) if item.example == 0]
     assert len(items) > 5
     assert all(len(item.sequences[0]) <= max_length for item in items)
     learnt = [label for item in items for label in item.target or [] if label >= 0]
     assert learnt == [label for label in whole.target if label >= 0]
-    every = kind.encode("validation", tokenizer, max_length)
-    scores = kind.score("validation", every, of_labels(kind, tokenizer, every))
+    every = task.encode("validation", tokenizer, max_length)
+    scores = task.score("validation", every, of_labels(task, tokenizer, every))
     assert scores["f1"] == scores["span_f1"] == 1.0
     if max_length > 10:  # longer than the longest word: no window begins or ends in one
-        joined = kind.passages["validation"][0].text
+        joined = task.examples["validation"][0].text
         ends = {tuple(item.sequences[0][-2:-1]) for item in items}
         assert len(ends) > 1
         for item in items:
@@ -289,7 +288,7 @@ def test_long_texts_become_windows_in_which_every_word_is_scored_once(
                 assert at >= 0
                 after = joined[at + len(text) : at + len(text) + 1]
                 assert (at == 0 or joined[at - 1] == " ") and after in ("", " ")
-    assert any("overlapping windows" in line for _, line in kind.describe())
+    assert any("overlapping windows" in line for _, line in task.describe())
 
 
 def naive_owner(windows: list[Any], token: int, number: int) -> set[int]:
@@ -341,40 +340,40 @@ def test_a_token_over_several_entities_is_of_the_one_that_most_of_it_is_in() -> 
 
 
 def test_a_window_without_room_is_refused(tmp_path: Path) -> None:
-    kind = make(tmp_path, ENGLISH, stride=6)
-    tokenizer = make_tokenizer(kind)
+    task = make(tmp_path, ENGLISH, stride=6)
+    tokenizer = make_tokenizer(task)
     with pytest.raises(RecipeError, match="max_length is 2"):
-        kind.encode("train", tokenizer, 2)
+        task.encode("train", tokenizer, 2)
     with pytest.raises(RecipeError, match="stride is 6, but a window holds 6"):
-        kind.encode("train", tokenizer, 8)
+        task.encode("train", tokenizer, 8)
     with pytest.raises(RecipeError, match="stride is -1"):
         make(tmp_path, ENGLISH, stride=-1)
 
 
 def test_labels_keep_their_names_and_an_existing_model_its_order(tmp_path: Path) -> None:
-    kind = make(tmp_path, ENGLISH)
-    assert kind.config_fields()["id2label"] == dict(enumerate(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]))
+    task = make(tmp_path, ENGLISH)
+    assert task.config_fields()["id2label"] == dict(enumerate(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]))
     theirs = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
-    assert not kind.align_labels(tiny_config(id2label=dict(enumerate(theirs[:4]))))
-    assert kind.labels[0] == "O"
-    assert kind.align_labels(tiny_config(id2label=dict(enumerate(theirs))))
-    assert kind.config_fields()["label2id"] == {name: number for number, name in enumerate(theirs)}
-    tokenizer = make_tokenizer(kind)
-    items = kind.encode("validation", tokenizer, 64)
+    assert not task.align_labels(tiny_config(id2label=dict(enumerate(theirs[:4]))))
+    assert task.labels[0] == "O"
+    assert task.align_labels(tiny_config(id2label=dict(enumerate(theirs))))
+    assert task.config_fields()["label2id"] == {name: number for number, name in enumerate(theirs)}
+    tokenizer = make_tokenizer(task)
+    items = task.encode("validation", tokenizer, 64)
     assert theirs[next(label for label in items[0].target if label >= 0)] == "B-PER"
-    assert kind.score("validation", items, of_labels(kind, tokenizer, items))["f1"] == 1.0
+    assert task.score("validation", items, of_labels(task, tokenizer, items))["f1"] == 1.0
 
 
 def test_plain_tags_are_scored_by_words(tmp_path: Path) -> None:
     pairs = [(["He", "sees", "York", "\x00"], ["PRON", "VERB", "PROPN", "X"]), (["He"], ["PRON"])]
-    kind = make(tmp_path, pairs)
-    tokenizer = make_tokenizer(kind, "wordpiece", 60)
-    items = kind.encode("validation", tokenizer, 64)
-    assert kind.best_metric.name == "accuracy"
-    scores = kind.score("validation", items, of_labels(kind, tokenizer, items))
+    task = make(tmp_path, pairs)
+    tokenizer = make_tokenizer(task, "wordpiece", 60)
+    items = task.encode("validation", tokenizer, 64)
+    assert task.best_metric.name == "accuracy"
+    scores = task.score("validation", items, of_labels(task, tokenizer, items))
     assert scores["accuracy"] == 4 / 5  # the last word has no token
     assert scores["f1_macro"] == pytest.approx(3 / 4)
-    assert "aggregation" not in kind.usage("me/model")
+    assert "aggregation" not in task.usage("me/model")
 
 
 def test_span_scores_are_those_of_seqeval_over_characters() -> None:
@@ -422,18 +421,18 @@ def test_plain_scores_are_those_of_scikit_learn() -> None:
 
 
 def test_the_loss_of_a_split_is_the_mean_over_all_its_targets(tmp_path: Path) -> None:
-    kind = make(tmp_path, ENGLISH, stride=1)
-    tokenizer = make_tokenizer(kind)
-    model = shake(WeftForTokenClassification(tiny_config(vocab_size=len(tokenizer), **kind.config_fields()))).eval()
-    items = kind.encode("validation", tokenizer, 16)
+    task = make(tmp_path, ENGLISH, stride=1)
+    tokenizer = make_tokenizer(task)
+    model = shake(WeftForTokenClassification(tiny_config(vocab_size=len(tokenizer), **task.config_fields()))).eval()
+    items = task.encode("validation", tokenizer, 16)
     collator = PackingCollator(tokenizer, packed=True)
     inputs, layout = collator.lay_out(items)
-    targets = kind.targets(layout)
+    targets = task.targets(layout)
     with torch.no_grad():
         outputs = model(**inputs)
-    loss = kind.loss(outputs, targets, None)
+    loss = task.loss(outputs, targets, None)
     halves = [collator.lay_out(items[:2]), collator.lay_out(items[2:])]
-    parts = [kind.loss(model(**part), kind.targets(place), kind.count(targets)) for part, place in halves]
+    parts = [task.loss(model(**part), task.targets(place), task.count(targets)) for part, place in halves]
     assert sum(parts).item() == pytest.approx(loss.item(), rel=1e-5)
-    found = kind.score("validation", items, predicted(kind, model, items, collator))["loss"]
+    found = task.score("validation", items, predicted(task, model, items, collator))["loss"]
     assert found == pytest.approx(loss.item(), rel=1e-5)

@@ -50,9 +50,9 @@ def encoded(tmp_path_factory):
     files = FileArguments(
         train_file=write(root / "train.jsonl", 1, 30), validation_file=write(root / "dev.jsonl", 2, 12)
     )
-    kind = MultipleChoice(files, KNOWN_TASKS)
-    tokenizer = for_role(train_tokenizer(kind.texts(), "bpe", 350), "encoder", token_types=True)
-    return kind, tokenizer, {split: kind.encode(split, tokenizer, 64) for split in kind.splits}
+    task = MultipleChoice(files)
+    tokenizer = for_role(train_tokenizer(task.texts(), "bpe", 350), "encoder", token_types=True)
+    return task, tokenizer, {split: task.encode(split, tokenizer, 64) for split in task.splits}
 
 
 def weft_model(tokenizer):
@@ -81,9 +81,9 @@ def alone(model, item):
 
 
 def test_each_choice_is_a_sequence_with_its_prompt_first(encoded):
-    kind, tokenizer, items = encoded
-    assert [len(item.sequences) for item in items["train"]] == [len(e.texts) for e in kind.examples["train"]]
-    for item, example in zip(items["train"], kind.examples["train"]):
+    task, tokenizer, items = encoded
+    assert [len(item.sequences) for item in items["train"]] == [len(e.texts) for e in task.examples["train"]]
+    for item, example in zip(items["train"], task.examples["train"]):
         assert item.target == example.gold
         for ids, types, (first, second) in zip(item.sequences, item.token_types, example.pairs, strict=True):
             pair = tokenizer(first, second)
@@ -93,43 +93,43 @@ def test_each_choice_is_a_sequence_with_its_prompt_first(encoded):
 @pytest.mark.parametrize("make, packed", [(weft_model, False), (weft_model, True), (bert_model, False)])
 def test_a_batch_has_the_loss_and_probabilities_of_its_examples_alone(make, packed, encoded):
     """Also where a family gives choices that do not exist a logit of their own."""
-    kind, tokenizer, items = encoded
+    task, tokenizer, items = encoded
     model = make(tokenizer)
     expected = {item.example: alone(model, item) for item in items["validation"]}
     batch, layout = PackingCollator(tokenizer, packed, choices=True).lay_out(items["validation"])
-    outputs, targets = model(**batch), kind.targets(layout)
+    outputs, targets = model(**batch), task.targets(layout)
     mean = sum(loss for loss, _ in expected.values()) / len(expected)
-    assert kind.loss(outputs, targets, None).item() == pytest.approx(mean, abs=1e-10)
+    assert task.loss(outputs, targets, None).item() == pytest.approx(mean, abs=1e-10)
     with torch.no_grad():
-        results = kind.results(model(**batch), layout)
+        results = task.results(model(**batch), layout)
     for item, result in zip(layout.items, results, strict=True):
         assert result.tolist() == pytest.approx(expected[item.example][1], abs=1e-10)
-    found = predict(kind, model, items["validation"], PackingCollator(tokenizer, packed, choices=True), 5)
-    scores = kind.score("validation", items["validation"], found)
+    found = predict(task, model, items["validation"], PackingCollator(tokenizer, packed, choices=True), 5)
+    scores = task.score("validation", items["validation"], found)
     assert scores["loss"] == pytest.approx(mean, abs=1e-10)
 
 
 def test_losses_of_parts_add_up_to_that_of_the_whole(encoded):
-    kind, tokenizer, items = encoded
+    task, tokenizer, items = encoded
     model, collator = weft_model(tokenizer), PackingCollator(tokenizer, True, choices=True)
     parts = [collator.lay_out(items["train"][a:b]) for a, b in ((0, 3), (3, 4), (4, 10))]
-    total = sum(kind.count(kind.targets(layout)) for _, layout in parts)
+    total = sum(task.count(task.targets(layout)) for _, layout in parts)
     batch, layout = collator.lay_out(items["train"][:10])
-    whole = kind.loss(model(**batch), kind.targets(layout), None)
-    added = sum(kind.loss(model(**batch), kind.targets(layout), total) for batch, layout in parts)
+    whole = task.loss(model(**batch), task.targets(layout), None)
+    added = sum(task.loss(model(**batch), task.targets(layout), total) for batch, layout in parts)
     assert total == 10 and added.item() == pytest.approx(whole.item(), abs=1e-12)
 
 
-def random_results(kind, split, seed=0):
+def random_results(task, split, seed=0):
     draw = np.random.default_rng(seed)
-    logits = [draw.normal(size=len(example.texts)) for example in kind.examples[split]]
+    logits = [draw.normal(size=len(example.texts)) for example in task.examples[split]]
     return [row - np.log(np.exp(row).sum()) for row in logits]
 
 
 def test_accuracy_is_sklearns_also_by_number_of_choices(encoded):
-    kind, _, items = encoded
-    results = random_results(kind, "train")
-    scores = kind.score("train", items["train"], results)
+    task, _, items = encoded
+    results = random_results(task, "train")
+    scores = task.score("train", items["train"], results)
     gold, guesses = [item.target for item in items["train"]], [int(result.argmax()) for result in results]
     assert scores["accuracy"] == pytest.approx(accuracy_score(gold, guesses))
     numbers = np.array([len(result) for result in results])
@@ -141,15 +141,15 @@ def test_accuracy_is_sklearns_also_by_number_of_choices(encoded):
 
 
 def test_the_report_lists_all_predictions_and_the_most_confident_mistakes_first(encoded, tmp_path):
-    kind, _, items = encoded
-    results = random_results(kind, "validation")
-    text = kind.write_report(tmp_path, "validation", items["validation"], results)
+    task, _, items = encoded
+    results = random_results(task, "validation")
+    text = task.write_report(tmp_path, "validation", items["validation"], results)
     tables = {}
     for name in ("predictions", "mistakes"):
         with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as handle:
             tables[name] = list(csv.DictReader(handle))
     assert len(tables["predictions"]) == 12
-    for row, example, result in zip(tables["predictions"], kind.examples["validation"], results):
+    for row, example, result in zip(tables["predictions"], task.examples["validation"], results):
         given = [float(value) for name, value in row.items() if name.startswith("probability_") and value]
         assert given == pytest.approx(np.exp(result), abs=1e-6)
         assert row["gold"] == example.texts[example.gold] and row["predicted"] == example.texts[result.argmax()]
@@ -168,17 +168,17 @@ def winogrande(tmp_path, words):
     row = {"sentence": f"{' '.join(WORDS * words)} so _ won it.", "option1": "Ann", "option2": "Eve", "answer": "2"}
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(json.dumps({**row, "sentence": f"{i} {row['sentence']}"}) for i in range(4)))
-    return MultipleChoice(FileArguments(train_file=str(path)), KNOWN_TASKS)
+    return MultipleChoice(FileArguments(train_file=str(path)))
 
 
 @pytest.mark.parametrize("tokenizer_type", ["bpe", "wordpiece", "unigram", "char"])
 def test_a_long_prompt_is_cut_at_its_beginning_and_counted(tokenizer_type, tmp_path):
-    kind = winogrande(tmp_path, 5)
-    tokenizer = for_role(train_tokenizer(kind.texts(), tokenizer_type, 300), "encoder")
-    whole = kind.encode("train", tokenizer, 2000)
-    assert "cut" not in dict(kind.describe())
-    cut = kind.encode("train", tokenizer, 40)
-    assert dict(kind.describe())["cut"] == "the beginning of the prompts of 3 in train"
+    task = winogrande(tmp_path, 5)
+    tokenizer = for_role(train_tokenizer(task.texts(), tokenizer_type, 300), "encoder")
+    whole = task.encode("train", tokenizer, 2000)
+    assert "cut" not in dict(task.describe())
+    cut = task.encode("train", tokenizer, 40)
+    assert dict(task.describe())["cut"] == "the beginning of the prompts of 3 in train"
     for full, item in zip(whole, cut, strict=True):
         for before, after in zip(full.sequences, item.sequences, strict=True):
             assert len(after) == 40 and after == [before[0], *before[-39:]]
@@ -189,19 +189,19 @@ def test_a_choice_that_leaves_no_room_for_the_prompt_is_refused(tmp_path):
     row = {"question": "Why?", "choices": ["no", " ".join(WORDS * 9)], "label": 0}
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(json.dumps({**row, "question": f"Why {i}?"}) for i in range(3)))
-    kind = MultipleChoice(FileArguments(train_file=str(path)), KNOWN_TASKS)
-    tokenizer = for_role(train_tokenizer(kind.texts(), "char", 300), "encoder")
+    task = MultipleChoice(FileArguments(train_file=str(path)))
+    tokenizer = for_role(train_tokenizer(task.texts(), "char", 300), "encoder")
     with pytest.raises(RecipeError, match=r"x.jsonl, line \d: choice 2 has so many tokens .* max_length=64"):
-        kind.encode("train", tokenizer, 64)
+        task.encode("train", tokenizer, 64)
 
 
 def test_examples_with_the_same_prompt_are_held_out_together(tmp_path):
     rows = [{"question": f"Why {i % 6}?", "choices": ["a", "b"], "label": i % 2} for i in range(24)]
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    kind = MultipleChoice(FileArguments(train_file=str(path), validation_fraction=0.3), KNOWN_TASKS)
-    prompts = [{example.prompt for example in kind.examples[split]} for split in ("train", "validation")]
-    assert kind.splits == {"train": 16, "validation": 8} and not prompts[0] & prompts[1]
+    task = MultipleChoice(FileArguments(train_file=str(path), validation_fraction=0.3))
+    prompts = [{example.prompt for example in task.examples[split]} for split in ("train", "validation")]
+    assert task.splits == {"train": 16, "validation": 8} and not prompts[0] & prompts[1]
 
 
 ROWS = {
@@ -216,26 +216,26 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("task", KNOWN_TASKS)
-def test_a_known_task_is_read_from_a_folder_with_its_official_files(task, tmp_path):
-    row = next(row for name, row in ROWS.items() if task.startswith(name))
-    for names in KNOWN_TASKS[task].files.values():
-        path = tmp_path / names[-1 if task.startswith("arc") else 0]
+@pytest.mark.parametrize("name", KNOWN_TASKS)
+def test_a_known_task_is_read_from_a_folder_with_its_official_files(name, tmp_path):
+    row = next(row for known, row in ROWS.items() if name.startswith(known))
+    for names in KNOWN_TASKS[name].files.values():
+        path = tmp_path / names[-1 if name.startswith("arc") else 0]
         path.parent.mkdir(exist_ok=True)
         if path.suffix == ".csv":
             path.write_text("\n".join(",".join(map(str, line)) for line in (row, row.values())))
         else:
             path.write_text(json.dumps(row) + "\n")
-        if task == "piqa":
+        if name == "piqa":
             (tmp_path / f"{path.stem}-labels.lst").write_text("1\n")
-    kind = MultipleChoice(FileArguments(task=task, data=str(tmp_path)), KNOWN_TASKS)
-    assert list(kind.splits) == list(KNOWN_TASKS[task].files)
-    assert {example.gold for examples in kind.examples.values() for example in examples} == {1}
+    task = MultipleChoice(FileArguments(task=name, data=str(tmp_path)))
+    assert list(task.splits) == list(KNOWN_TASKS[name].files)
+    assert {example.gold for examples in task.examples.values() for example in examples} == {1}
 
 
 def test_missing_choices_of_other_families_are_masked(encoded):
-    kind = encoded[0]
+    task = encoded[0]
     layout = SimpleNamespace(items=[SimpleNamespace(sequences=[[1]] * n, target=0) for n in (2, 3)])
     outputs = SimpleNamespace(logits=torch.tensor([[0.0, 0.0, 50.0], [0.0, 0.0, 0.0]]))
-    results = kind.results(outputs, layout)
+    results = task.results(outputs, layout)
     assert np.exp(results[0]).tolist() == pytest.approx([0.5, 0.5]) and len(results[1]) == 3
