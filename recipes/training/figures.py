@@ -1,4 +1,4 @@
-"""Figures of a run: panels over a shared axis, saved as PNG."""
+"""Figures of a run: panels that are saved as PNG."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +10,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
+def panels(path: Path, size: tuple[float, float], columns: int = 1) -> Iterator[Sequence["Axes"]]:
+    """Draw panels side by side, and save them in the end.
+
+    Args:
+        path: of the PNG.
+        size: width and height in inches.
+    """
+    yield from _saved(path, size, 1, columns)
+
+
+@contextmanager
 def stacked_panels(path: Path, size: tuple[float, float], heights: Sequence[float]) -> Iterator[Sequence["Axes"]]:
     """Draw panels one below the other over the same horizontal axis, and save them in the end.
 
@@ -18,12 +29,17 @@ def stacked_panels(path: Path, size: tuple[float, float], heights: Sequence[floa
         size: width and height in inches.
         heights: of the panels, relative to each other.
     """
+    for axes in _saved(path, size, len(heights), 1, sharex=True, height_ratios=heights):
+        yield axes
+        for axis in axes:
+            axis.grid(alpha=0.3)
+
+
+def _saved(
+    path: Path, size: tuple[float, float], rows: int, columns: int, **options: object
+) -> Iterator[Sequence["Axes"]]:
     from matplotlib.figure import Figure  # it takes long to import, and is needed at the end of a run only
 
-    figure = Figure(figsize=size)
-    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    yield axes
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
+    figure = Figure(figsize=size, layout="tight")
+    yield figure.subplots(rows, columns, squeeze=False, **options).ravel()
     figure.savefig(path, dpi=120)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
-from weft.recipes.finetuning.tasks.text_classification import plots
+from weft.recipes.finetuning import plots
 from weft.recipes.finetuning.tasks.text_classification.glue_submission import write_glue_submission
 from weft.recipes.finetuning.tasks.text_classification.report import Answers, write, write_predictions
 

@@ -1,18 +1,15 @@
 """What a multiple-choice model chose: tables, and whether its probabilities can be believed."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
+from weft.recipes.finetuning.report_files import place_of, write_csv
 from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample
 from weft.recipes.metrics import load_metric
+from weft.recipes.training.figures import panels
 
 BINS = 10  # of confidence, in the plot
 
@@ -26,17 +23,16 @@ def write_choice_table(path: Path, examples: Sequence[ChoiceExample], results: S
     most = max((len(result) for result in results), default=0)
     labelled = any(example.gold is not None for example in examples)
     columns = ["example", "prompt", *(["gold"] if labelled else []), "predicted", *(["right"] if labelled else [])]
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow([*columns, *(f"probability_{choice}" for choice in range(most))])
-        for example, result in zip(examples, results, strict=True):
-            chosen = int(result.argmax())
-            row: list[Any] = [example.where, example.prompt]
-            row += [example.texts[example.gold]] if example.gold is not None else []
-            row.append(example.texts[chosen])
-            row += [int(chosen == example.gold)] if example.gold is not None else []
-            shares = [f"{share:.6f}" for share in np.exp(result)]
-            writer.writerow([*row, *shares, *[""] * (most - len(shares))])
+    rows = []
+    for example, result in zip(examples, results, strict=True):
+        chosen = int(result.argmax())
+        row: list[Any] = [example.where, example.prompt]
+        row += [example.texts[example.gold]] if example.gold is not None else []
+        row.append(example.texts[chosen])
+        row += [int(chosen == example.gold)] if example.gold is not None else []
+        shares = [f"{share:.6f}" for share in np.exp(result)]
+        rows.append([*row, *shares, *[""] * (most - len(shares))])
+    write_csv(path, [*columns, *(f"probability_{choice}" for choice in range(most))], rows)
 
 
 def write_choice_report(
@@ -60,7 +56,7 @@ def write_choice_report(
     gold = [example.gold for example in examples]
     calibration = load_metric("calibration").compute(predictions=shares.tolist(), references=gold)
     _plot(folder / "choices.png", confidence, right, numbers)
-    place = f"{split}/" if folder.name == split else ""
+    place = place_of(folder, split)
     lines = ["| choices | examples | accuracy | by chance |", "| ---: | ---: | ---: | ---: |"]
     lines += [
         f"| {number} | {(numbers == number).sum():,} | {right[numbers == number].mean():.4f} | {1 / number:.4f} |"
@@ -78,24 +74,19 @@ def write_choice_report(
 
 def _plot(path: Path, confidence: np.ndarray, right: np.ndarray, numbers: np.ndarray) -> None:
     """Accuracy over confidence and, where examples differ in it, over the number of choices."""
-    kinds = sorted(set(numbers.tolist()))
-    panels = 2 if len(kinds) > 1 else 1
-    figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels, 3.8), layout="constrained", squeeze=False)
+    counts = sorted(set(numbers.tolist()))
+    columns = 2 if len(counts) > 1 else 1
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     filled = [number for number in range(BINS) if (bins == number).any()]
-    axis = axes[0, 0]
-    axis.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
     means = [(confidence[bins == number].mean(), right[bins == number].mean()) for number in filled]
-    axis.scatter(*zip(*means), s=[20 + 180 * (bins == number).mean() for number in filled])
-    axis.set(
-        xlabel="probability of the chosen one", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title="calibration"
-    )
-    if len(kinds) > 1:
-        axis = axes[0, 1]
-        axis.bar(range(len(kinds)), [right[numbers == number].mean() for number in kinds])
-        axis.plot(range(len(kinds)), [1 / number for number in kinds], "k_", markersize=30, label="by chance")
-        axis.set_xticks(range(len(kinds)), kinds)
-        axis.set(xlabel="choices", ylabel="accuracy", ylim=(0, 1), title="by number of choices")
-        axis.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with panels(path, (4.5 * columns, 3.8), columns) as axes:
+        axes[0].plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
+        axes[0].scatter(*zip(*means), s=[20 + 180 * (bins == number).mean() for number in filled])
+        axes[0].set(xlabel="probability of the chosen one", ylabel="accuracy", title="calibration")
+        axes[0].set(xlim=(0, 1), ylim=(0, 1.02))
+        for axis in axes[1:]:
+            axis.bar(range(len(counts)), [right[numbers == number].mean() for number in counts])
+            axis.plot(range(len(counts)), [1 / number for number in counts], "k_", markersize=30, label="by chance")
+            axis.set_xticks(range(len(counts)), counts)
+            axis.set(xlabel="choices", ylabel="accuracy", ylim=(0, 1), title="by number of choices")
+            axis.legend()

@@ -1,17 +1,13 @@
 """Answers to questions as files: those that official evaluation scripts take, and what people look at."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
 from weft.recipes.common.files import write_json
+from weft.recipes.finetuning.report_files import place_of, write_csv
 from weft.recipes.finetuning.tasks.question_answering.groups import group_questions, in_latin
 from weft.recipes.finetuning.tasks.question_answering.scoring import (
     Answered,
@@ -20,6 +16,7 @@ from weft.recipes.finetuning.tasks.question_answering.scoring import (
     threshold_used,
 )
 from weft.recipes.finetuning.tasks.question_answering.spans import probabilities
+from weft.recipes.training.figures import panels
 
 
 def write_answers(
@@ -80,17 +77,16 @@ def _write_table(
     """
     columns = ["id", "question", *(["gold"] if scores else []), "predicted", "probability"]
     columns += [*(["no_answer_probability"] if at is not None else []), *(["exact_match", "f1"] if scores else [])]
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(columns)
-        for number, one in enumerate(answered):
-            row: list[Any] = [one.question.id, one.question.question]
-            if scores:
-                row.append(" | ".join(dict.fromkeys(answer.text for answer in one.question.answers)))
-            row += [one.text(at), f"{one.confidence(at):.6f}"]
-            row += [f"{one.no_answer:.6f}"] if at is not None else []
-            row += [int(scores[0][number]), f"{scores[1][number]:.4f}"] if scores else []
-            writer.writerow(row)
+    rows = []
+    for number, one in enumerate(answered):
+        row: list[Any] = [one.question.id, one.question.question]
+        if scores:
+            row.append(" | ".join(dict.fromkeys(answer.text for answer in one.question.answers)))
+        row += [one.text(at), f"{one.confidence(at):.6f}"]
+        row += [f"{one.no_answer:.6f}"] if at is not None else []
+        row += [int(scores[0][number]), f"{scores[1][number]:.4f}"] if scores else []
+        rows.append(row)
+    write_csv(path, columns, rows)
 
 
 def _plot(
@@ -100,24 +96,21 @@ def _plot(
     curve: tuple[np.ndarray, np.ndarray] | None,
     at: float | None,
 ) -> None:
-    panels = len(groups) + (curve is not None)
-    figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels, 3.6), layout="constrained")
-    for axis, (title, members) in zip(axes, groups.items()):
-        names = [in_latin(name) for name in members]
-        axis.bar(range(len(names)), [100 * f1[numbers].mean() for numbers in members.values()])
-        axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
-        axis.set(title=f"by {title}", ylabel="F1 (%)", ylim=(0, 108))
-        for place, numbers in enumerate(members.values()):
-            axis.text(place, 100 * f1[numbers].mean() + 1, f"{len(numbers)}", ha="center", va="bottom", fontsize=7)
-    if curve is not None:
-        axes[-1].step(curve[0], curve[1], where="post")
-        axes[-1].axvline(at, color="grey", linestyle="--", label="chosen")
-        axes[-1].set(
-            title="by threshold", xlabel='probability of "no answer" above which none is given', ylabel="F1 (%)"
-        )
-        axes[-1].legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    columns = len(groups) + (curve is not None)
+    with panels(path, (4.5 * columns, 3.6), columns) as axes:
+        for axis, (title, members) in zip(axes, groups.items()):
+            names = [in_latin(name) for name in members]
+            axis.bar(range(len(names)), [100 * f1[numbers].mean() for numbers in members.values()])
+            axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
+            axis.set(title=f"by {title}", ylabel="F1 (%)", ylim=(0, 108))
+            for place, numbers in enumerate(members.values()):
+                axis.text(place, 100 * f1[numbers].mean() + 1, f"{len(numbers)}", ha="center", va="bottom", fontsize=7)
+        if curve is not None:
+            axes[-1].step(curve[0], curve[1], where="post")
+            axes[-1].axvline(at, color="grey", linestyle="--", label="chosen")
+            says = 'probability of "no answer" above which none is given'
+            axes[-1].set(title="by threshold", xlabel=says, ylabel="F1 (%)")
+            axes[-1].legend()
 
 
 def _markdown(
@@ -130,7 +123,7 @@ def _markdown(
     at: float | None,
     language: str,
 ) -> str:
-    place = f"{split}/" if folder.name == split else ""
+    place = place_of(folder, split)
     unit = "characters" if language == "zh" else "words"
     lines = []
     if at is not None:

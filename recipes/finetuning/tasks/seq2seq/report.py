@@ -1,9 +1,9 @@
 """What a text-to-text model wrote: tables, plain lines, and the best and the worst of them."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from weft.recipes.finetuning.report_files import in_cell, place_of, write_csv
 from weft.recipes.finetuning.tasks.seq2seq.reading import Pair
 from weft.recipes.finetuning.tasks.seq2seq.scoring import chrf_of_each
 
@@ -15,13 +15,12 @@ def write_texts(path: Path, pairs: Sequence[Pair], texts: Sequence[str], chrf: S
     each."""
     most = max((len(pair.targets) for pair in pairs), default=0)
     targets = ["target", *(f"target_{number}" for number in range(2, most + 1))][:most]
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(["example", "source", *targets, "output", *(["chrf"] if chrf is not None else [])])
-        for number, (pair, text) in enumerate(zip(pairs, texts, strict=True)):
-            missing = [""] * (most - len(pair.targets))
-            scores = [f"{chrf[number]:.2f}"] if chrf is not None else []
-            writer.writerow([pair.where, pair.source, *pair.targets, *missing, text, *scores])
+    rows = []
+    for number, (pair, text) in enumerate(zip(pairs, texts, strict=True)):
+        missing = [""] * (most - len(pair.targets))
+        scores = [f"{chrf[number]:.2f}"] if chrf is not None else []
+        rows.append([pair.where, pair.source, *pair.targets, *missing, text, *scores])
+    write_csv(path, ["example", "source", *targets, "output", *(["chrf"] if chrf is not None else [])], rows)
     lines = "".join(" ".join(text.split()) + "\n" for text in texts)
     path.with_suffix(".txt").write_text(lines, encoding="utf-8")
 
@@ -36,7 +35,7 @@ def write_seq2seq_report(
     """
     chrf = chrf_of_each(texts, [pair.targets for pair in pairs])
     write_texts(folder / "predictions.csv", pairs, texts, chrf)
-    place = f"{split}/" if folder.name == split else ""
+    place = place_of(folder, split)
     order = sorted(range(len(texts)), key=lambda number: chrf[number])
     shown = min(SHOWN, len(order) // 2)
     chosen = {"worst": order[:shown], "best": order[::-1][:shown]}
@@ -44,7 +43,9 @@ def write_seq2seq_report(
     for name, numbers in chosen.items():
         for number in numbers:
             shown_texts = (pairs[number].source, pairs[number].targets[0], texts[number])
-            rows.append(f"| {name} | {chrf[number]:.1f} | {' | '.join(map(_cell, shown_texts))} |")
+            rows.append(
+                f"| {name} | {chrf[number]:.1f} | {' | '.join(in_cell(text, LONGEST) for text in shown_texts)} |"
+            )
     return "\n".join(
         [
             *(f"{name}: `{signature}`  " for name, signature in signatures.items()),
@@ -56,9 +57,3 @@ def write_seq2seq_report(
             *rows,
         ]
     )
-
-
-def _cell(text: str) -> str:
-    """A text in a table of Markdown."""
-    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."

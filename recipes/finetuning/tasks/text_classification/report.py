@@ -1,7 +1,5 @@
 """What a finished classification run tells its readers: tables of answers and mistakes, and plots."""
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from weft.recipes.common.files import write_json, write_text
-from weft.recipes.finetuning.tasks.text_classification import plots
+from weft.recipes.common.files import write_json
+from weft.recipes.finetuning import plots
+from weft.recipes.finetuning.report_files import in_cell, place_of, write_csv
 from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION
 from weft.recipes.metrics import load_metric
 
-LABELS_IN_TABLE = 150
+LABELS_IN_TABLE, MOST_LABELS = 150, 60
 THRESHOLDS = "thresholds.json"
 
 
@@ -90,15 +89,13 @@ def write_predictions(path: Path, answers: Answers, order: Iterable[int] | None 
     classes = answers.problem_type != REGRESSION
     header = [*answers.text_columns, *(["gold"] if labelled else []), "predicted"]
     header += [f"probability of {name}" for name in answers.names] if classes else []
-    content = io.StringIO()
-    writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(header)
+    rows = []
     for number in range(len(answers.texts)) if order is None else order:
         row = [*answers.texts[number]]
         row += [answers.text_of(answers.gold[number])] if labelled else []
         row.append(answers.text_of(answers.predicted[number]))
-        writer.writerow(row + ([f"{p:.6f}" for p in answers.probabilities[number]] if classes else []))
-    write_text(path, content.getvalue())
+        rows.append(row + ([f"{p:.6f}" for p in answers.probabilities[number]] if classes else []))
+    write_csv(path, header, rows)
 
 
 def write(folder: Path, split: str, answers: Answers) -> str:
@@ -107,7 +104,7 @@ def write(folder: Path, split: str, answers: Answers) -> str:
     Args:
         folder: the run's for "validation", and its subfolder that is named after the split for any other.
     """
-    place = "" if split == "validation" else f"{split}/"
+    place = place_of(folder, split)
     write_predictions(folder / "predictions.csv", answers)
     confidence = answers.confidence_of_mistakes
     mistakes = [int(n) for n in np.argsort(-confidence, kind="stable") if confidence[n] > 0]
@@ -127,7 +124,7 @@ def write(folder: Path, split: str, answers: Answers) -> str:
             "A label holds from a probability on that gives the best F1 on the validation examples (`thresholds.json`)"
             + (", which these scores are therefore a little too good for." if split == "validation" else ".")
         )
-        plots.plot_label_scores(folder / "label_scores.png", answers.names, _scores(answers)["f1"])
+        _plot_labels(folder / "label_scores.png", answers)
         return "\n".join([*lines, "", f"![F1 of each label]({place}label_scores.png)"])
     predicted = answers.probabilities.argmax(-1)
     counts = np.zeros((len(answers.names),) * 2, dtype=int)
@@ -169,11 +166,15 @@ def _table(answers: Answers) -> list[str]:
     rows = ["| | label | precision | recall | F1 | examples |", "| ---: | --- | ---: | ---: | ---: | ---: |"]
     for number, name in enumerate(answers.names[:LABELS_IN_TABLE]):
         values = " | ".join(f"{scores[key][number]:.3f}" for key in ("precision", "recall", "f1"))
-        rows.append(f"| {number} | {_in_markdown(name)} | {values} | {scores['support'][number]:,} |")
+        rows.append(f"| {number} | {in_cell(name)} | {values} | {scores['support'][number]:,} |")
     if len(answers.names) > LABELS_IN_TABLE:
         rows += ["", f"(the first {LABELS_IN_TABLE} of {len(answers.names)} labels)"]
     return rows
 
 
-def _in_markdown(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+def _plot_labels(path: Path, answers: Answers) -> None:
+    """F1 of each label, the best on top; of more than 60 labels the 60 worst."""
+    names, f1 = answers.names, _scores(answers)["f1"]
+    order = sorted(range(len(names)), key=lambda number: (f1[number], number))[:MOST_LABELS]
+    title = f"the {len(order)} worst of {len(names)} labels" if len(order) < len(names) else ""
+    plots.plot_scores(path, [names[number] for number in order], [f1[number] for number in order], title)

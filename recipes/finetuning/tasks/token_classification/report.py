@@ -1,24 +1,19 @@
 """What a tagger's predictions look like to people: tables, columns for other tools, plots."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
 from weft.recipes.common.files import write_text
+from weft.recipes.finetuning.plots import plot_confusion, plot_scores
+from weft.recipes.finetuning.report_files import in_cell, write_csv
 from weft.recipes.finetuning.tasks.token_classification.decoding import Prediction
 from weft.recipes.finetuning.tasks.token_classification.passages import Span
 
 MOST_ROWS_IN_CARD = 40  # types in the card's table; all of them are in types.csv
-MOST_IN_MATRIX = 40
 TYPE_COLUMNS = ("precision", "recall", "f1", "support")
 
 
@@ -68,7 +63,7 @@ def entity_rows(
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """A table of rows as CSV."""
-    _write_csv(path, Row._fields, ([*row[:-1], f"{row.score:.4f}"] for row in rows))
+    write_csv(path, Row._fields, ([*row[:-1], f"{row.score:.4f}"] for row in rows))
 
 
 def write_columns(path: Path, sentences: Iterable[Sequence[Sequence[str]]]) -> None:
@@ -99,15 +94,14 @@ def write_spans(path: Path, examples: Iterable[tuple[str, Sequence[Span] | None,
 
 def write_types(path: Path, types: Mapping[str, Mapping[str, float]]) -> None:
     """Scores of each type as CSV."""
-    _write_csv(path, ("type", *TYPE_COLUMNS), ([name, *(of[c] for c in TYPE_COLUMNS)] for name, of in types.items()))
+    write_csv(path, ("type", *TYPE_COLUMNS), ([name, *(of[c] for c in TYPE_COLUMNS)] for name, of in types.items()))
 
 
 def type_table(types: Mapping[str, Mapping[str, float]], what: str) -> str:
     """Scores of each type in Markdown, the most frequent first."""
     ordered = sorted(types.items(), key=lambda entry: (-entry[1]["support"], entry[0]))
     rows = [
-        f"| {name.replace('|', chr(92) + '|')} | {of['precision']:.4f} | {of['recall']:.4f} | {of['f1']:.4f} | "
-        f"{of['support']:,} |"
+        f"| {in_cell(name)} | {of['precision']:.4f} | {of['recall']:.4f} | {of['f1']:.4f} | {of['support']:,} |"
         for name, of in ordered[:MOST_ROWS_IN_CARD]
     ]
     rest = len(ordered) - len(rows)
@@ -116,47 +110,15 @@ def type_table(types: Mapping[str, Mapping[str, float]], what: str) -> str:
 
 
 def plot_types(types: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """F1 of each type as bars, the most frequent on top."""
+    """F1 of each type as bars, the most frequent on top; in brackets stands how often it occurs."""
     ordered = sorted(types.items(), key=lambda entry: (entry[1]["support"], entry[0]))[-MOST_ROWS_IN_CARD:]
-    figure, axis = pyplot.subplots(figsize=(7, 1.2 + 0.3 * max(1, len(ordered))))
-    places = range(len(ordered))
-    axis.barh(places, [of["f1"] for _, of in ordered])
-    axis.set_yticks(places, [f"{name} ({of['support']:,})" for name, of in ordered])
-    axis.set_xlim(0, 1)
-    axis.set_xlabel("F1 (in brackets: how often it occurs)")
-    axis.grid(alpha=0.3, axis="x")
-    _save(figure, path)
+    plot_scores(path, [f"{name} ({of['support']:,})" for name, of in ordered], [of["f1"] for _, of in ordered])
 
 
-def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[str], path: Path) -> None:
-    """Which tags are taken for which: of each right tag, the most frequent ones, the share of each predicted one."""
+def plot_tags(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[str], path: Path) -> None:
+    """Which tags are taken for which; a predicted -1 is none."""
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
     pairs = [(one, other) for one, other in zip(gold, predicted, strict=True) if other >= 0]
     if pairs:
         np.add.at(counts, tuple(np.array(pairs).T), 1)
-    frequent = sorted(np.argsort(-counts.sum(1), kind="stable")[:MOST_IN_MATRIX].tolist())
-    shown = counts[np.ix_(frequent, frequent)] / np.maximum(counts.sum(1)[frequent, None], 1)
-    size = 2.5 + 0.28 * len(frequent)
-    figure, axis = pyplot.subplots(figsize=(size + 1, size))
-    image = axis.imshow(shown, vmin=0, vmax=1, cmap="Blues")
-    names = [labels[number] for number in frequent]
-    axis.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
-    axis.set_yticks(range(len(names)), names, fontsize="small")
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("right")
-    figure.colorbar(image, ax=axis, label="share of the right tag's words")
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
+    plot_confusion(path, labels, counts)

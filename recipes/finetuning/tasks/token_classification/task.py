@@ -25,6 +25,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, cut_out, in_place
+from weft.recipes.finetuning.report_files import place_of
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.tasks.token_classification import report
 from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
@@ -268,10 +269,10 @@ class TokenClassification(Task):
         report.write_rows(folder / "mistakes.csv", mistakes)
         report.write_types(folder / "types.csv", types)
         report.plot_types(types, folder / "types.png")
-        where = "" if folder.name != split else f"{split}/"
+        where = place_of(folder, split)
         text = [report.type_table(types, "tag" if self.is_plain else "type"), f"![F1 of each type]({where}types.png)"]
         if self.is_plain:
-            report.plot_confusion(*self._plain_numbers(split, items, results), self.labels, folder / "confusion.png")
+            report.plot_tags(*self._plain_numbers(split, items, results), self.labels, folder / "confusion.png")
             text.append(f"![which tags are taken for which]({where}confusion.png)")
         columns = f"predictions.{self._companion}"
         text.append(
