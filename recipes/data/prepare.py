@@ -142,7 +142,7 @@ def _reuse(arguments: DataArguments, folder: Path) -> Corpus:
 
 def show_progress(documents: Iterator[T], title: str, quiet: bool, size: Callable[[T], int] = len) -> Iterator[T]:
     """Pass documents on, and show a bar that counts characters."""
-    with tqdm(desc=title, unit="B", unit_scale=True, disable=quiet, leave=False) as bar:
+    with tqdm(desc=title, unit="B", unit_scale=True, disable=quiet or None, leave=False) as bar:
         for document in documents:
             bar.update(size(document))
             yield document
