@@ -9,12 +9,13 @@ At the end it prints how well the tokenizer serves each script of the text; `tok
 tokenizer.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.files import new_folder, only_one_process
+from weft.recipes.common.options import option
 from weft.recipes.data.arguments import TextArguments
 from weft.recipes.data.prepare import show_progress
 from weft.recipes.data.text_source import texts_of
@@ -27,10 +28,8 @@ from weft.tokenizer.train import train_tokenizer
 class TokenizerArguments:
     """How the tokenizer learns, and where it goes."""
 
-    output_dir: str = field(default="runs/tokenizer", metadata={"help": "folder to write; must not be there yet"})
-    model_max_length: int | None = field(
-        default=None, metadata={"help": "longest input, in tokens, to write into the tokenizer's config"}
-    )
+    output_dir: str = option("runs/tokenizer", "folder to write; must not be there yet")
+    model_max_length: int | None = option(None, "longest input, in tokens, to write into the tokenizer's config")
 
 
 def main() -> None:
