@@ -40,7 +40,7 @@ class ClusterArguments:
 
     def sbatch_options(self) -> dict[str, str]:
         """Parse `sbatch_args` to names and values; an option without a value has an empty one."""
-        return {name: value for name, _, value in (option.lstrip("-").partition("=") for option in self.sbatch_args)}
+        return {name: value for name, _, value in (each.lstrip("-").partition("=") for each in self.sbatch_args)}
 
     def check(self, files: int) -> None:
         """Refuse settings that cannot run, before any work is done.
