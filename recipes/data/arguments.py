@@ -32,10 +32,7 @@ class TextArguments(SourceArguments):
         "words that are given one by one",
     )
 
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
-        "documents": DOCUMENTS,
-        "tokenizer_type": TOKENIZER_TYPES,
-    }
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {"documents": DOCUMENTS, "tokenizer_type": TOKENIZER_TYPES}
 
     def check(self) -> None:
         """Refuse text that cannot be read and values that are not among the choices, before any work is done.
