@@ -17,11 +17,10 @@ from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.files import new_folder, only_one_process
 from weft.recipes.common.options import option
 from weft.recipes.data.arguments import TextArguments
-from weft.recipes.data.prepare import show_progress
+from weft.recipes.data.prepare import learn_tokenizer, show_progress
 from weft.recipes.data.text_source import texts_of
 from weft.recipes.judge_tokenizer import SAMPLE_CHARACTERS
 from weft.tokenizer.script_statistics import judge
-from weft.tokenizer.train import train_tokenizer
 
 
 @dataclass
@@ -40,17 +39,7 @@ def main() -> None:
         if folder.exists():
             raise RecipeError(f"{folder} exists: name another --output_dir, or remove it.")
         texts = show_progress(texts_of(data, "train"), "training the tokenizer", quiet=False)
-        try:
-            tokenizer = train_tokenizer(
-                texts,
-                data.tokenizer_type,
-                data.vocab_size,
-                output.model_max_length,
-                data.sample_characters,
-                data.add_prefix_space,
-            )
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
+        tokenizer = learn_tokenizer(texts, data, output.model_max_length)
         with new_folder(folder) as partial:
             tokenizer.save_pretrained(partial)
     print(f"{data.tokenizer_type} tokenizer with {len(tokenizer):,} tokens in {folder}")
