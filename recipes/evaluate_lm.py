@@ -12,7 +12,7 @@ harness' own tasks.
 import difflib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ import transformers
 from weft.recipes.common.command_line import Parsed, parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.files import write_json
+from weft.recipes.common.options import option
 from weft.recipes.data.segmentation import get_segmenter
 from weft.recipes.data.text_files import DOCUMENTS
 from weft.recipes.data.text_source import SourceArguments, TextSource
@@ -42,57 +43,43 @@ TASKS = ("perplexity", "minimal-pairs", "last-word", "multiple-choice", "harness
 class EvaluateArguments:
     """Which model to score, on what, and how."""
 
-    model: str = field(default="runs/pretrain_clm", metadata={"help": "folder or Hub id of a language model"})
-    task: str = field(default="perplexity", metadata={"help": f"one of {', '.join(TASKS)}"})
-    files: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "perplexity: text (.txt, .jsonl, .json, .csv, .tsv, .parquet); the others: JSON lines, with "
-            "sentence_good and sentence_bad (minimal-pairs), text (last-word), or query, choices and label "
-            "(multiple-choice)"
-        },
+    model: str = option("runs/pretrain_clm", "folder or Hub id of a language model")
+    task: str = option("perplexity", f"one of {', '.join(TASKS)}")
+    files: list[str] = option(
+        [],
+        "perplexity: text (.txt, .jsonl, .json, .csv, .tsv, .parquet); the others: JSON lines, with "
+        "sentence_good and sentence_bad (minimal-pairs), text (last-word), or query, choices and label "
+        "(multiple-choice)",
     )
-    scoring: str = field(
-        default="auto",
-        metadata={
-            "help": "causal: each token given those before it; masked: given all others (pseudo-log-likelihood); "
-            "within-word: given all others but the later ones of its word; auto: as the model was saved"
-        },
+    scoring: str = option(
+        "auto",
+        "causal: each token given those before it; masked: given all others (pseudo-log-likelihood); "
+        "within-word: given all others but the later ones of its word; auto: as the model was saved",
     )
-    text_column: str = field(default="text", metadata={"help": "the field that holds the text (perplexity, last-word)"})
-    documents: str = field(
-        default="blank-line",
-        metadata={
-            "help": "perplexity: what a document is in .txt files: blank-line (separated by blank lines) or file"
-        },
+    text_column: str = option("text", "the field that holds the text (perplexity, last-word)")
+    documents: str = option(
+        "blank-line", "perplexity: what a document is in .txt files: blank-line (separated by blank lines) or file"
     )
-    max_tokens: int | None = field(
-        default=None, metadata={"help": "perplexity: score the first so many tokens of each file only"}
+    max_tokens: int | None = option(None, "perplexity: score the first so many tokens of each file only")
+    limit: int | None = option(None, "use the first so many examples of each file or task")
+    delimiter: str = option(" ", "multiple-choice: what stands between query and choice")
+    segmenter: str = option(
+        "characters",
+        "within-word: what a word is in scripts without blanks: characters, jieba or a function of your "
+        "own (module:function)",
     )
-    limit: int | None = field(default=None, metadata={"help": "use the first so many examples of each file or task"})
-    delimiter: str = field(default=" ", metadata={"help": "multiple-choice: what stands between query and choice"})
-    segmenter: str = field(
-        default="characters",
-        metadata={
-            "help": "within-word: what a word is in scripts without blanks: characters, jieba or a function of your "
-            "own (module:function)"
-        },
+    window: int | None = option(None, "longest input, in tokens; the default is what the model is meant for")
+    stride: int | None = option(
+        None, "tokens of a longer text scored at each place of the window; the default is half a window"
     )
-    window: int | None = field(
-        default=None, metadata={"help": "longest input, in tokens; the default is what the model is meant for"}
-    )
-    stride: int | None = field(
-        default=None,
-        metadata={"help": "tokens of a longer text scored at each place of the window; the default is half a window"},
-    )
-    tasks: list[str] = field(default_factory=list, metadata={"help": "harness: names of lm_eval's tasks"})
-    include_path: str | None = field(default=None, metadata={"help": "harness: a folder with tasks of your own"})
-    num_fewshot: int | None = field(default=None, metadata={"help": "harness: solved examples before each question"})
-    output_file: str | None = field(default=None, metadata={"help": "also write the results here, as JSON"})
-    tokens_per_batch: int = field(default=4096, metadata={"help": "tokens of one forward pass, padding included"})
-    device: str | None = field(default=None, metadata={"help": "cuda, cpu ...; the default is a GPU if there is one"})
-    dtype: str = field(default="auto", metadata={"help": f"of the weights: {', '.join(DTYPES)} (auto: as saved)"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run the code of a model that is not Weft's"})
+    tasks: list[str] = option([], "harness: names of lm_eval's tasks")
+    include_path: str | None = option(None, "harness: a folder with tasks of your own")
+    num_fewshot: int | None = option(None, "harness: solved examples before each question")
+    output_file: str | None = option(None, "also write the results here, as JSON")
+    tokens_per_batch: int = option(4096, "tokens of one forward pass, padding included")
+    device: str | None = option(None, "cuda, cpu ...; the default is a GPU if there is one")
+    dtype: str = option("auto", f"of the weights: {', '.join(DTYPES)} (auto: as saved)")
+    trust_remote_code: bool = option(False, "run the code of a model that is not Weft's")
 
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
         "task": TASKS,

@@ -5,10 +5,11 @@
 The text is best one that the tokenizer has not learnt from, since it serves text that it knows a little better.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.common.options import option
 from weft.recipes.data.text_source import SourceArguments, texts_of
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.tokenizer.script_statistics import judge
@@ -20,18 +21,13 @@ SAMPLE_CHARACTERS = 2_000_000
 class JudgeArguments:
     """What to judge, and on which text."""
 
-    tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of a tokenizer"})
-    files: list[str] = field(
-        default_factory=list,
-        metadata={"help": "text: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet"},
-    )
-    text_column: str = field(default="text", metadata={"help": "the field that holds the text (all but .txt)"})
-    sample_characters: int = field(
-        default=SAMPLE_CHARACTERS,
-        metadata={
-            "help": "look at so many characters at most, taken evenly over the text; those of scripts without blanks "
-            "between words count ten times"
-        },
+    tokenizer_name: str | None = option(None, "folder or Hub id of a tokenizer")
+    files: list[str] = option([], "text: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet")
+    text_column: str = option("text", "the field that holds the text (all but .txt)")
+    sample_characters: int = option(
+        SAMPLE_CHARACTERS,
+        "look at so many characters at most, taken evenly over the text; those of scripts without blanks "
+        "between words count ten times",
     )
 
 

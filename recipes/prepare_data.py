@@ -5,11 +5,12 @@
 Then train on it as often as you like: accelerate launch recipes/pretrain_clm.py --data data/mine
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import run_command
+from weft.recipes.common.options import option
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.prepare import prepare, report
 
@@ -18,7 +19,7 @@ from weft.recipes.data.prepare import prepare, report
 class OutputArguments:
     """Where the result goes."""
 
-    output_dir: str = field(default="data/corpus", metadata={"help": "folder to write; one that is there is reused"})
+    output_dir: str = option("data/corpus", "folder to write; one that is there is reused")
 
 
 def main() -> None:

@@ -10,11 +10,12 @@ is of other sampled documents where there is much text. Interrupted, the same co
 done. The package datatrove is needed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import run_command
+from weft.recipes.common.options import option
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.cluster_arguments import ClusterArguments
 from weft.recipes.data.prepare import report
@@ -24,8 +25,8 @@ from weft.recipes.data.prepare import report
 class OutputArguments:
     """Where the result goes."""
 
-    output_dir: str = field(default="data/corpus", metadata={"help": "folder to write; one that is there is reused"})
-    plan: bool = field(default=False, metadata={"help": "print what would be run, and stop"})
+    output_dir: str = option("data/corpus", "folder to write; one that is there is reused")
+    plan: bool = option(False, "print what would be run, and stop")
 
 
 def main() -> None:

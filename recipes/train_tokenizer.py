@@ -9,28 +9,26 @@ At the end it prints how well the tokenizer serves each script of the text; `tok
 tokenizer.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.files import new_folder, only_one_process
+from weft.recipes.common.options import option
 from weft.recipes.data.arguments import TextArguments
-from weft.recipes.data.prepare import show_progress
+from weft.recipes.data.prepare import learn_tokenizer, show_progress
 from weft.recipes.data.text_source import texts_of
 from weft.recipes.judge_tokenizer import SAMPLE_CHARACTERS
 from weft.tokenizer.script_statistics import judge
-from weft.tokenizer.train import train_tokenizer
 
 
 @dataclass
 class TokenizerArguments:
     """How the tokenizer learns, and where it goes."""
 
-    output_dir: str = field(default="runs/tokenizer", metadata={"help": "folder to write; must not be there yet"})
-    model_max_length: int | None = field(
-        default=None, metadata={"help": "longest input, in tokens, to write into the tokenizer's config"}
-    )
+    output_dir: str = option("runs/tokenizer", "folder to write; must not be there yet")
+    model_max_length: int | None = option(None, "longest input, in tokens, to write into the tokenizer's config")
 
 
 def main() -> None:
@@ -41,17 +39,7 @@ def main() -> None:
         if folder.exists():
             raise RecipeError(f"{folder} exists: name another --output_dir, or remove it.")
         texts = show_progress(texts_of(data, "train"), "training the tokenizer", quiet=False)
-        try:
-            tokenizer = train_tokenizer(
-                texts,
-                data.tokenizer_type,
-                data.vocab_size,
-                output.model_max_length,
-                data.sample_characters,
-                data.add_prefix_space,
-            )
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
+        tokenizer = learn_tokenizer(texts, data, output.model_max_length)
         with new_folder(folder) as partial:
             tokenizer.save_pretrained(partial)
     print(f"{data.tokenizer_type} tokenizer with {len(tokenizer):,} tokens in {folder}")

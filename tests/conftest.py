@@ -13,15 +13,11 @@ if "ATEN_CPU_CAPABILITY" in os.environ:  # kernels that were compiled for other 
     folder = f"{tempfile.gettempdir()}/torchinductor_{os.environ['ATEN_CPU_CAPABILITY']}"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-
-# notebooks run where there is something to run them
-collect_ignore = [] if find_spec("nbclient") else ["commands/test_notebooks_run.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

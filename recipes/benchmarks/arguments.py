@@ -1,10 +1,11 @@
 """The fields of recipes/benchmark.py, and what is refused."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.benchmarks.stock_models import HEADS
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 
 FAMILIES = tuple(HEADS)
 WRITERS = tuple(family for family, head in HEADS.items() if head == "causal")
@@ -16,37 +17,27 @@ SUBJECTS = ("prepare_data", "finetune", "pairs", *STOCK_SUBJECTS)
 class BenchmarkArguments:
     """What to measure."""
 
-    subject: str = field(
-        default="prepare_data", metadata={"help": "prepare_data, finetune, pairs, step, head, generate or trainer"}
+    subject: str = option("prepare_data", "prepare_data, finetune, pairs, step, head, generate or trainer")
+    train_files: list[str] = option([], "a .txt file; for finetune a table of examples; for pairs two .txt files")
+    text_column: str = option("sentence", "finetune: the column with the text")
+    preset: str = option("tiny", "finetune, pairs: shape of the model")
+    batch_size: int | None = option(None, "examples of a training step; 32 for finetune and pairs, else 8")
+    steps: int | None = option(
+        None, "training steps of a round; 50 for finetune, 8 for pairs and trainer (after 3 more), else 1"
     )
-    train_files: list[str] = field(
-        default_factory=list,
-        metadata={"help": "a .txt file; for finetune a table of examples; for pairs two .txt files"},
-    )
-    text_column: str = field(default="sentence", metadata={"help": "finetune: the column with the text"})
-    preset: str = field(default="tiny", metadata={"help": "finetune, pairs: shape of the model"})
-    batch_size: int | None = field(
-        default=None, metadata={"help": "examples of a training step; 32 for finetune and pairs, else 8"}
-    )
-    steps: int | None = field(
-        default=None,
-        metadata={"help": "training steps of a round; 50 for finetune, 8 for pairs and trainer (after 3 more), else 1"},
-    )
-    cpu_threads: int | None = field(default=None, metadata={"help": "threads to compute with"})
-    family: str = field(default="llama", metadata={"help": "the stock class: llama, gpt2, bert or modernbert"})
-    num_layers: int = field(default=6, metadata={"help": "beside a stock class: layers of both models"})
-    width: int = field(default=384, metadata={"help": "beside a stock class: hidden_size of both, a multiple of 64"})
-    vocab_size: int = field(default=32_000, metadata={"help": "beside a stock class: size of the vocabulary"})
-    length: int = field(default=256, metadata={"help": "beside a stock class: tokens of an example"})
-    measure_memory: bool = field(default=True, metadata={"help": "step, trainer: also measure the peak of memory"})
-    attention: list[str] = field(
-        default_factory=lambda: ["sdpa"], metadata={"help": "trainer: attention backends, each with sides of its own"}
-    )
-    documents: int = field(default=1, metadata={"help": "trainer with llama: documents packed into a row"})
-    torch_compile: bool = field(default=False, metadata={"help": "trainer: compile both models"})
-    tokenizer_name: str | None = field(default=None, metadata={"help": "folder or Hub id of the tokenizer"})
-    rounds: int = field(default=5, metadata={"help": "times that each side is measured"})
-    output_file: str | None = field(default=None, metadata={"help": "write all measurements as JSON here"})
+    cpu_threads: int | None = option(None, "threads to compute with")
+    family: str = option("llama", "the stock class: llama, gpt2, bert or modernbert")
+    num_layers: int = option(6, "beside a stock class: layers of both models")
+    width: int = option(384, "beside a stock class: hidden_size of both, a multiple of 64")
+    vocab_size: int = option(32_000, "beside a stock class: size of the vocabulary")
+    length: int = option(256, "beside a stock class: tokens of an example")
+    measure_memory: bool = option(True, "step, trainer: also measure the peak of memory")
+    attention: list[str] = option(["sdpa"], "trainer: attention backends, each with sides of its own")
+    documents: int = option(1, "trainer with llama: documents packed into a row")
+    torch_compile: bool = option(False, "trainer: compile both models")
+    tokenizer_name: str | None = option(None, "folder or Hub id of the tokenizer")
+    rounds: int = option(5, "times that each side is measured")
+    output_file: str | None = option(None, "write all measurements as JSON here")
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""

@@ -6,10 +6,15 @@ import sys
 
 import torch
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.processes import launcher_uses
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_cores(threads: int | None) -> int:
@@ -25,8 +30,7 @@ def share_cores(threads: int | None) -> int:
         The number of threads.
     """
     if threads is None and "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        threads = max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if threads is not None:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
@@ -43,6 +47,14 @@ def choose_bf16(asked: bool | None, on_gpu: bool) -> bool:
         raise RecipeError(f"the launcher asks for mixed precision {from_launcher}: choose bf16 or no.")
     able = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return (from_launcher == "bf16" or able) if asked is None else asked
+
+
+def move_to(model: torch.nn.Module, device: str | None) -> torch.nn.Module:
+    """Move a model to a device, by default a GPU if there is one; raises RecipeError if it cannot be used."""
+    try:
+        return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"device {device!r} cannot be used: {first_line(error)}") from error
 
 
 def computes_on_gpu(use_cpu: bool) -> bool:

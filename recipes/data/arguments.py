@@ -1,10 +1,11 @@
 """Settings of the text: where it comes from, and how it becomes tokens."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.data.filters import FilterArguments
 from weft.recipes.data.near_duplicates import check_near_duplicates
 from weft.recipes.data.segmentation import get_segmenter
@@ -18,29 +19,20 @@ from weft.tokenizer.train import SAMPLE_CHARACTERS, TOKENIZER_TYPES
 class TextArguments(SourceArguments):
     """Where the text comes from, and what kind of tokenizer to train on it."""
 
-    tokenizer_type: str = field(
-        default="bpe", metadata={"help": f"kind of tokenizer to train: {', '.join(TOKENIZER_TYPES)}"}
+    tokenizer_type: str = option("bpe", f"kind of tokenizer to train: {', '.join(TOKENIZER_TYPES)}")
+    vocab_size: int = option(8192, "tokens of the tokenizer to train, at most")
+    sample_characters: int = option(
+        SAMPLE_CHARACTERS,
+        "learn from so many characters at most, taken evenly over the text; those of scripts without "
+        "blanks between words count ten times, since trainers need that much more memory for them",
     )
-    vocab_size: int = field(default=8192, metadata={"help": "tokens of the tokenizer to train, at most"})
-    sample_characters: int = field(
-        default=SAMPLE_CHARACTERS,
-        metadata={
-            "help": "learn from so many characters at most, taken evenly over the text; those of scripts without "
-            "blanks between words count ten times, since trainers need that much more memory for them"
-        },
-    )
-    add_prefix_space: bool = field(
-        default=False,
-        metadata={
-            "help": "for bpe and unigram: take a text's first word as if a blank stood before it; needed to label "
-            "words that are given one by one"
-        },
+    add_prefix_space: bool = option(
+        False,
+        "for bpe and unigram: take a text's first word as if a blank stood before it; needed to label "
+        "words that are given one by one",
     )
 
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
-        "documents": DOCUMENTS,
-        "tokenizer_type": TOKENIZER_TYPES,
-    }
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {"documents": DOCUMENTS, "tokenizer_type": TOKENIZER_TYPES}
 
     def check(self) -> None:
         """Refuse text that cannot be read and values that are not among the choices, before any work is done.
@@ -61,48 +53,33 @@ class TextArguments(SourceArguments):
 class DataArguments(FilterArguments, TextArguments):
     """Where the text comes from and how it becomes tokens."""
 
-    validation_files: list[str] = field(
-        default_factory=list, metadata={"help": "text to evaluate on; without any, a part of the training text"}
+    validation_files: list[str] = option([], "text to evaluate on; without any, a part of the training text")
+    source_weights: list[str] = option(
+        [],
+        "PATTERN=WEIGHT ...: how often an epoch passes over the files whose path holds or matches a "
+        "pattern, such as books=2 'data/wiki*=0.5'; files that no pattern matches have weight 1",
     )
-    source_weights: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "PATTERN=WEIGHT ...: how often an epoch passes over the files whose path holds or matches a "
-            "pattern, such as books=2 'data/wiki*=0.5'; files that no pattern matches have weight 1"
-        },
+    dedup: str = option(
+        "exact",
+        "exact: drop documents whose text was there before; near: also those that share most of it with "
+        "an earlier one (needs datasketch); off: keep all",
     )
-    dedup: str = field(
-        default="exact",
-        metadata={
-            "help": "exact: drop documents whose text was there before; near: also those that share most of it with "
-            "an earlier one (needs datasketch); off: keep all"
-        },
+    near_duplicate_threshold: float = option(0.8, "dedup near: share of what two documents have that must be in both")
+    validation_fraction: float = option(
+        0.02, "share of the training text to hold out where there are no validation_files"
     )
-    near_duplicate_threshold: float = field(
-        default=0.8, metadata={"help": "dedup near: share of what two documents have that must be in both"}
+    validation_split: str = option(
+        "document", "document: hold out whole documents; tail: hold out the end of every document"
     )
-    validation_fraction: float = field(
-        default=0.02, metadata={"help": "share of the training text to hold out where there are no validation_files"}
+    tokenizer_name: str | None = option(None, "folder or Hub id of a tokenizer; without it one is trained on the text")
+    document_tokens: str = option("both", "both: a start and an end token around each document; none: neither")
+    segmenter: str = option(
+        "none",
+        "what to take for words where masking or segments need their boundaries: characters (of scripts "
+        "without blanks each is a word), jieba (words of Chinese), or module:function of your own, which cuts a "
+        "run of such a script; none: keep no boundaries",
     )
-    validation_split: str = field(
-        default="document",
-        metadata={"help": "document: hold out whole documents; tail: hold out the end of every document"},
-    )
-    tokenizer_name: str | None = field(
-        default=None, metadata={"help": "folder or Hub id of a tokenizer; without it one is trained on the text"}
-    )
-    document_tokens: str = field(
-        default="both", metadata={"help": "both: a start and an end token around each document; none: neither"}
-    )
-    segmenter: str = field(
-        default="none",
-        metadata={
-            "help": "what to take for words where masking or segments need their boundaries: characters (of scripts "
-            "without blanks each is a word), jieba (words of Chinese), or module:function of your own, which cuts a "
-            "run of such a script; none: keep no boundaries"
-        },
-    )
-    split_seed: int = field(default=0, metadata={"help": "which documents are held out"})
+    split_seed: int = option(0, "which documents are held out")
 
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
         **TextArguments.CHOICES,

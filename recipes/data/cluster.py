@@ -20,6 +20,7 @@ from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import only_one_process
+from weft.recipes.common.hardware import available_cores
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.cluster_arguments import ClusterArguments, expand_patterns
 from weft.recipes.data.corpus import DESCRIPTION, Corpus
@@ -141,11 +142,6 @@ class LocalExecutor(LocalPipelineExecutor):
 
     def _tell(self, rank: int, error: BaseException | None) -> None:
         print(f"task {rank} of {self.tasks} {'finished' if error is None else 'failed'}", flush=True)
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin_process(threads: int) -> None:

@@ -3,10 +3,11 @@
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 
 EXECUTORS = ("local", "slurm")
 SLURM_FIELDS = ("partition", "time", "cpus_per_task", "mem_per_cpu_gb", "env_command", "sbatch_args")
@@ -16,27 +17,18 @@ SLURM_FIELDS = ("partition", "time", "cpus_per_task", "mem_per_cpu_gb", "env_com
 class ClusterArguments:
     """Where the tasks run."""
 
-    executor: str = field(default="local", metadata={"help": "local: on this machine; slurm: as jobs of a cluster"})
-    tasks: int | None = field(
-        default=None, metadata={"help": "tasks that share the files between them; without it one for each file"}
+    executor: str = option("local", "local: on this machine; slurm: as jobs of a cluster")
+    tasks: int | None = option(None, "tasks that share the files between them; without it one for each file")
+    workers: int | None = option(None, "tasks at once, at most; without it one for each core (slurm: no limit)")
+    work_dir: str | None = option(None, "folder for shards and logs, on a shared disk; without it OUTPUT_DIR.work")
+    partition: str | None = option(None, "slurm: the partition to run in")
+    time: str = option("24:00:00", "slurm: time limit of a job")
+    cpus_per_task: int = option(1, "slurm: cores for each task; its tokenizer uses them all")
+    mem_per_cpu_gb: int = option(4, "slurm: memory for each core, in GiB")
+    env_command: str | None = option(
+        None, "slurm: what makes Weft available in a job; without it the environment in use is activated"
     )
-    workers: int | None = field(
-        default=None, metadata={"help": "tasks at once, at most; without it one for each core (slurm: no limit)"}
-    )
-    work_dir: str | None = field(
-        default=None, metadata={"help": "folder for shards and logs, on a shared disk; without it OUTPUT_DIR.work"}
-    )
-    partition: str | None = field(default=None, metadata={"help": "slurm: the partition to run in"})
-    time: str = field(default="24:00:00", metadata={"help": "slurm: time limit of a job"})
-    cpus_per_task: int = field(default=1, metadata={"help": "slurm: cores for each task; its tokenizer uses them all"})
-    mem_per_cpu_gb: int = field(default=4, metadata={"help": "slurm: memory for each core, in GiB"})
-    env_command: str | None = field(
-        default=None,
-        metadata={"help": "slurm: what makes Weft available in a job; without it the environment in use is activated"},
-    )
-    sbatch_args: list[str] = field(
-        default_factory=list, metadata={"help": "slurm: more options of sbatch as NAME=VALUE, like account=me qos=long"}
-    )
+    sbatch_args: list[str] = option([], "slurm: more options of sbatch as NAME=VALUE, like account=me qos=long")
 
     def refuse_without_slurm(self, given: Iterable[str]) -> None:
         """Raise RecipeError if a field is given that only the executor "slurm" obeys, but another is asked for."""
@@ -48,7 +40,7 @@ class ClusterArguments:
 
     def sbatch_options(self) -> dict[str, str]:
         """Parse `sbatch_args` to names and values; an option without a value has an empty one."""
-        return {name: value for name, _, value in (option.lstrip("-").partition("=") for option in self.sbatch_args)}
+        return {name: value for name, _, value in (each.lstrip("-").partition("=") for each in self.sbatch_args)}
 
     def check(self, files: int) -> None:
         """Refuse settings that cannot run, before any work is done.

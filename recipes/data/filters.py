@@ -6,12 +6,13 @@ thresholds for English web text are named with each field.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import regex
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 
 PASSAGE_CHARACTERS = 30  # five to six words of English, a sentence of Chinese
 _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
@@ -21,25 +22,20 @@ _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 class FilterArguments:
     """Limits beyond which documents of the training text are left out."""
 
-    min_characters: int | None = field(default=None, metadata={"help": "drop documents with fewer characters"})
-    max_characters: int | None = field(default=None, metadata={"help": "drop documents with more characters"})
-    min_letter_share: float | None = field(
-        default=None,
-        metadata={
-            "help": "drop documents with a smaller share of letters among what is not blank: tables, code, debris "
-            "(articles have 0.7 or more in Chinese, 0.85 in English; Gopher wants letters in 0.8 of the words)"
-        },
+    min_characters: int | None = option(None, "drop documents with fewer characters")
+    max_characters: int | None = option(None, "drop documents with more characters")
+    min_letter_share: float | None = option(
+        None,
+        "drop documents with a smaller share of letters among what is not blank: tables, code, debris "
+        "(articles have 0.7 or more in Chinese, 0.85 in English; Gopher wants letters in 0.8 of the words)",
     )
-    max_repeated_line_share: float | None = field(
-        default=None,
-        metadata={"help": "drop documents with more of their characters in lines that were there before (Gopher: 0.2)"},
+    max_repeated_line_share: float | None = option(
+        None, "drop documents with more of their characters in lines that were there before (Gopher: 0.2)"
     )
-    max_repeated_passage_share: float | None = field(
-        default=None,
-        metadata={
-            "help": f"drop documents with more of their characters in passages of {PASSAGE_CHARACTERS} characters that "
-            "were there before (Gopher: 0.15 for five words)"
-        },
+    max_repeated_passage_share: float | None = option(
+        None,
+        f"drop documents with more of their characters in passages of {PASSAGE_CHARACTERS} characters that "
+        "were there before (Gopher: 0.15 for five words)",
     )
 
     def check_filters(self) -> None:

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import new_folder, only_one_process
 from weft.recipes.common.processes import is_first_of_machine, is_first_process, is_same_everywhere
-from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.arguments import DataArguments, TextArguments
 from weft.recipes.data.corpus import DESCRIPTION, Corpus, CorpusWriter
 from weft.recipes.data.selection import Dropped, Selection
 from weft.recipes.data.source_mixture import assign_sources
@@ -142,7 +142,7 @@ def _reuse(arguments: DataArguments, folder: Path) -> Corpus:
 
 def show_progress(documents: Iterator[T], title: str, quiet: bool, size: Callable[[T], int] = len) -> Iterator[T]:
     """Pass documents on, and show a bar that counts characters."""
-    with tqdm(desc=title, unit="B", unit_scale=True, disable=quiet, leave=False) as bar:
+    with tqdm(desc=title, unit="B", unit_scale=True, disable=quiet or None, leave=False) as bar:
         for document in documents:
             bar.update(size(document))
             yield document
@@ -159,17 +159,19 @@ def get_tokenizer(arguments: DataArguments, quiet: bool, read: Read = documents_
     texts = show_progress((text for text, _ in read(arguments, "train")), "training the tokenizer", quiet)
     if arguments.active_filters():
         texts = (text for text in texts if arguments.refused_by(text) is None)
+    tokenizer = learn_tokenizer(texts, arguments)
+    return tokenizer if arguments.document_tokens == "both" else without_boundaries(tokenizer)
+
+
+def learn_tokenizer(
+    texts: Iterator[str], arguments: TextArguments, model_max_length: int | None = None
+) -> PreTrainedTokenizerFast:
+    """Train the tokenizer that was asked for; raises RecipeError if the text cannot give it."""
+    kind = (arguments.tokenizer_type, arguments.vocab_size, model_max_length)
     try:
-        tokenizer = train_tokenizer(
-            texts,
-            arguments.tokenizer_type,
-            arguments.vocab_size,
-            sample_characters=arguments.sample_characters,
-            add_prefix_space=arguments.add_prefix_space,
-        )
+        return train_tokenizer(texts, *kind, arguments.sample_characters, arguments.add_prefix_space)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    return tokenizer if arguments.document_tokens == "both" else without_boundaries(tokenizer)
 
 
 def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Read) -> None:

@@ -73,10 +73,9 @@ def open_dataset(
     try:
         return datasets.load_dataset(name, config_name, split=split, streaming=streaming)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = first_line(error)
         raise RecipeError(
-            f"data set {name!r} (split {split!r}) cannot be loaded ({reason}): check its name and the network, or give "
-            "local files."
+            f"data set {name!r} (split {split!r}) cannot be loaded ({first_line(error)}): check its name and the "
+            "network, or give local files."
         ) from error
 
 
@@ -213,8 +212,7 @@ def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
         except StopIteration:
             return
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = first_line(error)
-            raise RecipeError(f"{path} is broken after row {row} ({reason}): write it again.") from error
+            raise RecipeError(f"{path} is broken after row {row} ({first_line(error)}): write it again.") from error
         for number, values in enumerate(rows, start=row):
             yield Record(values, f"{path}, row {number}")
         row += len(rows)

@@ -6,11 +6,12 @@ first into `SOURCES`. Every command that takes files of text then takes such nam
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.options import option
 from weft.recipes.data.builtin_text import TITLE, embedded_documents
 from weft.recipes.data.tables import Record, open_dataset, read_records, text_of
 from weft.recipes.data.text_files import check_file, file_format, read_text
@@ -140,22 +141,19 @@ SOURCES: list[type[TextSource]] = [TextFile]  # the first that accepts a name re
 class SourceArguments:
     """Where the text comes from."""
 
-    train_files: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "text to learn from: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet; without "
-            "any and without dataset_name: the English text that Python itself carries"
-        },
+    train_files: list[str] = option(
+        [],
+        "text to learn from: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet; without "
+        "any and without dataset_name: the English text that Python itself carries",
     )
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "a data set of the Hub instead of files, or a folder that `datasets` can load"}
+    dataset_name: str | None = option(
+        None, "a data set of the Hub instead of files, or a folder that `datasets` can load"
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "its configuration"})
-    dataset_split: str = field(default="train", metadata={"help": "its split"})
-    text_column: str = field(default="text", metadata={"help": "the field that holds the text (all but .txt)"})
-    documents: str = field(
-        default="blank-line",
-        metadata={"help": "what a document is in .txt files: blank-line (separated by blank lines) or file"},
+    dataset_config_name: str | None = option(None, "its configuration")
+    dataset_split: str = option("train", "its split")
+    text_column: str = option("text", "the field that holds the text (all but .txt)")
+    documents: str = option(
+        "blank-line", "what a document is in .txt files: blank-line (separated by blank lines) or file"
     )
 
     def sources(self, split: str = "train") -> list[TextSource]:

@@ -52,8 +52,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
-        reason = first_line(error)
-        raise RecipeError(f"tokenizer {name!r} cannot be loaded ({reason}).") from error
+        raise RecipeError(f"tokenizer {name!r} cannot be loaded ({first_line(error)}).") from error
     if not tokenizer.is_fast:
         raise RecipeError(f"tokenizer {name!r} has no fast version (tokenizer.json): convert it.")
     return tokenizer

@@ -117,8 +117,7 @@ def run_harness(
             model, tasks=list(tasks), task_manager=manager, num_fewshot=num_fewshot, limit=limit, log_samples=False
         )
     except (OSError, ConnectionError) as error:
-        reason = first_line(error)
-        raise RecipeError(f"lm_eval cannot load the data of {', '.join(tasks)}: {reason}") from error
+        raise RecipeError(f"lm_eval cannot load the data of {', '.join(tasks)}: {first_line(error)}") from error
     return {
         task: {name: value for name, value in metrics.items() if isinstance(value, int | float)}
         for task, metrics in found["results"].items()

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.hardware import move_to
 from weft.recipes.evaluation.likelihood import SCORINGS
 from weft.tokenizer.special_tokens import for_role
 
@@ -48,18 +49,13 @@ def load_model(
             name, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = first_line(error)
-        raise RecipeError(f"model {name!r} cannot be loaded: {reason}") from error
+        raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
     if info["missing_keys"]:
         raise RecipeError(
             f"model {name!r} has no weights for {sorted(info['missing_keys'])[0]}, without which {chosen} scoring "
             f"means nothing: give another --scoring (auto, {', '.join(SCORINGS)}), or another checkpoint."
         )
-    try:
-        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error)
-        raise RecipeError(f"device {device!r} cannot be used: {reason}") from error
+    model = move_to(model, device).eval()
     if chosen == "causal" and not _is_causal(model):
         raise RecipeError(
             f"model {name!r} ({type(model).__name__}) sees what comes after a token, so it has no causal score: give "

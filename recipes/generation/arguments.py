@@ -1,34 +1,33 @@
 """The fields of generate.py, and what they may be."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 
 
 @dataclass
 class GenerateArguments:
     """What to continue, with which model, and how to choose each token."""
 
-    model: str = field(default="runs/pretrain_clm", metadata={"help": "folder or Hub id of a causal language model"})
-    prompt: str = field(default="", metadata={"help": "text to continue; empty: a new document"})
-    prompt_file: str | None = field(default=None, metadata={"help": "a text file with one prompt on each line"})
-    output_file: str | None = field(
-        default=None, metadata={"help": "with prompt_file: write JSON lines (prompt, text) here instead of printing"}
-    )
-    batch_size: int = field(default=16, metadata={"help": "prompts continued at once"})
-    max_new_tokens: int = field(default=200, metadata={"help": "length of the continuation, in tokens"})
-    do_sample: bool = field(default=True, metadata={"help": "draw tokens by their probability; false: the most likely"})
-    temperature: float = field(default=0.8, metadata={"help": "below 1: likely tokens become more likely"})
-    top_k: int = field(default=0, metadata={"help": "draw among the k most likely tokens; 0: among all"})
-    top_p: float = field(default=0.95, metadata={"help": "draw among the most likely tokens that sum to this"})
-    repetition_penalty: float = field(default=1.0, metadata={"help": "above 1: tokens that were there become rarer"})
-    num_beams: int = field(default=1, metadata={"help": "beams of a beam search (with do_sample false)"})
-    seed: int = field(default=0, metadata={"help": "of the draws"})
-    device: str | None = field(default=None, metadata={"help": "cuda, cpu ...; the default is a GPU if there is one"})
-    compile: bool = field(default=False, metadata={"help": "compile the model first, which takes a minute"})
-    int8: bool = field(default=False, metadata={"help": "weights of linear maps in 8 bits: less memory"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "run the code of a model that is not Weft's"})
+    model: str = option("runs/pretrain_clm", "folder or Hub id of a causal language model")
+    prompt: str = option("", "text to continue; empty: a new document")
+    prompt_file: str | None = option(None, "a text file with one prompt on each line")
+    output_file: str | None = option(None, "with prompt_file: write JSON lines (prompt, text) here instead of printing")
+    batch_size: int = option(16, "prompts continued at once")
+    max_new_tokens: int = option(200, "length of the continuation, in tokens")
+    do_sample: bool = option(True, "draw tokens by their probability; false: the most likely")
+    temperature: float = option(0.8, "below 1: likely tokens become more likely")
+    top_k: int = option(0, "draw among the k most likely tokens; 0: among all")
+    top_p: float = option(0.95, "draw among the most likely tokens that sum to this")
+    repetition_penalty: float = option(1.0, "above 1: tokens that were there become rarer")
+    num_beams: int = option(1, "beams of a beam search (with do_sample false)")
+    seed: int = option(0, "of the draws")
+    device: str | None = option(None, "cuda, cpu ...; the default is a GPU if there is one")
+    compile: bool = option(False, "compile the model first, which takes a minute")
+    int8: bool = option(False, "weights of linear maps in 8 bits: less memory")
+    trust_remote_code: bool = option(False, "run the code of a model that is not Weft's")
 
     def check(self) -> None:
         """Raises RecipeError where a field is out of range, or two contradict each other."""

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.hardware import move_to
 from weft.recipes.generation.arguments import GenerateArguments
 from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
 from weft.recipes.generation.generate_text import compile_options, generate_texts, start_ids, write_ids
@@ -32,13 +33,8 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
         tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
     except (OSError, ValueError) as error:
-        reason = first_line(error)
-        raise RecipeError(f"model {arguments.model!r} cannot be loaded: {reason}") from error
-    try:
-        model = model.to(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error)
-        raise RecipeError(f"device {arguments.device!r} cannot be used: {reason}") from error
+        raise RecipeError(f"model {arguments.model!r} cannot be loaded: {first_line(error)}") from error
+    model = move_to(model, arguments.device).eval()
     at_once = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
     if arguments.int8:
         quantize_int8(model)

@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 
-from transformers.hf_argparser import HfArg
-
 from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.training.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 2
@@ -21,73 +20,65 @@ DECAYS = ("linear", "cosine", "1-sqrt")
 class RunArguments:
     """Length, batch and schedule of a pretraining run."""
 
-    output_dir: str = HfArg(default="runs/pretrain", help="the run's folder; a run there is resumed")
-    data: str | None = HfArg(default=None, help="a folder made by prepare_data.py, instead of raw text")
-    sequence_length: int = HfArg(default=256, help="tokens of a row; longer documents are cut")
-    tokens_per_step: str | None = HfArg(
-        default=None,
-        help="tokens of one optimizer step over all processes, e.g. 65536 or 0.5M; without it they follow from "
+    output_dir: str = option("runs/pretrain", "the run's folder; a run there is resumed")
+    data: str | None = option(None, "a folder made by prepare_data.py, instead of raw text")
+    sequence_length: int = option(256, "tokens of a row; longer documents are cut")
+    tokens_per_step: str | None = option(
+        None,
+        "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M; without it they follow from "
         "the model's size and the length of the run (2,048 for the smallest)",
     )
-    initial_tokens_per_step: str | None = HfArg(
-        default=None, help="tokens of the first steps, doubled at equal distances until they are tokens_per_step"
+    initial_tokens_per_step: str | None = option(
+        None, "tokens of the first steps, doubled at equal distances until they are tokens_per_step"
     )
-    batch_ramp_steps: float | None = HfArg(
-        default=None, help=f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}"
+    batch_ramp_steps: float | None = option(
+        None, f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}"
     )
-    tokens: str | None = HfArg(default=None, help="length of the run in tokens, e.g. 20M")
-    num_train_epochs: float | None = HfArg(
-        default=None, help=f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}"
-    )
-    max_steps: int | None = HfArg(default=None, help="or in optimizer steps")
-    budget: str | None = HfArg(
-        default=None,
-        help="or in time, from the prepared text to the finished model, e.g. 30m or 1h30m: a few steps are "
+    tokens: str | None = option(None, "length of the run in tokens, e.g. 20M")
+    num_train_epochs: float | None = option(None, f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}")
+    max_steps: int | None = option(None, "or in optimizer steps")
+    budget: str | None = option(
+        None,
+        "or in time, from the prepared text to the finished model, e.g. 30m or 1h30m: a few steps are "
         "measured, then steps that fit are chosen, and the preset too, if none is given; the steps follow a "
         "machine that becomes slower or faster",
     )
-    per_device_train_batch_size: int | None = HfArg(
-        default=None, help="rows of one forward pass of one process; the default suits the hardware"
+    per_device_train_batch_size: int | None = option(
+        None, "rows of one forward pass of one process; the default suits the hardware"
     )
-    learning_rate: float | None = HfArg(
-        default=None, help="the highest learning rate; without it it follows from size and length (at most 3e-3)"
+    learning_rate: float | None = option(
+        None, "the highest learning rate; without it it follows from size and length (at most 3e-3)"
     )
-    lr_scheduler_type: str = HfArg(default="warmup_stable_decay", help=f"one of {', '.join(SCHEDULES)}")
-    warmup_steps: float = HfArg(
-        default=0.02, help="steps in which the learning rate rises; below 1: a share of all steps"
-    )
-    decay_steps: float = HfArg(
-        default=0.3, help="warmup_stable_decay: steps in which it falls; below 1: a share of all steps"
-    )
-    decay_type: str = HfArg(default="linear", help="warmup_stable_decay: falls linear, cosine or 1-sqrt")
-    min_lr_ratio: float = HfArg(default=0.0, help="the last learning rate over the highest")
-    weight_decay: float | None = HfArg(
-        default=None,
-        help="decay of matrices (norms, biases and embeddings never decay); without it it follows from size, "
+    lr_scheduler_type: str = option("warmup_stable_decay", f"one of {', '.join(SCHEDULES)}")
+    warmup_steps: float = option(0.02, "steps in which the learning rate rises; below 1: a share of all steps")
+    decay_steps: float = option(0.3, "warmup_stable_decay: steps in which it falls; below 1: a share of all steps")
+    decay_type: str = option("linear", "warmup_stable_decay: falls linear, cosine or 1-sqrt")
+    min_lr_ratio: float = option(0.0, "the last learning rate over the highest")
+    weight_decay: float | None = option(
+        None,
+        "decay of matrices (norms, biases and embeddings never decay); without it it follows from size, "
         "length, batch and learning rate (about 0.1)",
     )
-    adam_beta2: float = HfArg(default=0.95, help="second beta of AdamW")
-    optimizer: str | None = HfArg(
-        default=None,
-        help="muon (Muon for the layers' matrices, AdamW for the rest; the default), or adamw (where optim is "
+    adam_beta2: float = option(0.95, "second beta of AdamW")
+    optimizer: str | None = option(
+        None,
+        "muon (Muon for the layers' matrices, AdamW for the rest; the default), or adamw (where optim is "
         "given or weights are sharded)",
     )
-    cautious_weight_decay: bool = HfArg(default=False, help="decay a weight only where its step goes towards zero")
-    average_decay: float | None = HfArg(
-        default=None, help="evaluate and publish an exponential moving average of the weights, e.g. 0.999"
+    cautious_weight_decay: bool = option(False, "decay a weight only where its step goes towards zero")
+    average_decay: float | None = option(
+        None, "evaluate and publish an exponential moving average of the weights, e.g. 0.999"
     )
-    z_loss: float = HfArg(default=0.0, help="weight of the squared logarithm of the softmax's denominator, e.g. 1e-4")
-    cpu_threads: int | None = HfArg(
-        default=None, help="threads of each process on a CPU; the default shares the cores evenly"
-    )
-    seed: int = HfArg(default=42, help="of the initial weights, the order of the text and dropout")
-    push_to_hub: str | None = HfArg(default=None, help="publish the result under this name, e.g. me/model")
-    hub_revisions: bool = HfArg(default=False, help="also publish each checkpoint, as revision step-N")
-    hub_private_repo: bool = HfArg(default=False, help="make the repository private")
-    plan: bool = HfArg(default=False, help="print the plan and stop")
-    sample_prompt: str = HfArg(
-        default="",
-        help="what the sample texts of the model card begin with; for a masked model a text with mask tokens to "
+    z_loss: float = option(0.0, "weight of the squared logarithm of the softmax's denominator, e.g. 1e-4")
+    cpu_threads: int | None = option(None, "threads of each process on a CPU; the default shares the cores evenly")
+    seed: int = option(42, "of the initial weights, the order of the text and dropout")
+    push_to_hub: str | None = option(None, "publish the result under this name, e.g. me/model")
+    hub_revisions: bool = option(False, "also publish each checkpoint, as revision step-N")
+    hub_private_repo: bool = option(False, "make the repository private")
+    plan: bool = option(False, "print the plan and stop")
+    sample_prompt: str = option(
+        "",
+        "what the sample texts of the model card begin with; for a masked model a text with mask tokens to "
         "fill in (without masks held-out text is masked)",
     )
 
@@ -99,9 +90,9 @@ def run_arguments(output_dir: str, objective: str, offered: Sequence[str]) -> ty
         offered: names of objectives to choose from; of one there is no choice.
     """
     folder = "the run's folder; a run that is there is resumed"
-    fields = [("output_dir", str, HfArg(default=output_dir, help=folder))]
+    fields = [("output_dir", str, option(output_dir, folder))]
     if len(offered) > 1:
-        fields.append(("objective", str, HfArg(default=objective, help=f"one of {', '.join(offered)}")))
+        fields.append(("objective", str, option(objective, f"one of {', '.join(offered)}")))
     return make_dataclass("RecipeArguments", fields, bases=(RunArguments,))
 
 

@@ -7,11 +7,7 @@ from weft.recipes.data.corpus import Corpus
 from weft.recipes.generation.generate_text import generate_texts, start_ids
 
 SAMPLES = 3
-
-
 SAMPLE_LENGTH = 40  # tokens of a sample with masks
-
-
 MASK_EVERY = 6
 
 

@@ -1,7 +1,6 @@
 """A pretraining run: what follows from its fields, its text and its machine, and the Trainer made of it."""
 
 import math
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
@@ -218,7 +216,7 @@ class PretrainingRun:
         flops = training_flops_per_token(
             self.config, self.parameters, plan.sequence_length, self.objective.head_share()
         )
-        trainer = PretrainingTrainer(
+        return PretrainingTrainer(
             model=model,
             args=arguments,
             # measuring stays within the first block of a stream
@@ -232,9 +230,6 @@ class PretrainingRun:
             run=self.arguments,
             callbacks=self._callbacks(arguments.disable_tqdm) if clock is None else [clock],
         )
-        trainer.remove_callback(ProgressCallback)
-        trainer.remove_callback(PrinterCallback)
-        return trainer
 
     def _training_arguments(self) -> TrainingArguments:
         plan, evaluations = self.plan, TIMES if self.budget is None else self.budget["evaluations"]
@@ -269,9 +264,7 @@ class PretrainingRun:
 
     def _callbacks(self, disable_bar: bool) -> list[TrainerCallback]:
         """What watches the run: the terminal, signals, and the monitor of a budget, which lets a signal go first."""
-        self.console = self.console or Console(
-            disable_bar or not sys.stderr.isatty(), self.blocks is None, formats=self.objective.formats
-        )
+        self.console = self.console or Console(disable_bar, self.blocks is None, formats=self.objective.formats)
         self.stop_signal = StopSignal(self.stop_signal is not None and self.stop_signal.received)
         callbacks = [self.console, self.stop_signal]
         if self.monitor is not None:

@@ -25,9 +25,11 @@ class Console(TrainerCallback):
         formats: Mapping[str, str] = FORMATS,
     ) -> None:
         """Args:
+        disable_bar: show none on a terminal either.
         headline: names of metrics to show at each validation, besides those of `formats`.
         """
-        self.disable_bar, self.has_epochs, self.headline, self.formats = disable_bar, has_epochs, headline, formats
+        self.has_epochs, self.headline, self.formats = has_epochs, headline, formats
+        self.disable_bar = disable_bar or None  # None: where there is no terminal
         self.bar: tqdm | None = None
         self.began: float | None = None
 

@@ -58,9 +58,8 @@ def publish(folder: Path, name: str, revisions: bool = False, private: bool = Fa
             _upload(api, checkpoint, repository.repo_id, branch, f"Checkpoint of {branch.replace('-', ' ')}")
         _upload(api, folder, repository.repo_id, None, "Publish the trained model")
     except Exception as error:  # whatever went wrong on the way, the run is whole and can be published later
-        reason = first_line(error)
         raise RecipeError(
-            f"{name} could not be published: {reason}. The run is whole in {folder}: try again with "
+            f"{name} could not be published: {first_line(error)}. The run is whole in {folder}: try again with "
             f"`python recipes/publish.py {folder} {name}`."
         ) from error
     return str(repository)

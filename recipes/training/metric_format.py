@@ -4,13 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # The metrics that every run has, in the order in which they are shown.
-FORMATS = {
-    "loss": ".4f",
-    "train_loss": ".4f",
-    "tokens_per_second": ",.0f",
-    "mfu": ".1%",
-    "matmul_gflops": ",.1f",
-}
+FORMATS = {"loss": ".4f", "train_loss": ".4f", "tokens_per_second": ",.0f", "mfu": ".1%", "matmul_gflops": ",.1f"}
 _WORDS = {
     "train_loss": "last training loss",
     "mfu": "share of the measured matrix-product rate (MFU)",

@@ -9,10 +9,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.hf_argparser import HfArg
 
 from weft import WeftConfig, WeftPreTrainedModel
 from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.options import option
 
 # Width, depth and heads; everything else is WeftConfig's default. From `mini` on widths are multiples of 256 and heads
 # 64 wide; key-value heads are shared by two to five query heads.
@@ -46,21 +46,17 @@ CHANGEABLE_FIELDS = ("attention_dropout", "hidden_dropout", "max_position_embedd
 class ModelArguments:
     """Which model to train."""
 
-    preset: str = HfArg(
-        default="tiny",
-        help="shape of a new model, and its parameters with a vocabulary of 32,768: "
+    preset: str = option(
+        "tiny",
+        "shape of a new model, and its parameters with a vocabulary of 32,768: "
         + ", ".join(
             f"{n} ({p['num_hidden_layers']} x {p['hidden_size']}, {PRESET_SIZES[n]})" for n, p in PRESETS.items()
         ),
     )
-    config_name: str | None = HfArg(
-        default=None, help="folder or file with a config.json of a Weft model, instead of a preset"
-    )
-    model_name_or_path: str | None = HfArg(
-        default=None, help="an existing Weft checkpoint (folder or Hub id) to train on"
-    )
-    attn_implementation: str | None = HfArg(
-        default=None, help="attention backend: sdpa (the default), eager, flex_attention, flash_attention_2"
+    config_name: str | None = option(None, "folder or file with a config.json of a Weft model, instead of a preset")
+    model_name_or_path: str | None = option(None, "an existing Weft checkpoint (folder or Hub id) to train on")
+    attn_implementation: str | None = option(
+        None, "attention backend: sdpa (the default), eager, flex_attention, flash_attention_2"
     )
 
     def check(self, model_fields: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, PrinterCallback
 
 from weft.recipes.training.fsdp2 import ShardingTrainer
 from weft.recipes.training.safeguards import Cadence, StopAtNonFinite
@@ -57,6 +58,8 @@ class WeftTrainer(ShardingTrainer):
         self.throughput = throughput
         self.epochs_before = epochs_before
         self.idle_seconds = 0.0  # spent on evaluating and saving; throughput leaves it out
+        for stock in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):  # in a notebook the first is a table
+            self.remove_callback(stock)
         self.add_callback(StopAtNonFinite())
         self.add_callback(Cadence())
 

@@ -1,7 +1,9 @@
 """What the documents say works: their Python runs, their commands parse, their links, targets and files are there."""
 
 import argparse
+import ast
 import importlib
+import inspect
 import os
 import re
 import shlex
@@ -12,6 +14,7 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from helpers import finetuning, runs, sequences
 
+import weft
 from weft.recipes.common import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +122,31 @@ def test_files_that_are_named_are_there(page: Path) -> None:
     for path in re.findall(r"`((?:modeling|recipes|tokenizer|tests|docs|examples)/[\w./-]*)`", page.read_text("utf-8")):
         if not re.search(r"[A-Z]{4}", path):  # else a name that the reader puts in its place
             assert (ROOT / path).exists(), path
+
+
+API = ROOT / "docs" / "python_api.md"
+PROMISED = dict(re.findall(r"`(weft\.[\w.]+)(\(.*?\))?`", API.read_text(encoding="utf-8").partition("\n## ")[0]))
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_what_may_be_imported_is_there_as_it_is_shown(name: str) -> None:
+    found = weft
+    for part in name.split(".")[1:]:
+        if not hasattr(found, part):
+            importlib.import_module(f"{found.__name__}.{part}")
+        found = getattr(found, part)
+    if PROMISED[name]:
+        shown = re.findall(r"\w+", PROMISED[name])
+        there = [parameter for parameter in inspect.signature(found).parameters if parameter not in ("self", "_")]
+        assert shown == (there[: len(shown)] if "..." in PROMISED[name] else there)
+
+
+def test_the_page_of_what_may_be_imported_imports_nothing_else() -> None:
+    for _, block in [*blocks_of(API, "python"), *blocks_of(API, "py")]:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("weft"):
+                for name in node.names:
+                    assert any(f"{promised}.".startswith(f"{node.module}.{name.name}.") for promised in PROMISED), name
 
 
 def test_the_readme_is_short() -> None:

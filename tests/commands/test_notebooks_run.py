@@ -32,6 +32,7 @@ def test_a_notebook_runs_and_writes_nothing_beside_itself(path: Path, tmp_path: 
     before = set(path.parent.rglob("*"))
     notebook = run(path, tmp_path, SMALL[path.stem])
     assert set(path.parent.rglob("*")) == before
+    assert not re.search(r"<progress|%\|", nbformat.writes(notebook)), "a bar or a table of progress"
     shown = {
         cell.id: {task for output in cell.get("outputs", []) for task in output.get("data", {})}
         for cell in notebook.cells

@@ -367,3 +367,9 @@ def test_without_any_file_the_embedded_text_is_the_corpus(small_library, tmp_pat
 def test_python_carries_enough_text_to_begin_with(monkeypatch):
     monkeypatch.setattr(builtin_text.sysconfig, "get_paths", lambda: {"stdlib": "/nowhere"})
     assert sum(map(len, builtin_text._find_documents())) > 100_000
+
+
+def test_no_bar_is_shown_without_a_terminal(tmp_path, capsys):
+    data = make_data(train_files=[write_paragraphs(tmp_path / "text.txt", DOCUMENTS)])
+    prepare(data, tmp_path / "corpus")
+    assert not capsys.readouterr().err

@@ -405,7 +405,7 @@ def test_a_folder_with_something_else_is_refused_before_any_work(tmp_path, data)
 def test_patterns_stand_for_the_files_that_match_in_order(tmp_path, shards, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert expand_patterns(["shards/e.txt", "shards/*.jsonl*", "missing.txt"]) == [
-        *("shards/e.txt", "shards/b.jsonl.gz", "shards/c.jsonl", "shards/d.jsonl", "missing.txt"),
+        *("shards/e.txt", "shards/b.jsonl.gz", "shards/c.jsonl", "shards/d.jsonl", "missing.txt")
     ]
     assert expand_patterns([f"{tmp_path}/**/*.txt"]) == [shards[0], shards[4]]
     (tmp_path / "odd[1].txt").write_text("A name that looks like a pattern.")

@@ -61,11 +61,7 @@ def test_one_source_keeps_its_weight(tmp_path, files):
 
 
 def test_tails_and_validation_files_do_not_count_as_training_text(tmp_path, files):
-    data = make_data(
-        train_files=files[:2],
-        validation_files=files[2:3],
-        source_weights=["books=2"],
-    )
+    data = make_data(train_files=files[:2], validation_files=files[2:3], source_weights=["books=2"])
     corpus = prepare(data, tmp_path / "files", quiet=True)
     assert [source["documents"] for source in corpus.description["sources"]] == [20, 20]
     data = make_data(train_files=files[:2], source_weights=["books=2"], validation_split="tail")

@@ -148,10 +148,7 @@ def test_accuracy_is_the_mean_over_paradigms_and_a_tie_is_wrong():
         "accuracy_of_pairs": 4 / 7,
         "pairs": 7,
         "ties": 1,
-        "phenomena": {
-            "agreement": {"accuracy": 0.75, "pairs": 5},
-            "binding": {"accuracy": 0.0, "pairs": 1},
-        },
+        "phenomena": {"agreement": {"accuracy": 0.75, "pairs": 5}, "binding": {"accuracy": 0.0, "pairs": 1}},
         "paradigms": {
             "four": {"accuracy": 1.0, "pairs": 1},
             "one": {"accuracy": 1.0, "pairs": 1, "phenomenon": "agreement"},

@@ -153,10 +153,7 @@ CASES_OF_NUMBERS = {
     "spearmanr": number_cases(),
 }
 CASES_OF_TAGS = {"seqeval": tag_cases()}
-CASES_OF_ANSWERS = {
-    "squad": question_cases(with_no_answer=False),
-    "squad_v2": question_cases(with_no_answer=True),
-}
+CASES_OF_ANSWERS = {"squad": question_cases(with_no_answer=False), "squad_v2": question_cases(with_no_answer=True)}
 CASES_OF_TEXTS = {
     "bleu": text_cases({}, {"tokenize": "zh"}, {"tokenize": "char", "lowercase": True}),
     "chrf": text_cases({}, {"word_order": 2}),

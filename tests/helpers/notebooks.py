@@ -46,19 +46,15 @@ def run(path: Path, folder: Path, settings: dict[str, int] | None = None) -> Not
 
 
 def tidy(notebook: NotebookNode) -> NotebookNode:
-    """Drop from a notebook progress bars, speeds and metadata, and make its pictures small."""
+    """Drop from a notebook warnings, speeds and metadata, and make its pictures small."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = NotebookNode()
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for output in cell.outputs:
                 _tidy_output(output)
     return notebook
-
-
-def _is_progress(output: NotebookNode) -> bool:
-    return output.get("name") == "stderr" or "<progress" in output.get("data", {}).get("text/html", "")
 
 
 def _tidy_output(output: NotebookNode) -> None:

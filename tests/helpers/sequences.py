@@ -12,12 +12,7 @@ from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
 
 WORDS = {"red": "rot", "dog": "hund", "tree": "baum", "house": "haus", "green": "grün", "bird": "vogel"}
-SMALL = {
-    "num_hidden_layers": 1,
-    "hidden_dropout": 0.0,
-    "learning_rate": 5e-3,
-    "per_device_train_batch_size": 32,
-}
+SMALL = {"num_hidden_layers": 1, "hidden_dropout": 0.0, "learning_rate": 5e-3, "per_device_train_batch_size": 32}
 
 
 def pairs(number: int, seed: int) -> list[tuple[str, str]]:
@@ -43,10 +38,7 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
 
 
 def write_files(folder: Path) -> dict[str, Path]:
-    return {
-        **write_lines(folder, "train", pairs(400, 1)),
-        **write_lines(folder, "validation", pairs(30, 2)),
-    }
+    return {**write_lines(folder, "train", pairs(400, 1)), **write_lines(folder, "validation", pairs(30, 2))}
 
 
 def run(**fields: object) -> None:

@@ -54,9 +54,7 @@ def test_every_score_is_that_of_the_reference(name):
 
 @pytest.mark.parametrize(
     ("name", "case", "expected"),
-    [
-        ("perplexity", ([[math.log(4)], [math.log(16), 9.0]], [[3], [3, -100]], {"byte_count": 3}), {"perplexity": 8}),
-    ],
+    [("perplexity", ([[math.log(4)], [math.log(16), 9.0]], [[3], [3, -100]], {"byte_count": 3}), {"perplexity": 8})],
 )
 def test_worked_examples(name, case, expected):
     assert_some_scores_are(name, case, expected)

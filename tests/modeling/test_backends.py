@@ -14,10 +14,7 @@ from transformers import PreTrainedModel
 from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM
 
 ROUNDING = {"rtol": 0.0, "atol": 2e-5}
-LAYERS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "mixed": {"sliding_window": 5, "layer_types": [SLIDING, FULL]},
-}
+LAYERS: dict[str, dict[str, Any]] = {"full": {}, "mixed": {"sliding_window": 5, "layer_types": [SLIDING, FULL]}}
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")),
     reason="flex_attention on a CPU is compiled with a C++ compiler",
@@ -265,12 +262,7 @@ def compiled(model: PreTrainedModel) -> Any:
 
 @pytest.mark.parametrize(
     ("role", "causal"),
-    [
-        ("causal head", True),
-        ("causal head", False),
-        ("bidirectional base", False),
-        ("masked head, shifted", False),
-    ],
+    [("causal head", True), ("causal head", False), ("bidirectional base", False), ("masked head, shifted", False)],
 )
 def test_compiled_equals_uncompiled(role: str, causal: bool) -> None:
     model = make_role(role, is_causal=causal, **LAYERS["mixed"])
@@ -337,10 +329,7 @@ def test_an_exported_program_equals_the_model(role: str, kind: str) -> None:
 
     sizes = {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim("length", min=3, max=128)}
     program = torch.export.export(
-        LogitsOf(model),
-        (random_ids(2, 12), beside(2, 12), kind),
-        dynamic_shapes=(sizes, sizes, None),
-        strict=False,
+        LogitsOf(model), (random_ids(2, 12), beside(2, 12), kind), dynamic_shapes=(sizes, sizes, None), strict=False
     ).module()
     for batch, length in ((2, 12), (3, 12), (5, 30), (1, 17)):
         inputs = (random_ids(batch, length), beside(batch, length), kind)

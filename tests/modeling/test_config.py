@@ -54,10 +54,7 @@ from weft.configuration_weft import AUTO_MAP
             {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 1.5}},
             r"partial_rotary_factor 1\.5: it must",
         ),
-        (
-            {"rope_parameters": {SLIDING: {"rope_type": "default"}}},
-            "rope_parameters has no dict for full_attention",
-        ),
+        ({"rope_parameters": {SLIDING: {"rope_type": "default"}}}, "rope_parameters has no dict for full_attention"),
         (
             {"position_embedding_type": "rotary"},
             "position_embedding_type='rotary' is unknown: choose one of rope, lear",
@@ -292,7 +289,7 @@ ONLY_WITH: dict[str, dict[str, Any]] = {
     "decoder_start_token_id": {"is_encoder_decoder": True},
 }
 NOT_ALL_AT_ONCE = {
-    **{"is_encoder_decoder": False, "num_decoder_layers": None, "is_causal": False, "decoder_start_token_id": 4},
+    **{"is_encoder_decoder": False, "num_decoder_layers": None, "is_causal": False, "decoder_start_token_id": 4}
 }
 
 
@@ -397,11 +394,7 @@ def test_every_rope_type_of_transformers_is_accepted(rope_type: str) -> None:
     extra = {
         "default": {},
         "yarn": {"original_max_position_embeddings": 16},
-        "longrope": {
-            "original_max_position_embeddings": 16,
-            "short_factor": [1.0] * 4,
-            "long_factor": [2.0] * 4,
-        },
+        "longrope": {"original_max_position_embeddings": 16, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
         "llama3": {"original_max_position_embeddings": 16, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
     }.get(rope_type, {})
     factor = {} if rope_type == "default" else {"factor": 8.0}

@@ -85,11 +85,7 @@ def as_llama(config: WeftConfig) -> tuple[PreTrainedConfig, type[PreTrainedModel
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 @pytest.mark.parametrize(
     ("convert", "changes"),
-    [
-        (as_llama, {"qk_norm": False}),
-        (as_qwen3, {}),
-        (as_qwen3, {"sliding_window": 4, "layer_types": [SLIDING, FULL]}),
-    ],
+    [(as_llama, {"qk_norm": False}), (as_qwen3, {}), (as_qwen3, {"sliding_window": 4, "layer_types": [SLIDING, FULL]})],
     ids=["llama", "qwen3", "qwen3-sliding"],
 )
 def test_the_masked_head_equals_a_stock_decoder_run_in_both_directions(

@@ -35,12 +35,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
         "short_factor": [1.0, 1.1, 1.2, 1.3],
         "long_factor": [1.0, 2.0, 3.0, 4.0],
     },
-    "llama3": {
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 16,
-    },
+    "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16},
     "proportional": {"factor": 2.0, "partial_rotary_factor": 0.5},
 }
 
@@ -153,12 +148,7 @@ def phi3_weights(weft: PreTrainedModel) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("rope_type", ["default", "longrope"])
 def test_partial_rotary_factor(rope_type: str, dtype: torch.dtype) -> None:
     """Phi-3 turns only the first part of each head."""
-    rope_parameters = {
-        "rope_type": rope_type,
-        "rope_theta": 500.0,
-        "partial_rotary_factor": 0.5,
-        **SCALINGS[rope_type],
-    }
+    rope_parameters = {"rope_type": rope_type, "rope_theta": 500.0, "partial_rotary_factor": 0.5, **SCALINGS[rope_type]}
     if rope_type == "longrope":
         rope_parameters |= {"short_factor": [1.0, 1.2], "long_factor": [1.5, 3.0]}
     config = config_for("phi3", rope_parameters=rope_parameters)

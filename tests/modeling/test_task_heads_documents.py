@@ -132,10 +132,7 @@ def test_flex_attention_too() -> None:
         torch.testing.assert_close(found, logits_alone("sequence", expected), **ROUNDING)
 
 
-LABELS = {
-    "sequence": torch.tensor([2, 0, -100, 1, 1, 0]),
-    "choice": torch.tensor([1, 0, 2]),
-}
+LABELS = {"sequence": torch.tensor([2, 0, -100, 1, 1, 0]), "choice": torch.tensor([1, 0, 2])}
 STARTS, ENDS = torch.tensor([3, 0, -100, 11, 4, 0]), torch.tensor([6, 0, 2, 11, -100, 1])
 
 
@@ -364,11 +361,7 @@ def test_a_cached_prefix_counts_as_no_document(task: str) -> None:
     ("task", "arguments", "sentence"),
     [
         ("sequence", {"labels": torch.zeros(3).long()}, "labels has 3 values for 6 documents: give one for each"),
-        (
-            "sequence",
-            {"labels": torch.zeros(6, 2)},
-            "labels has 12 values for 6 documents: give 3 for each document",
-        ),
+        ("sequence", {"labels": torch.zeros(6, 2)}, "labels has 12 values for 6 documents: give 3 for each document"),
         ("token", {"labels": torch.zeros(6).long()}, "labels has 6 values for 42 tokens: give one for each token"),
         (
             "question",

@@ -42,7 +42,7 @@ FAMILY = Family(
     requires={"logit_scale": None, "no_bias": True, "expansion_ratio": 4},
     to_weft=_to_weft,
     to_stock=lambda c: {
-        "attn_config": {**ATTENTION, "softmax_scale": c.attention_scale, "attn_pdrop": c.attention_dropout},
+        "attn_config": {**ATTENTION, "softmax_scale": c.attention_scale, "attn_pdrop": c.attention_dropout}
     },
     body="transformer.",
     weights=[

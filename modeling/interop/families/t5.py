@@ -70,9 +70,7 @@ FAMILY = Family(
         "attention_dropout": "dropout_rate",
         "norm_eps": "layer_norm_epsilon",
     },
-    config={
-        **{"is_encoder_decoder": True, "position_embedding_type": "t5", "qk_norm": False, "attention_scale": 1.0},
-    },
+    config={**{"is_encoder_decoder": True, "position_embedding_type": "t5", "qk_norm": False, "attention_scale": 1.0}},
     to_weft=_to_weft,
     to_stock=_to_stock,
     body="",

@@ -15,6 +15,7 @@ import numpy as np
 
 from weft.recipes.common.command_line import parse_count
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.selection import digest_of
 from weft.recipes.data.text_source import TextSource
@@ -24,17 +25,13 @@ from weft.recipes.data.text_source import TextSource
 class StreamArguments:
     """Whether the text is read during training."""
 
-    stream: bool = field(
-        default=False,
-        metadata={
-            "help": "read the text block by block while it is trained on, for text that does not fit on the disk; the "
-            "first block trains the tokenizer, unless one is given, and has the held-out text, unless there are "
-            "validation_files; duplicates are dropped within a block"
-        },
+    stream: bool = option(
+        False,
+        "read the text block by block while it is trained on, for text that does not fit on the disk; the "
+        "first block trains the tokenizer, unless one is given, and has the held-out text, unless there are "
+        "validation_files; duplicates are dropped within a block",
     )
-    block_size: str = field(
-        default="64M", metadata={"help": "stream: bytes of text of a block, within which documents are shuffled"}
-    )
+    block_size: str = option("64M", "stream: bytes of text of a block, within which documents are shuffled")
 
     def check(self, data: DataArguments, has_length: bool) -> None:
         """Refuse settings that a stream cannot follow.

@@ -18,14 +18,9 @@ class Accuracy(evaluate.Metric):
     """Equal to scikit-learn's accuracy_score."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="",
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")},
-            ),
-        )
+        label = datasets.Value("int64")
+        features = datasets.Features({"predictions": label, "references": label})
+        return evaluate.MetricInfo(_DESCRIPTION, "", features, _INPUTS)
 
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float | list[str]]:
         if not references:

@@ -39,12 +39,8 @@ class Bleu(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
-            features=datasets.Features({"predictions": text, "references": datasets.List(text)}),
-        )
+        features = datasets.Features({"predictions": text, "references": datasets.List(text)})
+        return evaluate.MetricInfo(_DESCRIPTION, _CITATION, features, _INPUTS)
 
     def _compute(
         self, predictions: list[str], references: list[list[str]], tokenize: str = "13a", lowercase: bool = False

@@ -41,14 +41,9 @@ class Calibration(evaluate.Metric):
     """Guo et al. 2017, section 2."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"predictions": datasets.List(datasets.Value("float64")), "references": datasets.Value("int64")},
-            ),
-        )
+        probabilities, label = datasets.List(datasets.Value("float64")), datasets.Value("int64")
+        features = datasets.Features({"predictions": probabilities, "references": label})
+        return evaluate.MetricInfo(_DESCRIPTION, _CITATION, features, _INPUTS)
 
     def _compute(
         self, predictions: list[list[float]], references: list[int], bins: int = 15, binning: str = "equal-width"

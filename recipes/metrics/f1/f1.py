@@ -39,14 +39,9 @@ class F1(evaluate.Metric):
     """Equal to scikit-learn's precision_recall_fscore_support with zero_division=0."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="",
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")},
-            ),
-        )
+        label = datasets.Value("int64")
+        features = datasets.Features({"predictions": label, "references": label})
+        return evaluate.MetricInfo(_DESCRIPTION, "", features, _INPUTS)
 
     def _compute(
         self,

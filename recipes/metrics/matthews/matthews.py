@@ -25,14 +25,9 @@ class Matthews(evaluate.Metric):
     """Equal to scikit-learn's matthews_corrcoef."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")},
-            ),
-        )
+        label = datasets.Value("int64")
+        features = datasets.Features({"predictions": label, "references": label})
+        return evaluate.MetricInfo(_DESCRIPTION, _CITATION, features, _INPUTS)
 
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float | list[str]]:
         if not references:

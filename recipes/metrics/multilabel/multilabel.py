@@ -46,17 +46,9 @@ class Multilabel(evaluate.Metric):
     """Equal to scikit-learn's scores of label indicators with zero_division=0, where no reference is -100."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="",
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {
-                    "predictions": datasets.List(datasets.Value("float64")),
-                    "references": datasets.List(datasets.Value("int64")),
-                }
-            ),
-        )
+        scores, labels = datasets.List(datasets.Value("float64")), datasets.List(datasets.Value("int64"))
+        features = datasets.Features({"predictions": scores, "references": labels})
+        return evaluate.MetricInfo(_DESCRIPTION, "", features, _INPUTS)
 
     def _compute(
         self, predictions: list[list[float]], references: list[list[int]], threshold: float | None = None

@@ -26,14 +26,9 @@ class PearsonSpearman(evaluate.Metric):
     """Equal to scipy.stats.pearsonr and spearmanr."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")},
-            ),
-        )
+        number = datasets.Value("float64")
+        features = datasets.Features({"predictions": number, "references": number})
+        return evaluate.MetricInfo(_DESCRIPTION, _CITATION, features, _INPUTS)
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float | list[str]]:
         if undefined := why_undefined(predictions, references):

@@ -22,14 +22,9 @@ class Pearsonr(evaluate.Metric):
     """Equal to scipy.stats.pearsonr."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="",
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")},
-            ),
-        )
+        number = datasets.Value("float64")
+        features = datasets.Features({"predictions": number, "references": number})
+        return evaluate.MetricInfo(_DESCRIPTION, "", features, _INPUTS)
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float | list[str]]:
         if undefined := why_undefined(predictions, references):

@@ -35,15 +35,11 @@ class Perplexity(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         number, count = datasets.Value("float64"), datasets.Value("int64")
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="",
-            inputs_description=_INPUTS,
-            features=[
-                datasets.Features({"predictions": number, "references": count}),
-                datasets.Features({"predictions": datasets.List(number), "references": datasets.List(count)}),
-            ],
-        )
+        features = [
+            datasets.Features({"predictions": number, "references": count}),
+            datasets.Features({"predictions": datasets.List(number), "references": datasets.List(count)}),
+        ]
+        return evaluate.MetricInfo(_DESCRIPTION, "", features, _INPUTS)
 
     def _infer_feature_from_batch(self, batch: dict[str, Any]) -> datasets.Features:
         """evaluate looks at the first example to choose between the two forms, and an empty batch has none."""

@@ -46,12 +46,8 @@ class Seqeval(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         tags = datasets.List(datasets.Value("string"))
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
-            features=datasets.Features({"predictions": tags, "references": tags}),
-        )
+        features = datasets.Features({"predictions": tags, "references": tags})
+        return evaluate.MetricInfo(_DESCRIPTION, _CITATION, features, _INPUTS)
 
     def _compute(
         self,

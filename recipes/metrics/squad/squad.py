@@ -37,17 +37,10 @@ class Squad(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
         answers = {"text": datasets.List(text), "answer_start": datasets.List(datasets.Value("int32"))}
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {
-                    "predictions": {"id": text, "prediction_text": text},
-                    "references": {"id": text, "answers": answers},
-                }
-            ),
+        features = datasets.Features(
+            {"predictions": {"id": text, "prediction_text": text}, "references": {"id": text, "answers": answers}}
         )
+        return evaluate.MetricInfo(_DESCRIPTION, _CITATION, features, _INPUTS)
 
     def _compute(
         self, predictions: list[dict[str, Any]], references: list[dict[str, Any]], language: str = "en"

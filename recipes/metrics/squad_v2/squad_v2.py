@@ -45,17 +45,13 @@ class SquadV2(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         text, number = datasets.Value("string"), datasets.Value("float64")
         answers = {"text": datasets.List(text), "answer_start": datasets.List(datasets.Value("int32"))}
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {
-                    "predictions": {"id": text, "prediction_text": text, "no_answer_probability": number},
-                    "references": {"id": text, "answers": answers},
-                }
-            ),
+        features = datasets.Features(
+            {
+                "predictions": {"id": text, "prediction_text": text, "no_answer_probability": number},
+                "references": {"id": text, "answers": answers},
+            }
         )
+        return evaluate.MetricInfo(_DESCRIPTION, _CITATION, features, _INPUTS)
 
     def _compute(
         self,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers.hf_argparser import HfArg
 
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator
 from weft.recipes.pretraining.datasets.masked import MaskedRows, Row
 from weft.recipes.pretraining.datasets.masking import Masker
@@ -20,9 +20,9 @@ from weft.recipes.training.batch_schedule import Steps, steps_of
 class HybridArguments:
     """Which rows are causal, in the hybrid objective."""
 
-    causal_share: float = HfArg(default=0.5, help="hybrid: share of the rows that are causal")
-    causal_steps: float = HfArg(
-        default=0.0, help="hybrid: steps at the beginning in which all rows are; below 1: a share of all steps"
+    causal_share: float = option(0.5, "hybrid: share of the rows that are causal")
+    causal_steps: float = option(
+        0.0, "hybrid: steps at the beginning in which all rows are; below 1: a share of all steps"
     )
 
     def check(self) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from transformers.hf_argparser import HfArg
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
 from weft.recipes.pretraining.datasets.packed import DocumentSpan
@@ -29,31 +29,27 @@ LOOK_BACK = 64  # tokens in which the words before a document span are first loo
 class MaskingArguments:
     """What is masked, and how; at how many places it is predicted."""
 
-    masking: str = HfArg(
-        default="token",
-        help="token; word: all tokens of a word together; span: words in a row, of geometric length (SpanBERT); "
+    masking: str = option(
+        "token",
+        "token; word: all tokens of a word together; span: words in a row, of geometric length (SpanBERT); "
         "ngram: up to max_ngram words, short ones more often (ALBERT)",
     )
-    mask_rate: float | None = HfArg(
-        default=None,
-        help=f"share of the tokens that are masked; without it, from {FIRST_RATE} at the beginning of the run "
+    mask_rate: float | None = option(
+        None,
+        f"share of the tokens that are masked; without it, from {FIRST_RATE} at the beginning of the run "
         f"to {LAST_RATE} at its end, falling linearly",
     )
-    mask_rate_end: float | None = HfArg(
-        default=None, help="the share at the end of the run, reached linearly; without it mask_rate stays"
+    mask_rate_end: float | None = option(
+        None, "the share at the end of the run, reached linearly; without it mask_rate stays"
     )
-    mask_token_share: float = HfArg(default=0.8, help="of the masked tokens: replaced by the mask token")
-    random_token_share: float = HfArg(
-        default=0.1, help="of the masked tokens: replaced by a random one (the rest stays as it is)"
-    )
-    span_success: float = HfArg(
-        default=0.2, help="span: the geometric distribution's parameter; mean length is about its inverse"
-    )
-    max_span: int = HfArg(default=10, help="span: longest, in words")
-    max_ngram: int = HfArg(default=3, help="ngram: longest, in words")
-    target_share: float | None = HfArg(
-        default=None,
-        help="compute head and loss at this share of the places of every batch, whatever the number of masked "
+    mask_token_share: float = option(0.8, "of the masked tokens: replaced by the mask token")
+    random_token_share: float = option(0.1, "of the masked tokens: replaced by a random one (the rest stays as it is)")
+    span_success: float = option(0.2, "span: the geometric distribution's parameter; mean length is about its inverse")
+    max_span: int = option(10, "span: longest, in words")
+    max_ngram: int = option(3, "ngram: longest, in words")
+    target_share: float | None = option(
+        None,
+        "compute head and loss at this share of the places of every batch, whatever the number of masked "
         "tokens (too few are filled up, too many thinned out), so that shapes never change, as compilers like it; "
         "without it at the masked ones",
     )

@@ -52,14 +52,7 @@ class SentencePairRows(Dataset):
     overlap = 0
 
     def __init__(
-        self,
-        corpus: Corpus,
-        split: str,
-        row_length: int,
-        masker: Masker,
-        swap: bool,
-        seed: int,
-        shuffle: bool = True,
+        self, corpus: Corpus, split: str, row_length: int, masker: Masker, swap: bool, seed: int, shuffle: bool = True
     ) -> None:
         """Args:
             split: "train" or "validation".

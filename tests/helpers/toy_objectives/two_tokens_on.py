@@ -1,6 +1,6 @@
 """A toy objective, whole in one file: every token predicts the one `distance` places on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from weft import WeftForMaskedLM
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.pretraining.datasets.collators import MaskedCollator
 from weft.recipes.pretraining.datasets.masked import pad_row
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows, positions_of
@@ -21,7 +22,7 @@ from weft.recipes.pretraining.validation import RowEvaluator
 class DistanceArguments:
     """How far ahead is predicted."""
 
-    distance: int = field(default=2, metadata={"help": "two-on: places between a token and its target"})
+    distance: int = option(2, "two-on: places between a token and its target")
 
 
 class DistantRows(Dataset):
