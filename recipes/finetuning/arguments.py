@@ -1,11 +1,12 @@
 """What a user says of a fine-tuning run: the model, how it is trained, and where the examples are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.data.tables import FORMATS, check_table
 from weft.tokenizer.train import TOKENIZER_TYPES
 
@@ -26,24 +27,18 @@ class FileArguments:
     command: ClassVar[str | None] = None
     model_fields: ClassVar[Sequence[str] | None] = None
 
-    task: str | None = field(default=None, metadata={"help": "a task by its name"})
-    data: str | None = field(
-        default=None, metadata={"help": "a folder with the task's files; without it the task comes from the Hub"}
+    task: str | None = option(None, "a task by its name")
+    data: str | None = option(None, "a folder with the task's files; without it the task comes from the Hub")
+    train_file: str | None = option(None, "or examples of your own to learn from")
+    validation_file: str | None = option(
+        None, "examples to choose the best weights by; without any, a part of train_file"
     )
-    train_file: str | None = field(default=None, metadata={"help": "or examples of your own to learn from"})
-    validation_file: str | None = field(
-        default=None, metadata={"help": "examples to choose the best weights by; without any, a part of train_file"}
-    )
-    test_file: str | None = field(
-        default=None, metadata={"help": "labelled examples that the finished model is scored on, once"}
-    )
-    dataset_name: str | None = field(default=None, metadata={"help": "or a data set of the Hub, or a folder of one"})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "its configuration"})
-    validation_fraction: float = field(
-        default=0.1, metadata={"help": "share of the training examples to hold out where there are no others"}
-    )
-    split_seed: int = field(default=0, metadata={"help": "which examples are held out"})
-    max_train_examples: int | None = field(default=None, metadata={"help": "learn from the first so many only"})
+    test_file: str | None = option(None, "labelled examples that the finished model is scored on, once")
+    dataset_name: str | None = option(None, "or a data set of the Hub, or a folder of one")
+    dataset_config_name: str | None = option(None, "its configuration")
+    validation_fraction: float = option(0.1, "share of the training examples to hold out where there are no others")
+    split_seed: int = option(0, "which examples are held out")
+    max_train_examples: int | None = option(None, "learn from the first so many only")
 
     def check_files(self) -> None:
         """Refuse, before anything is read, sources that contradict each other and files that cannot be read.
@@ -93,55 +88,35 @@ class FileArguments:
 class FineTuningArguments:
     """Length, batch and schedule of the training, and what is done with the result."""
 
-    output_dir: str | None = field(
-        default=None, metadata={"help": "the run's folder, runs/TASK by default; a run that is there is resumed"}
+    output_dir: str | None = option(None, "the run's folder, runs/TASK by default; a run that is there is resumed")
+    num_train_epochs: float = option(3.0, "passes over the training examples")
+    max_steps: int | None = option(None, "or the length in optimizer steps")
+    per_device_train_batch_size: int = option(32, "examples of one forward pass of a process")
+    gradient_accumulation_steps: int = option(1, "forward passes of one optimizer step")
+    per_device_eval_batch_size: int = option(64, "examples of one forward pass in evaluation")
+    max_length: int | None = option(None, "tokens of a sequence at most; the default is 512, or the model's limit")
+    batching: str = option(
+        "auto",
+        "packed: examples share rows and nothing is padded (Weft models only; their default); grouped: "
+        "padded to the longest of a batch, whose examples are of like length (the default of others); padded: the "
+        "same with examples as they come",
     )
-    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the training examples"})
-    max_steps: int | None = field(default=None, metadata={"help": "or the length in optimizer steps"})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "examples of one forward pass of a process"})
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "forward passes of one optimizer step"})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "examples of one forward pass in evaluation"})
-    max_length: int | None = field(
-        default=None, metadata={"help": "tokens of a sequence at most; the default is 512, or the model's limit"}
+    learning_rate: float = option(5e-4, "the highest learning rate")
+    lr_scheduler_type: str = option("linear", f"one of {', '.join(SCHEDULES)}")
+    warmup_steps: float = option(0.1, "steps in which the learning rate rises; below 1: a share of all steps")
+    weight_decay: float = option(0.01, "decay of matrices; norms, biases and embeddings never decay")
+    evaluations: int = option(10, "how often a run is evaluated, evenly, if eval_steps is not given")
+    patience: int | None = option(None, "stop after so many evaluations without a better score (early stopping)")
+    seeds: list[int] = option(
+        [],
+        f"train once with each of these; by default {SEEDS_OF_FEW} seeds below {FEW_EXAMPLES:,} training "
+        "examples, and one from there on",
     )
-    batching: str = field(
-        default="auto",
-        metadata={
-            "help": "packed: examples share rows and nothing is padded (Weft models only; their default); grouped: "
-            "padded to the longest of a batch, whose examples are of like length (the default of others); padded: the "
-            "same with examples as they come"
-        },
-    )
-    learning_rate: float = field(default=5e-4, metadata={"help": "the highest learning rate"})
-    lr_scheduler_type: str = field(default="linear", metadata={"help": f"one of {', '.join(SCHEDULES)}"})
-    warmup_steps: float = field(
-        default=0.1, metadata={"help": "steps in which the learning rate rises; below 1: a share of all steps"}
-    )
-    weight_decay: float = field(
-        default=0.01, metadata={"help": "decay of matrices; norms, biases and embeddings never decay"}
-    )
-    evaluations: int = field(
-        default=10, metadata={"help": "how often a run is evaluated, evenly, if eval_steps is not given"}
-    )
-    patience: int | None = field(
-        default=None, metadata={"help": "stop after so many evaluations without a better score (early stopping)"}
-    )
-    seeds: list[int] = field(
-        default_factory=list,
-        metadata={
-            "help": f"train once with each of these; by default {SEEDS_OF_FEW} seeds below {FEW_EXAMPLES:,} training "
-            "examples, and one from there on"
-        },
-    )
-    predict_file: str | None = field(default=None, metadata={"help": "examples without labels to label in the end"})
-    cpu_threads: int | None = field(
-        default=None, metadata={"help": "threads of each process on a CPU; the default shares the cores evenly"}
-    )
-    plan: bool = field(default=False, metadata={"help": "print the plan and stop"})
-    push_to_hub: str | None = field(
-        default=None, metadata={"help": "publish the result under this name, e.g. me/model"}
-    )
-    hub_private_repo: bool = field(default=False, metadata={"help": "make the repository private"})
+    predict_file: str | None = option(None, "examples without labels to label in the end")
+    cpu_threads: int | None = option(None, "threads of each process on a CPU; the default shares the cores evenly")
+    plan: bool = option(False, "print the plan and stop")
+    push_to_hub: str | None = option(None, "publish the result under this name, e.g. me/model")
+    hub_private_repo: bool = option(False, "make the repository private")
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""
@@ -183,52 +158,34 @@ class FineTuningArguments:
 class ModelSetupArguments:
     """What the training starts from, and what of it may change."""
 
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "folder or Hub id of a pretrained model, Weft's or any other that the task's Auto class loads; "
-            "without it a new one starts from random weights"
-        },
+    model_name_or_path: str | None = option(
+        None,
+        "folder or Hub id of a pretrained model, Weft's or any other that the task's Auto class loads; "
+        "without it a new one starts from random weights",
     )
-    config_name: str | None = field(
-        default=None,
-        metadata={"help": "or a folder whose shape and tokenizer (and not its weights) a new model gets"},
+    config_name: str | None = option(
+        None, "or a folder whose shape and tokenizer (and not its weights) a new model gets"
     )
-    tokenizer_name: str | None = field(
-        default=None, metadata={"help": "tokenizer of a new model; without it one is trained on the training text"}
+    tokenizer_name: str | None = option(
+        None, "tokenizer of a new model; without it one is trained on the training text"
     )
-    preset: str = field(
-        default="tiny", metadata={"help": "shape of a new model: tiny, mini, small, base, medium, large or xl"}
+    preset: str = option("tiny", "shape of a new model: tiny, mini, small, base, medium, large or xl")
+    tokenizer_type: str | None = option(
+        None,
+        f"its kind: {', '.join(NEW_TOKENIZERS)}; the default is bpe, or wordpiece (each Han character a "
+        "token) where parts of a Chinese text are to be found",
     )
-    tokenizer_type: str | None = field(
-        default=None,
-        metadata={
-            "help": f"its kind: {', '.join(NEW_TOKENIZERS)}; the default is bpe, or wordpiece (each Han character a "
-            "token) where parts of a Chinese text are to be found"
-        },
-    )
-    vocab_size: int = field(default=8192, metadata={"help": "tokens of a new tokenizer, at most"})
-    causal: bool = field(default=False, metadata={"help": "a new model looks at earlier tokens only"})
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "attention backend: sdpa (the default), eager, flash_attention_2"}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "run the code that comes with a model of an unknown family"}
-    )
-    lora_rank: int | None = field(
-        default=None, metadata={"help": "train adapters of this rank instead of all weights (LoRA, needs peft)"}
-    )
-    lora_alpha: float | None = field(default=None, metadata={"help": "their scale; the default is twice lora_rank"})
-    lora_dropout: float = field(default=0.0, metadata={"help": "share of their input that is dropped in training"})
-    freeze_embeddings: bool = field(default=False, metadata={"help": "leave the embeddings as they are"})
-    freeze_layers: int = field(
-        default=0, metadata={"help": "leave the embeddings and so many of the first layers as they are"}
-    )
-    layer_decay: float = field(
-        default=1.0,
-        metadata={
-            "help": "learning rate of a layer over that of the layer above it; the embeddings are the lowest layer"
-        },
+    vocab_size: int = option(8192, "tokens of a new tokenizer, at most")
+    causal: bool = option(False, "a new model looks at earlier tokens only")
+    attn_implementation: str | None = option(None, "attention backend: sdpa (the default), eager, flash_attention_2")
+    trust_remote_code: bool = option(False, "run the code that comes with a model of an unknown family")
+    lora_rank: int | None = option(None, "train adapters of this rank instead of all weights (LoRA, needs peft)")
+    lora_alpha: float | None = option(None, "their scale; the default is twice lora_rank")
+    lora_dropout: float = option(0.0, "share of their input that is dropped in training")
+    freeze_embeddings: bool = option(False, "leave the embeddings as they are")
+    freeze_layers: int = option(0, "leave the embeddings and so many of the first layers as they are")
+    layer_decay: float = option(
+        1.0, "learning rate of a layer over that of the layer above it; the embeddings are the lowest layer"
     )
 
     def check(self) -> None:

@@ -4,13 +4,14 @@ import dataclasses
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json
+from weft.recipes.common.options import option
 from weft.recipes.common.processes import world_size
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.best_metric import BestMetric
@@ -26,13 +27,12 @@ SEARCHABLE = (
 class SearchArguments:
     """Whether and where to look for better settings first."""
 
-    search_trials: int = field(
-        default=0,
-        metadata={"help": "first train so many times with other settings, and go on with the best (needs optuna)"},
+    search_trials: int = option(
+        0, "first train so many times with other settings, and go on with the best (needs optuna)"
     )
-    search_space: list[str] = field(
-        default_factory=lambda: ["learning_rate=1e-4:2e-3"],
-        metadata={"help": "NAME=LOW:HIGH (on a logarithmic scale) or NAME=A,B,C ..., of " + ", ".join(SEARCHABLE)},
+    search_space: list[str] = option(
+        ["learning_rate=1e-4:2e-3"],
+        "NAME=LOW:HIGH (on a logarithmic scale) or NAME=A,B,C ..., of " + ", ".join(SEARCHABLE),
     )
 
     def check(self, parsed: Parsed) -> None:

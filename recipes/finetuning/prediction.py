@@ -54,7 +54,7 @@ def predict(
     for batch in batches[process::processes]:
         number_of = {id(items[index]): index for index in batch}
         inputs, layout = collator.lay_out([items[index] for index in batch])
-        answers = task.answer(model, {name: tensor.to(device) for name, tensor in inputs.items()}, layout)
+        answers = task.predict(model, {name: tensor.to(device) for name, tensor in inputs.items()}, layout)
         for item, result in zip(layout.items, answers, strict=True):
             found[number_of[id(item)]] = result
     model.train(was_training)

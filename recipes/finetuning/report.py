@@ -118,7 +118,7 @@ class FinishedSeeds:
         return best
 
     def _score(self, model: PreTrainedModel, folder: Path, best: SeedResult) -> tuple[dict[str, Any], dict[str, str]]:
-        """Metrics of the model on each labelled split but the training one, and what the kind reports of them."""
+        """Metrics of the model on each labelled split but the training one, and what the task reports of them."""
         plan, metrics = self.seed_run.plan, {}
         sections: dict[str, str] = {}
         # validation first: it tunes the thresholds that the other splits are scored with
@@ -150,6 +150,7 @@ class FinishedSeeds:
     def _card(self, metrics: dict[str, Any], sections: dict[str, str], best: SeedResult) -> Card:
         name, per_step = self.arguments.push_to_hub or str(self.folder), self.seed_run.plan.items_per_step
         headline, source = self.task.headline, self.settings.get("task") or self.settings.get("dataset_name")
+        known = self.task.known
         file = self.settings.get("train_file") or self.settings.get("train_source") or ""
         scores = {split: scores_of(metrics, split, headline) for split in sections}
         return Card(
@@ -170,10 +171,10 @@ class FinishedSeeds:
             pipeline_tag=self.task.pipeline_tag,
             scores={split: {name: of[name] for name in headline if name in of} for split, of in scores.items()},
             dataset=source or Path(file).name or "examples of its own",
-            dataset_id=self.settings.get("dataset_name"),
-            dataset_config=self.settings.get("dataset_config_name"),
+            dataset_id=known.hub if known else self.settings.get("dataset_name"),
+            dataset_config=known.hub_config if known else self.settings.get("dataset_config_name"),
             base_model=self.setup.arguments.model_name_or_path,
-            language=self.task.language,
+            language=known.language if known else self.task.language,
         )
 
     def _last_line(self, metrics: dict[str, Any]) -> str:
@@ -242,14 +243,15 @@ def _published(task: Task, folder: Path, setup: ModelSetupArguments) -> PreTrain
     return model.eval()
 
 
-def predict_with_finished(
+def use_finished(
     task: Task, arguments: FineTuningArguments, setup: ModelSetupArguments, settings: dict[str, Any], folder: Path
 ) -> None:
-    """Predict with the model of a finished folder, where that is asked for.
+    """Tidy a finished folder, and predict with its model, where that is asked for.
 
     Raises:
         RecipeError: the model's labels are not those of the data, or it comes with code that is not trusted.
     """
+    remove_leftovers(folder)
     if not task.unlabelled(folder):
         return
     if not task.align_labels(load_config(setup, str(folder))):

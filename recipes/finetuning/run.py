@@ -10,7 +10,7 @@ from weft.recipes.common.processes import check_launcher, end_with_launcher
 from weft.recipes.finetuning.arguments import FileArguments, FineTuningArguments, ModelSetupArguments
 from weft.recipes.finetuning.hyperparameter_search import SearchArguments
 from weft.recipes.finetuning.run_folder import fingerprint, look_at
-from weft.recipes.finetuning.tasks import arguments_of, task_class
+from weft.recipes.finetuning.tasks import arguments_of, known_task, task_class
 from weft.recipes.training.hub import check_name
 from weft.recipes.training.run import carry_out, settings_of
 
@@ -67,7 +67,7 @@ def finetune(task_name: str, description: str | None, argv: Sequence[str] | None
         arguments,
         look=lambda: look_at(folder, settings),
         prepare=lambda: setup.FineTuningRun(task, parsed, fields, folder, settings),
-        use_finished=lambda: report.predict_with_finished(task, arguments, setup_arguments, settings, folder),
+        use_finished=lambda: report.use_finished(task, arguments, setup_arguments, settings, folder),
     )
 
 
@@ -83,6 +83,7 @@ def _read_task(name: str, parsed: Parsed) -> "Task":
     parsed.refuse_without(("hub_private_repo",), "push_to_hub")
     parsed.refuse_without(("lora_alpha", "lora_dropout"), "lora_rank")
     task = task_class(name).read(files, arguments)
+    task.known = known_task(name, files.task)
     for name, reason in task.refused_fields.items():
         if name in parsed.given:
             raise RecipeError(f"{name} is given: {reason}.")

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 from transformers import TrainerState, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, remove_folder
@@ -186,7 +184,7 @@ class SeedRun:
         self.stop = StopSignal()
         group = plan.batch_size if self.grouped else 0
         examples = len({item.example for item in self.trainable})
-        trainer = FineTuningTrainer(
+        return FineTuningTrainer(
             model=model,
             args=arguments,
             train_dataset=TrainingOrder(self.trainable, seed, plan.max_steps * plan.items_per_step, group),
@@ -201,14 +199,11 @@ class SeedRun:
             task=self.task,
             layer_decay=self.setup.arguments.layer_decay,
             callbacks=[
-                Console(arguments.disable_tqdm or not sys.stderr.isatty(), headline=self.task.headline),
+                Console(arguments.disable_tqdm, headline=self.task.headline),
                 self.stop,
                 best,
             ],
         )
-        trainer.remove_callback(ProgressCallback)
-        trainer.remove_callback(PrinterCallback)
-        return trainer
 
     def _collate(self, items: list[EncodedExample]) -> dict[str, torch.Tensor]:
         batch, layout = self.collator.lay_out(items)

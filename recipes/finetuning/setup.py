@@ -128,11 +128,11 @@ class FineTuningRun:
             *self.task.describe(),
             (
                 "model",
-                f"{total:,} parameters, {self.start.source}" + (f", {trained:,} trained" if trained < total else ""),
+                f"{total:,} parameters, {self.setup.source}" + (f", {trained:,} trained" if trained < total else ""),
             ),
             *describe_added(self.settings),
             *([("new weights", ", ".join(new[:4]) + (" ..." if len(new) > 4 else ""))] if new else []),
-            ("input", f"{tokens:.1f} tokens on average, at most {self.start.max_length}; {batching}"),
+            ("input", f"{tokens:.1f} tokens on average, at most {self.setup.max_length}; {batching}"),
             ("dtype", "bfloat16 autocast, float32 weights" if run.bf16 else "float32"),
             ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads per process"),
             (

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
+from weft.recipes.finetuning.known_tasks import KnownTask
 
 PREDICT = "predict"  # the split of examples without labels
 
@@ -32,6 +33,7 @@ class Task(ABC):
     auto_class: ClassVar[str]  # such as "AutoModelForSequenceClassification"
     pipeline_tag: ClassVar[str]  # such as "text-classification"
     finds_spans: ClassVar[bool] = False  # whether its answers are parts of a text, which tokens should not reach over
+    known: KnownTask | None = None  # the data set that --task names
     language: str | list[str] | None = None  # of the texts, such as "en", where it is known
     has_choices: ClassVar[bool] = False  # whether an item's sequences are choices of which one is right
     has_own_head: ClassVar[bool] = True  # whether the model has an output matrix that is of this task only

@@ -37,7 +37,7 @@ class ExampleRate:
 
 
 class FineTuningTrainer(WeftTrainer):
-    """Computes the loss from logits, as the kind of fine-tuning defines it, for models of every family alike, so that
+    """Computes the loss from logits, as the task defines it, for models of every family alike, so that
     it does not depend on how a step is cut into forward passes and processes."""
 
     def __init__(self, *args: Any, task: Task, layer_decay: float, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ from weft.recipes.data.tables import Record
 from weft.recipes.finetuning.tasks.text_classification import builtin_task
 from weft.recipes.finetuning.tasks.text_classification import official_files as classification_files
 from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
-from weft.recipes.finetuning.tasks.text_classification.known_tasks import KNOWN_TASKS
+from weft.recipes.finetuning.tasks.text_classification.known_tasks import BUILTIN, KNOWN_TASKS
 from weft.recipes.finetuning.tasks.text_classification.reading import read_classification
 
 
@@ -277,13 +277,13 @@ def test_files_may_be_compressed_and_the_first_candidate_wins(tmp_path):
 
 def test_a_folder_without_training_file_is_refused_with_what_was_looked_for(tmp_path):
     (tmp_path / "x").mkdir()
-    with pytest.raises(RecipeError, match=r"no training file of trec: looked for train_5500.label, train.tsv, "):
+    with pytest.raises(RecipeError, match=r"no training file of task 'trec': looked for train_5500.label, train.tsv, "):
         read("trec", tmp_path / "x", {})
 
 
 def test_a_submission_needs_the_official_test_file(tmp_path):
     content = tsv(PAIR, ("0", "a", "b", "entailment"), ("1", "a", "b", "not_entailment"))
-    with pytest.raises(RecipeError, match=r"no test file of rte: looked for test.tsv"):
+    with pytest.raises(RecipeError, match=r"no test file of task 'rte': looked for test.tsv"):
         read("rte", tmp_path, {"train.tsv": content, "dev.tsv": content}, glue_submission=True)
 
 
@@ -347,16 +347,17 @@ def test_rows_of_the_hub_give_the_same_labels(monkeypatch, task):
     assert labels_of(data, "train")[0] == HUB_LABELS[task] or task in ("imdb", "ag_news", "trec", "waimai")
     assert HUB_LABELS[task] in labels_of(data, "train")
     known = KNOWN_TASKS[task]
-    assert asked[0] == (known.hub, known.config, "train")
+    assert asked[0] == (known.hub, known.hub_config, "train")
     if known.submissions:  # their test sets have no labels
         assert "test" not in [split for _, _, split in asked]
 
 
 def test_the_table_is_complete_and_consistent():
     for name, task in KNOWN_TASKS.items():
-        assert task.hub is not None and task.files["train"] and task.metric, name
+        assert (task.hub and task.files["train"]) or name == BUILTIN, name
+        assert task.metric, name
         assert len(task.text_columns) in (1, 2)
-        assert bool(task.labels) == (task.problem_type != "regression")
+        assert bool(task.labels) == (task.problem_type != "regression" and name != BUILTIN)
         assert set(task.spelled.values()) <= set(task.labels)
         for split in ("train", "validation", "test"):
             assert len(set(task.files.get(split, ()))) == len(task.files.get(split, ()))

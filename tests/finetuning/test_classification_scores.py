@@ -98,12 +98,12 @@ def test_probabilities_of_extreme_logits_are_finite():
 
 def test_the_goal_has_its_direction_and_must_be_a_score():
     single, multi = "single_label_classification", "multi_label_classification"
-    assert choose_best_metric(single, 3, None, None).metric == "accuracy"
+    assert choose_best_metric(single, 3, None, None).name == "accuracy"
     assert choose_best_metric(single, 3, "loss", None).greater_is_better is False
     assert choose_best_metric(single, 3, "loss", True).greater_is_better is True
     assert choose_best_metric(multi, 3, None, None).greater_is_better is True
     assert choose_best_metric("regression", 0, None, None).greater_is_better is False
-    assert choose_best_metric(single, 2, "f1", None).metric == "f1"
+    assert choose_best_metric(single, 2, "f1", None).name == "f1"
     for metric in ("f1", "f1_micro"):
         with pytest.raises(RecipeError, match="choose one of accuracy, f1_macro"):
             choose_best_metric(single, 3, metric, None)

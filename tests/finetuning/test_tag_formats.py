@@ -332,4 +332,4 @@ def test_a_hub_data_set_gives_names_of_labels(tmp_path: Path) -> None:
         datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "set" / f"{split}.parquet")
     kind = make(tmp_path, dataset_name=str(tmp_path / "set"))
     assert kind.labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
-    assert kind.passages["train"][0].tags == TAGS[0]
+    assert kind.examples["train"][0].tags == TAGS[0]

@@ -206,12 +206,12 @@ def test_labelling_first_pieces_alone_leaves_the_others_to_chance_in_the_pipelin
     first = make(tmp_path, words, label_all_pieces=False)
     tokenizer = make_tokenizer(first, "wordpiece", 80)
     items = first.encode("validation", tokenizer, 128)
-    number = sum(len(passage.words) for passage in first.passages["validation"])
+    number = sum(len(passage.words) for passage in first.examples["validation"])
     assert sum(label >= 0 for item in items for label in item.target) == number
     pieces = sum(len(item.sequences[0]) - 2 for item in items)
     assert pieces > number
     oracle = Oracle(first, items, len(tokenizer)).eval()
-    passages = first.passages["validation"]
+    passages = first.examples["validation"]
     spans = [[tuple(span) for span in passage.spans] for passage in passages]
     found = {
         strategy: [piped(oracle, tokenizer, passage.text, aggregation_strategy=strategy) for passage in passages]

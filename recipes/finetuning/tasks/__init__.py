@@ -46,6 +46,11 @@ def known_task_names() -> dict[str, str]:
     return {known: name for name in task_names() for known in _of(name, "known_tasks").KNOWN_TASKS}
 
 
+def known_task(name: str, known: str | None) -> KnownTask | None:
+    """What is known of a data set of a task; None where none of its own is named."""
+    return _of(name, "known_tasks").KNOWN_TASKS.get(known)
+
+
 def arguments_of(name: str) -> type[FileArguments]:
     """The command-line fields of a task."""
     return _of(name, "arguments").ARGUMENTS

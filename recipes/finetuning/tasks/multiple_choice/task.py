@@ -43,7 +43,6 @@ class MultipleChoice(Task):
     def __init__(self, files: FileArguments) -> None:
         """Reads and checks all data; raises RecipeError."""
         self.examples = read_splits(files, KNOWN_TASKS, read_choices, choices_of_rows, lambda example: example.prompt)
-        self.language = KNOWN_TASKS[files.task].language if files.task else None
         self.cut: dict[str, int] = {}
         self.max_length: int | None = None
 

@@ -1,8 +1,9 @@
 """What a user says of questions and answers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.tasks.question_answering.reading import QA_FORMATS
 
@@ -16,24 +17,20 @@ class QuestionAnsweringArguments(FileArguments):
 
     command = "finetune_qa"
 
-    version_2: bool = field(
-        default=False,
-        metadata={"help": "some questions have no answer, as in SQuAD 2; set where the data holds such questions"},
+    version_2: bool = option(
+        False, "some questions have no answer, as in SQuAD 2; set where the data holds such questions"
     )
-    language: str = field(
-        default="auto",
-        metadata={"help": "en: answers are compared by words; zh: by characters; auto: zh for texts in Han characters"},
+    language: str = option(
+        "auto", "en: answers are compared by words; zh: by characters; auto: zh for texts in Han characters"
     )
-    stride: int = field(default=128, metadata={"help": "tokens that two windows of a long text share"})
-    max_question_length: int = field(default=64, metadata={"help": "tokens of a question at most; the rest is cut off"})
-    max_answer_length: int | None = field(
-        default=None,
-        metadata={
-            "help": f"tokens of an answer at most; the default covers {COVERED}%% of the training answers, and is at "
-            f"least {SHORTEST_LIMIT}"
-        },
+    stride: int = option(128, "tokens that two windows of a long text share")
+    max_question_length: int = option(64, "tokens of a question at most; the rest is cut off")
+    max_answer_length: int | None = option(
+        None,
+        f"tokens of an answer at most; the default covers {COVERED}%% of the training answers, and is at "
+        f"least {SHORTEST_LIMIT}",
     )
-    n_best_size: int = field(default=20, metadata={"help": "answers that nbest.json holds for each question"})
+    n_best_size: int = option(20, "answers that nbest.json holds for each question")
 
     def check_files(self) -> None:
         """See FileArguments; also refuses values that make no sense."""

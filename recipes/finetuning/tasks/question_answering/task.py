@@ -83,7 +83,7 @@ class QuestionAnswering(Task):
             )
         chinese = files.language == "zh" or (files.language == "auto" and is_chinese(self.examples["train"]))
         self.compared_as = "zh" if chinese else "en"
-        if chinese or files.task is not None or files.language != "auto":
+        if chinese or files.language != "auto":
             self.language = self.compared_as
         self.read = {split: list(questions) for split, questions in self.examples.items()}
         self.examples["train"] = [question for question in self.examples["train"] if not question.is_lost]

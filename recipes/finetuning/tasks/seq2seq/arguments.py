@@ -1,10 +1,11 @@
 """What a user says of a text-to-text task: where the pairs are, how long they may be, and how texts are generated."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.command_line import shape_fields
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.data.tables import FORMATS
 from weft.recipes.data.text_files import check_file, file_format
 from weft.recipes.finetuning.arguments import FileArguments
@@ -21,41 +22,29 @@ class Seq2SeqArguments(FileArguments):
     command = "finetune_seq2seq"
     model_fields = (*(name for name in shape_fields() if not name.startswith("classifier_")), "num_decoder_layers")
 
-    train_source: str | None = field(
-        default=None, metadata={"help": "or two files of your own, one text a line: the texts that are given"}
+    train_source: str | None = option(None, "or two files of your own, one text a line: the texts that are given")
+    train_target: str | None = option(None, "and in the same lines those to be written")
+    validation_source: str | None = option(
+        None, "the same to choose the best weights by; without any, a part of train_source"
     )
-    train_target: str | None = field(default=None, metadata={"help": "and in the same lines those to be written"})
-    validation_source: str | None = field(
-        default=None, metadata={"help": "the same to choose the best weights by; without any, a part of train_source"}
+    validation_target: str | None = option(None, "its targets")
+    test_source: str | None = option(None, "the same that the finished model is scored on")
+    test_target: str | None = option(None, "its targets")
+    source_column: str | None = option(
+        None, 'column of the text that is given ("source"); A.B for a field B of column A'
     )
-    validation_target: str | None = field(default=None, metadata={"help": "its targets"})
-    test_source: str | None = field(default=None, metadata={"help": "the same that the finished model is scored on"})
-    test_target: str | None = field(default=None, metadata={"help": "its targets"})
-    source_column: str | None = field(
-        default=None, metadata={"help": 'column of the text that is given ("source"); A.B for a field B of column A'}
+    target_column: str | None = option(None, 'column of the text to be written ("target")')
+    target_lists: str = option(
+        "references", "what a list in target_column is: references (each a text by itself), or sentences of one"
     )
-    target_column: str | None = field(default=None, metadata={"help": 'column of the text to be written ("target")'})
-    target_lists: str = field(
-        default="references",
-        metadata={"help": "what a list in target_column is: references (each a text by itself), or sentences of one"},
-    )
-    source_prefix: str = field(default="", metadata={"help": "put before every source, as T5's tasks want it"})
-    max_source_length: int | None = field(
-        default=None, metadata={"help": "tokens of a source at most; the default is 512, or the model's limit"}
-    )
-    max_target_length: int | None = field(default=None, metadata={"help": "the same of a target to learn from"})
-    max_new_tokens: int | None = field(
-        default=None, metadata={"help": "tokens to generate at most; the default is the longest training target"}
-    )
-    num_beams: int = field(default=1, metadata={"help": "beams of the search for the likeliest text; 1: greedy"})
-    label_smoothing_factor: float = field(
-        default=0.0, metadata={"help": "share of each target that is spread over all tokens"}
-    )
-    metric: str | None = field(
-        default=None,
-        metadata={
-            "help": f"what the best weights are chosen by: {', '.join(METRICS)}; the default is the task's, or chrf"
-        },
+    source_prefix: str = option("", "put before every source, as T5's tasks want it")
+    max_source_length: int | None = option(None, "tokens of a source at most; the default is 512, or the model's limit")
+    max_target_length: int | None = option(None, "the same of a target to learn from")
+    max_new_tokens: int | None = option(None, "tokens to generate at most; the default is the longest training target")
+    num_beams: int = option(1, "beams of the search for the likeliest text; 1: greedy")
+    label_smoothing_factor: float = option(0.0, "share of each target that is spread over all tokens")
+    metric: str | None = option(
+        None, f"what the best weights are chosen by: {', '.join(METRICS)}; the default is the task's, or chrf"
     )
 
     def check_files(self) -> None:

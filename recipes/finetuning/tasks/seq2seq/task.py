@@ -64,7 +64,6 @@ class Seq2SeqTask(Task):
         self.examples = read_all(files)
         self.files, self.columns = files, columns_of(files)
         self.pipeline_tag = "text2text-generation" if known is None else known.pipeline_tag
-        self.language = None if known is None else known.language
         metric = files.metric or ("chrf" if known is None else known.metric)  # chrF is never 0 for short texts
         self.best_metric = BestMetric(metric, greater_is_better=metric != "loss")
         shown = ("bleu", "chrf", "rougeL")

@@ -1,8 +1,9 @@
 """What a user says of a classification task: columns, kind of labels, loss, and the metric that counts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import option
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE
 
@@ -15,41 +16,26 @@ class TextClassificationArguments(FileArguments):
 
     command = "finetune_classification"
 
-    text_columns: str | None = field(
-        default=None, metadata={"help": "column of the text, or the columns A,B of a pair of texts"}
+    text_columns: str | None = option(None, "column of the text, or the columns A,B of a pair of texts")
+    label_column: str | None = option(
+        None, 'column of the label ("label" or "labels" by default), or columns A,B,C of 0 and 1'
     )
-    label_column: str | None = field(
-        default=None,
-        metadata={"help": 'column of the label ("label" or "labels" by default), or columns A,B,C of 0 and 1'},
+    label_separator: str | None = option(None, "examples have several labels, with this between them")
+    problem_type: str | None = option(
+        None,
+        f"{', '.join(PROBLEM_TYPES)}; by default lists of labels are multi-label, numbers of which some "
+        "have a fractional part a regression, and everything else single-label",
     )
-    label_separator: str | None = field(
-        default=None, metadata={"help": "examples have several labels, with this between them"}
+    class_weights: list[str] = option(
+        ["none"], "what each class counts in the loss: none, balanced, or NAME=WEIGHT ..."
     )
-    problem_type: str | None = field(
-        default=None,
-        metadata={
-            "help": f"{', '.join(PROBLEM_TYPES)}; by default lists of labels are multi-label, numbers of which some "
-            "have a fractional part a regression, and everything else single-label"
-        },
+    label_smoothing_factor: float = option(0.0, "share of each target that is spread over all classes")
+    metric: str | None = option(None, "what the best weights are chosen by")
+    greater_is_better: bool | None = option(None, "whether a greater value of metric is better; by default as it is")
+    thresholds: str = option(
+        "label", "multi-label: tune on the validation examples one threshold for each label, or one for all"
     )
-    class_weights: list[str] = field(
-        default_factory=lambda: ["none"],
-        metadata={"help": "what each class counts in the loss: none, balanced, or NAME=WEIGHT ..."},
-    )
-    label_smoothing_factor: float = field(
-        default=0.0, metadata={"help": "share of each target that is spread over all classes"}
-    )
-    metric: str | None = field(default=None, metadata={"help": "what the best weights are chosen by"})
-    greater_is_better: bool | None = field(
-        default=None, metadata={"help": "whether a greater value of metric is better; by default as it is"}
-    )
-    thresholds: str = field(
-        default="label",
-        metadata={"help": "multi-label: tune on the validation examples one threshold for each label, or one for all"},
-    )
-    glue_submission: bool = field(
-        default=False, metadata={"help": "label the official test set of a GLUE task, in the files that GLUE takes"}
-    )
+    glue_submission: bool = option(False, "label the official test set of a GLUE task, in the files that GLUE takes")
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""

@@ -121,8 +121,8 @@ def _renamed(known: KnownTextTask, record: Record) -> Record:
     if known.layout == "ag_news" and "text" not in values and {"class", "title", "description"} <= set(values):
         values |= {"text": f"{values['title']} {values['description']}"}
         number = str(values["class"]).strip()  # 1 to 4
-        known = number.isdecimal() and 1 <= int(number) <= len(known.labels)
-        values["label"] = known.labels[int(number) - 1] if known else f"class {number}"
+        is_one = number.isdecimal() and 1 <= int(number) <= len(known.labels)
+        values["label"] = known.labels[int(number) - 1] if is_one else f"class {number}"
     return Record(values, record.where)
 
 

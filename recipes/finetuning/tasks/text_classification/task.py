@@ -19,7 +19,6 @@ from weft.recipes.finetuning.tasks.text_classification.arguments import TextClas
 from weft.recipes.finetuning.tasks.text_classification.class_weights import class_weights, times_of_labels
 from weft.recipes.finetuning.tasks.text_classification.glue_submission import write_glue_submission
 from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE
-from weft.recipes.finetuning.tasks.text_classification.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.text_classification.reading import Example, read_classification, read_texts
 from weft.recipes.finetuning.tasks.text_classification.scoring import (
     BINARY_SCORES,
@@ -53,7 +52,6 @@ class TextClassification(Task):
         self.examples = self.data.splits
         self.names, self.problem_type = self.data.names, self.data.problem_type
         task = self.data.task
-        self.language = KNOWN_TASKS[arguments.task].language if arguments.task else None
         self.submissions = dict(task.submissions) if task is not None and arguments.glue_submission else {}
         metric = arguments.metric or (task.metric if task is not None else None)
         self.best_metric = choose_best_metric(self.problem_type, len(self.names), metric, arguments.greater_is_better)

@@ -1,8 +1,9 @@
 """The fields of token classification."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from weft.recipes.common.options import option
 from weft.recipes.data.text_files import file_format
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.tasks.token_classification.known_tasks import KNOWN_TASKS
@@ -16,48 +17,29 @@ class TokenClassificationArguments(FileArguments):
 
     command = "finetune_tokens"
 
-    task: str | None = field(
-        default=None,
-        metadata={"help": "one of " + ", ".join(f"{name} ({KNOWN_TASKS[name].about})" for name in KNOWN_TASKS)},
+    task: str | None = option(
+        None, "one of " + ", ".join(f"{name} ({KNOWN_TASKS[name].about})" for name in KNOWN_TASKS)
     )
-    format: str | None = field(
-        default=None, metadata={"help": f"form of the files: {', '.join(FORMATS)}; the default is what they look like"}
+    format: str | None = option(None, f"form of the files: {', '.join(FORMATS)}; the default is what they look like")
+    word_column: str | None = option(None, "column of the words: a number (0, the default, is the first), or its name")
+    tag_column: str | None = option(
+        None,
+        "column of the tags or entities: a number (-1, the default, is the last), its name, or for CoNLL-U "
+        "upos (the default), xpos or a key of FEATS or MISC",
     )
-    word_column: str | None = field(
-        default=None, metadata={"help": "column of the words: a number (0, the default, is the first), or its name"}
+    text_column: str = option("text", "column of the text that entities are given in")
+    label_names: list[str] = option([], "names of tags that are numbers, in their order; or a file with one a line")
+    scheme: str | None = option(None, f"how tags are to be read: {', '.join(SCHEMES)}; the default is as they look")
+    joiner: str | None = option(
+        None,
+        "what stands between two words of a text; the default is a blank, and nothing between Chinese, "
+        "Japanese, Thai ... signs",
     )
-    tag_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "column of the tags or entities: a number (-1, the default, is the last), its name, or for CoNLL-U "
-            "upos (the default), xpos or a key of FEATS or MISC"
-        },
+    stride: int | None = option(
+        None, "tokens that windows of a longer text share; the default is a quarter of max_length"
     )
-    text_column: str = field(default="text", metadata={"help": "column of the text that entities are given in"})
-    label_names: list[str] = field(
-        default_factory=list,
-        metadata={"help": "names of tags that are numbers, in their order; or a file with one a line"},
-    )
-    scheme: str | None = field(
-        default=None, metadata={"help": f"how tags are to be read: {', '.join(SCHEMES)}; the default is as they look"}
-    )
-    joiner: str | None = field(
-        default=None,
-        metadata={
-            "help": "what stands between two words of a text; the default is a blank, and nothing between Chinese, "
-            "Japanese, Thai ... signs"
-        },
-    )
-    stride: int | None = field(
-        default=None,
-        metadata={"help": "tokens that windows of a longer text share; the default is a quarter of max_length"},
-    )
-    label_all_pieces: bool = field(
-        default=True,
-        metadata={
-            "help": 'label every piece of a word, as aggregation_strategy="simple" reads them; otherwise the first '
-            "alone"
-        },
+    label_all_pieces: bool = option(
+        True, 'label every piece of a word, as aggregation_strategy="simple" reads them; otherwise the first alone'
     )
 
     def formats(self) -> tuple[str, ...]:

@@ -72,9 +72,7 @@ class TokenClassification(Task):
             label_names(files.label_names),
         )
         data = TaggedData(files, KNOWN_TASKS, reader, files.scheme, files.joiner)
-        task = cls(data, files.stride, files.label_all_pieces)
-        task.language = known.language if known else None
-        return task
+        return cls(data, files.stride, files.label_all_pieces)
 
     def __init__(self, data: TaggedData, stride: int | None = None, label_all_pieces: bool = True) -> None:
         """Args:
