@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Encoding
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import transformers
+from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.data.arguments import DataArguments
@@ -50,7 +51,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
         RecipeError: it cannot be loaded, or has no fast version.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
         reason = first_line(error)
         raise RecipeError(f"tokenizer {name!r} cannot be loaded ({reason}).") from error
