@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers import Encoding
 import transformers
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError, first_line
