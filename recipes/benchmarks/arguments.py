@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from weft.recipes.benchmarks.stock_models import HEADS
 from weft.recipes.common.errors import RecipeError
 
+# family -> the head that is trained
+HEADS = {"llama": "causal", "gpt2": "causal", "bert": "masked", "modernbert": "masked"}
 FAMILIES = tuple(HEADS)
 WRITERS = tuple(family for family, head in HEADS.items() if head == "causal")
 STOCK_SUBJECTS = ("step", "head", "generate", "trainer")
