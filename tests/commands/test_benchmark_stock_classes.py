@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from weft.recipes import benchmark
-from weft.recipes.benchmarks import decoding, run, stock_models, training_step
+from weft.recipes.benchmarks import decoding, stock_models, training_step
 from weft.recipes.benchmarks.arguments import FAMILIES
 from weft.recipes.benchmarks.stock_models import Shape
 from weft.recipes.benchmarks.under_trainer import TrainerSide, check_losses, train_here, trainer_sides
@@ -40,7 +40,7 @@ def test_memory_is_measured_in_fresh_processes(tmp_path: Path, monkeypatch: pyte
     """A vocabulary whose logits are most of the memory: without them there is less of it."""
     result = tmp_path / "result.json"
     large = {"vocab_size": 20_000, "length": 256, "batch_size": 8}
-    monkeypatch.setattr(run, "MEMORY_ROUNDS", 1)
+    monkeypatch.setattr("weft.recipes.benchmarks.run.MEMORY_ROUNDS", 1)
     run(monkeypatch, subject="step", rounds=1, output_file=result, **large)
     peaks = json.loads(result.read_text())["peak_megabytes"]
     assert all(len(found) == 1 for found in peaks.values())
