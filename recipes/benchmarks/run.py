@@ -127,8 +127,6 @@ def _commit() -> str | None:
     """The commit of the source that runs, None where it is not in a repository."""
     here = str(Path(__file__).parent)
     found = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True)
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
     return found.stdout.strip() or None
 
 
