@@ -3,21 +3,19 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import transformers
 
-from weft.recipes.common.command_line import Parsed, parse_arguments, parse_duration
+from weft.recipes.common.command_line import Parsed, parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import only_one_process
 from weft.recipes.common.processes import (
-    check_launcher,
     check_same_checkpoint,
     end_group,
-    end_with_launcher,
     is_first_of_machine,
     is_first_process,
     world_size,
@@ -28,9 +26,8 @@ from weft.recipes.data.prepare import prepare_before_group, report
 from weft.recipes.data.streaming.blocks import StreamFolder, open_first_block
 from weft.recipes.data.streaming.documents import BlockArguments, StreamArguments, parse_bytes
 from weft.recipes.data.streaming.writer import keep_writing
-from weft.recipes.pretraining.arguments import LENGTHS, RunArguments, run_arguments
-from weft.recipes.pretraining.checks import check_fields, check_objective
-from weft.recipes.pretraining.objectives import argument_groups, make_objective
+from weft.recipes.pretraining.arguments import RunArguments
+from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import describe
 from weft.recipes.pretraining.report import write_report
 from weft.recipes.pretraining.setup import PretrainingRun
@@ -38,37 +35,17 @@ from weft.recipes.pretraining.time_budget.measurement import describe_budget, fo
 from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.hub import publish
-from weft.recipes.training.model_setup import ModelArguments
 from weft.recipes.training.run_folder import RunState, last_checkpoint, note_plan, open_run, start_run
 
 
-def pretrain(
-    objective: str,
-    output_dir: str,
-    description: str | None,
-    argv: Sequence[str] | None = None,
-    offered: Sequence[str] = (),
-) -> None:
-    """Parse the command line of a recipe and carry its run out.
+def pretrain(objective: Objective, parsed: Parsed) -> None:
+    """Carry a run out.
 
     Args:
-        objective: the recipe's default objective.
-        output_dir: the default of that field.
-        description: the recipe's docstring.
-        argv: the words after the program's name; None: this process's.
-        offered: the objectives to choose from; none: only the default.
+        objective: the one that was chosen.
+        parsed: the fields of the command line, which `read_fields` checked.
     """
-    end_with_launcher()
-    check_launcher(can_shard=True)
-    offered = offered or [objective]
-    groups = [run_arguments(output_dir, objective, offered), DataArguments, ModelArguments, *argument_groups(offered)]
-    parsed = parse_arguments(description, [*groups, StreamArguments], True, True, argv, alternatives=LENGTHS)
     arguments = parsed[RunArguments]
-    check_fields(parsed)
-    chosen = make_objective(getattr(arguments, "objective", objective), offered, parsed)
-    check_objective(chosen, parsed)
-    if not arguments.data:
-        chosen.require(parsed[DataArguments])
     settings = {name: value for group in parsed.groups for name, value in asdict(group).items()}
     settings |= {**parsed.model, **parsed.trainer, "processes": world_size()}
     folder = Path(arguments.output_dir)
@@ -78,7 +55,7 @@ def pretrain(
                 print(f"{folder} is finished: nothing to do (give another --output_dir for a new run)")
                 _publish(arguments, folder)
             return
-        run = PretrainingRun(chosen, parsed, *_open_text(parsed, folder), folder, settings)
+        run = PretrainingRun(objective, parsed, *_open_text(parsed, folder), folder, settings)
         _plan(run)
         if arguments.plan:
             return
