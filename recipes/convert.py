@@ -8,27 +8,16 @@ input: if they differ by more than rounding, nothing is written.
 """
 
 import argparse
-import contextlib
 from pathlib import Path
 
-import transformers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-from weft import WeftConfig
-from weft.interop import InteropError, families, find_family, find_head, weft_class
-from weft.interop.convert import check_same, export_model, import_model, sample_batch
-from weft.recipes.common.errors import RecipeError, first_line, run_command
-from weft.recipes.common.files import new_folder
-from weft.recipes.common.hardware import settle_on_processor
-from weft.recipes.training.model_setup import DEFAULT_EXTRAS, UNLOADABLE
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "source.spm")
+from weft.interop import family_names
+from weft.recipes.common.errors import RecipeError, run_command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    known = ", ".join(sorted(families()))
+    known = ", ".join(family_names())
     into = commands.add_parser("import", help="from another family", description=f"Families: {known}")
     into.add_argument("checkpoint", help=f"folder or Hub id of a model of one of: {known}")
     out_of = commands.add_parser("export", help="to another family", description=f"Families: {known}")
@@ -39,101 +28,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output.exists():
         raise RecipeError(f"{arguments.output} exists: give a folder that does not, nothing is overwritten.")
-    settle_on_processor()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        if arguments.command == "import":
-            import_checkpoint(arguments.checkpoint, arguments.output)
-        else:
-            export_checkpoint(arguments.checkpoint, arguments.family, arguments.output)
-    except InteropError as error:
-        added = [name for name in DEFAULT_EXTRAS if name in error.fields]
-        hint = " To train a model without: " + " ".join(f"--{name} false" for name in added) + "." if added else ""
-        raise RecipeError(f"{arguments.checkpoint} is not converted: {error}{hint}") from error
+    from weft.recipes.conversion.run import convert  # with torch, which no refusal waits for
 
-
-def import_checkpoint(checkpoint: str, output: Path) -> None:
-    """Write a Weft checkpoint with the weights of another family's; raises RecipeError and InteropError."""
-    config = _load_config(checkpoint)
-    if config.model_type == WeftConfig.model_type:
-        raise RecipeError(f"{checkpoint} is a Weft checkpoint already: to write it as another family, use export.")
-    family = find_family(config.model_type)
-    head = _head_of(config)
-    family.import_config(config, head)  # what cannot be expressed is said before any weights are loaded
-    stock = _load_model(family.stock_class(head), checkpoint)
-    tokenizer = _load_tokenizer(checkpoint)
-    model, dropped = import_model(stock, family, head)
-    _write(model, stock, model, head, tokenizer, output)
-    if dropped:
-        print(f"left out, since {type(model).__name__} has no use for them: {', '.join(dropped)}")
-
-
-def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
-    """Write a checkpoint of another family with the weights of a Weft one; raises RecipeError and InteropError."""
-    config = _load_config(checkpoint)
-    if config.model_type != WeftConfig.model_type:
-        raise RecipeError(f"{checkpoint} is {config.model_type!r}, no Weft checkpoint: use import for it first.")
-    family = find_family(family_name)
-    head = _head_of(config)
-    family.export_config(config, head)
-    model = _load_model(weft_class(head), checkpoint)
-    stock = export_model(model, family, head)
-    _write(model, stock, stock, head, _load_tokenizer(checkpoint), output)
-
-
-def _write(
-    model: PreTrainedModel,
-    stock: PreTrainedModel,
-    result: PreTrainedModel,
-    head: str,
-    tokenizer: PreTrainedTokenizerBase | None,
-    output: Path,
-) -> None:
-    """Compare Weft's and the stock model, then save one of them."""
-    difference = check_same(model, stock, head, sample_batch(model, head, tokenizer))
-    source = stock if result is model else model
-    if result.can_generate() and source.can_generate():
-        result.generation_config = source.generation_config
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with new_folder(output) as folder:
-        result.save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
-    on = "sample text" if tokenizer is not None else "random ids (there is no tokenizer)"
-    print(f"{type(model).__name__} and {type(stock).__name__} differ by {difference:.1e} at most, on {on}")
-    print(f"written: {output} loads with {type(result).__name__}.from_pretrained")
-
-
-def _head_of(config: PreTrainedConfig) -> str:
-    architecture = (config.architectures or [None])[0]
-    return "base" if architecture is None else find_head(architecture, config.model_type)
-
-
-def _load_config(checkpoint: str) -> PreTrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(checkpoint)
-    except UNLOADABLE as error:
-        raise RecipeError(f"{checkpoint!r} cannot be loaded: {first_line(error)}") from error
-
-
-def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> PreTrainedModel:
-    """The model in the dtype it is stored in, attention written out, so that both sum alike."""
-    try:
-        return model_class.from_pretrained(
-            checkpoint, dtype="auto", attn_implementation="eager", use_safetensors=True
-        ).eval()
-    except UNLOADABLE as error:
-        raise RecipeError(f"{checkpoint!r} cannot be loaded: {first_line(error)}") from error
-
-
-def _load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase | None:
-    folder = Path(checkpoint)
-    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        return None  # transformers would make one without a vocabulary
-    with contextlib.suppress(*UNLOADABLE):
-        return AutoTokenizer.from_pretrained(checkpoint)
-    return None
+    convert(arguments.command, arguments.checkpoint, arguments.output, getattr(arguments, "family", None))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,14 @@ Killed or stopped, the same command goes on where the last checkpoint was saved.
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.pretraining.run import pretrain
+from weft.recipes.pretraining.fields import read_fields
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    pretrain("causal", "runs/pretrain_clm", __doc__, argv)
+    fields = read_fields("causal", "runs/pretrain_clm", __doc__, argv)
+    from weft.recipes.pretraining.run import pretrain  # with the Trainer, which no refusal waits for
+
+    pretrain(*fields)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import argparse
 from pathlib import Path
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.training.hub import publish
 
 
 def main() -> None:
@@ -19,6 +18,8 @@ def main() -> None:
     parser.add_argument("--hub_revisions", action="store_true", help="also publish each checkpoint, as revision step-N")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     arguments = parser.parse_args()
+    from weft.recipes.training.hub import publish  # with the Hub's client, which --help does not wait for
+
     address = publish(arguments.folder, arguments.name, arguments.hub_revisions, arguments.private)
     print(f"published {arguments.folder} as {address}")
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from weft.recipes.benchmarks.stock_models import HEADS
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import option
 
+# family -> the head that is trained
+HEADS = {"llama": "causal", "gpt2": "causal", "bert": "masked", "modernbert": "masked"}
 FAMILIES = tuple(HEADS)
 WRITERS = tuple(family for family, head in HEADS.items() if head == "causal")
 STOCK_SUBJECTS = ("step", "head", "generate", "trainer")

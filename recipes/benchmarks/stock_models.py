@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from weft.interop import find_family
 from weft.losses import IGNORE_INDEX
+from weft.recipes.benchmarks.arguments import HEADS
 from weft.recipes.common.errors import RecipeError
 
 MASKED_SHARE, WARM_UP, TOLERANCE = 0.15, 2, 1e-4
@@ -21,8 +22,6 @@ NO_DROPOUT = {
     "gpt2": ("embd_pdrop", "attn_pdrop", "resid_pdrop"),
     "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
 }
-# family -> the head that is trained
-HEADS = {"llama": "causal", "gpt2": "causal", "bert": "masked", "modernbert": "masked"}
 GATED = ("llama", "modernbert")
 
 

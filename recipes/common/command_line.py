@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import transformers
 import yaml
 from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
-import weft
+from weft.recipes.common.class_source import config_documentation, config_fields, trainer_arguments
 from weft.recipes.common.errors import RecipeError
 
 Group = TypeVar("Group")
@@ -122,10 +121,7 @@ def parse_arguments(
     Raises:
         RecipeError: a missing or wrong file, an unknown name (the nearest known one is suggested), a wrong value.
     """
-    trainer_groups = []
-    if with_trainer:  # a class of its own bears the heading in --help
-        heading = {"_argument_group_name": TRAINER_GROUP}
-        trainer_groups = [type("TrainerArguments", (transformers.TrainingArguments,), heading)]
+    trainer_groups = [trainer_arguments(TRAINER_GROUP)] if with_trainer else []
     parser = _Parser(
         [*trainer_groups, *groups],
         usage="%(prog)s [CONFIG.yaml] [--field value ...]",
@@ -179,14 +175,14 @@ def _names_given(parser: argparse.ArgumentParser, words: Sequence[str]) -> set[s
 
 def shape_fields() -> list[str]:
     """The fields of WeftConfig that a user of a recipe may give."""
-    return [name for name in weft.WeftConfig.__annotations__ if name not in MANAGED_MODEL_FIELDS]
+    return [name for name in config_fields() if name not in MANAGED_MODEL_FIELDS]
 
 
 def _add_model_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     if not names:
         return
     group = parser.add_argument_group("shape of a new model (WeftConfig)")
-    hints, documentation = weft.WeftConfig.__annotations__, weft.WeftConfig.__doc__ or ""
+    hints, documentation = config_fields(), config_documentation()
     for name in names:
         entry = rf"^ +(?:\w+, )*{name}(?:, \w+)*: (.*?)(?=^ +\w+(?:, \w+)*: |\Z)"
         text = re.search(entry, documentation, re.MULTILINE | re.DOTALL)

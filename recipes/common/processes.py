@@ -1,4 +1,8 @@
-"""What a recipe knows of its fellow processes before any process group exists."""
+"""What a recipe knows of its fellow processes before any process group exists, and how it leaves that.
+
+torch and accelerate take seconds to import, and the first questions are asked before anything is refused: they are
+imported where a group is asked for.
+"""
 
 import ctypes
 import os
@@ -6,9 +10,7 @@ import signal
 import sys
 from typing import Any
 
-import torch
-from accelerate.utils import broadcast_object_list
-from transformers import TrainingArguments
+import transformers
 
 from weft.recipes.common.errors import RecipeError
 
@@ -34,6 +36,8 @@ def launcher_uses(name: str) -> bool:
 
 def of_first_process(value: Any) -> Any:
     """What the first process has there, in all processes."""
+    from accelerate.utils import broadcast_object_list
+
     return broadcast_object_list([value])[0]
 
 
@@ -74,7 +78,7 @@ def check_launcher(can_shard: bool = False) -> None:
             )
 
 
-def check_processes(arguments: TrainingArguments, processes: int) -> None:
+def check_processes(arguments: "transformers.TrainingArguments", processes: int) -> None:
     """Refuse processes that do not work together, and one that would share its work between GPUs by itself.
 
     Raises:
@@ -106,6 +110,8 @@ def check_same_checkpoint(checkpoint: str | None) -> None:
 
 def is_same_everywhere(value: str) -> bool:
     """Whether all processes of the group give the same value; all of them have to call this."""
+    import torch
+
     if not torch.distributed.is_initialized():
         return True
     found: list[str | None] = [None] * torch.distributed.get_world_size()
@@ -120,6 +126,8 @@ def end_group() -> None:
     without giving up the interpreter, which these may want in order to give back tensors: the process would hang, as
     two of 43 very short runs did on a busy machine (https://github.com/pytorch/pytorch/issues/56297).
     """
+    import torch
+
     if torch.distributed.is_initialized():
         _ended.append(torch.distributed.group.WORLD)
         torch.distributed.destroy_process_group()

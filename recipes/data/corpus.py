@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import transformers
+from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json
@@ -132,7 +133,7 @@ class Corpus:
         return np.flatnonzero(self.is_validation if split == "validation" else ~self.is_validation)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(self.folder / "tokenizer")
+        return transformers.AutoTokenizer.from_pretrained(self.folder / "tokenizer")
 
 
 class CorpusWriter:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import transformers
 from tokenizers import Encoding
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.data.arguments import DataArguments
@@ -50,7 +51,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
         RecipeError: it cannot be loaded, or has no fast version.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
         raise RecipeError(f"tokenizer {name!r} cannot be loaded ({first_line(error)}).") from error
     if not tokenizer.is_fast:

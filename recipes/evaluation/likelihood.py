@@ -26,7 +26,6 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.segmentation import Segmenter, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
 
-SCORINGS = ("causal", "masked", "within-word")
 DEFAULT_WINDOW = 1024  # for models without a limit of their own
 UNLIMITED = 10**9  # tokenizers without a limit say 1e30
 ROWS_SORTED_AT_ONCE = 1 << 15

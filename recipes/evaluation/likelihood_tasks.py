@@ -2,16 +2,13 @@
 
 import itertools
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.evaluation.likelihood import ScoredText, Scorer, TokenSpan
-from weft.recipes.evaluation.records import field_of, read_examples
+from weft.recipes.evaluation.records import Question
 
 TEXTS_TOKENISED_AT_ONCE = 256
 
@@ -74,25 +71,6 @@ def _encode_documents(scorer: Scorer, texts: Iterable[str], max_tokens: int | No
             yield encoded
 
 
-def read_passages(paths: Sequence[Path], text_column: str, limit: int | None = None) -> list[tuple[str, str]]:
-    """Read passages as (context, last word) out of JSON lines with a text, the form of LAMBADA
-    (https://huggingface.co/papers/1606.06031). The last word follows the last blank.
-
-    Raises:
-        RecipeError: a broken file or line, or a text without a blank, named.
-    """
-    passages = []
-    for path in paths:
-        for record in read_examples(path, limit):
-            parts = re.fullmatch(r"(.*\S)(\s+\S+)", field_of(record, text_column).rstrip(), re.DOTALL)
-            if parts is None:
-                raise RecipeError(
-                    f"{record.where}: the text has no blank before its last word: give two words at least."
-                )
-            passages.append((parts.group(1), parts.group(2)))
-    return passages
-
-
 def last_word(scorer: Scorer, passages: Sequence[tuple[str, str]]) -> dict[str, float]:
     """Measure how often greedy decoding writes the last word of a passage.
 
@@ -108,41 +86,6 @@ def last_word(scorer: Scorer, passages: Sequence[tuple[str, str]]) -> dict[str, 
     nats = -math.fsum(score.total for score in scores) / len(scores)
     accuracy = sum(bool(len(score.is_top) and score.is_top.all()) for score in scores) / len(scores)
     return {"accuracy": accuracy, "perplexity": _exp(nats), "examples": len(scores)}
-
-
-@dataclass(frozen=True)
-class Question:
-    """A query, its choices, and the index of the right one."""
-
-    query: str
-    choices: list[str]
-    label: int
-    where: str
-
-
-def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Question]:
-    """Read JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (index from 0).
-
-    Raises:
-        RecipeError: a broken file or line, named.
-    """
-    questions = []
-    for path in paths:
-        for record in read_examples(path, limit):
-            values, where = record
-            choices = field_of(record, "choices", kind=list)
-            if len(choices) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in choices):
-                raise RecipeError(f"{where}: field 'choices' must hold two texts at least, none of them empty.")
-            label = field_of(record, "label", "answer", kind=object)
-            if isinstance(label, bool) or not str(label).isdecimal() or int(label) >= len(choices):
-                raise RecipeError(
-                    f"{where}: the label is {label!r}: give the index of a choice, 0 to {len(choices) - 1}."
-                )
-            query = values.get("query", values.get("context"))
-            if not isinstance(query, str):
-                raise RecipeError(f"{where}: no field 'query' or 'context' with a text.")
-            questions.append(Question(query, choices, int(label), where))
-    return questions
 
 
 def multiple_choice(scorer: Scorer, questions: Sequence[Question], delimiter: str = " ") -> dict[str, float]:

@@ -7,50 +7,13 @@ lines with `sentence_good` and `sentence_bad`. `UID` names the paradigm of a pai
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.evaluation.likelihood import Scorer
-from weft.recipes.evaluation.records import field_of, read_examples
-
-PHENOMENON_FIELDS = ("linguistics_term", "phenomenon", "field")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two sentences, and the paradigm and phenomenon that they test."""
-
-    good: str
-    bad: str
-    paradigm: str
-    phenomenon: str | None
-    where: str
-
-
-def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[Pair]:
-    """Read the pairs of all files, or the first `limit` of each.
-
-    Raises:
-        RecipeError: a broken file or line, named.
-    """
-    pairs = []
-    for path in paths:
-        for record in read_examples(path, limit):
-            values = record.values
-            pairs.append(
-                Pair(
-                    good=field_of(record, "sentence_good"),
-                    bad=field_of(record, "sentence_bad"),
-                    paradigm=str(values.get("UID") or path.name.split(".")[0]),
-                    phenomenon=next((str(values[name]) for name in PHENOMENON_FIELDS if values.get(name)), None),
-                    where=record.where,
-                )
-            )
-    return pairs
+from weft.recipes.evaluation.records import Pair
 
 
 def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from transformers import (
 
 from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.hardware import move_to
-from weft.recipes.evaluation.likelihood import SCORINGS
+from weft.recipes.evaluation.arguments import SCORINGS
 from weft.tokenizer.special_tokens import for_role
 
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 MASKED_ENDINGS = ("ForMaskedLM", "ForPreTraining")
-DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_model(
@@ -46,7 +45,7 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
         auto_class = AutoModelForCausalLM if chosen == "causal" else AutoModelForMaskedLM
         model, info = auto_class.from_pretrained(
-            name, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code, output_loading_info=True
+            name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error

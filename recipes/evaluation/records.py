@@ -1,6 +1,8 @@
 """Examples of evaluation tasks: the objects of a JSON file, and their fields, checked before any work is done."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import Record, check_table, read_records
 from weft.recipes.data.text_files import file_format
+
+PHENOMENON_FIELDS = ("linguistics_term", "phenomenon", "field")
 
 
 def read_examples(path: Path, limit: int | None = None) -> Iterator[Record]:
@@ -44,3 +48,90 @@ def field_of(record: Record, *names: str, kind: type = str) -> Any:
     if value == "":
         raise RecipeError(f"{where}: field {name!r} is empty.")
     return value
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sentences, and the paradigm and phenomenon that they test."""
+
+    good: str
+    bad: str
+    paradigm: str
+    phenomenon: str | None
+    where: str
+
+
+def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[Pair]:
+    """Read the pairs of all files, or the first `limit` of each.
+
+    Raises:
+        RecipeError: a broken file or line, named.
+    """
+    pairs = []
+    for path in paths:
+        for record in read_examples(path, limit):
+            values = record.values
+            pairs.append(
+                Pair(
+                    good=field_of(record, "sentence_good"),
+                    bad=field_of(record, "sentence_bad"),
+                    paradigm=str(values.get("UID") or path.name.split(".")[0]),
+                    phenomenon=next((str(values[name]) for name in PHENOMENON_FIELDS if values.get(name)), None),
+                    where=record.where,
+                )
+            )
+    return pairs
+
+
+def read_passages(paths: Sequence[Path], text_column: str, limit: int | None = None) -> list[tuple[str, str]]:
+    """Read passages as (context, last word) out of JSON lines with a text, the form of LAMBADA
+    (https://huggingface.co/papers/1606.06031). The last word follows the last blank.
+
+    Raises:
+        RecipeError: a broken file or line, or a text without a blank, named.
+    """
+    passages = []
+    for path in paths:
+        for record in read_examples(path, limit):
+            parts = re.fullmatch(r"(.*\S)(\s+\S+)", field_of(record, text_column).rstrip(), re.DOTALL)
+            if parts is None:
+                raise RecipeError(
+                    f"{record.where}: the text has no blank before its last word: give two words at least."
+                )
+            passages.append((parts.group(1), parts.group(2)))
+    return passages
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query, its choices, and the index of the right one."""
+
+    query: str
+    choices: list[str]
+    label: int
+    where: str
+
+
+def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Question]:
+    """Read JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (index from 0).
+
+    Raises:
+        RecipeError: a broken file or line, named.
+    """
+    questions = []
+    for path in paths:
+        for record in read_examples(path, limit):
+            values, where = record
+            choices = field_of(record, "choices", kind=list)
+            if len(choices) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in choices):
+                raise RecipeError(f"{where}: field 'choices' must hold two texts at least, none of them empty.")
+            label = field_of(record, "label", "answer", kind=object)
+            if isinstance(label, bool) or not str(label).isdecimal() or int(label) >= len(choices):
+                raise RecipeError(
+                    f"{where}: the label is {label!r}: give the index of a choice, 0 to {len(choices) - 1}."
+                )
+            query = values.get("query", values.get("context"))
+            if not isinstance(query, str):
+                raise RecipeError(f"{where}: no field 'query' or 'context' with a text.")
+            questions.append(Question(query, choices, int(label), where))
+    return questions

@@ -12,9 +12,9 @@ from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.streaming.documents import StreamArguments
 from weft.recipes.pretraining.arguments import RunArguments, check_run
 from weft.recipes.pretraining.objectives.base import Objective
-from weft.recipes.training.fsdp2 import ELEMENTWISE, shards_weights
 from weft.recipes.training.hub import check_name
-from weft.recipes.training.model_setup import ModelArguments
+from weft.recipes.training.model_arguments import ModelArguments
+from weft.recipes.training.sharding import ELEMENTWISE, shards_weights
 
 
 def check_fields(parsed: Parsed) -> None:

@@ -1,52 +1,140 @@
-"""A pretraining run from its fields to a published model: open, lock, plan, train or resume, report, publish."""
+"""A pretraining run: its plan, its Trainers one after another, and its end."""
 
-from collections.abc import Sequence
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-from weft.recipes.common.command_line import parse_arguments
-from weft.recipes.common.processes import check_launcher, end_with_launcher
+from weft.recipes.common.command_line import Parsed, parse_duration
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.processes import check_same_checkpoint, is_first_of_machine, is_first_process
 from weft.recipes.data.arguments import DataArguments
-from weft.recipes.data.streaming.documents import StreamArguments
-from weft.recipes.pretraining import training
-from weft.recipes.pretraining.arguments import LENGTHS, RunArguments, run_arguments
-from weft.recipes.pretraining.checks import check_fields, check_objective
-from weft.recipes.pretraining.objectives import argument_groups, make_objective
-from weft.recipes.training.model_setup import ModelArguments
+from weft.recipes.data.corpus import Corpus
+from weft.recipes.data.prepare import prepare_before_group, report
+from weft.recipes.data.streaming.blocks import StreamFolder, open_first_block
+from weft.recipes.data.streaming.documents import BlockArguments, StreamArguments, parse_bytes
+from weft.recipes.data.streaming.writer import keep_writing
+from weft.recipes.pretraining.arguments import RunArguments
+from weft.recipes.pretraining.objectives.base import Objective
+from weft.recipes.pretraining.plan import describe
+from weft.recipes.pretraining.report import write_report
+from weft.recipes.pretraining.setup import PretrainingRun
+from weft.recipes.pretraining.time_budget.measurement import describe_budget, forget, plan_within
+from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
+from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.run import carry_out, settings_of
-from weft.recipes.training.run_folder import open_run
+from weft.recipes.training.run_folder import last_checkpoint, note_plan, open_run, start_run
 
 
-def pretrain(
-    objective: str,
-    output_dir: str,
-    description: str | None,
-    argv: Sequence[str] | None = None,
-    offered: Sequence[str] = (),
-) -> None:
-    """Parse the command line of a recipe and carry its run out.
+def pretrain(objective: Objective, parsed: Parsed) -> None:
+    """Carry a run out.
 
     Args:
-        objective: the recipe's default objective.
-        output_dir: the default of that field.
-        description: the recipe's docstring.
-        argv: the words after the program's name; None: this process's.
-        offered: the objectives to choose from; none: only the default.
+        objective: the one that was chosen.
+        parsed: the fields of the command line, which `read_fields` checked.
     """
-    end_with_launcher()
-    check_launcher(can_shard=True)
-    offered = offered or [objective]
-    groups = [run_arguments(output_dir, objective, offered), DataArguments, ModelArguments, *argument_groups(offered)]
-    parsed = parse_arguments(description, [*groups, StreamArguments], True, True, argv, alternatives=LENGTHS)
-    arguments = parsed[RunArguments]
-    check_fields(parsed)
-    chosen = make_objective(getattr(arguments, "objective", objective), offered, parsed)
-    check_objective(chosen, parsed)
-    if not arguments.data:
-        chosen.require(parsed[DataArguments])
-    folder, settings = Path(arguments.output_dir), settings_of(parsed)
+    arguments, settings = parsed[RunArguments], settings_of(parsed)
+    folder = Path(arguments.output_dir)
     carry_out(
         folder,
         arguments,
         look=lambda: open_run(folder, settings),
-        prepare=lambda: training.prepare(chosen, parsed, folder, settings),
+        prepare=lambda: _Training(PretrainingRun(objective, parsed, *_open_text(parsed, folder), folder, settings)),
     )
+
+
+def _open_text(parsed: Parsed, folder: Path) -> tuple[Corpus, BlockArguments | None]:
+    """The prepared text, or the first block of a stream and what its blocks are made of."""
+    data, stream = parsed[DataArguments], parsed[StreamArguments]
+    if stream.stream:
+        blocks = BlockArguments(**asdict(data), block_bytes=parse_bytes(stream.block_size))
+        return open_first_block(blocks, StreamFolder(folder)), blocks
+    prepared = parsed[RunArguments].data
+    return (Corpus.open(prepared) if prepared else prepare_before_group(data, folder / "data")), None
+
+
+class _Training:
+    """Plans and trains a run; each change of its length takes another Trainer."""
+
+    def __init__(self, run: PretrainingRun) -> None:
+        self.run = run
+
+    def describe(self) -> str:
+        """The plan, after what a budget leaves open was decided."""
+        run = self.run
+        if is_first_process():
+            print(report(run.corpus), flush=True)
+        if run.given.budget is not None and run.budget is None:
+            run.budget = plan_within(run, run.given.budget)
+        lines = run.plan_lines()
+        if run.budget is not None:
+            lines += describe_budget(run.given.budget, run.budget, run.plan.epochs)
+        return describe(run.plan, run.describe_corpus(), lines)
+
+    def train(self) -> bool:
+        """Train, from the last checkpoint if there is one, and write the report; whether training came to its end."""
+        is_new, trainer = last_checkpoint(self.run.folder) is None, self._train()
+        return self._finish(trainer, is_new)
+
+    def _train(self) -> PretrainingTrainer:
+        run, checkpoint = self.run, last_checkpoint(self.run.folder)
+        if is_first_process():
+            start_run(run.folder, run.settings)
+            if checkpoint is None:
+                self._note_plan()
+        if run.budget is not None and checkpoint is None and run.last_full_rate is not None:
+            run.monitor = BudgetMonitor(run.budget, parse_duration(run.given.budget), run.trainer_fields)
+        trainer = run.make_trainer()
+        check_same_checkpoint(checkpoint)
+        if checkpoint and is_first_process():
+            print(f"resuming from {checkpoint}", flush=True)
+        while True:
+            with self._blocks_written(checkpoint):
+                trainer.train(resume_from_checkpoint=checkpoint)
+            if run.monitor is None or run.monitor.steps is None:
+                return trainer
+            run.change_length(run.monitor.steps, trainer.state.global_step)
+            if is_first_process():
+                self._note_plan()
+            forget(run, trainer)
+            # it would warn of evaluating and saving at other steps than before
+            logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
+            trainer, checkpoint = run.make_trainer(), last_checkpoint(run.folder)
+            check_same_checkpoint(checkpoint)
+
+    def _note_plan(self) -> None:
+        run = self.run
+        budget = {} if run.budget is None else {"budget": run.budget}
+        note_plan(run.folder, run.hyperparameters() | run.extras | budget)
+
+    @contextlib.contextmanager
+    def _blocks_written(self, checkpoint: str | None) -> Iterator[None]:
+        """Have the blocks of a stream prepared meanwhile; a failure to do so is raised in its own words."""
+        run = self.run
+        if run.blocks is None:
+            yield
+            return
+        step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        with keep_writing(run.stream, run.blocks, run.rows.block_of(run.plan.steps.before(step))):
+            try:
+                yield
+            except RecipeError:
+                run.stream.check()
+                raise
+
+    def _finish(self, trainer: PretrainingTrainer, is_new: bool) -> bool:
+        run = self.run
+        finished = trainer.state.global_step >= run.plan.max_steps
+        if finished:
+            write_report(run, trainer)
+            if run.budget and is_new and is_first_process():
+                took, predicted = time.perf_counter() - run.began, run.budget["predicted_seconds"]
+                print(f"budget {run.given.budget}: {predicted:,.0f} s predicted, {took:,.0f} s taken", flush=True)
+        elif is_first_process():
+            print(f"stopped at step {trainer.state.global_step}: run the same command again to go on", flush=True)
+        trainer.accelerator.wait_for_everyone()
+        if finished and run.blocks and is_first_of_machine():
+            run.stream.remove()
+        return finished

@@ -1,26 +1,30 @@
 """Sample texts of a pretrained model for its card: continuations, and masks filled in."""
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+import transformers
+from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.data.corpus import Corpus
-from weft.recipes.generation.generate_text import generate_texts, start_ids
 
 SAMPLES = 3
 SAMPLE_LENGTH = 40  # tokens of a sample with masks
 MASK_EVERY = 6
 
 
-def sample_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
+def sample_texts(model: "transformers.PreTrainedModel", tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
     """Some continuations of a prompt, always the same, for a model card."""
-    set_seed(0)
+    from weft.recipes.generation.generate_text import generate_texts, start_ids  # with transformers' caches
+
+    transformers.set_seed(0)
     length = max(1, min(120, tokenizer.model_max_length - len(start_ids(tokenizer, prompt))))
     options = {"max_new_tokens": length, "do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95}
     return generate_texts(model, tokenizer, [prompt] * SAMPLES, **options)
 
 
 @torch.no_grad()
-def sample_fills(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus) -> list[str]:
+def sample_fills(
+    model: "transformers.PreTrainedModel", tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus
+) -> list[str]:
     """Texts, the same with masked tokens, and with what a masked language model puts in their places, for a model card.
 
     Args:

@@ -28,7 +28,6 @@ from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.batch_schedule import steps_of
 from weft.recipes.training.console import Console
-from weft.recipes.training.fsdp2 import describe_sharding, shards_weights
 from weft.recipes.training.model_setup import (
     DEFAULT_EXTRAS,
     PRESETS,
@@ -39,6 +38,7 @@ from weft.recipes.training.model_setup import (
     make_model,
 )
 from weft.recipes.training.run_folder import noted_plan
+from weft.recipes.training.sharding import describe_sharding, shards_weights
 from weft.recipes.training.stop_signal import StopSignal
 from weft.recipes.training.throughput import Throughput, measure_matmul_flops, training_flops_per_token
 from weft.recipes.training.zero3 import keep_models_whole

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from weft.losses import IGNORE_INDEX
 from weft.recipes.pretraining.datasets.collators import Batch
-from weft.recipes.training.trainer import WeftTrainer
 
 
 class RowEvaluator(ABC):
@@ -20,7 +20,7 @@ class RowEvaluator(ABC):
         self.rows, self.collate = rows, collate
 
     @torch.no_grad()
-    def __call__(self, trainer: WeftTrainer) -> dict[str, float]:
+    def __call__(self, trainer: "transformers.Trainer") -> dict[str, float]:
         arguments, model = trainer.args, trainer.model
         share = -(-len(self.rows) // arguments.world_size)  # the same number of rows for every process
         first = arguments.process_index * share

@@ -20,20 +20,6 @@ from torch.utils._pytree import tree_map_only
 from weft.recipes.common.processes import launcher_uses
 from weft.recipes.training.zero3 import ZeroTrainer
 
-# Optimizers of transformers that treat each number of a weight by itself, so that it does not matter where it is.
-ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd")
-
-
-def shards_weights() -> bool:
-    """Whether the launcher asks for weights that are sharded over processes."""
-    return launcher_uses("FSDP") or launcher_uses("DEEPSPEED")
-
-
-def describe_sharding() -> str:
-    """What a run's plan says of it."""
-    kind = "ZeRO-3" if launcher_uses("DEEPSPEED") else "FSDP2"
-    return f", weights sharded over all processes ({kind})" if shards_weights() else ""
-
 
 class ShardingTrainer(ZeroTrainer):
     """Trainer that takes whole checkpoints to FSDP2 and back, and to ZeRO-3 where the launcher asks for that."""

@@ -3,7 +3,7 @@
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import HfApi
+import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -49,7 +49,7 @@ def publish(folder: Path, name: str, revisions: bool = False, private: bool = Fa
     check_name(name)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise RecipeError(f"{folder} has no config.json with weights beside it: give the folder of a finished run.")
-    api = HfApi()
+    api = huggingface_hub.HfApi()
     try:
         repository = api.create_repo(name, private=private or None, exist_ok=True)
         for checkpoint in _checkpoints(folder) if revisions else ():
@@ -69,7 +69,7 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
 
 
-def _upload(api: HfApi, folder: Path, repo_id: str, revision: str | None, message: str) -> None:
+def _upload(api: "huggingface_hub.HfApi", folder: Path, repo_id: str, revision: str | None, message: str) -> None:
     places = [folder / name for name in PUBLISHED_FOLDERS if (folder / name).is_dir()]
     files = [path for place in places for path in place.iterdir() if path.is_file() and path.name not in PRIVATE]
     api.upload_folder(

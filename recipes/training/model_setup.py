@@ -1,8 +1,6 @@
 """The model that a run trains: a new one from a preset, a config and single fields, or one that exists."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,22 +10,8 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 
 from weft import WeftConfig, WeftPreTrainedModel
 from weft.recipes.common.errors import RecipeError, first_line
-from weft.recipes.common.options import option
-
-# Width, depth and heads; everything else is WeftConfig's default. From `mini` on widths are multiples of 256 and heads
-# 64 wide; key-value heads are shared by two to five query heads.
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
-    "mini": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2},
-    "small": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4},
-    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4},
-    "medium": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 8},
-    "large": {"hidden_size": 1280, "num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4},
-    "xl": {"hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 8},
-}
-# Parameters with a vocabulary of 32,768, as `count_parameters` finds them.
-PRESET_SIZES = {"tiny": "5.05M", "mini": "12.8M", "small": "40.4M", "base": "101M"}
-PRESET_SIZES |= {"medium": "312M", "large": "524M", "xl": "1.04B"}
+from weft.recipes.training.model_arguments import CHANGEABLE_FIELDS as CHANGEABLE_FIELDS
+from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_config
 
 # What a new model is given beside its shape, unless it is told not to: a lower loss for the same tokens (measured:
 # RESULTS.md, section 26), which no stock class computes.
@@ -37,46 +21,6 @@ VOCABULARY_UNIT = 64  # matrices with a multiple of it are multiplied faster; id
 
 # What transformers raises for a checkpoint that is missing, broken, or of a kind that it does not know.
 UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError)
-
-# What may be changed on a model that exists: nothing that its weights depend on.
-CHANGEABLE_FIELDS = ("attention_dropout", "hidden_dropout", "max_position_embeddings", "rope_parameters")
-
-
-@dataclass
-class ModelArguments:
-    """Which model to train."""
-
-    preset: str = option(
-        "tiny",
-        "shape of a new model, and its parameters with a vocabulary of 32,768: "
-        + ", ".join(
-            f"{n} ({p['num_hidden_layers']} x {p['hidden_size']}, {PRESET_SIZES[n]})" for n, p in PRESETS.items()
-        ),
-    )
-    config_name: str | None = option(None, "folder or file with a config.json of a Weft model, instead of a preset")
-    model_name_or_path: str | None = option(None, "an existing Weft checkpoint (folder or Hub id) to train on")
-    attn_implementation: str | None = option(
-        None, "attention backend: sdpa (the default), eager, flex_attention, flash_attention_2"
-    )
-
-    def check(self, model_fields: dict[str, Any]) -> None:
-        """Refuse combinations that contradict each other.
-
-        Raises:
-            RecipeError: an unknown preset, a missing config, or fields that an existing model cannot change.
-        """
-        if self.preset not in PRESETS:
-            raise RecipeError(f"preset {self.preset!r} is unknown: choose one of {', '.join(PRESETS)}.")
-        if self.config_name is not None and self.model_name_or_path is not None:
-            raise RecipeError("both config_name and model_name_or_path are given: choose one.")
-        if self.config_name is not None:
-            _read_config(self.config_name)
-        fixed = [name for name in model_fields if name not in CHANGEABLE_FIELDS]
-        if self.model_name_or_path is not None and fixed:
-            raise RecipeError(
-                f"{', '.join(fixed)} cannot be changed on {self.model_name_or_path}, whose weights depend on it: leave "
-                f"it out, or train a new model (changeable: {', '.join(CHANGEABLE_FIELDS)})."
-            )
 
 
 def make_config(
@@ -99,7 +43,7 @@ def make_config(
     """
     if arguments.model_name_or_path is not None:
         return _existing_config(arguments, fields, tokenizer, sequence_length, role)
-    shape = _read_config(arguments.config_name) if arguments.config_name else PRESETS[arguments.preset]
+    shape = read_config(arguments.config_name) if arguments.config_name else PRESETS[arguments.preset]
     from_tokenizer = {
         "vocab_size": -(-len(tokenizer) // VOCABULARY_UNIT) * VOCABULARY_UNIT,
         "pad_token_id": tokenizer.pad_token_id,
@@ -208,16 +152,3 @@ def _checked(content: dict[str, Any], sequence_length: int) -> WeftConfig:
             f"{config.max_position_embeddings}: shorten it, or give --max_position_embeddings {sequence_length}."
         )
     return config
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RecipeError(f"config_name {path!r} is not a config.json or a folder with one ({error}).") from error
-    content = content if isinstance(content, dict) else {}
-    known = {name: value for name, value in content.items() if name in WeftConfig.__annotations__}
-    if content.get("model_type", "weft") != "weft" or not known:
-        raise RecipeError(f"config_name {path!r} is not the config of a Weft model.")
-    return known

@@ -17,24 +17,16 @@ PartialState._shared_state (accelerate 1.15), `zero3` reads _global_grad_norm an
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
-from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, PrinterCallback
 
+from weft.recipes.training.evaluator import Evaluator
 from weft.recipes.training.fsdp2 import ShardingTrainer
 from weft.recipes.training.safeguards import Cadence, StopAtNonFinite
 from weft.recipes.training.throughput import Throughput
-
-
-class Evaluator(Protocol):
-    """Computes the metrics of the held-out rows with a trainer's model, the same in all processes."""
-
-    rows: Dataset
-
-    def __call__(self, trainer: "WeftTrainer") -> dict[str, float]: ...
 
 
 class WeftTrainer(ShardingTrainer):

@@ -40,7 +40,7 @@ def test_memory_is_measured_in_fresh_processes(tmp_path: Path, monkeypatch: pyte
     """A vocabulary whose logits are most of the memory: without them there is less of it."""
     result = tmp_path / "result.json"
     large = {"vocab_size": 20_000, "length": 256, "batch_size": 8}
-    monkeypatch.setattr(benchmark, "MEMORY_ROUNDS", 1)
+    monkeypatch.setattr("weft.recipes.benchmarks.run.MEMORY_ROUNDS", 1)
     run(monkeypatch, subject="step", rounds=1, output_file=result, **large)
     peaks = json.loads(result.read_text())["peak_megabytes"]
     assert all(len(found) == 1 for found in peaks.values())

@@ -2,18 +2,44 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from transformers import HfArgumentParser
 
+from weft import WeftConfig, interop
+from weft.recipes.common import class_source
+from weft.recipes.common.command_line import MANAGED_TRAINER_FIELDS
+
+ROOT = Path(__file__).resolve().parents[2]
 DRAWING = ("matplotlib.pyplot",)
+SPARED = (*DRAWING, "datasets", "deepspeed", "lm_eval", "optuna", "pandas", "peft", "scipy", "sklearn")
+SPARED += ("accelerate", "transformers.modeling_utils", "transformers.trainer")
+# Each command, and words that it refuses once it has understood them.
+PREPARING = ("prepare_data", "prepare_data_many", "train_tokenizer", "pretrain_clm", "pretrain_mlm")
+NO_TEXT = ("--train_files", "missing.txt", "--output_dir", "out")
+NO_FILES = ("--tokenizer_name", "out", "--files", "missing.txt")
+REFUSED = {f"recipes/{name}.py": NO_TEXT for name in PREPARING} | {
+    "tokenizer/train.py": NO_TEXT,
+    "tokenizer/judge.py": NO_FILES,
+    "recipes/judge_tokenizer.py": NO_FILES,
+    "recipes/evaluate_lm.py": ("--task", "last-word", "--files", "missing.jsonl"),
+    "recipes/generate.py": ("--prompt_file", "missing.txt"),
+    "recipes/convert.py": ("import", "missing", "."),
+    "recipes/benchmark.py": ("--subject", "finetune", "--train_files", "missing.tsv"),
+    "recipes/publish.py": ("missing", "me/model"),
+}
+PRETRAINING = [name for name in REFUSED if "pretrain_" in name]
+WITHOUT_TORCH = [name for name in REFUSED if name not in PRETRAINING]
 
 
-def loaded_by(program: str) -> set[str]:
-    """The modules that a fresh Python has loaded at the end of a program."""
+def loaded_by(program: str, folder: Path | None = None) -> set[str]:
+    """The modules that a fresh Python, begun in a folder, has loaded at the end of a program."""
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{program}\nprint(*sys.modules, file=sys.stderr)"],
         capture_output=True,
         text=True,
+        cwd=folder,
     )
     assert done.returncode == 0, done.stderr
     return set(done.stderr.splitlines()[-1].split())
@@ -33,8 +59,46 @@ def test_auto_classes_know_weft_however_they_are_imported() -> None:
         assert "weft.modeling_weft" in loaded
 
 
-@pytest.mark.parametrize("command", ["pretrain_clm", "pretrain_mlm", "prepare_data", "generate"])
-def test_help_draws_nothing(command: str) -> None:
-    program = f"sys.argv = ['{command}.py', '--help']\nfrom weft.recipes import {command}\n"
-    program += f"try:\n    {command}.main()\nexcept SystemExit:\n    pass"
-    assert not set(DRAWING) & loaded_by(program)
+@pytest.mark.parametrize("words", [("--help",), ("--misspelt", "1"), REFUSED], ids=["help", "misspelt", "refused"])
+@pytest.mark.parametrize("commands, spared", [(WITHOUT_TORCH, (*SPARED, "torch")), (PRETRAINING, SPARED)])
+def test_no_answer_of_the_command_line_waits(
+    commands: list[str], spared: tuple[str, ...], words: tuple[str, ...] | dict[str, tuple[str, ...]], tmp_path: Path
+) -> None:
+    calls = [(str(ROOT / name), words[name] if isinstance(words, dict) else words) for name in commands]
+    program = f"""
+import runpy
+for path, words in {calls}:
+    sys.argv = [path, *words]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        assert end.code == (0 if words == ("--help",) else 2), path
+    else:
+        raise AssertionError(f"{{path}} goes on")
+    found = [name for name in {spared} if name in sys.modules]
+    assert not found, f"{{path}} imports {{found}}"
+"""
+    loaded_by(program, tmp_path)
+
+
+def test_fields_of_the_trainer_are_those_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def options() -> dict[str, list]:
+        actions = HfArgumentParser([class_source.trainer_arguments("of the Trainer")])._actions
+        return {
+            action.dest: [action.option_strings, action.nargs, action.const, action.choices, action.help, action.type]
+            for action in actions
+        }
+
+    read, taken = options(), ("parallelism_config", "help")  # a class of accelerate, which no command takes
+    monkeypatch.setattr(class_source, "TRAINER", Path("moved.py"))
+    imported = options()
+    assert read.keys() == imported.keys() and "parallelism_config" in MANAGED_TRAINER_FIELDS
+    for name in read.keys() - {*taken}:
+        assert read[name][:-1] == imported[name][:-1], name
+        assert getattr(read[name][-1], "__name__", None) == getattr(imported[name][-1], "__name__", None), name
+
+
+def test_fields_of_the_config_and_names_of_families_are_read_as_they_are() -> None:
+    assert list(class_source.config_fields().items()) == list(WeftConfig.__annotations__.items())
+    assert class_source.config_documentation() == WeftConfig.__doc__
+    assert interop.family_names() == sorted(interop.families())

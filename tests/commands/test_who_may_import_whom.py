@@ -15,6 +15,7 @@ ALLOWED = {
     "recipes/generation": BELOW_ALL,
     "recipes/training": BELOW_ALL,
     "recipes/data": BELOW_ALL | {"tokenizer"},
+    "recipes/conversion": BELOW_ALL | {"modeling/interop", "recipes/training"},
 }
 LOWER = BELOW_ALL | {"tokenizer", "recipes/data", "recipes/training", "recipes/generation", "recipes/metrics"}
 ALLOWED |= dict.fromkeys(("recipes/pretraining", "recipes/finetuning", "recipes/evaluation"), LOWER)

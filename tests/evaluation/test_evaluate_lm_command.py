@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertMode
 
 from weft.recipes import evaluate_lm
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.evaluation.arguments import TASKS
 from weft.recipes.evaluation.model_loading import load_model
 
 QUESTION = {"query": "the", "choices": ["river", "of"], "label": 0}
@@ -56,7 +57,7 @@ def files(tmp_path):
     records = {"minimal-pairs": PAIR, "last-word": {"text": "the river is"}, "multiple-choice": QUESTION}
     for task, record in records.items():
         (tmp_path / f"{task}.jsonl").write_text(json.dumps(record) + "\n")
-    return {task: tmp_path / f"{task}{'.txt' if task == 'perplexity' else '.jsonl'}" for task in evaluate_lm.TASKS}
+    return {task: tmp_path / f"{task}{'.txt' if task == 'perplexity' else '.jsonl'}" for task in TASKS}
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,9 @@ from helpers.text import CHINESE, EMOJI, prepare_documents, sentences
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.evaluation.likelihood import Scorer, TokenScores
-from weft.recipes.evaluation.likelihood_tasks import (
-    last_word,
-    multiple_choice,
-    perplexity,
-    read_passages,
-    read_questions,
-)
-from weft.recipes.evaluation.minimal_pairs import Pair, read_pairs, score_pairs
+from weft.recipes.evaluation.likelihood_tasks import last_word, multiple_choice, perplexity
+from weft.recipes.evaluation.minimal_pairs import score_pairs
+from weft.recipes.evaluation.records import Pair, read_pairs, read_passages, read_questions
 from weft.recipes.pretraining.datasets.packed import ValidationRows
 from weft.recipes.pretraining.objectives.causal import CausalEvaluator
 

@@ -17,6 +17,7 @@ from weft import WeftForCausalLM, WeftForConditionalGeneration, WeftForSequenceC
 from weft.interop import find_family
 from weft.recipes import convert
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.conversion import run as conversion
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
@@ -114,7 +115,7 @@ def test_models_that_compute_different_things_are_not_written(tmp_path: Path, mo
     stock.save_pretrained(tmp_path / "stock")
     family = find_family("t5")
     wrong = dataclasses.replace(family, config={**family.config, "attention_scale": 0.5})
-    monkeypatch.setattr(convert, "find_family", lambda name: wrong)
+    monkeypatch.setattr(conversion, "find_family", lambda name: wrong)
     with pytest.raises(RecipeError, match="is not converted: the two models compute different things"):
         run(monkeypatch, "import", tmp_path / "stock", tmp_path / "weft")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stock"]

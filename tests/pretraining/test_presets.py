@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM
-from weft.recipes.training.model_setup import PRESET_SIZES, PRESETS, ModelArguments, count_parameters
+from weft.recipes.training.model_arguments import PRESET_SIZES, PRESETS, ModelArguments
+from weft.recipes.training.model_setup import count_parameters
 
 VOCABULARY = 32768
 

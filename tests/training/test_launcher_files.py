@@ -19,7 +19,7 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from weft.recipes.common.processes import check_launcher
 from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.checks import check_sharding
-from weft.recipes.training.fsdp2 import shards_weights
+from weft.recipes.training.sharding import shards_weights
 
 ROOT = CONFIGS.parents[2]
 NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))

@@ -97,7 +97,7 @@ def test_what_sharded_weights_are_not_trained_with_is_refused(monkeypatch, corpu
 
 @pytest.mark.parametrize(("use_cpu", "launched_for_cpu"), [(True, False), (False, True), (False, False)])
 def test_a_run_keeps_off_the_gpu_where_it_or_its_launcher_says_so(monkeypatch, use_cpu, launched_for_cpu):
-    monkeypatch.setattr(processes.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("ACCELERATE_USE_CPU", str(launched_for_cpu))
     assert hardware.computes_on_gpu(use_cpu) == (not use_cpu and not launched_for_cpu)
 
@@ -115,9 +115,9 @@ def test_machines_that_would_resume_from_different_steps_are_refused(monkeypatch
     def gather(found, own):
         found[:] = [own, ""]
 
-    monkeypatch.setattr(processes.torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(processes.torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(processes.torch.distributed, "all_gather_object", gather)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     processes.check_same_checkpoint(None)
     with pytest.raises(RecipeError, match="different checkpoints"):
         processes.check_same_checkpoint("runs/a/checkpoint-5")

@@ -5,19 +5,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
+import transformers
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from weft import WeftPreTrainedModel
+import weft
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.pretraining.plan import Plan
+from weft.recipes.training.evaluator import Evaluator
 from weft.recipes.training.metric_format import FORMATS
-from weft.recipes.training.trainer import Evaluator
 from weft.tokenizer.special_tokens import for_role
 
 
@@ -38,7 +38,7 @@ class Objective(ABC):
     # Dataclasses of command-line fields; __init__ takes an instance of each.
     arguments: ClassVar[tuple[type, ...]] = ()
     # The model, the Auto class that loads it and others that load the same weights, and what the card says of it.
-    model_class: type[WeftPreTrainedModel]
+    model_class: "type[weft.WeftPreTrainedModel]"
     auto_class: str
     other_auto_classes: ClassVar[tuple[str, ...]] = ()
     pipeline_tag: str
@@ -84,7 +84,9 @@ class Objective(ABC):
         """Make the function that scores the held-out text."""
 
     @abstractmethod
-    def make_samples(self, model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, corpus: Corpus) -> list[str]:
+    def make_samples(
+        self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
+    ) -> list[str]:
         """Texts for the model card."""
 
     def loss_divisors(self, batch: Batch) -> dict[str, torch.Tensor]:

@@ -4,12 +4,12 @@ import math
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from weft import WeftForCausalLM
+import weft
 from weft.losses import IGNORE_INDEX
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.collators import Batch, collate_causal
@@ -18,14 +18,14 @@ from weft.recipes.pretraining.objectives.base import Objective, as_decoder
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.samples import sample_texts
 from weft.recipes.pretraining.validation import RowEvaluator, token_nats
-from weft.recipes.training.trainer import Evaluator
+from weft.recipes.training.evaluator import Evaluator
 
 
 class CausalObjective(Objective):
     """Every token is predicted from those before it."""
 
     summary = "A causal language model: it continues text. Trained with Weft; the code it needs is in this folder."
-    model_class = WeftForCausalLM
+    model_class = property(lambda self: weft.WeftForCausalLM)
     auto_class = "AutoModelForCausalLM"
     pipeline_tag = "text-generation"
     metrics = {"perplexity": ",.2f", "bits_per_byte": ".4f"}
@@ -48,7 +48,9 @@ class CausalObjective(Objective):
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
         return CausalEvaluator(ValidationRows(corpus, row_length))
 
-    def make_samples(self, model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, corpus: Corpus) -> list[str]:
+    def make_samples(
+        self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
+    ) -> list[str]:
         return sample_texts(model, tokenizer, prompt)
 
 

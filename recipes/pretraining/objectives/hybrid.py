@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
+import transformers
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from weft import WeftForCausalLM
+import weft
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
@@ -21,8 +21,8 @@ from weft.recipes.pretraining.objectives.causal import CausalEvaluator, CausalOb
 from weft.recipes.pretraining.objectives.masked import MaskedEvaluator, MaskedObjective
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.samples import sample_texts
-from weft.recipes.training.model_setup import ModelArguments
-from weft.recipes.training.trainer import Evaluator, WeftTrainer
+from weft.recipes.training.evaluator import Evaluator
+from weft.recipes.training.model_arguments import ModelArguments
 from weft.tokenizer.special_tokens import add_mask_token
 
 
@@ -82,8 +82,10 @@ class HybridObjective(MaskedObjective):
         masked = super().make_evaluator(corpus, row_length, tokenizer)
         return HybridEvaluator(causal, masked, self.hybrid.causal_share)
 
-    def make_samples(self, model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, corpus: Corpus) -> list[str]:
-        causal = WeftForCausalLM(model.config)
+    def make_samples(
+        self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
+    ) -> list[str]:
+        causal = weft.WeftForCausalLM(model.config)
         causal.load_state_dict(model.state_dict())
         causal.to(model.device).eval()
         return [*sample_texts(causal, tokenizer, prompt), *super().make_samples(model, tokenizer, prompt, corpus)]
@@ -114,7 +116,7 @@ class HybridEvaluator:
         self.causal, self.masked, self.causal_share = causal, masked, causal_share
         self.rows = masked.rows
 
-    def __call__(self, trainer: WeftTrainer) -> dict[str, float]:
+    def __call__(self, trainer: "transformers.Trainer") -> dict[str, float]:
         causal, masked = self.causal(trainer), self.masked(trainer)
         loss = self.causal_share * causal["loss"] + (1 - self.causal_share) * masked["loss"]
         return {**masked, **causal, "causal_loss": causal["loss"], "loss": loss}

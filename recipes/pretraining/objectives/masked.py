@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import transformers
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from weft import WeftForMaskedLM
+import weft
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
@@ -24,7 +24,7 @@ from weft.recipes.pretraining.objectives.base import Objective, PackedText
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.samples import sample_fills
 from weft.recipes.pretraining.validation import RowEvaluator
-from weft.recipes.training.trainer import Evaluator
+from weft.recipes.training.evaluator import Evaluator
 from weft.tokenizer.special_tokens import add_mask_token, for_role
 
 VALIDATION_SEED = 0  # the masks of the held-out text are the same in all runs
@@ -50,7 +50,7 @@ class MaskedObjective(Objective):
         "this folder."
     )
     arguments = (MaskingArguments,)
-    model_class = WeftForMaskedLM
+    model_class = property(lambda self: weft.WeftForMaskedLM)
     auto_class = "AutoModelForMaskedLM"
     pipeline_tag = "fill-mask"
     metrics = {"masked_loss": ".4f", "masked_accuracy": ".2%"}
@@ -111,7 +111,9 @@ class MaskedObjective(Objective):
         rows = ValidationRows(corpus, row_length, self.overlap)
         return MaskedEvaluator(MaskedValidationRows(rows, masker, self.masking.final_rate))
 
-    def make_samples(self, model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, corpus: Corpus) -> list[str]:
+    def make_samples(
+        self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
+    ) -> list[str]:
         return sample_fills(model, tokenizer, prompt, corpus)
 
     def plan_lines(self) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from weft import WeftForPreTraining
+import weft
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
@@ -27,7 +27,7 @@ from weft.recipes.pretraining.objectives.masked import (
     score_targets,
 )
 from weft.recipes.pretraining.plan import Plan
-from weft.recipes.training.trainer import Evaluator
+from weft.recipes.training.evaluator import Evaluator
 
 
 class NextSentenceObjective(MaskedObjective):
@@ -38,7 +38,7 @@ class NextSentenceObjective(MaskedObjective):
         "A masked language model that also tells whether two segments of text belong together. Trained with Weft; the "
         "code it needs is in this folder."
     )
-    model_class = WeftForPreTraining
+    model_class = property(lambda self: weft.WeftForPreTraining)
     auto_class = "AutoModelForPreTraining"
     other_auto_classes = ("AutoModelForMaskedLM",)
     metrics = {**MaskedObjective.metrics, "next_sentence_loss": ".4f", "next_sentence_accuracy": ".2%"}

@@ -1,0 +1,1 @@
+"""Checkpoints to and from other families. It imports `common` and `training`."""

@@ -1,0 +1,79 @@
+"""What evaluate_lm.py does once its examples are read: load a model, score them, and report."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from weft.recipes.common.files import write_json
+from weft.recipes.data.segmentation import Segmenter
+from weft.recipes.evaluation.arguments import EvaluateArguments
+from weft.recipes.evaluation.likelihood import Scorer
+from weft.recipes.evaluation.likelihood_tasks import last_word, multiple_choice, perplexity
+from weft.recipes.evaluation.minimal_pairs import score_pairs
+from weft.recipes.evaluation.model_loading import load_model
+
+
+def evaluate(arguments: EvaluateArguments, segment: Segmenter | None, examples: Any) -> None:
+    """Score the examples of the task, print the results, and write them to output_file.
+
+    Raises:
+        RecipeError: the model cannot be loaded, or not be used as asked for.
+    """
+    transformers.logging.disable_progress_bar()
+    model, tokenizer, scoring = load_model(
+        arguments.model, arguments.scoring, arguments.device, arguments.dtype, arguments.trust_remote_code
+    )
+    scorer = Scorer(
+        model, tokenizer, scoring, arguments.window, arguments.stride, arguments.tokens_per_batch, segment=segment
+    )
+    results = {
+        "model": arguments.model,
+        "task": arguments.task,
+        "scoring": scorer.name,
+        "window": scorer.window,
+        "stride": scorer.stride,
+        "files": arguments.files,
+        "results": _run(arguments, scorer, examples),
+    }
+    print(f"{arguments.task} of {arguments.model}, {scorer.name} scoring")
+    print("\n".join(_table(results["results"])))
+    if arguments.output_file is not None:
+        write_json(Path(arguments.output_file), results)
+
+
+def _run(arguments: EvaluateArguments, scorer: Scorer, examples: Any) -> dict[str, Any]:
+    if arguments.task == "minimal-pairs":
+        return score_pairs(scorer, examples)
+    if arguments.task == "last-word":
+        return last_word(scorer, examples)
+    if arguments.task == "multiple-choice":
+        return multiple_choice(scorer, examples, arguments.delimiter)
+    if arguments.task == "harness":
+        folder = None if arguments.include_path is None else Path(arguments.include_path)
+        return examples.run_harness(scorer, arguments.tasks, folder, arguments.num_fewshot, arguments.limit)
+    texts = {source.name: itertools.islice(source.read(), arguments.limit) for source in examples}
+    return {name: perplexity(scorer, each, arguments.max_tokens) for name, each in texts.items()}
+
+
+def _table(values: dict[str, Any], indent: str = "") -> list[str]:
+    """Write results as aligned lines: plain values first, then each group of values under its name."""
+    lines = []
+    groups = {name: value for name, value in values.items() if isinstance(value, dict)}
+    plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    width = max((len(name) for name in plain), default=0) + 2
+    for name, value in plain.items():
+        lines.append(f"{indent}{name:{width}}{_number(value):>14}")
+    is_listing = bool(groups) and all("accuracy" in group and "pairs" in group for group in groups.values())
+    width = max((len(name) for name in groups), default=0) + 2
+    for name, group in groups.items():
+        if is_listing:
+            lines.append(f"{indent}{name:{width}}{_number(group['accuracy']):>14}{group['pairs']:>10,}")
+        elif group:
+            lines += [f"{indent}{name}", *_table(group, indent + "  ")]
+    return lines
+
+
+def _number(value: Any) -> str:
+    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

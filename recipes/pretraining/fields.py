@@ -1,0 +1,49 @@
+"""The command line of a pretraining run, read and checked before what trains is imported."""
+
+from collections.abc import Sequence
+
+from weft.recipes.common.command_line import Parsed, parse_arguments
+from weft.recipes.common.processes import check_launcher, end_with_launcher
+from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.streaming.documents import StreamArguments
+from weft.recipes.pretraining.arguments import LENGTHS, RunArguments, run_arguments
+from weft.recipes.pretraining.checks import check_fields, check_objective
+from weft.recipes.pretraining.objectives import argument_groups, make_objective
+from weft.recipes.pretraining.objectives.base import Objective
+from weft.recipes.training.model_arguments import ModelArguments
+
+
+def read_fields(
+    objective: str,
+    output_dir: str,
+    description: str | None,
+    argv: Sequence[str] | None = None,
+    offered: Sequence[str] = (),
+) -> tuple[Objective, Parsed]:
+    """Parse and check the command line of a recipe.
+
+    Args:
+        objective: the recipe's default objective.
+        output_dir: the default of that field.
+        description: the recipe's docstring.
+        argv: the words after the program's name; None: this process's.
+        offered: the objectives to choose from; none: only the default.
+
+    Returns:
+        The chosen objective, and all fields.
+
+    Raises:
+        RecipeError: the launcher, a field or several together cannot be obeyed.
+    """
+    end_with_launcher()
+    check_launcher(can_shard=True)
+    offered = offered or [objective]
+    groups = [run_arguments(output_dir, objective, offered), DataArguments, ModelArguments, *argument_groups(offered)]
+    parsed = parse_arguments(description, [*groups, StreamArguments], True, True, argv, alternatives=LENGTHS)
+    arguments = parsed[RunArguments]
+    check_fields(parsed)
+    chosen = make_objective(getattr(arguments, "objective", objective), offered, parsed)
+    check_objective(chosen, parsed)
+    if not arguments.data:
+        chosen.require(parsed[DataArguments])
+    return chosen, parsed
