@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 
 from weft.recipes.common.errors import RecipeError, run_command
-from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.fields import read_fields
 from weft.recipes.finetuning.tasks import arguments_of, known_task_names, task_class, task_names
 
 
@@ -60,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     task = known.get(name, name)
     command = arguments_of(task).command
     description = importlib.import_module(f"weft.recipes.{command}").__doc__ if command else task_class(task).__doc__
-    finetune(task, description, words)
+    fields = read_fields(task, description, words)
+    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
+
+    finetune(*fields)
 
 
 if __name__ == "__main__":

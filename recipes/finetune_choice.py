@@ -13,11 +13,14 @@ label (a number from 0, a letter or the choice's text), or in the form of any of
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.fields import read_fields
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    finetune("multiple_choice", __doc__, argv)
+    fields = read_fields("multiple_choice", __doc__, argv)
+    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
+
+    finetune(*fields)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,14 @@ files to submit); imdb, ag_news, trec, go_emotions; in Chinese chnsenticorp, tne
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.fields import read_fields
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    finetune("text_classification", __doc__, argv)
+    fields = read_fields("text_classification", __doc__, argv)
+    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
+
+    finetune(*fields)
 
 
 if __name__ == "__main__":

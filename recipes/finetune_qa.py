@@ -15,11 +15,14 @@ scored as the official scripts of SQuAD and, in Chinese, of CMRC 2018 score them
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.fields import read_fields
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    finetune("question_answering", __doc__, argv)
+    fields = read_fields("question_answering", __doc__, argv)
+    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
+
+    finetune(*fields)
 
 
 if __name__ == "__main__":

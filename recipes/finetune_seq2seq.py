@@ -17,11 +17,14 @@ has several references. --predict_file takes lines or a column to write texts fo
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.fields import read_fields
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    finetune("seq2seq", __doc__, argv)
+    fields = read_fields("seq2seq", __doc__, argv)
+    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
+
+    finetune(*fields)
 
 
 if __name__ == "__main__":

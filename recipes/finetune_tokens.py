@@ -17,11 +17,14 @@ trust_remote_code=True). On an existing model: --model_name_or_path FOLDER_OR_HU
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.run import finetune
+from weft.recipes.finetuning.fields import read_fields
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    finetune("token_classification", __doc__, argv)
+    fields = read_fields("token_classification", __doc__, argv)
+    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
+
+    finetune(*fields)
 
 
 if __name__ == "__main__":

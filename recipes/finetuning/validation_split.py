@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from weft.recipes.common.errors import RecipeError
 
@@ -26,6 +25,8 @@ def split_off(
     Raises:
         RecipeError: there are fewer than two examples.
     """
+    from sklearn.model_selection import train_test_split  # it takes long to import, and only runs that split need it
+
     if number < 2:
         raise RecipeError(f"there are {number} examples, of which none can be held out: give a validation_file.")
     held_out = min(max(round(number * fraction), 1), number - 1)

@@ -29,8 +29,10 @@ def registered(monkeypatch):
 def texts(tmp_path):
     """A folder with the toy's only file."""
     lines = [" ".join("word" for _ in range(1 + number % 7)) + f" {number}" for number in range(60)]
-    (tmp_path / "counted.txt").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "counted.txt").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 def run(**fields):
@@ -52,14 +54,14 @@ def check(folder):
 
 
 def test_a_registered_task_is_trained_scored_and_reported(registered, texts, capsys):
-    fields = {"task": "counted", "data": texts, "output_dir": texts / "run", "shift": 1, **FIELDS}
+    fields = {"task": "counted", "data": texts, "output_dir": texts.parent / "run", "shift": 1, **FIELDS}
     run(**fields)
     printed = capsys.readouterr().out
     assert "shift       1 words" in printed and "accuracy" in printed.splitlines()[-1]
-    assert check(texts / "run")["datasets"] == ["me/counted"]
+    assert check(texts.parent / "run")["datasets"] == ["me/counted"]
     run(**fields, predict_file=texts / "counted.txt")
     assert "is finished: nothing to train" in capsys.readouterr().out
-    assert len(list(csv.DictReader((texts / "run" / "predicted.csv").open()))) == 60
+    assert len(list(csv.DictReader((texts.parent / "run" / "predicted.csv").open()))) == 60
 
 
 def test_a_task_takes_examples_of_ones_own_by_its_name(registered, texts):

@@ -1,0 +1,56 @@
+"""The fields of a fine-tuning run: read and checked without the task's model, so that a refusal comes at once."""
+
+from collections.abc import Sequence
+
+from weft.recipes.common.command_line import MANAGED_TRAINER_FIELDS, Parsed, parse_arguments
+from weft.recipes.common.processes import check_launcher, end_with_launcher
+from weft.recipes.finetuning.arguments import FileArguments, FineTuningArguments, ModelSetupArguments
+from weft.recipes.finetuning.hyperparameter_search import SearchArguments
+from weft.recipes.finetuning.tasks import arguments_of
+from weft.recipes.training.hub import check_name
+
+MANAGED = {
+    **MANAGED_TRAINER_FIELDS,
+    **dict.fromkeys(
+        ("auto_find_batch_size", "accelerator_config", "dataloader_drop_last"),
+        "give per_device_train_batch_size and gradient_accumulation_steps",
+    ),
+    **dict.fromkeys(
+        ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+        "the weights with the best validation score, by the task's own metric, are kept",
+    ),
+    **dict.fromkeys(("eval_strategy", "logging_strategy"), "give evaluations, eval_steps or logging_steps"),
+    "seed": "give seeds",
+    "lr_scheduler_kwargs": "the schedules take none",
+    "label_smoothing_factor": "this task has no label smoothing",
+}
+
+
+def read_fields(task_name: str, description: str | None, argv: Sequence[str] | None = None) -> tuple[str, Parsed]:
+    """Parse and check the command line; returns what `finetune` takes.
+
+    Args:
+        task_name: see `tasks.task_names`.
+        description: the recipe's docstring.
+        argv: the words after the program's name; None: this process's.
+
+    Raises:
+        RecipeError: a field or a file is not what it has to be.
+    """
+    end_with_launcher()
+    check_launcher()
+    own, lengths = arguments_of(task_name), ("num_train_epochs", "max_steps")
+    groups = [FineTuningArguments, own, ModelSetupArguments, SearchArguments]
+    parsed = parse_arguments(description, groups, True, True, argv, lengths, MANAGED, own.model_fields)
+    arguments, files = parsed[FineTuningArguments], parsed[FileArguments]
+    if files.task == task_name:  # the examples are of one's own
+        files.task = None
+    arguments.check()
+    files.check_files()
+    parsed[SearchArguments].check(parsed)
+    if arguments.push_to_hub is not None:
+        check_name(arguments.push_to_hub)
+    parsed.refuse_together(("num_train_epochs",), "max_steps", "it is the length")
+    parsed.refuse_without(("hub_private_repo",), "push_to_hub")
+    parsed.refuse_without(("lora_alpha", "lora_dropout"), "lora_rank")
+    return task_name, parsed
