@@ -18,8 +18,13 @@ SPARED += ("accelerate", "transformers.modeling_utils", "transformers.trainer")
 # Each command, and words that it refuses once it has understood them.
 PREPARING = ("prepare_data", "prepare_data_many", "train_tokenizer", "pretrain_clm", "pretrain_mlm")
 NO_TEXT = ("--train_files", "missing.txt", "--output_dir", "out")
+NO_EXAMPLES = ("--train_file", "missing.jsonl")
 NO_FILES = ("--tokenizer_name", "out", "--files", "missing.txt")
-REFUSED = {f"recipes/{name}.py": NO_TEXT for name in PREPARING} | {
+REFUSED = {f"recipes/{name}.py": NO_TEXT for name in PREPARING}
+FINE_TUNING = ("classification", "tokens", "qa", "choice", "seq2seq")
+REFUSED |= {f"recipes/finetune_{name}.py": NO_EXAMPLES for name in FINE_TUNING}
+REFUSED |= {
+    "recipes/finetune.py": ("--task", "sst2", "--data", "missing"),
     "tokenizer/train.py": NO_TEXT,
     "tokenizer/judge.py": NO_FILES,
     "recipes/judge_tokenizer.py": NO_FILES,
@@ -74,7 +79,7 @@ for path, words in {calls}:
     except SystemExit as end:
         assert end.code == (0 if words == ("--help",) else 2), path
     else:
-        raise AssertionError(f"{{path}} goes on")
+        assert words == ("--help",), f"{{path}} goes on"
     found = [name for name in {spared} if name in sys.modules]
     assert not found, f"{{path}} imports {{found}}"
 """
