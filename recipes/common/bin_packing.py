@@ -14,7 +14,8 @@ def fill_rows(sizes: np.ndarray, row_length: int | tuple[int, ...], seed: int | 
         sizes: places that each piece takes [pieces], none more than row_length; or [pieces, sides] of rows with several
             sides, such as an encoder's and a decoder's, of which all must have room.
         row_length: places of a row, of each of its sides.
-        seed: in which order pieces of one size are taken; None: as they come.
+        seed: in which order pieces of one size are taken, into the row that was filled last of equally full ones; None:
+            as they come, into the first of these.
 
     Returns:
         For each row the indices of its pieces; every piece is in one row.
@@ -35,7 +36,7 @@ def fill_rows(sizes: np.ndarray, row_length: int | tuple[int, ...], seed: int | 
             left, row = empty, len(rows) - 1
         else:
             room = rooms[place]
-            left, row = room[1:], rows_with[room].pop()
+            left, row = room[1:], rows_with[room].pop(0 if seed is None else -1)
             if not rows_with[room]:
                 del rows_with[room]
                 rooms.pop(place)
@@ -44,5 +45,6 @@ def fill_rows(sizes: np.ndarray, row_length: int | tuple[int, ...], seed: int | 
         room = (sum(left), *left)
         if room not in rows_with:
             insort(rooms, room)
-        rows_with.setdefault(room, []).append(row)
+        alike = rows_with.setdefault(room, [])
+        alike.insert(bisect_left(alike, row) if seed is None else len(alike), row)
     return [np.array(row) for row in rows]
