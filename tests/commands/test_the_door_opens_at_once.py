@@ -1,5 +1,6 @@
 """Starting loads what it needs, and nothing that takes seconds and is needed later or never."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,18 @@ for path, words in {calls}:
     assert not found, f"{{path}} imports {{found}}"
 """
     loaded_by(program, tmp_path)
+
+
+@pytest.mark.parametrize("name, value", [("", "10000"), ("GOMP_SPINCOUNT", "7"), ("OMP_WAIT_POLICY", "PASSIVE")])
+def test_waiting_threads_spin_for_a_short_while_unless_the_user_says_otherwise(name: str, value: str) -> None:
+    program = "import os, sys\nfrom weft.recipes import finetune\nassert 'torch.nn' not in sys.modules\n"
+    program += "print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
+    given = {key: text for key, text in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=given | ({name: value} if name else {})
+    )
+    expected = {"": "10000 None", "GOMP_SPINCOUNT": "7 None", "OMP_WAIT_POLICY": "None PASSIVE"}
+    assert done.stdout.strip() == expected[name], done.stderr
 
 
 def test_fields_of_the_trainer_are_those_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
