@@ -94,7 +94,7 @@ def test_only_whole_files_of_the_run_are_left(finished):
 def test_the_same_command_again_changes_nothing(finished, corpus, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
     runs.run_here(data=corpus, output_dir=finished, sample_prompt="The cat", **FIELDS)
-    assert "nothing to do" in capsys.readouterr().out
+    assert "nothing to train" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
 
 
