@@ -1,6 +1,7 @@
 """One command line for all recipes: an optional YAML file, then --field value; unknown names are refused."""
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import json
@@ -17,6 +18,7 @@ from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
 from weft.recipes.common.class_source import config_documentation, config_fields, trainer_arguments
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.options import RULES
 
 Group = TypeVar("Group")
 
@@ -163,6 +165,12 @@ def parse_arguments(
 
 
 class _Parser(HfArgumentParser):
+    @staticmethod
+    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+        field = copy.copy(field)  # which gets another type here
+        field.metadata = {name: value for name, value in field.metadata.items() if name != RULES}
+        HfArgumentParser._parse_dataclass_field(parser, field)
+
     def error(self, message: str) -> typing.NoReturn:
         raise RecipeError(f"{message} (see --help).")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError, first_line
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 from weft.recipes.data.builtin_text import TITLE, embedded_documents
 from weft.recipes.data.tables import Record, open_dataset, read_records, text_of
-from weft.recipes.data.text_files import check_file, file_format, read_text
+from weft.recipes.data.text_files import DOCUMENTS, check_file, file_format, read_text
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
@@ -138,7 +138,7 @@ SOURCES: list[type[TextSource]] = [TextFile]  # the first that accepts a name re
 
 
 @dataclass
-class SourceArguments:
+class SourceArguments(Options):
     """Where the text comes from."""
 
     train_files: list[str] = option(
@@ -153,7 +153,9 @@ class SourceArguments:
     dataset_split: str = option("train", "its split")
     text_column: str = option("text", "the field that holds the text (all but .txt)")
     documents: str = option(
-        "blank-line", "what a document is in .txt files: blank-line (separated by blank lines) or file"
+        "blank-line",
+        "what a document is in .txt files: blank-line (separated by blank lines) or file",
+        choices=DOCUMENTS,
     )
 
     def sources(self, split: str = "train") -> list[TextSource]:

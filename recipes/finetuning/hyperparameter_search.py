@@ -11,7 +11,7 @@ from typing import Any
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 from weft.recipes.common.processes import world_size
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.best_metric import BestMetric
@@ -24,11 +24,11 @@ SEARCHABLE = (
 
 
 @dataclass
-class SearchArguments:
+class SearchArguments(Options):
     """Whether and where to look for better settings first."""
 
     search_trials: int = option(
-        0, "first train so many times with other settings, and go on with the best (needs optuna)"
+        0, "first train so many times with other settings, and go on with the best (needs optuna)", least=0
     )
     search_space: list[str] = option(
         ["learning_rate=1e-4:2e-3"],
@@ -38,8 +38,7 @@ class SearchArguments:
     def check(self, parsed: Parsed) -> None:
         """Refuse, before any work is done, what cannot be searched; raises RecipeError."""
         parsed.refuse_without(("search_space",), "search_trials")
-        if self.search_trials < 0:
-            raise RecipeError(f"search_trials is {self.search_trials}: give 0 or more.")
+        super().check()
         if not self.search_trials:
             return
         _import_optuna()

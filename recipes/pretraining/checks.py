@@ -10,7 +10,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.processes import launcher_uses
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.streaming.documents import StreamArguments
-from weft.recipes.pretraining.arguments import RunArguments, check_run
+from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.training.hub import check_name
 from weft.recipes.training.model_arguments import ModelArguments
@@ -36,9 +36,7 @@ def check_fields(parsed: Parsed) -> None:
     if stream.stream:
         lengths = (run.tokens, run.max_steps, run.budget)
         stream.check(data, has_length=any(length is not None for length in lengths))
-    if run.sequence_length < 2:
-        raise RecipeError(f"sequence_length is {run.sequence_length}: give at least 2.")
-    check_run(run)
+    run.check()
     if run.optimizer == "muon" and "optim" in parsed.trainer:
         raise RecipeError(f"both optimizer muon and optim {parsed.trainer['optim']} are given: choose one.")
     model.check(parsed.model)

@@ -8,7 +8,7 @@ from typing import Any
 
 from weft.recipes.common.command_line import parse_count
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.pretraining.arguments import DEFAULT_EPOCHS, DEFAULT_RAMP, RunArguments, check_run
+from weft.recipes.pretraining.arguments import DEFAULT_EPOCHS, DEFAULT_RAMP, RunArguments
 from weft.recipes.training.batch_schedule import StepBatches, Steps, steps_of
 
 
@@ -71,7 +71,7 @@ def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: in
     Raises:
         RecipeError: lengths that contradict each other, or a batch that does not divide evenly.
     """
-    check_run(arguments)
+    arguments.check()
     length, wanted = arguments.sequence_length, parse_count(arguments.tokens_per_step)
     rows_per_step = wanted // length
     if wanted % length or rows_per_step % processes:

@@ -34,7 +34,7 @@ from weft.recipes.finetuning.tasks.token_classification.decoding import Predicti
 from weft.recipes.finetuning.tasks.token_classification.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.token_classification.offsets import keeps_blanks, surroundings, trim_offsets
 from weft.recipes.finetuning.tasks.token_classification.passages import Passage
-from weft.recipes.finetuning.tasks.token_classification.reading import FORMATS, Reader, label_names
+from weft.recipes.finetuning.tasks.token_classification.reading import Reader, label_names
 from weft.recipes.finetuning.tasks.token_classification.scoring import score_plain, score_spans, score_tags
 from weft.recipes.finetuning.tasks.token_classification.windows import UNREACHABLE, WINDOWS, WindowMaker
 
@@ -61,8 +61,6 @@ class TokenClassification(Task):
 
     @classmethod
     def read(cls, files: TokenClassificationArguments, run: FineTuningArguments) -> Self:
-        if files.format is not None and files.format not in FORMATS:
-            raise RecipeError(f"format is {files.format!r}: choose one of {', '.join(FORMATS)}.")
         known = KNOWN_TASKS.get(files.task or "")
         reader = Reader(
             files.format or (known.format if known else None),
@@ -80,8 +78,6 @@ class TokenClassification(Task):
         stride: tokens that neighbouring windows of a long text share; None: a quarter of max_length.
         label_all_pieces: see the module's docstring.
         """
-        if stride is not None and stride < 0:
-            raise RecipeError(f"stride is {stride}: give 0 or more tokens.")
         self.data, self.stride, self.label_all_pieces = data, stride, label_all_pieces
         self.examples, self.labels, self.is_plain = data.passages, data.labels, data.is_plain
         self.counts: dict[str, Counter[str]] = {}
