@@ -20,8 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from weft.recipes.common.command_line import load_yaml
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.finetuning.run import finetune
 from weft.recipes.finetuning.tasks import arguments_of, known_task_names, task_class, task_names
@@ -36,10 +35,7 @@ def task_of(words: Sequence[str]) -> str | None:
             return words[number + 1]
     file = Path(words[0]) if words and not words[0].startswith("-") else None
     if file is not None and file.is_file():
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
+        content = load_yaml(file)
         return content.get("task") if isinstance(content, dict) else None
     return None
 

@@ -17,7 +17,7 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
 from weft.recipes.common.class_source import config_documentation, config_fields, trainer_arguments
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.options import RULES
 
 Group = TypeVar("Group")
@@ -229,16 +229,19 @@ def _arrange_help(parser: argparse.ArgumentParser, managed: dict[str, str]) -> N
             action.help = argparse.SUPPRESS
 
 
+def load_yaml(path: Path) -> Any:
+    """The content of a YAML file; raises RecipeError."""
+    with refusing(f"{path} is not YAML", yaml.YAMLError, UnicodeDecodeError, say=one_line):
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 def _read_yaml(path: Path, names: set[str], left_out: set[str]) -> list[str]:
     """The file's fields as words of a command line, but for those in `left_out`."""
     if not path.is_file():
         raise RecipeError(
             f"{path} is missing: the first argument is a YAML file of fields; other fields are --name value."
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    content = load_yaml(path)
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds a {type(content).__name__}, where `field: value` lines are needed.")
     words: list[str] = []

@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.files import only_one_process
 from weft.recipes.common.hardware import available_cores
 from weft.recipes.data.arguments import DataArguments
@@ -27,14 +27,12 @@ from weft.recipes.data.corpus import DESCRIPTION, Corpus
 from weft.recipes.data.prepare import check_output_folder, prepare
 from weft.recipes.data.shards import PATIENCE, Shards, check_can_be_sharded
 
-try:
+with refusing("this needs the package datatrove", ImportError, advice="pip install 'datatrove>=0.10'."):
     from datatrove.data import Document, DocumentsPipeline
     from datatrove.executor.base import PipelineExecutor
     from datatrove.executor.local import LocalPipelineExecutor
     from datatrove.executor.slurm import SlurmPipelineExecutor
     from datatrove.pipeline.base import PipelineStep
-except ImportError as error:
-    raise RecipeError(f"this needs the package datatrove ({error}): pip install 'datatrove>=0.10'.") from error
 
 
 class MakeShards(PipelineStep):
@@ -99,7 +97,7 @@ class LocalExecutor(LocalPipelineExecutor):
         first = min(errors)
         reason = errors[first]
         if not isinstance(reason, RecipeError):
-            reason = f"{type(reason).__name__}: {' '.join(str(reason).split())}."
+            reason = f"{type(reason).__name__}: {one_line(reason)}."
         raise RecipeError(
             f"{len(errors)} of {self.tasks} tasks failed ({', '.join(map(str, sorted(errors)))}). Task {first}: "
             f"{reason} What is done stays: mend the cause and run the same command again. Logs are in "

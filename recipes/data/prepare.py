@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import new_folder, only_one_process
 from weft.recipes.common.processes import is_first_of_machine, is_first_process, is_same_everywhere
 from weft.recipes.data.arguments import DataArguments, TextArguments
@@ -168,10 +168,8 @@ def learn_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train the tokenizer that was asked for; raises RecipeError if the text cannot give it."""
     kind = (arguments.tokenizer_type, arguments.vocab_size, model_max_length)
-    try:
+    with refusing(None, ValueError, say=str):
         return train_tokenizer(texts, *kind, arguments.sample_characters, arguments.add_prefix_space)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
 
 
 def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Read) -> None:

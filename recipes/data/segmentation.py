@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import regex
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, optional_package, refusing
 
 Segmenter = Callable[[str], list[str]]
 Offsets = Sequence[tuple[int, int]] | np.ndarray
@@ -134,25 +134,18 @@ def get_segmenter(name: str) -> Segmenter | None:
         raise RecipeError(
             f"segmenter is {name!r}: choose characters or jieba, or name a function of yours as module:function."
         )
-    try:
+    advice = "the module must be installed, or its folder be in PYTHONPATH."
+    with refusing(f"segmenter {name!r} cannot be loaded", ImportError, AttributeError, advice=advice):
         function = functools.reduce(getattr, function_name.split("."), importlib.import_module(module_name))
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(
-            f"segmenter {name!r} cannot be loaded ({error}): the module must be installed, or its folder be in "
-            "PYTHONPATH."
-        ) from error
     if not callable(function):
         raise RecipeError(f"segmenter {name!r} is a {type(function).__name__}, where a function is needed.")
     return function
 
 
 def _load_jieba() -> Segmenter:
-    try:
-        with warnings.catch_warnings():  # of its own source, in newer Pythons
-            warnings.simplefilter("ignore")
-            import jieba
-    except ImportError as error:
-        raise RecipeError("segmenter 'jieba' needs the package jieba: run `pip install jieba`.") from error
+    with warnings.catch_warnings():  # of its own source, in newer Pythons
+        warnings.simplefilter("ignore")
+        jieba = optional_package("jieba", "segmenter 'jieba'")
     jieba.setLogLevel(logging.WARNING)
     tokenizer = jieba.Tokenizer()
     with tempfile.TemporaryDirectory() as folder:  # its cache lies where anyone may write, and outlives other versions

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow
 import pyarrow.parquet
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.data.text_files import check_file, file_format, read_lines
 
 if TYPE_CHECKING:  # it takes long to import, and only Hub data sets need it
     import datasets
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
+BROKEN = (pyarrow.ArrowException, OSError, UnicodeDecodeError)  # what reading a Parquet file raises
 ROWS_AT_ONCE, BYTES_AT_ONCE = 1024, 1 << 20  # of a Parquet file; by default pyarrow keeps all of it in memory
 
 
@@ -70,13 +71,9 @@ def open_dataset(
     """Open a data set of the Hub, or of a folder that `datasets` can load; raises RecipeError if that fails."""
     import datasets
 
-    try:
+    what, advice = f"data set {name!r} (split {split!r})", "check its name and the network, or give local files."
+    with refusing(f"{what} cannot be loaded", OSError, ValueError, RuntimeError, advice=advice):
         return datasets.load_dataset(name, config_name, split=split, streaming=streaming)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RecipeError(
-            f"data set {name!r} (split {split!r}) cannot be loaded ({first_line(error)}): check its name and the "
-            "network, or give local files."
-        ) from error
 
 
 def read_hub_records(name: str, config_name: str | None, split: str) -> list[Record]:
@@ -198,21 +195,16 @@ def _checked_object(value: Any, where: str) -> dict[str, Any]:
 
 
 def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
-    try:
+    with refusing(f"{path} is not a parquet file", *BROKEN):
         table = pyarrow.parquet.ParquetFile(path, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise RecipeError(f"{path} is not a parquet file ({first_line(error)}).") from error
     if text_column is not None:
         value_of(Record(dict.fromkeys(table.schema_arrow.names), str(path)), text_column, "text_column")
     batches = table.iter_batches(ROWS_AT_ONCE, columns=None if text_column is None else [text_column])
-    row = 0
-    while True:
-        try:
-            rows = next(batches).to_pylist()
-        except StopIteration:
-            return
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path} is broken after row {row} ({first_line(error)}): write it again.") from error
+    row, batch = 0, True
+    while batch is not None:
+        with refusing(f"{path} is broken after row {row}", *BROKEN, advice="write it again."):
+            batch = next(batches, None)
+            rows = [] if batch is None else batch.to_pylist()
         for number, values in enumerate(rows, start=row):
             yield Record(values, f"{path}, row {number}")
         row += len(rows)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import refusing
 from weft.recipes.common.options import Options, option
 from weft.recipes.data.builtin_text import TITLE, embedded_documents
 from weft.recipes.data.tables import Record, open_dataset, read_records, text_of
@@ -115,14 +115,11 @@ class HubDataset(TextSource):
             self.dataset.load_state_dict(state)
         examples = iter(self.dataset)
         for number in itertools.count(record):
-            try:
-                example = next(examples)
-            except StopIteration:
+            after = f"data set {self.name!r} cannot be read after {number} examples"
+            with refusing(after, OSError, ValueError, RuntimeError):
+                example = next(examples, None)
+            if example is None:
                 return
-            except (OSError, ValueError, RuntimeError) as error:
-                raise RecipeError(
-                    f"data set {self.name!r} cannot be read after {number} examples ({first_line(error)})."
-                ) from error
             row = Record(example, f"data set {self.name!r}, example {number}")
             yield text_of(row, self.text_column, "text_column", may_be_blank=True)
 

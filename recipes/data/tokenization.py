@@ -8,7 +8,7 @@ import transformers
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.segmentation import get_segmenter, sentence_starts, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
@@ -50,10 +50,9 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     Raises:
         RecipeError: it cannot be loaded, or has no fast version.
     """
-    try:
+    # a broken file can raise anything, tokenizers' own plain Exception among it
+    with refusing(f"tokenizer {name!r} cannot be loaded", Exception):
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
-        raise RecipeError(f"tokenizer {name!r} cannot be loaded ({first_line(error)}).") from error
     if not tokenizer.is_fast:
         raise RecipeError(f"tokenizer {name!r} has no fast version (tokenizer.json): convert it.")
     return tokenizer

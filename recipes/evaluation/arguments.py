@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from weft.recipes.common.command_line import Parsed
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.options import Options, option
 from weft.recipes.data.text_files import DOCUMENTS
 from weft.recipes.data.text_source import SourceArguments, TextSource
@@ -88,17 +88,11 @@ class EvaluateArguments(Options):
         if self.output_file is not None and Path(self.output_file).exists():
             raise RecipeError(f"{self.output_file} exists: name another output_file, or remove it.")
         if self.output_file is not None:
-            _make_folder(Path(self.output_file).parent)
+            folder = Path(self.output_file).parent
+            with refusing(f"output_file cannot be written into {folder}", OSError):
+                folder.mkdir(parents=True, exist_ok=True)  # now, rather than when there are results to lose
 
     def sources(self) -> list[TextSource]:
         """The texts of perplexity."""
         text = SourceArguments(self.files, text_column=self.text_column, documents=self.documents)
         return text.sources()
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder now, rather than when there are results to lose."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecipeError(f"output_file cannot be written into {folder}: {error.strerror}.") from error

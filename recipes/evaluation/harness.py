@@ -14,7 +14,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.evaluation.likelihood import Scorer
 from weft.recipes.evaluation.model_loading import load_model
 
@@ -112,12 +112,10 @@ def run_harness(
         model: LM = HFLM(pretrained=scorer.model, tokenizer=scorer.tokenizer, batch_size=rows, max_length=scorer.window)
     else:
         model = MaskedHarnessModel(scorer)
-    try:
+    with refusing(f"lm_eval cannot load the data of {', '.join(tasks)}", OSError, ConnectionError):
         found = simple_evaluate(
             model, tasks=list(tasks), task_manager=manager, num_fewshot=num_fewshot, limit=limit, log_samples=False
         )
-    except (OSError, ConnectionError) as error:
-        raise RecipeError(f"lm_eval cannot load the data of {', '.join(tasks)}: {first_line(error)}") from error
     return {
         task: {name: value for name, value in metrics.items() if isinstance(value, int | float)}
         for task, metrics in found["results"].items()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, one_line, optional_package, refusing
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.model_setup import head_modules
 
@@ -90,10 +90,7 @@ def add_adapters(
     Raises:
         RecipeError: peft is not installed, or finds nothing to adapt.
     """
-    try:
-        import peft  # an optional dependency
-    except ImportError as error:
-        raise RecipeError("lora_rank needs peft: pip install peft.") from error
+    peft = optional_package("peft", "lora_rank")
     declared = getattr(model, "lora_target_modules", None)
     known = peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     heads = [name for name, _ in head_modules(model)]
@@ -105,12 +102,9 @@ def add_adapters(
         target_modules=list(declared) if declared else known.get(model.config.model_type, "all-linear"),
         modules_to_save=[*(heads if with_head else []), *sorted(new)] or None,
     )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks for what newer transformers call otherwise
-            return peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise RecipeError(f"adapters cannot be added: {' '.join(str(error).split())}") from error
+    with refusing("adapters cannot be added", ValueError, say=one_line), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks for what newer transformers call otherwise
+        return peft.get_peft_model(model, config)
 
 
 def merge_adapters(model: nn.Module, folder: Path) -> PreTrainedModel:

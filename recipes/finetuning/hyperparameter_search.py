@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.command_line import Parsed
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, optional_package
 from weft.recipes.common.files import read_json, write_json
 from weft.recipes.common.options import Options, option
 from weft.recipes.common.processes import world_size
@@ -41,7 +41,7 @@ class SearchArguments(Options):
         super().check()
         if not self.search_trials:
             return
-        _import_optuna()
+        optional_package("optuna", "search_trials")
         if world_size() > 1:
             raise RecipeError("search_trials is for one process: search first, then train on many with what was found.")
         run = parsed[FineTuningArguments]
@@ -89,7 +89,7 @@ def search(
     Returns:
         Settings by name, or None where a trial was stopped.
     """
-    optuna = _import_optuna()
+    optuna = optional_package("optuna", "search_trials")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = dict(parse_range(text) for text in arguments.search_space)
     distributions = {name: _distribution(optuna, name, values) for name, values in space.items()}
@@ -110,7 +110,7 @@ def search(
             done.append({"settings": chosen, "score": score})
             write_json(file, done)
         shutil.rmtree(place, ignore_errors=True)  # also what was left by a run that was killed here
-        _tell(study, trial, done[number]["score"])
+        _tell(optuna, study, trial, done[number]["score"])
     if all(trial["score"] != trial["score"] for trial in done):
         raise RecipeError(f"no trial has a {best_metric.name} that is a number: choose another search_space or metric.")
     best = done[study.best_trial.number]
@@ -121,10 +121,10 @@ def search(
     return best["settings"]
 
 
-def _tell(study: Any, trial: Any, score: float) -> None:
+def _tell(optuna: Any, study: Any, trial: Any, score: float) -> None:
     """A training that diverged has failed."""
     if math.isnan(score):
-        study.tell(trial, state=_import_optuna().trial.TrialState.FAIL)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
         study.tell(trial, score)
 
@@ -140,11 +140,3 @@ def _distribution(optuna: Any, name: str, values: tuple[float, float] | list[flo
 
 def _words(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in settings.items())
-
-
-def _import_optuna() -> Any:
-    try:
-        import optuna  # an optional dependency
-    except ImportError as error:
-        raise RecipeError("search_trials needs Optuna: pip install optuna.") from error
-    return optuna

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.data.tables import Record, read_hub_records
 from weft.recipes.data.text_files import COMPRESSIONS
 from weft.recipes.finetuning.arguments import FileArguments
@@ -66,14 +66,9 @@ def read_hub_splits(name: str, config_name: str | None, wanted: Sequence[str]) -
     """
     import datasets  # it takes long to import, and only data sets need it
 
-    try:
+    advice = "check its name, dataset_config_name and the network, or give local files."
+    with refusing(f"data set {name!r} cannot be loaded", OSError, ValueError, RuntimeError, advice=advice):
         there = datasets.get_dataset_split_names(name, config_name)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = first_line(error)
-        raise RecipeError(
-            f"data set {name!r} cannot be loaded ({reason}): check its name, dataset_config_name and the network, or "
-            "give local files."
-        ) from error
     if "train" not in there:
         raise RecipeError(f"data set {name!r} has no split 'train': there are {', '.join(there)}.")
     named = {split: next((other for other in HUB_NAMES[split] if other in there), None) for split in wanted}

@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.task import Task
@@ -74,7 +74,7 @@ class ModelSetup:
         if self.arguments.attn_implementation is not None:
             options["attn_implementation"] = self.arguments.attn_implementation
         name = self.arguments.model_name_or_path
-        try:
+        with refusing(f"model {name or 'of this shape'!r} cannot be made", *UNLOADABLE):
             if name is None:
                 model = auto_class.from_config(self.config, dtype=torch.float32, **options)
                 return self.task.prepare_model(model)
@@ -87,9 +87,6 @@ class ModelSetup:
                     output_loading_info=True,
                     **options,
                 )
-        except UNLOADABLE as error:
-            reason = first_line(error)
-            raise RecipeError(f"model {name or 'of this shape'!r} cannot be made: {reason}") from error
         new = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
         prefix = f"{model.base_model_prefix}." if self.task.has_own_head else ""
         body = sorted(key for key in new if key.startswith(prefix))
@@ -176,11 +173,9 @@ def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max
     if source is not None:
         tokenizer = load_tokenizer(source, arguments.trust_remote_code)
     else:
-        try:
-            kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(task)
+        kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(task)
+        with refusing(None, ValueError, say=str):
             tokenizer = train_tokenizer(task.texts(), kind_of_tokenizer, arguments.vocab_size)
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
     existing = None if arguments.config_name is None else load_config(arguments, arguments.config_name)
     if existing is not None and existing.model_type != WeftConfig.model_type:
         if fields:
@@ -238,18 +233,14 @@ def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) ->
     Raises:
         RecipeError: the tokenizer has no such tokens.
     """
-    try:
+    with refusing(None, ValueError, say=str):
         return for_role(tokenizer, "encoder", token_types)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
 
 
 def load_config(arguments: ModelSetupArguments, name: str) -> PreTrainedConfig:
     """The config of a folder or Hub id; raises RecipeError."""
-    try:
+    with refusing(f"model {name!r} cannot be loaded", *UNLOADABLE):
         return AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
-    except UNLOADABLE as error:
-        raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
 
 
 def default_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -267,16 +258,11 @@ def length_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -
 
 def _set(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
     for name, value in fields.items():
-        try:
+        with refusing(f"{name}={value!r} is not possible", ValueError, TypeError, say=one_line):
             setattr(config, name, value)
-        except (ValueError, TypeError) as error:
-            raise RecipeError(f"{name}={value!r} is not possible: {' '.join(str(error).split())}") from error
-    try:
-        validate = getattr(config, "validate", None)
-        if validate is not None and isinstance(config, WeftConfig):
-            validate()
-    except ValueError as error:
-        raise RecipeError(f"no such model: {' '.join(str(error).split())}") from error
+    if isinstance(config, WeftConfig) and hasattr(config, "validate"):
+        with refusing("no such model", ValueError, say=one_line):
+            config.validate()
 
 
 def _and_others(keys: list[str]) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainerState, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.files import read_json, remove_folder
 from weft.recipes.common.processes import check_processes, check_same_checkpoint, is_first_process
 from weft.recipes.finetuning.adapters import add_adapters, freeze
@@ -99,10 +99,8 @@ class SeedRun:
             remove_unfinished(folder)
             print(f"seed {seed} in {folder}", flush=True)
         best = BestWeights(self.task.best_metric, folder / WEIGHTS, self.arguments.patience)
-        try:
+        with refusing("the run cannot be set up", *(ValueError, TypeError, RuntimeError, ImportError), say=one_line):
             trainer = self._make_trainer(folder, seed, best)
-        except (ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise RecipeError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
         checkpoint = last_checkpoint(folder)
         check_same_checkpoint(checkpoint)
         if checkpoint and is_first_process():

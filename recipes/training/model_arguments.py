@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.class_source import config_fields
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.options import Options, option
 
 # Width, depth and heads; everything else is WeftConfig's default. From `mini` on widths are multiples of 256 and heads
@@ -68,10 +68,9 @@ class ModelArguments(Options):
 def read_config(path: str) -> dict[str, Any]:
     """The fields of a Weft model's config.json, or of the one in a folder; raises RecipeError where it is none."""
     file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
-    try:
+    what = f"config_name {path!r} is not a config.json or a folder with one"
+    with refusing(what, OSError, UnicodeDecodeError, json.JSONDecodeError):
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RecipeError(f"config_name {path!r} is not a config.json or a folder with one ({error}).") from error
     content = content if isinstance(content, dict) else {}
     known = {name: value for name, value in content.items() if name in config_fields()}
     if content.get("model_type", "weft") != "weft" or not known:
