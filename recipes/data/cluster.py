@@ -45,11 +45,7 @@ class MakeShards(PipelineStep):
         self.shards = shards
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Read the files that have no shard yet; nothing comes out.
-
-        Raises:
-            RecipeError: broken input; names the file and the line.
-        """
+        """Read the files that have no shard yet; nothing comes out; raises RecipeError."""
         for file in self.shards.files_of(rank, world_size):
             self.shards.write(file)
             self.stat_update("files")
@@ -66,11 +62,7 @@ class MergeShards(PipelineStep):
         self.shards, self.folder = shards, folder
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Write the corpus; nothing comes out.
-
-        Raises:
-            RecipeError: a shard is missing, or none has text.
-        """
+        """Write the corpus; nothing comes out; raises RecipeError."""
         self.shards.merge(self.folder)
         yield from ()
 
@@ -82,11 +74,7 @@ class LocalExecutor(LocalPipelineExecutor):
     """
 
     def run(self) -> None:
-        """Run the tasks that are not complete.
-
-        Raises:
-            RecipeError: names the failed tasks and the reason of the first one.
-        """
+        """Run the tasks that are not complete; raises RecipeError."""
         ranks = self.get_incomplete_ranks()
         if self.workers == 1 or len(ranks) == 1:
             errors = {rank: error for rank in ranks if (error := self._run_here(rank)) is not None}

@@ -57,11 +57,7 @@ def read_records(
 
 
 def check_table(path: Path, formats: Sequence[str] = FORMATS) -> None:
-    """Refuse a file that cannot be read, before any work is done.
-
-    Raises:
-        RecipeError: no such file, a folder, an empty file, or an unknown format.
-    """
+    """Refuse a file that cannot be read, before any work is done; raises RecipeError."""
     check_file(path, formats, "data", "examples")
 
 
@@ -77,11 +73,7 @@ def open_dataset(
 
 
 def read_hub_records(name: str, config_name: str | None, split: str) -> list[Record]:
-    """Read the rows of a data set; labels become their names.
-
-    Raises:
-        RecipeError: it cannot be loaded.
-    """
+    """Read the rows of a data set; labels become their names; raises RecipeError."""
     dataset = open_dataset(name, config_name, split, streaming=False)
     label_of = {column: label for column, feature in dataset.features.items() if (label := _label_feature(feature))}
 

@@ -48,11 +48,7 @@ class Task(ABC):
 
     @classmethod
     def read(cls, files: Any, run: FineTuningArguments) -> Self:
-        """Make the task out of its own fields and the run's: read and check all data.
-
-        Raises:
-            RecipeError: what is missing or wrong, with file and row.
-        """
+        """Make the task out of its own fields and the run's: read and check all data; raises RecipeError."""
         return cls(files)
 
     @property

@@ -20,7 +20,7 @@ def read_fields(
     argv: Sequence[str] | None = None,
     offered: Sequence[str] = (),
 ) -> tuple[Objective, Parsed]:
-    """Parse and check the command line of a recipe.
+    """Parse and check the command line of a recipe; raises RecipeError.
 
     Args:
         objective: the recipe's default objective.
@@ -31,9 +31,6 @@ def read_fields(
 
     Returns:
         The chosen objective, and all fields.
-
-    Raises:
-        RecipeError: the launcher, a field or several together cannot be obeyed.
     """
     end_with_launcher()
     check_launcher(can_shard=True)

@@ -53,7 +53,7 @@ class TaggedData:
         scheme: str | None = None,
         joiner: str | None = None,
     ) -> None:
-        """Read and check everything.
+        """Read and check everything; raises RecipeError.
 
         Args:
             files: where the examples are.
@@ -61,9 +61,6 @@ class TaggedData:
             reader: how files are read.
             scheme: one of SCHEMES; None: as the tags of all splits look.
             joiner: what stands between two words of a text; None: see `Joiner`.
-
-        Raises:
-            RecipeError: files are missing or broken, or tags make no sense; names the row.
         """
         self.reader, self.broken_tags = reader, 0
         splits: dict[str, list[Any]] = read_splits(files, tasks, reader.read, reader.read_rows, _group_of)
