@@ -33,11 +33,12 @@ from weft.recipes.finetuning.model_setup import ModelSetup
 from weft.recipes.finetuning.plan import FineTuningPlan, make_plan, schedule_fields
 from weft.recipes.finetuning.prediction import TaskEvaluator
 from weft.recipes.finetuning.task import Task
-from weft.recipes.finetuning.trainer import ExampleRate, FineTuningTrainer, SeedResult
+from weft.recipes.finetuning.trainer import FineTuningTrainer, SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.console import Console
 from weft.recipes.training.run_folder import last_checkpoint
 from weft.recipes.training.stop_signal import StopSignal
+from weft.recipes.training.throughput import Throughput
 
 
 @dataclass
@@ -181,7 +182,7 @@ class SeedRun:
         set_seed(seed)
         self.stop = StopSignal()
         group = plan.batch_size if self.grouped else 0
-        examples = len({item.example for item in self.trainable})
+        per_step = plan.items_per_step * len({item.example for item in self.trainable}) / plan.items  # examples
         return FineTuningTrainer(
             model=model,
             args=arguments,
@@ -192,7 +193,7 @@ class SeedRun:
                 *(self.task, "validation", self.validation, self.collator),
                 self.arguments.per_device_eval_batch_size,
             ),
-            throughput=ExampleRate(plan.items_per_step, examples / plan.items),
+            throughput=Throughput(lambda step: step * per_step, unit="examples"),
             epochs_before=lambda step: step * plan.items_per_step / plan.items,
             task=self.task,
             layer_decay=self.setup.arguments.layer_decay,

@@ -16,7 +16,7 @@ from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
 from weft.recipes.finetuning.model_setup import default_length, length_limit
-from weft.recipes.finetuning.task import PREDICT, Task
+from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
 from weft.recipes.finetuning.tasks.seq2seq.encoding import Encoded, encode_sources, encode_targets
@@ -164,25 +164,23 @@ class Seq2SeqTask(Task):
             setattr(generation, name, getattr(self.config, name))
         return model
 
-    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> Batch:
         return decoder_batch(layout, self.config.decoder_start_token_id, self.tokenizer.pad_token_id)
 
-    def forward(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+    def forward(self, model: nn.Module, inputs: Batch) -> Any:
         return model(**inputs, use_cache=False)  # of which only generation has a use
 
-    def loss(
-        self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
-    ) -> torch.Tensor:
+    def loss(self, outputs: Any, targets: Batch, num_items_in_batch: Divisor) -> torch.Tensor:
         labels, vocabulary = targets["labels"], outputs.logits.shape[-1]
         nats = target_nats(
             outputs.logits.flatten(0, -2), labels.flatten(), label_smoothing=self.files.label_smoothing_factor
         )
         return masked_lm_loss(outputs.logits, labels, vocabulary, num_items_in_batch, nats=nats)
 
-    def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    def count(self, targets: Batch) -> torch.Tensor:
         return (targets["labels"] != IGNORE_INDEX).sum()
 
-    def predict(self, model: nn.Module, inputs: dict[str, torch.Tensor], layout: BatchLayout) -> list[Any]:
+    def predict(self, model: nn.Module, inputs: Batch, layout: BatchLayout) -> list[Any]:
         """Written texts. They are generated from padded rows, for each has to go on by itself."""
         if layout.packed:
             device = inputs["input_ids"].device
@@ -206,22 +204,20 @@ class Seq2SeqTask(Task):
         nats = target_nats(outputs.logits.flatten(0, -2), labels.flatten())
         return nats.view(labels.shape).double().sum(dim=1).tolist()
 
-    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> dict[str, float]:
+    def score(self, split: str, items: Items, results: Sequence[Any]) -> dict[str, float]:
         references = [self.examples[split][item.example].targets for item in items]
         scores = score_texts([result.text for result in results], references, self.tokenize)
         self.signatures = scores.pop("signatures")
         loss = sum(result.nats for result in results) / sum(result.tokens for result in results)
         return {"loss": loss, **scores}
 
-    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> str:
+    def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:
         return write_seq2seq_report(folder, split, self.examples[split], [r.text for r in results], self.signatures)
 
     def read_unlabelled(self, path: Path) -> None:
         self.examples[PREDICT] = read_sources(path, self.columns.source)
 
-    def write_predictions(
-        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]
-    ) -> None:
+    def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[Any]) -> None:
         write_texts(path, self.examples[split], [result.text for result in results])
 
     def usage(self, name: str) -> str:
