@@ -115,7 +115,6 @@ def parse_arguments(
         groups: dataclasses of the recipe's own fields, with defaults and a "help" in their metadata.
         with_model: also take the fields of WeftConfig.
         with_trainer: also take the fields of TrainingArguments.
-        argv: the words after the program's name; None: this process's.
         alternatives: fields of which one replaces the others: given on the command line, it beats all in the file.
         managed: fields of TrainingArguments that are refused, and what to do instead.
         model_fields: the fields of WeftConfig to take; None: all that the recipes do not set themselves.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import size_and_time
 from weft.recipes.common.options import option
 from weft.recipes.data.filters import FilterArguments
 from weft.recipes.data.near_duplicates import check_near_duplicates
@@ -107,8 +108,4 @@ class DataArguments(FilterArguments, TextArguments):
         paths = [path for split in ("train", "validation") for source in self.sources(split) for path in source.files()]
         if self.tokenizer_name is not None:
             paths += sorted(path for path in Path(self.tokenizer_name).glob("*token*") if path.is_file())
-        files = {}
-        for path in paths:
-            status = path.stat()
-            files[str(path.resolve())] = [status.st_size, status.st_mtime_ns]
-        return {"settings": asdict(self), "files": files}
+        return {"settings": asdict(self), "files": {str(path.resolve()): size_and_time(path) for path in paths}}

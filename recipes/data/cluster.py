@@ -199,9 +199,6 @@ def prepare_many(
 
     Args:
         data: as for `prepare`; a pattern like shards/*.txt among the files stands for the files that match it, sorted.
-        cluster: where the tasks run.
-        folder: the corpus.
-        plan_only: print what would be run, and stop.
 
     Returns:
         The corpus. None if it is not made yet: with `plan_only`, and after the tasks were given to Slurm.

@@ -44,11 +44,7 @@ class ClusterArguments(Options):
         return {name: value for name, _, value in (each.lstrip("-").partition("=") for each in self.sbatch_args)}
 
     def check(self, files: int) -> None:
-        """Refuse settings that cannot run, before any work is done; raises RecipeError.
-
-        Args:
-            files: number of files that the tasks share.
-        """
+        """Refuse settings that cannot run, before any work is done; raises RecipeError."""
         super().check()
         if self.tasks is not None and self.tasks > files:
             raise RecipeError(

@@ -47,9 +47,6 @@ def prepare(arguments: DataArguments, folder: Path, quiet: bool = False, read: R
     Interrupted, it leaves nothing under that name. Started twice, the second waits for the first and uses its result.
 
     Args:
-        arguments: the settings.
-        folder: of the corpus.
-        quiet: without progress bars.
         read: yields the documents, if they are not all that the settings name.
     """
     return prepare_with(arguments, folder, lambda partial: _write_corpus(arguments, partial, quiet, read))
@@ -112,11 +109,6 @@ def _columns(counts: dict[str, int]) -> str:
 
 def check_made_from(made_from: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
     """Refuse a folder that was made from other input than the one asked for.
-
-    Args:
-        made_from: its fingerprint.
-        asked: `DataArguments.fingerprint` now.
-        folder: for the message.
 
     Raises:
         RecipeError: they differ; names the settings.

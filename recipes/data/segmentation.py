@@ -59,7 +59,6 @@ def word_starts(text: str, offsets: Offsets, segment: Segmenter | None = None) -
     the token after it continues it. Other tokens of white space are units of their own.
 
     Args:
-        text: the text that was tokenised.
         offsets: first character and the one after the last, for each token in order. An empty span stands for blanks
             that a tokenizer trims; they count as the token's own.
         segment: cuts a run of a script without blanks into words; None: each character is one.
@@ -87,10 +86,6 @@ def sentence_starts(text: str, offsets: Offsets) -> np.ndarray:
     Sentences end at line ends, and after sentence-ending marks of any script with the quotes and brackets that close
     behind them. Marks that stand inside sentences too (. ! ? …) end one only before white space without a lower-case
     letter after it. A full stop ends none after an initial, a title or the number of a list item.
-
-    Args:
-        text: the text that was tokenised.
-        offsets: as in `word_starts`.
 
     Returns:
         [tokens] bool. A sentence that begins inside a character's bytes begins with the token after them.

@@ -18,7 +18,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import new_folder, only_one_process, read_json, remove_folder, write_json
+from weft.recipes.common.files import new_folder, only_one_process, read_json, remove_folder, size_and_time, write_json
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import BOUNDARIES, Corpus, CorpusWriter
 from weft.recipes.data.prepare import Counts, check_made_from, finish_corpus, prepare_with
@@ -105,8 +105,7 @@ class Shards:
         for path in self.sources[file].files():
             if not path.is_file():
                 raise RecipeError(f"{path} is missing here: give files on a disk that all machines share.")
-            status = path.stat()
-            if self.plan["made_from"]["files"].get(str(path.resolve())) != [status.st_size, status.st_mtime_ns]:
+            if self.plan["made_from"]["files"].get(str(path.resolve())) != size_and_time(path):
                 raise RecipeError(
                     f"{path} was changed after the shards were begun: remove {self.folder} and begin again."
                 )

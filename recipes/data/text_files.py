@@ -20,8 +20,6 @@ def check_file(path: Path, formats: Sequence[str], kind: str = "text", content: 
     """Refuse a file that cannot be read, before any work is done; raises RecipeError.
 
     Args:
-        path: the file.
-        formats: the endings that can be read.
         kind: what to call such a file in messages.
         content: what to call its content.
     """
@@ -72,7 +70,6 @@ def read_text(path: Path, documents: str) -> Iterator[str]:
     """Yield the documents of a plain text file; raises RecipeError.
 
     Args:
-        path: the file, plain or compressed.
         documents: "blank-line" (blank lines separate documents) or "file" (the file is one document).
     """
     if documents == "file":

@@ -21,8 +21,6 @@ def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = No
     token that can be predicted is left out.
 
     Args:
-        scorer: the model and its way of scoring.
-        texts: the documents.
         max_tokens: cut the documents off after about so many tokens.
 
     Returns:
@@ -89,8 +87,6 @@ def multiple_choice(scorer: Scorer, questions: Sequence[Question], delimiter: st
     """Measure how often the right choice is the most probable one after the query. A tie is wrong; raises RecipeError.
 
     Args:
-        scorer: the model and its way of scoring.
-        questions: with their choices.
         delimiter: put between query and choice, unless the query ends or the choice begins with a blank.
 
     Returns:

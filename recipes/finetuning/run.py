@@ -35,13 +35,7 @@ MANAGED = {
 
 
 def finetune(task_name: str, description: str | None, argv: Sequence[str] | None = None) -> None:
-    """Parse the command line and carry the run out: plan, train each seed, choose, evaluate, report, publish.
-
-    Args:
-        task_name: see `tasks.task_names`.
-        description: the recipe's docstring.
-        argv: the words after the program's name; None: this process's.
-    """
+    """Parse the command line and carry the run out: plan, train each seed, choose, evaluate, report, publish."""
     end_with_launcher()
     check_launcher()
     own, lengths = arguments_of(task_name), ("num_train_epochs", "max_steps")

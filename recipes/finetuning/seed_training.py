@@ -36,6 +36,7 @@ from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import FineTuningTrainer, SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.console import Console
+from weft.recipes.training.metric_format import median_of
 from weft.recipes.training.run_folder import last_checkpoint
 from weft.recipes.training.stop_signal import StopSignal
 from weft.recipes.training.throughput import Throughput
@@ -145,8 +146,7 @@ class SeedRun:
                 )
             load_weights(trainer.model, file)
             metrics = trainer.evaluator(trainer)
-        speeds = sorted(entry["examples_per_second"] for entry in history if "examples_per_second" in entry)
-        speed = speeds[len(speeds) // 2] if speeds else None
+        speed = median_of(history, "examples_per_second")
         return SeedResult(seed, metrics, step, trainer.state.global_step, round(seconds, 1), speed, history)
 
     def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> FineTuningTrainer:

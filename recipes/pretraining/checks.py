@@ -74,12 +74,7 @@ def _refuse_without_effect(parsed: Parsed) -> None:
 
 
 def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
-    """Refuse what sharded weights cannot be trained with here; raises RecipeError.
-
-    Args:
-        run: the recipe's own fields.
-        trainer_fields: those of TrainingArguments that were given.
-    """
+    """Refuse what sharded weights cannot be trained with here; raises RecipeError."""
     optim = trainer_fields.get("optim", ELEMENTWISE[0])
     if run.optimizer == "muon" or optim not in ELEMENTWISE:
         named = "muon" if run.optimizer == "muon" else optim
@@ -120,10 +115,6 @@ ASKED = {
 
 def check_zero(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
     """Refuse ways of using DeepSpeed that zero3.yaml does not have, and fields that do not work with it.
-
-    Args:
-        run: the recipe's own fields.
-        trainer_fields: those of TrainingArguments that were given.
 
     Raises:
         RecipeError: says what the launcher asks for, and what to do.

@@ -23,10 +23,6 @@ def read_fields(
     """Parse and check the command line of a recipe; raises RecipeError.
 
     Args:
-        objective: the recipe's default objective.
-        output_dir: the default of that field.
-        description: the recipe's docstring.
-        argv: the words after the program's name; None: this process's.
         offered: the objectives to choose from; none: only the default.
 
     Returns:

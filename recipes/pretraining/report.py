@@ -14,7 +14,7 @@ from weft.recipes.pretraining.curve import plot_curve
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.trainer import PretrainingTrainer
-from weft.recipes.training.metric_format import in_order, text_of, words_of
+from weft.recipes.training.metric_format import in_order, median_of, text_of, words_of
 from weft.recipes.training.model_card import Card, metrics_table, versions
 from weft.recipes.training.run_folder import METRICS
 
@@ -55,16 +55,14 @@ def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
 
 
 def _metrics_of_training(run: PretrainingRun, history: list[dict[str, Any]]) -> dict[str, Any]:
-    speeds = sorted(entry["tokens_per_second"] for entry in history if "tokens_per_second" in entry)
-    shares = sorted(entry["mfu"] for entry in history if "mfu" in entry)
     return {
         "train_loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
         "steps": run.plan.max_steps,
         "tokens": run.plan.total_tokens,
         "epochs": None if run.plan.epochs is None else round(run.plan.epochs, 4),
         "parameters": run.parameters.total,
-        "tokens_per_second": speeds[len(speeds) // 2] if speeds else None,
-        "mfu": shares[len(shares) // 2] if shares else None,
+        "tokens_per_second": median_of(history, "tokens_per_second"),
+        "mfu": median_of(history, "mfu"),
         "matmul_gflops": round(run.peak_flops / 1e9, 1),
     }
 

@@ -31,11 +31,6 @@ class StreamRows(Dataset):
         seed: int,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        """Args:
-        packed: the first block.
-        plan: of the run.
-        seed: of the order.
-        """
         self.stream, self.objective, self.plan, self.seed, self.tokenizer = stream, objective, plan, seed, tokenizer
         self.overlap = packed.overlap
         self._ends = [packed.rows_per_epoch]  # row of the run at which each known block ends

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -92,6 +93,14 @@ class Throughput:
                 rates["mfu"] = round(speed * self.flops_per_token / self.peak_flops, 4)
         self.last = (step, now)
         return rates
+
+
+def seconds_of(times: int, call: Callable[[], Any]) -> float:
+    """The seconds that so many calls take."""
+    began = time.perf_counter()
+    for _ in range(times):
+        call()
+    return time.perf_counter() - began
 
 
 def synchronize(device: torch.device) -> None:

@@ -34,12 +34,7 @@ class StreamArguments:
     block_size: str = option("64M", "stream: bytes of text of a block, within which documents are shuffled")
 
     def check(self, data: DataArguments, has_length: bool) -> None:
-        """Refuse settings that a stream cannot follow; raises RecipeError.
-
-        Args:
-            data: where the text comes from.
-            has_length: whether the run's length is given in tokens, steps or time.
-        """
+        """Refuse settings that a stream cannot follow; raises RecipeError."""
         parse_bytes(self.block_size)
         if not data.train_files and data.dataset_name is None:
             raise RecipeError("stream is given without text to read: give train_files or dataset_name.")

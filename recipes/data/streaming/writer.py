@@ -142,8 +142,6 @@ def keep_writing(stream: StreamFolder, arguments: BlockArguments, first_place: i
     If several machines share the folder, one of their writers works and the others wait to take its place.
 
     Args:
-        stream: the run's folder; its first block is prepared.
-        arguments: settings that the blocks depend on.
         first_place: the block that readers begin with.
     """
     if not is_first_of_machine():

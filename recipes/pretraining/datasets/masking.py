@@ -141,9 +141,6 @@ class Masker:
     def __call__(self, spans: Sequence[DocumentSpan], rate: float) -> tuple[np.ndarray, np.ndarray]:
         """Mask all document spans of a row.
 
-        Args:
-            rate: share of the tokens to mask.
-
         Returns:
             Which tokens are to be predicted (bool), and the ids that stand in the text instead (int64), both
             [tokens of all spans], one span after another.

@@ -82,10 +82,6 @@ class LabelNames:
             + (f": did you mean {near[0]!r}?" if near else ": mend it, or drop the row.")
         )
 
-    def config_fields(self) -> dict[str, Any]:
-        """As a model's config holds them."""
-        return {"id2label": dict(enumerate(self.names)), "label2id": {name: n for n, name in enumerate(self.names)}}
-
     def in_order_of(self, id2label: Mapping[int, str] | None) -> "LabelNames | None":
         """The same labels in the order of an existing model; None where the model has others.
 
