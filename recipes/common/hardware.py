@@ -25,9 +25,6 @@ def share_cores(threads: int | None) -> int:
 
     Args:
         threads: as asked for; None: an even share.
-
-    Returns:
-        The number of threads.
     """
     if threads is None and "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         threads = max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

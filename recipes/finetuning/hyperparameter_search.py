@@ -79,15 +79,12 @@ def search(
     best_metric: BestMetric,
     run_trial: Callable[[Path, dict[str, Any]], float | None],
 ) -> dict[str, Any] | None:
-    """The settings with the best score; trials that were finished before are not run again.
+    """The settings with the best score, None where a trial was stopped; finished ones are not run again.
 
     Args:
         folder: of the run; settings and scores of the trials are kept in its search/trials.json.
         run_trial: trains in a folder with settings and returns the score; None where it was stopped. The folder is
             removed as soon as the score is noted down.
-
-    Returns:
-        Settings by name, or None where a trial was stopped.
     """
     optuna = optional_package("optuna", "search_trials")
     optuna.logging.set_verbosity(optuna.logging.WARNING)

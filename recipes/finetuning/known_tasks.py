@@ -12,6 +12,7 @@ from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.validation_split import split_off
 
 Example = TypeVar("Example")
+WITH_TEST = {"train": "train", "validation": "validation", "test": "test"}  # names of splits on the Hub
 HUB_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
 
 

@@ -1,6 +1,5 @@
 """The end of a fine-tuning run: the best seed's model in a folder that loads anywhere, with all that is known of it."""
 
-import shutil
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import flush_to_disk, read_json, remove_folder, write_json
+from weft.recipes.common.files import read_json, remove_folder, write_json
 from weft.recipes.common.hardware import share_cores
 from weft.recipes.common.processes import is_first_process
 from weft.recipes.data.tokenization import load_tokenizer
@@ -29,7 +28,7 @@ from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.metric_format import text_of, words_of
 from weft.recipes.training.model_card import Card, versions
-from weft.recipes.training.run_folder import METRICS, SETTINGS
+from weft.recipes.training.run_folder import METRICS, SETTINGS, finished_folder
 
 LOCAL_FIELDS = (
     *("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file"),
@@ -71,23 +70,15 @@ class FinishedSeeds:
         if not is_first_process():
             return
         best = self._best()
-        staging = self.folder / ".finished.partial"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        model = self._model_of(best.seed, staging / "adapter")
-        model.to(_device(self.settings)).eval()
-        model.save_pretrained(staging)
-        self.setup.tokenizer.save_pretrained(staging)
-        metrics, sections = self._score(model, staging, best)
-        plot_seeds(self.results, self.task.best_metric.name, staging / "curve.png")
-        self._card(metrics, sections, best).write(staging / "README.md")
-        flush_to_disk(staging)
-        self._reopen()
-        for path in staging.iterdir():
-            if path.is_dir():
-                shutil.rmtree(self.folder / path.name, ignore_errors=True)
-            path.replace(self.folder / path.name)
-        staging.rmdir()
+        with finished_folder(self.folder) as staging:
+            model = self._model_of(best.seed, staging / "adapter")
+            model.to(_device(self.settings)).eval()
+            model.save_pretrained(staging)
+            self.setup.tokenizer.save_pretrained(staging)
+            metrics, sections = self._score(model, staging, best)
+            plot_seeds(self.results, self.task.best_metric.name, staging / "curve.png")
+            self._card(metrics, sections, best).write(staging / "README.md")
+            self._reopen()
         _predict_unlabelled(self.task, self.arguments, model, self.seed_run.collator, self.folder, self.unlabelled)
         write_json(self.folder / METRICS, metrics)
         remove_leftovers(self.folder)

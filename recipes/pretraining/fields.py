@@ -20,13 +20,10 @@ def read_fields(
     argv: Sequence[str] | None = None,
     offered: Sequence[str] = (),
 ) -> tuple[Objective, Parsed]:
-    """Parse and check the command line of a recipe; raises RecipeError.
+    """Parse and check the command line of a recipe: the chosen objective, and all fields; raises RecipeError.
 
     Args:
         offered: the objectives to choose from; none: only the default.
-
-    Returns:
-        The chosen objective, and all fields.
     """
     end_with_launcher()
     check_launcher(can_shard=True)

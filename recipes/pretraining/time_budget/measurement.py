@@ -92,9 +92,6 @@ def plan_within(run: PretrainingRun, budget: str) -> dict[str, Any]:
 
     Args:
         budget: a duration, counted from `run.began`.
-
-    Returns:
-        The measurements and decisions, as plan.json notes them.
     """
     seconds = parse_duration(budget)
     if is_first_process():

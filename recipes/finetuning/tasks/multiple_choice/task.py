@@ -22,6 +22,25 @@ from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample,
 from weft.recipes.finetuning.tasks.multiple_choice.report import write_choice_report, write_choice_table
 from weft.recipes.metrics import load_metric
 
+USAGE = """\
+import torch
+from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(
+    "NAME", truncation_side="left", trust_remote_code=True
+)
+model = AutoModelForMultipleChoice.from_pretrained("NAME", trust_remote_code=True)
+
+prompt = "She opens the window because"
+choices = ["the room is too warm.", "the window is made of glass."]
+inputs = tokenizer(
+    [prompt] * len(choices), choices, padding=True, padding_side="right", return_tensors="pt",
+    truncation="only_first", max_length=MAX_LENGTH,
+)
+with torch.no_grad():
+    logits = model(**{name: tensor[None] for name, tensor in inputs.items()}).logits[0]
+for choice, probability in zip(choices, logits.softmax(-1).tolist()):
+    print(f"{probability:.3f} {choice}")"""
 CHUNK = 1000  # examples that are tokenised at once
 
 
@@ -131,28 +150,7 @@ class MultipleChoice(Task):
         write_choice_table(path, self.examples[split], results)
 
     def usage(self, name: str) -> str:
-        return "\n".join(
-            [
-                "import torch",
-                "from transformers import AutoModelForMultipleChoice, AutoTokenizer",
-                "",
-                "tokenizer = AutoTokenizer.from_pretrained(",
-                f'    "{name}", truncation_side="left", trust_remote_code=True',
-                ")",
-                f'model = AutoModelForMultipleChoice.from_pretrained("{name}", trust_remote_code=True)',
-                "",
-                'prompt = "She opens the window because"',
-                'choices = ["the room is too warm.", "the window is made of glass."]',
-                "inputs = tokenizer(",
-                '    [prompt] * len(choices), choices, padding=True, padding_side="right", return_tensors="pt",',
-                f'    truncation="only_first", max_length={self.max_length or 512},',
-                ")",
-                "with torch.no_grad():",
-                "    logits = model(**{name: tensor[None] for name, tensor in inputs.items()}).logits[0]",
-                "for choice, probability in zip(choices, logits.softmax(-1).tolist()):",
-                '    print(f"{probability:.3f} {choice}")',
-            ]
-        )
+        return USAGE.replace("NAME", name).replace("MAX_LENGTH", str(self.max_length or 512))
 
 
 def _cut(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.text_files import COMPRESSIONS
-from weft.recipes.finetuning.known_tasks import KnownTask, read_splits
+from weft.recipes.finetuning.known_tasks import WITH_TEST, KnownTask, read_splits
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.reading import Columns, Pair, pairs_of_records, read_pairs, read_parallel
 
@@ -37,7 +37,7 @@ KNOWN_TASKS = {
             "test": ("test_2016_flickr.en", "test2016.en", "test.en"),
         },
         hub="bentrevett/multi30k",
-        hub_splits={"train": "train", "validation": "validation", "test": "test"},
+        hub_splits=WITH_TEST,
         target_suffix=".de",
         columns=Columns("en", "de"),
         metric="bleu",
