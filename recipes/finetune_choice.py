@@ -10,14 +10,12 @@ label (a number from 0, a letter or the choice's text), or in the form of any of
     accelerate launch recipes/finetune_choice.py --train_file train.jsonl --validation_file dev.jsonl
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from weft.recipes.common.errors import run_command
 from weft.recipes.finetuning.run import finetune
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    finetune("multiple_choice", __doc__, argv)
+main = partial(finetune, "multiple_choice", __doc__)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,12 @@ Tasks: pydoc (the default); cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli (
 files to submit); imdb, ag_news, trec, go_emotions; in Chinese chnsenticorp, tnews, lcqmc, ocnli, waimai.
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from weft.recipes.common.errors import run_command
 from weft.recipes.finetuning.run import finetune
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    finetune("text_classification", __doc__, argv)
+main = partial(finetune, "text_classification", __doc__)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,12 @@ Texts that are longer than max_length become several windows that overlap. Where
 scored as the official scripts of SQuAD and, in Chinese, of CMRC 2018 score them.
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from weft.recipes.common.errors import run_command
 from weft.recipes.finetuning.run import finetune
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    finetune("question_answering", __doc__, argv)
+main = partial(finetune, "question_answering", __doc__)
 
 
 if __name__ == "__main__":

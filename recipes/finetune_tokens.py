@@ -14,14 +14,12 @@ The result works on raw text: pipeline("token-classification", model=FOLDER, agg
 trust_remote_code=True). On an existing model: --model_name_or_path FOLDER_OR_HUB_ID
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from weft.recipes.common.errors import run_command
 from weft.recipes.finetuning.run import finetune
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    finetune("token_classification", __doc__, argv)
+main = partial(finetune, "token_classification", __doc__)
 
 
 if __name__ == "__main__":

@@ -90,9 +90,8 @@ class ModelSetup:
         # a pooler may be missing in other families, but not most of the model
         whole = self.is_weft or not self.task.has_own_head
         if body and (whole or 2 * len(body) > sum(key.startswith(prefix) for key in model.state_dict())):
-            raise RecipeError(
-                f"model {name!r} has no weights for {body[0]}{_and_others(body)}: it is not whole, give another."
-            )
+            others = f" and {len(body) - 1} others" if len(body) > 1 else ""
+            raise RecipeError(f"model {name!r} has no weights for {body[0]}{others}: it is not whole, give another.")
         if not self.keep_head:
             _start_head_anew(model)
             new |= {f"{head}.{key}" for head, module in head_modules(model) for key in module.state_dict()}
@@ -253,10 +252,6 @@ def _set(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
     if isinstance(config, WeftConfig) and hasattr(config, "validate"):
         with refusing("no such model", ValueError, say=one_line):
             config.validate()
-
-
-def _and_others(keys: list[str]) -> str:
-    return f" and {len(keys) - 1} others" if len(keys) > 1 else ""
 
 
 class _silence:

@@ -20,7 +20,7 @@ from weft.recipes.finetuning.best_weights import WEIGHTS, load_weights
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
 from weft.recipes.finetuning.curve import plot_seeds
 from weft.recipes.finetuning.model_card import results_section, scores_of
-from weft.recipes.finetuning.model_setup import ModelSetup, default_length, is_weft_model, load_config
+from weft.recipes.finetuning.model_setup import default_length, is_weft_model, load_config
 from weft.recipes.finetuning.prediction import predict
 from weft.recipes.finetuning.seed_training import SeedRun
 from weft.recipes.finetuning.task import Task
@@ -36,7 +36,7 @@ LOCAL_FIELDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class FinishedSeeds:
     """What the seeds have come to.
 
@@ -53,17 +53,8 @@ class FinishedSeeds:
     folder: Path
     results: list[SeedResult]
 
-    @property
-    def task(self) -> Task:
-        return self.seed_run.task
-
-    @property
-    def setup(self) -> ModelSetup:
-        return self.seed_run.setup
-
-    @property
-    def arguments(self) -> FineTuningArguments:
-        return self.seed_run.arguments
+    def __post_init__(self) -> None:
+        self.task, self.setup, self.arguments = self.seed_run.task, self.seed_run.setup, self.seed_run.arguments
 
     def write(self) -> None:
         """Write the finished folder (metrics.json last) with the model of the best seed."""

@@ -170,6 +170,7 @@ def schedule_fields(arguments: RunArguments, max_steps: int) -> dict[str, Any]:
 
 def describe(plan: Plan, corpus: str, lines: list[tuple[str, str]]) -> str:
     """The plan as a table, with the corpus and the lines that the run adds."""
+    epochs = "" if plan.epochs is None else f", {plan.epochs:.2f} epochs"
     table = [
         ("corpus", corpus),
         *lines,
@@ -179,7 +180,7 @@ def describe(plan: Plan, corpus: str, lines: list[tuple[str, str]]) -> str:
             f"{plan.tokens_per_step:,} tokens = {plan.processes} processes x {plan.accumulation} micro-batches x "
             f"{plan.micro_batch} rows{_ramp(plan)}",
         ),
-        ("length", f"{plan.max_steps:,} steps, {plan.total_tokens:,} tokens{_epochs(plan)}"),
+        ("length", f"{plan.max_steps:,} steps, {plan.total_tokens:,} tokens{epochs}"),
     ]
     return "\n".join(f"  {name:11} {value}" for name, value in table)
 
@@ -189,7 +190,3 @@ def _ramp(plan: Plan) -> str:
         return ""
     first = plan.initial_rows * plan.sequence_length
     return f"; the first have {first:,} tokens, doubled until step {plan.ramp_steps:,}"
-
-
-def _epochs(plan: Plan) -> str:
-    return "" if plan.epochs is None else f", {plan.epochs:.2f} epochs"

@@ -49,10 +49,7 @@ def test_of_equal_scores_the_one_with_the_lower_loss_is_the_best(pairs, step):
 def test_of_equal_seeds_the_one_with_the_lower_loss_is_published():
     results = [SeedResult(seed, {"f1": 0.5, "loss": loss}, 1, 1, 1.0, None) for seed, loss in ((1, 0.9), (2, 0.7))]
     finished = FinishedSeeds.__new__(FinishedSeeds)
-    object.__setattr__(finished, "results", results)
-    object.__setattr__(
-        finished, "seed_run", type("Run", (), {"task": type("Task", (), {"best_metric": BestMetric("f1")})})
-    )
+    finished.results, finished.task = results, type("Task", (), {"best_metric": BestMetric("f1")})
     assert finished._best().seed == 2
 
 

@@ -81,13 +81,14 @@ class Seq2SeqTask(Task):
 
     def describe(self) -> list[tuple[str, str]]:
         train = self.encoded["train"]
+        beams = self.files.num_beams
         lines = [
             (
                 "targets",
                 f"{train.target_tokens / train.targets:.1f} tokens on average, at most {train.longest_target}"
                 + (f"; {train.targets:,} references" if train.targets != train.sources else ""),
             ),
-            ("output", f"at most {self.max_new_tokens} tokens, {_beams(self.files.num_beams)}"),
+            ("output", f"at most {self.max_new_tokens} tokens, {'greedy' if beams == 1 else f'{beams} beams'}"),
             ("scores", f"BLEU of {self.tokenize} tokens, chrF, ROUGE"),
         ]
         for side in ("source", "target"):
@@ -237,10 +238,6 @@ class Seq2SeqTask(Task):
                 "    print(tokenizer.decode(tokens, skip_special_tokens=True).strip())",
             ]
         )
-
-
-def _beams(number: int) -> str:
-    return "greedy" if number == 1 else f"{number} beams"
 
 
 TASK = Seq2SeqTask

@@ -127,12 +127,12 @@ class TokenClassification(Task):
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
         before, after = surroundings(tokenizer)
         capacity = max_length - len(before) - len(after)
-        stride = max_length // 4 if self.stride is None else self.stride
+        self.max_length = max_length
+        stride = self._used_stride
         if capacity < 1:
             raise RecipeError(f"max_length is {max_length}, which the tokenizer's special tokens fill: give more.")
         if stride >= capacity:
             raise RecipeError(f"stride is {stride}, but a window holds {capacity} tokens: give less.")
-        self.max_length = max_length
         maker = WindowMaker(self.labels, self.label_all_pieces, self.trims, before, after, capacity, stride)
         self.counts[split] = maker.counts
         items = []
