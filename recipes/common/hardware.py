@@ -7,14 +7,9 @@ import sys
 import torch
 
 from weft.recipes.common.errors import RecipeError, refusing
-from weft.recipes.common.processes import launcher_uses
+from weft.recipes.common.processes import available_cores, launcher_uses
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_cores(threads: int | None) -> int:

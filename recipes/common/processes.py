@@ -19,6 +19,11 @@ PR_SET_PDEATHSIG = 1
 _ended: list[Any] = []  # groups that were left
 
 
+def available_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def world_size() -> int:
     """Number of processes that the launcher started, over all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))

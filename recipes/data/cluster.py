@@ -20,7 +20,7 @@ from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.files import only_one_process
-from weft.recipes.common.hardware import available_cores
+from weft.recipes.common.processes import available_cores
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.cluster_arguments import ClusterArguments, expand_patterns
 from weft.recipes.data.corpus import DESCRIPTION, Corpus
