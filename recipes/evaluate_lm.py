@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.command_line import parse_arguments
-from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.common.errors import refusing, run_command
 from weft.recipes.data.segmentation import get_segmenter
 from weft.recipes.evaluation.arguments import EvaluateArguments
 from weft.recipes.evaluation.records import read_pairs, read_passages, read_questions
@@ -40,16 +40,10 @@ def _read(arguments: EvaluateArguments) -> Any:
     if arguments.task == "multiple-choice":
         return read_questions(paths, arguments.limit)
     if arguments.task == "harness":
-        return _import_harness()
+        with refusing("harness needs a package that is missing", ImportError, advice="pip install lm_eval."):
+            from weft.recipes.evaluation import harness
+        return harness
     return arguments.sources()
-
-
-def _import_harness() -> Any:
-    try:
-        from weft.recipes.evaluation import harness
-    except ImportError as error:
-        raise RecipeError(f"harness needs a package that is missing ({error}): pip install lm_eval.") from error
-    return harness
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from weft.recipes.common.command_line import load_yaml
 from weft.recipes.common.errors import RecipeError, run_command
-from weft.recipes.finetuning.fields import read_fields
+from weft.recipes.finetuning.command import finetune
 from weft.recipes.finetuning.tasks import arguments_of, known_task_names, task_class, task_names
 
 
@@ -36,10 +35,7 @@ def task_of(words: Sequence[str]) -> str | None:
             return words[number + 1]
     file = Path(words[0]) if words and not words[0].startswith("-") else None
     if file is not None and file.is_file():
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
+        content = load_yaml(file)
         return content.get("task") if isinstance(content, dict) else None
     return None
 
@@ -60,10 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     task = known.get(name, name)
     command = arguments_of(task).command
     description = importlib.import_module(f"weft.recipes.{command}").__doc__ if command else task_class(task).__doc__
-    fields = read_fields(task, description, words)
-    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
-
-    finetune(*fields)
+    finetune(task, description, words)
 
 
 if __name__ == "__main__":

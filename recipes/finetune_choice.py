@@ -10,17 +10,12 @@ label (a number from 0, a letter or the choice's text), or in the form of any of
     accelerate launch recipes/finetune_choice.py --train_file train.jsonl --validation_file dev.jsonl
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.fields import read_fields
+from weft.recipes.finetuning.command import finetune
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    fields = read_fields("multiple_choice", __doc__, argv)
-    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
-
-    finetune(*fields)
+main = partial(finetune, "multiple_choice", __doc__)
 
 
 if __name__ == "__main__":

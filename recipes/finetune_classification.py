@@ -14,17 +14,12 @@ Tasks: pydoc (the default); cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli (
 files to submit); imdb, ag_news, trec, go_emotions; in Chinese chnsenticorp, tnews, lcqmc, ocnli, waimai.
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.fields import read_fields
+from weft.recipes.finetuning.command import finetune
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    fields = read_fields("text_classification", __doc__, argv)
-    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
-
-    finetune(*fields)
+main = partial(finetune, "text_classification", __doc__)
 
 
 if __name__ == "__main__":

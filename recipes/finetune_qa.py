@@ -12,17 +12,12 @@ Texts that are longer than max_length become several windows that overlap. Where
 scored as the official scripts of SQuAD and, in Chinese, of CMRC 2018 score them.
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.fields import read_fields
+from weft.recipes.finetuning.command import finetune
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    fields = read_fields("question_answering", __doc__, argv)
-    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
-
-    finetune(*fields)
+main = partial(finetune, "question_answering", __doc__)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,12 @@ The model is a new encoder-decoder, or with --model_name_or_path one that AutoMo
 has several references. --predict_file takes lines or a column to write texts for, also with a finished run.
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.fields import read_fields
+from weft.recipes.finetuning.command import finetune
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    fields = read_fields("seq2seq", __doc__, argv)
-    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
-
-    finetune(*fields)
+main = partial(finetune, "seq2seq", __doc__)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,12 @@ The result works on raw text: pipeline("token-classification", model=FOLDER, agg
 trust_remote_code=True). On an existing model: --model_name_or_path FOLDER_OR_HUB_ID
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.finetuning.fields import read_fields
+from weft.recipes.finetuning.command import finetune
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    fields = read_fields("token_classification", __doc__, argv)
-    from weft.recipes.finetuning.run import finetune  # with torch, which no refusal waits for
-
-    finetune(*fields)
+main = partial(finetune, "token_classification", __doc__)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 from weft.recipes.data.text_source import SourceArguments, texts_of
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.tokenizer.script_statistics import judge
@@ -18,7 +18,7 @@ SAMPLE_CHARACTERS = 2_000_000
 
 
 @dataclass
-class JudgeArguments:
+class JudgeArguments(Options):
     """What to judge, and on which text."""
 
     tokenizer_name: str | None = option(None, "folder or Hub id of a tokenizer")
@@ -28,15 +28,15 @@ class JudgeArguments:
         SAMPLE_CHARACTERS,
         "look at so many characters at most, taken evenly over the text; those of scripts without blanks "
         "between words count ten times",
+        least=1,
     )
 
 
 def main() -> None:
     arguments = parse_arguments(__doc__, [JudgeArguments])[JudgeArguments]
+    arguments.check()
     if not arguments.tokenizer_name or not arguments.files:
         raise RecipeError("give --tokenizer_name (a folder or a Hub id) and --files (the text to judge it on).")
-    if arguments.sample_characters < 1:
-        raise RecipeError(f"sample_characters is {arguments.sample_characters}: give at least 1.")
     text = SourceArguments(arguments.files, text_column=arguments.text_column)
     for source in text.sources():
         source.check()

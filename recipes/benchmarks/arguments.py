@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 
 # family -> the head that is trained
 HEADS = {"llama": "causal", "gpt2": "causal", "bert": "masked", "modernbert": "masked"}
@@ -15,38 +15,37 @@ SUBJECTS = ("prepare_data", "finetune", "pairs", *STOCK_SUBJECTS)
 
 
 @dataclass
-class BenchmarkArguments:
+class BenchmarkArguments(Options):
     """What to measure."""
 
-    subject: str = option("prepare_data", "prepare_data, finetune, pairs, step, head, generate or trainer")
+    subject: str = option(
+        "prepare_data", "prepare_data, finetune, pairs, step, head, generate or trainer", choices=SUBJECTS
+    )
     train_files: list[str] = option([], "a .txt file; for finetune a table of examples; for pairs two .txt files")
     text_column: str = option("sentence", "finetune: the column with the text")
     preset: str = option("tiny", "finetune, pairs: shape of the model")
-    batch_size: int | None = option(None, "examples of a training step; 32 for finetune and pairs, else 8")
+    batch_size: int | None = option(None, "examples of a training step; 32 for finetune and pairs, else 8", least=1)
     steps: int | None = option(
-        None, "training steps of a round; 50 for finetune, 8 for pairs and trainer (after 3 more), else 1"
+        None, "training steps of a round; 50 for finetune, 8 for pairs and trainer (after 3 more), else 1", least=1
     )
-    cpu_threads: int | None = option(None, "threads to compute with")
-    family: str = option("llama", "the stock class: llama, gpt2, bert or modernbert")
-    num_layers: int = option(6, "beside a stock class: layers of both models")
+    cpu_threads: int | None = option(None, "threads to compute with", least=1)
+    family: str = option("llama", "the stock class: llama, gpt2, bert or modernbert", choices=FAMILIES)
+    num_layers: int = option(6, "beside a stock class: layers of both models", least=1)
     width: int = option(384, "beside a stock class: hidden_size of both, a multiple of 64")
-    vocab_size: int = option(32_000, "beside a stock class: size of the vocabulary")
-    length: int = option(256, "beside a stock class: tokens of an example")
+    vocab_size: int = option(32_000, "beside a stock class: size of the vocabulary", least=1)
+    length: int = option(256, "beside a stock class: tokens of an example", least=1)
     measure_memory: bool = option(True, "step, trainer: also measure the peak of memory")
     attention: list[str] = option(["sdpa"], "trainer: attention backends, each with sides of its own")
-    documents: int = option(1, "trainer with llama: documents packed into a row")
+    documents: int = option(1, "trainer with llama: documents packed into a row", least=1)
     torch_compile: bool = option(False, "trainer: compile both models")
     tokenizer_name: str | None = option(None, "folder or Hub id of the tokenizer")
-    rounds: int = option(5, "times that each side is measured")
+    rounds: int = option(5, "times that each side is measured", least=1)
     output_file: str | None = option(None, "write all measurements as JSON here")
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""
-        if self.subject not in SUBJECTS:
-            raise RecipeError(f"subject {self.subject!r} is unknown: choose one of {', '.join(SUBJECTS)}.")
+        super().check()
         if self.subject in STOCK_SUBJECTS:
-            if self.family not in FAMILIES:
-                raise RecipeError(f"family {self.family!r} is not measured: choose one of {', '.join(FAMILIES)}.")
             if self.subject == "generate" and self.family not in WRITERS:
                 raise RecipeError(f"{self.family} writes no text: give --family llama or gpt2.")
             if self.width % 64 or self.width < 64:
@@ -61,10 +60,6 @@ class BenchmarkArguments:
             for name in self.train_files:
                 if not Path(name).is_file():
                     raise RecipeError(f"train_files {name!r} is no file: give the path of one.")
-        for name in ("rounds", "steps", "batch_size", "cpu_threads", "num_layers", "vocab_size", "length", "documents"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RecipeError(f"{name} is {value}: give at least 1.")
         self._check_trainer()
         if self.output_file is not None and not Path(self.output_file).parent.is_dir():
             raise RecipeError(f"output_file {self.output_file!r} is in no folder that there is: make that first.")

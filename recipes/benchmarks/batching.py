@@ -1,6 +1,5 @@
 """Time of the same training steps under different ways of making a batch, for the benchmark."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from weft.recipes.finetuning.model_setup import as_encoder
 from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
 from weft.recipes.finetuning.tasks.seq2seq.encoding import Encoded, encode_sources, encode_targets
 from weft.recipes.training.model_setup import ModelArguments, make_config
+from weft.recipes.training.throughput import seconds_of
 
 FIXED_LENGTH, PAIR_LENGTH, WARM_UP = 128, 512, 2
 ENCODER = {"is_causal": False, "num_labels": 2, "problem_type": "single_label_classification"}
@@ -43,12 +43,8 @@ def batching_sides(
     encoded = tokenizer(texts, truncation=True, max_length=FIXED_LENGTH).input_ids
     items = [EncodedExample([ids], number, target=number % 2) for number, ids in enumerate(encoded)]
     _check_number(path, items, batch_size)
-    settings = {
-        "weft": (PackingCollator(tokenizer, packed=True), 0),
-        "pad to 128": (PackingCollator(tokenizer, packed=False, pad_to=FIXED_LENGTH), 0),
-        "dynamic padding": (PackingCollator(tokenizer, packed=False), 0),
-        "length-grouped": (PackingCollator(tokenizer, packed=False), batch_size),
-    }
+    fixed = PackingCollator(tokenizer, packed=False, pad_to=FIXED_LENGTH)
+    settings = {**_settings(PackingCollator, tokenizer, batch_size), "pad to 128": (fixed, 0)}
     config = _shape(preset, {"hidden_dropout": 0.1, **ENCODER}, tokenizer, FIXED_LENGTH)
 
     def get_loss(model: PreTrainedModel, batch: dict[str, torch.Tensor], layout: BatchLayout) -> torch.Tensor:
@@ -76,11 +72,7 @@ def pair_sides(
     written = encode_targets(targets, tokenizer, tokenizer.bos_token_id, PAIR_LENGTH, Encoded())
     items = [EncodedExample([ids], number, target=said) for number, (ids, said) in enumerate(zip(encoded, written))]
     _check_number(source, items, batch_size)
-    settings = {
-        "weft": (PairCollator(tokenizer, packed=True), 0),
-        "dynamic padding": (PairCollator(tokenizer, packed=False), 0),
-        "length-grouped": (PairCollator(tokenizer, packed=False), batch_size),
-    }
+    settings = _settings(PairCollator, tokenizer, batch_size)
     start = {"is_encoder_decoder": True, "decoder_start_token_id": tokenizer.bos_token_id}
     config = _shape(preset, start, tokenizer, PAIR_LENGTH)
 
@@ -92,6 +84,14 @@ def pair_sides(
         name: _side(WeftForConditionalGeneration, config, items, *setting, batch_size, steps, get_loss)
         for name, setting in settings.items()
     }
+
+
+def _settings(
+    kind: type[PackingCollator], tokenizer: PreTrainedTokenizerBase, batch_size: int
+) -> dict[str, tuple[PackingCollator, int]]:
+    """Ways of making a batch: what lays it out, and the size of groups of like length."""
+    packed, padded = kind(tokenizer, packed=True), kind(tokenizer, packed=False)
+    return {"weft": (packed, 0), "dynamic padding": (padded, 0), "length-grouped": (padded, batch_size)}
 
 
 def _check_number(path: Path, items: list[EncodedExample], batch_size: int) -> None:
@@ -131,13 +131,5 @@ def _side(
         optimizer.step()
         optimizer.zero_grad()
 
-    for _ in range(WARM_UP):
-        step()
-
-    def measure() -> float:
-        began = time.perf_counter()
-        for _ in range(steps):
-            step()
-        return time.perf_counter() - began
-
-    return measure
+    seconds_of(WARM_UP, step)
+    return lambda: seconds_of(steps, step)

@@ -1,7 +1,6 @@
 """Greedy decoding of Weft beside a stock class of the same shape and weights."""
 
 import copy
-import time
 from collections.abc import Callable
 
 import torch
@@ -15,6 +14,7 @@ from weft.recipes.generation.decoding import decode, store_by_column
 from weft.recipes.generation.generate_text import has_compiler
 from weft.recipes.generation.int8 import quantize_int8
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
+from weft.recipes.training.throughput import seconds_of
 
 
 def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
@@ -52,11 +52,7 @@ def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[
     if not all(torch.equal(ids, written["weft"]) for ids in same):
         raise RecipeError(f"weft and {shape.family} do not write the same tokens: their times would say nothing.")
 
-    def measure(name: str) -> float:
-        each, how = calls[name]
-        began = time.perf_counter()
-        for _ in range(steps):
-            each.generate(prompt, **how)
-        return time.perf_counter() - began
-
-    return {name: lambda name=name: measure(name) for name in calls}
+    return {
+        name: lambda each=each, how=how: seconds_of(steps, lambda: each.generate(prompt, **how))
+        for name, (each, how) in calls.items()
+    }

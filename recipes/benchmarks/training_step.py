@@ -2,9 +2,9 @@
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from weft.recipes.benchmarks.stock_models import (
     process_megabytes,
 )
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.training.throughput import seconds_of
 
 
 class Training:
@@ -59,16 +60,9 @@ def step_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], 
     if abs(ours - theirs) > allowed_difference(device):
         raise RecipeError(f"weft starts with a loss of {ours:.6f}, {shape.family} with {theirs:.6f}: they differ.")
 
-    def measure(training: Training) -> float:
-        began = time.perf_counter()
-        for _ in range(steps):
-            training.step()
-        return time.perf_counter() - began
-
     for training in trainings.values():
-        for _ in range(WARM_UP):
-            training.step()
-    return {name: lambda training=training: measure(training) for name, training in trainings.items()}
+        seconds_of(WARM_UP, training.step)
+    return {name: lambda step=training.step: seconds_of(steps, step) for name, training in trainings.items()}
 
 
 def head_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
@@ -88,24 +82,21 @@ def head_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], 
             return linear_cross_entropy(states.flatten(0, 1)[chosen], head, targets.flatten()[chosen])[0]
         return linear_cross_entropy(states, head, targets)[0]
 
-    def measure(loss_of: Callable[[torch.Tensor], torch.Tensor]) -> float:
-        began = time.perf_counter()
-        for _ in range(steps):
-            states = hidden.clone().requires_grad_()
-            loss = loss_of(states)
-            loss.backward()
-            loss.item()
-            head.weight.grad = None
-        return time.perf_counter() - began
+    def measure(loss_of: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        loss = loss_of(hidden.clone().requires_grad_())
+        loss.backward()
+        loss.item()
+        head.weight.grad = None
 
     sides = {
         "weft": ours,
         "weft, logits": lambda states: masked_lm_loss(head(states), targets, shape.vocabulary),
         "stock": lambda states: stock_loss(head(states), labels, shape.vocabulary),
     }
-    for loss_of in sides.values():
-        measure(loss_of)
-    return {name: lambda loss_of=loss_of: measure(loss_of) for name, loss_of in sides.items()}
+    calls = {name: partial(measure, loss_of) for name, loss_of in sides.items()}
+    for call in calls.values():
+        seconds_of(steps, call)
+    return {name: partial(seconds_of, steps, call) for name, call in calls.items()}
 
 
 def peak_megabytes(shape: Shape, side: str, device: str, threads: int) -> float:

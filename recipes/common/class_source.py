@@ -31,11 +31,7 @@ def config_documentation() -> str:
 
 
 def trainer_arguments(heading: str) -> type:
-    """A dataclass with the fields of TrainingArguments, and nothing of what it does with them.
-
-    Args:
-        heading: of these fields in --help.
-    """
+    """A dataclass with the fields of TrainingArguments, and nothing of what it does with them."""
     namespace = {"_argument_group_name": heading}
     try:
         names = _Names(vars(builtins) | vars(typing) | vars(dataclasses))

@@ -1,6 +1,7 @@
 """One command line for all recipes: an optional YAML file, then --field value; unknown names are refused."""
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import json
@@ -16,7 +17,8 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
 from weft.recipes.common.class_source import config_documentation, config_fields, trainer_arguments
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, one_line, refusing
+from weft.recipes.common.options import RULES
 
 Group = TypeVar("Group")
 
@@ -106,20 +108,16 @@ def parse_arguments(
     managed: dict[str, str] = MANAGED_TRAINER_FIELDS,
     model_fields: Sequence[str] | None = None,
 ) -> Parsed:
-    """Parse `[CONFIG.yaml] [--field value ...]`; the command line wins over the file.
+    """Parse `[CONFIG.yaml] [--field value ...]`; the command line wins over the file; raises RecipeError.
 
     Args:
         description: the recipe's docstring, printed by --help.
         groups: dataclasses of the recipe's own fields, with defaults and a "help" in their metadata.
         with_model: also take the fields of WeftConfig.
         with_trainer: also take the fields of TrainingArguments.
-        argv: the words after the program's name; None: this process's.
         alternatives: fields of which one replaces the others: given on the command line, it beats all in the file.
         managed: fields of TrainingArguments that are refused, and what to do instead.
         model_fields: the fields of WeftConfig to take; None: all that the recipes do not set themselves.
-
-    Raises:
-        RecipeError: a missing or wrong file, an unknown name (the nearest known one is suggested), a wrong value.
     """
     trainer_groups = [trainer_arguments(TRAINER_GROUP)] if with_trainer else []
     parser = _Parser(
@@ -163,6 +161,12 @@ def parse_arguments(
 
 
 class _Parser(HfArgumentParser):
+    @staticmethod
+    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+        field = copy.copy(field)  # which gets another type here
+        field.metadata = {name: value for name, value in field.metadata.items() if name != RULES}
+        HfArgumentParser._parse_dataclass_field(parser, field)
+
     def error(self, message: str) -> typing.NoReturn:
         raise RecipeError(f"{message} (see --help).")
 
@@ -221,16 +225,19 @@ def _arrange_help(parser: argparse.ArgumentParser, managed: dict[str, str]) -> N
             action.help = argparse.SUPPRESS
 
 
+def load_yaml(path: Path) -> Any:
+    """The content of a YAML file; raises RecipeError."""
+    with refusing(f"{path} is not YAML", yaml.YAMLError, UnicodeDecodeError, say=one_line):
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 def _read_yaml(path: Path, names: set[str], left_out: set[str]) -> list[str]:
     """The file's fields as words of a command line, but for those in `left_out`."""
     if not path.is_file():
         raise RecipeError(
             f"{path} is missing: the first argument is a YAML file of fields; other fields are --name value."
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    content = load_yaml(path)
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds a {type(content).__name__}, where `field: value` lines are needed.")
     words: list[str] = []
@@ -269,11 +276,7 @@ def _near_miss(name: str, names: set[str]) -> str:
 
 
 def parse_count(text: str | int) -> int:
-    """A number of tokens: 2000000, 2_000_000, 2e6, 2M, 1.5B or 500k.
-
-    Raises:
-        RecipeError: anything else, or less than 1.
-    """
+    """A number of tokens: 2000000, 2_000_000, 2e6, 2M, 1.5B or 500k; raises RecipeError."""
     plain = str(text).strip().replace("_", "").replace(",", "").lower()
     match = re.fullmatch(r"([0-9.]+(?:e[+]?[0-9]+)?)([kmbt]?)", plain)
     try:
@@ -286,11 +289,7 @@ def parse_count(text: str | int) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration like 90s, 30m, 2h or 1h30m.
-
-    Raises:
-        RecipeError: anything else, or no time at all.
-    """
+    """Seconds of a duration like 90s, 30m, 2h or 1h30m; raises RecipeError."""
     found = re.fullmatch(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?", text.strip().lower())
     try:
         seconds = sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1)) if part is not None)

@@ -1,12 +1,14 @@
 """Errors that are the user's to mend: one sentence instead of a traceback."""
 
 import atexit
+import contextlib
+import importlib
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 # Seconds. The processes of a machine mostly meet the same error, and the launcher ends all of them with the first that
 # ends: the first process says what it is, and the others do where that one goes on.
@@ -20,6 +22,32 @@ class RecipeError(Exception):
 def first_line(error: BaseException) -> str:
     """What an error says in one line: its first, or its name where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def one_line(error: BaseException) -> str:
+    """All that an error says, in one line."""
+    return " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def refusing(
+    what: str | None, *errors: type[Exception], advice: str = "", say: Callable[[BaseException], str] = first_line
+) -> Iterator[None]:
+    """Turn a library's errors into a RecipeError: what cannot be done (None: the error says it), why, and advice."""
+    try:
+        yield
+    except errors as error:
+        why = say(error)
+        sentence = f"{what}: {why}" if what else why
+        raise RecipeError(f"{what} ({why}): {advice}" if advice else sentence) from error
+
+
+def optional_package(name: str, needed_by: str) -> Any:
+    """Import a package that is not installed with Weft; raises RecipeError."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise RecipeError(f"{needed_by} needs the package {name}: pip install {name}.") from error
 
 
 def run_command(command: Callable[[], None]) -> None:

@@ -31,6 +31,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def size_and_time(path: Path) -> list[int]:
+    """What changes when a file is written again."""
+    return [path.stat().st_size, path.stat().st_mtime_ns]
+
+
 def flush_to_disk(path: Path) -> None:
     """Have the disk hold a file, or a folder and everything below it, before anything else is written."""
     for entry in (path, *(path.rglob("*") if path.is_dir() else ())):

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.processes import available_cores, launcher_uses
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -20,9 +20,6 @@ def share_cores(threads: int | None) -> int:
 
     Args:
         threads: as asked for; None: an even share.
-
-    Returns:
-        The number of threads.
     """
     if threads is None and "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         threads = max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -46,10 +43,8 @@ def choose_bf16(asked: bool | None, on_gpu: bool) -> bool:
 
 def move_to(model: torch.nn.Module, device: str | None) -> torch.nn.Module:
     """Move a model to a device, by default a GPU if there is one; raises RecipeError if it cannot be used."""
-    try:
+    with refusing(f"device {device!r} cannot be used", RuntimeError, AssertionError):
         return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"device {device!r} cannot be used: {first_line(error)}") from error
 
 
 def computes_on_gpu(use_cpu: bool) -> bool:

@@ -19,6 +19,11 @@ PR_SET_PDEATHSIG = 1
 _ended: list[Any] = []  # groups that were left
 
 
+def available_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def world_size() -> int:
     """Number of processes that the launcher started, over all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -62,13 +67,10 @@ def end_with_parent() -> None:
 
 
 def check_launcher(can_shard: bool = False) -> None:
-    """Refuse what the launcher was configured for and the recipe does not do.
+    """Refuse what the launcher was configured for and the recipe does not do; raises RecipeError.
 
     Args:
         can_shard: whether the recipe trains weights that are sharded over processes.
-
-    Raises:
-        RecipeError: weights are sharded and the recipe does not train such.
     """
     for name in ("FSDP", "DEEPSPEED"):
         if not can_shard and launcher_uses(name):
@@ -79,11 +81,8 @@ def check_launcher(can_shard: bool = False) -> None:
 
 
 def check_processes(arguments: "transformers.TrainingArguments", processes: int) -> None:
-    """Refuse processes that do not work together, and one that would share its work between GPUs by itself.
-
-    Raises:
-        RecipeError: says how to launch.
-    """
+    """Refuse processes that do not work together, and one that would share its work between GPUs by itself; raises
+    RecipeError."""
     if arguments.world_size != processes:
         raise RecipeError(
             f"the launcher started {processes} processes but {arguments.world_size} work together: on a CPU start them "

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from weft import WeftConfig
 from weft.interop import InteropError, find_family, find_head, weft_class
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS, UNLOADABLE
@@ -91,20 +91,16 @@ def _head_of(config: PreTrainedConfig) -> str:
 
 
 def _load_config(checkpoint: str) -> PreTrainedConfig:
-    try:
+    with refusing(f"{checkpoint!r} cannot be loaded", *UNLOADABLE):
         return AutoConfig.from_pretrained(checkpoint)
-    except UNLOADABLE as error:
-        raise RecipeError(f"{checkpoint!r} cannot be loaded: {first_line(error)}") from error
 
 
 def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> PreTrainedModel:
     """The model in the dtype it is stored in, attention written out, so that both sum alike."""
-    try:
+    with refusing(f"{checkpoint!r} cannot be loaded", *UNLOADABLE):
         return model_class.from_pretrained(
             checkpoint, dtype="auto", attn_implementation="eager", use_safetensors=True
         ).eval()
-    except UNLOADABLE as error:
-        raise RecipeError(f"{checkpoint!r} cannot be loaded: {first_line(error)}") from error
 
 
 def _load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase | None:

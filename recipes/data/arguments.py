@@ -2,15 +2,15 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import size_and_time
 from weft.recipes.common.options import option
 from weft.recipes.data.filters import FilterArguments
 from weft.recipes.data.near_duplicates import check_near_duplicates
 from weft.recipes.data.segmentation import get_segmenter
 from weft.recipes.data.source_mixture import assign_sources
-from weft.recipes.data.text_files import DOCUMENTS
 from weft.recipes.data.text_source import SourceArguments, TextSource
 from weft.tokenizer.train import SAMPLE_CHARACTERS, TOKENIZER_TYPES
 
@@ -19,7 +19,9 @@ from weft.tokenizer.train import SAMPLE_CHARACTERS, TOKENIZER_TYPES
 class TextArguments(SourceArguments):
     """Where the text comes from, and what kind of tokenizer to train on it."""
 
-    tokenizer_type: str = option("bpe", f"kind of tokenizer to train: {', '.join(TOKENIZER_TYPES)}")
+    tokenizer_type: str = option(
+        "bpe", f"kind of tokenizer to train: {', '.join(TOKENIZER_TYPES)}", choices=TOKENIZER_TYPES
+    )
     vocab_size: int = option(8192, "tokens of the tokenizer to train, at most")
     sample_characters: int = option(
         SAMPLE_CHARACTERS,
@@ -32,17 +34,10 @@ class TextArguments(SourceArguments):
         "words that are given one by one",
     )
 
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {"documents": DOCUMENTS, "tokenizer_type": TOKENIZER_TYPES}
-
     def check(self) -> None:
-        """Refuse text that cannot be read and values that are not among the choices, before any work is done.
-
-        Raises:
-            RecipeError: names the field, its value and the allowed ones.
-        """
-        for name, allowed in self.CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise RecipeError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}.")
+        """Refuse text that cannot be read and values that are not among the choices, before any work is done; raises
+        RecipeError."""
+        super().check()
         if self.dataset_name and self.train_files:
             raise RecipeError("both dataset_name and train_files are given: choose one.")
         for source in self.sources():
@@ -63,16 +58,23 @@ class DataArguments(FilterArguments, TextArguments):
         "exact",
         "exact: drop documents whose text was there before; near: also those that share most of it with "
         "an earlier one (needs datasketch); off: keep all",
+        choices=("exact", "near", "off"),
     )
-    near_duplicate_threshold: float = option(0.8, "dedup near: share of what two documents have that must be in both")
+    near_duplicate_threshold: float = option(
+        0.8, "dedup near: share of what two documents have that must be in both", above=0, most=1
+    )
     validation_fraction: float = option(
-        0.02, "share of the training text to hold out where there are no validation_files"
+        0.02, "share of the training text to hold out where there are no validation_files", above=0, below=1
     )
     validation_split: str = option(
-        "document", "document: hold out whole documents; tail: hold out the end of every document"
+        "document",
+        "document: hold out whole documents; tail: hold out the end of every document",
+        choices=("document", "tail"),
     )
     tokenizer_name: str | None = option(None, "folder or Hub id of a tokenizer; without it one is trained on the text")
-    document_tokens: str = option("both", "both: a start and an end token around each document; none: neither")
+    document_tokens: str = option(
+        "both", "both: a start and an end token around each document; none: neither", choices=("both", "none")
+    )
     segmenter: str = option(
         "none",
         "what to take for words where masking or segments need their boundaries: characters (of scripts "
@@ -81,23 +83,9 @@ class DataArguments(FilterArguments, TextArguments):
     )
     split_seed: int = option(0, "which documents are held out")
 
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
-        **TextArguments.CHOICES,
-        "dedup": ("exact", "near", "off"),
-        "validation_split": ("document", "tail"),
-        "document_tokens": ("both", "none"),
-    }
-
     def check(self) -> None:
         """Refuse as `TextArguments.check` does, and settings that contradict each other."""
         super().check()
-        self.check_filters()
-        if not 0 < self.validation_fraction < 1:
-            raise RecipeError(f"validation_fraction is {self.validation_fraction}: give a share between 0 and 1.")
-        if not 0 < self.near_duplicate_threshold <= 1:
-            raise RecipeError(
-                f"near_duplicate_threshold is {self.near_duplicate_threshold}: give a share above 0, at most 1."
-            )
         if self.dedup == "near":
             check_near_duplicates()
         if self.segmenter != "none":
@@ -117,8 +105,4 @@ class DataArguments(FilterArguments, TextArguments):
         paths = [path for split in ("train", "validation") for source in self.sources(split) for path in source.files()]
         if self.tokenizer_name is not None:
             paths += sorted(path for path in Path(self.tokenizer_name).glob("*token*") if path.is_file())
-        files = {}
-        for path in paths:
-            status = path.stat()
-            files[str(path.resolve())] = [status.st_size, status.st_mtime_ns]
-        return {"settings": asdict(self), "files": files}
+        return {"settings": asdict(self), "files": {str(path.resolve()): size_and_time(path) for path in paths}}

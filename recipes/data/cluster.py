@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.files import only_one_process
 from weft.recipes.common.processes import available_cores
 from weft.recipes.data.arguments import DataArguments
@@ -27,14 +27,12 @@ from weft.recipes.data.corpus import DESCRIPTION, Corpus
 from weft.recipes.data.prepare import check_output_folder, prepare
 from weft.recipes.data.shards import PATIENCE, Shards, check_can_be_sharded
 
-try:
+with refusing("this needs the package datatrove", ImportError, advice="pip install 'datatrove>=0.10'."):
     from datatrove.data import Document, DocumentsPipeline
     from datatrove.executor.base import PipelineExecutor
     from datatrove.executor.local import LocalPipelineExecutor
     from datatrove.executor.slurm import SlurmPipelineExecutor
     from datatrove.pipeline.base import PipelineStep
-except ImportError as error:
-    raise RecipeError(f"this needs the package datatrove ({error}): pip install 'datatrove>=0.10'.") from error
 
 
 class MakeShards(PipelineStep):
@@ -47,11 +45,7 @@ class MakeShards(PipelineStep):
         self.shards = shards
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Read the files that have no shard yet; nothing comes out.
-
-        Raises:
-            RecipeError: broken input; names the file and the line.
-        """
+        """Read the files that have no shard yet; nothing comes out; raises RecipeError."""
         for file in self.shards.files_of(rank, world_size):
             self.shards.write(file)
             self.stat_update("files")
@@ -68,11 +62,7 @@ class MergeShards(PipelineStep):
         self.shards, self.folder = shards, folder
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Write the corpus; nothing comes out.
-
-        Raises:
-            RecipeError: a shard is missing, or none has text.
-        """
+        """Write the corpus; nothing comes out; raises RecipeError."""
         self.shards.merge(self.folder)
         yield from ()
 
@@ -84,11 +74,7 @@ class LocalExecutor(LocalPipelineExecutor):
     """
 
     def run(self) -> None:
-        """Run the tasks that are not complete.
-
-        Raises:
-            RecipeError: names the failed tasks and the reason of the first one.
-        """
+        """Run the tasks that are not complete; raises RecipeError."""
         ranks = self.get_incomplete_ranks()
         if self.workers == 1 or len(ranks) == 1:
             errors = {rank: error for rank in ranks if (error := self._run_here(rank)) is not None}
@@ -99,7 +85,7 @@ class LocalExecutor(LocalPipelineExecutor):
         first = min(errors)
         reason = errors[first]
         if not isinstance(reason, RecipeError):
-            reason = f"{type(reason).__name__}: {' '.join(str(reason).split())}."
+            reason = f"{type(reason).__name__}: {one_line(reason)}."
         raise RecipeError(
             f"{len(errors)} of {self.tasks} tasks failed ({', '.join(map(str, sorted(errors)))}). Task {first}: "
             f"{reason} What is done stays: mend the cause and run the same command again. Logs are in "
@@ -209,19 +195,14 @@ def forget_lost_shards(executor: PipelineExecutor, shards: Shards) -> None:
 def prepare_many(
     data: DataArguments, cluster: ClusterArguments, folder: Path, plan_only: bool = False
 ) -> Corpus | None:
-    """Prepare a corpus in `folder` with many tasks, or open an earlier one made from the same files and settings.
+    """Prepare a corpus in `folder` with many tasks, or open an earlier one made from the same files and settings;
+    raises RecipeError.
 
     Args:
         data: as for `prepare`; a pattern like shards/*.txt among the files stands for the files that match it, sorted.
-        cluster: where the tasks run.
-        folder: the corpus.
-        plan_only: print what would be run, and stop.
 
     Returns:
         The corpus. None if it is not made yet: with `plan_only`, and after the tasks were given to Slurm.
-
-    Raises:
-        RecipeError: a field or the input is wrong, or a task failed (the shards of the others stay).
     """
     files = {name: expand_patterns(getattr(data, name)) for name in ("train_files", "validation_files")}
     data = replace(data, **files)

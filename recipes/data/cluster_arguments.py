@@ -7,24 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 
-EXECUTORS = ("local", "slurm")
 SLURM_FIELDS = ("partition", "time", "cpus_per_task", "mem_per_cpu_gb", "env_command", "sbatch_args")
 
 
 @dataclass
-class ClusterArguments:
+class ClusterArguments(Options):
     """Where the tasks run."""
 
-    executor: str = option("local", "local: on this machine; slurm: as jobs of a cluster")
-    tasks: int | None = option(None, "tasks that share the files between them; without it one for each file")
-    workers: int | None = option(None, "tasks at once, at most; without it one for each core (slurm: no limit)")
+    executor: str = option("local", "local: on this machine; slurm: as jobs of a cluster", choices=("local", "slurm"))
+    tasks: int | None = option(None, "tasks that share the files between them; without it one for each file", least=1)
+    workers: int | None = option(
+        None, "tasks at once, at most; without it one for each core (slurm: no limit)", least=1
+    )
     work_dir: str | None = option(None, "folder for shards and logs, on a shared disk; without it OUTPUT_DIR.work")
     partition: str | None = option(None, "slurm: the partition to run in")
     time: str = option("24:00:00", "slurm: time limit of a job")
-    cpus_per_task: int = option(1, "slurm: cores for each task; its tokenizer uses them all")
-    mem_per_cpu_gb: int = option(4, "slurm: memory for each core, in GiB")
+    cpus_per_task: int = option(1, "slurm: cores for each task; its tokenizer uses them all", least=1)
+    mem_per_cpu_gb: int = option(4, "slurm: memory for each core, in GiB", least=1)
     env_command: str | None = option(
         None, "slurm: what makes Weft available in a job; without it the environment in use is activated"
     )
@@ -43,19 +44,8 @@ class ClusterArguments:
         return {name: value for name, _, value in (each.lstrip("-").partition("=") for each in self.sbatch_args)}
 
     def check(self, files: int) -> None:
-        """Refuse settings that cannot run, before any work is done.
-
-        Args:
-            files: number of files that the tasks share.
-
-        Raises:
-            RecipeError: names the field, its value and the allowed ones.
-        """
-        if self.executor not in EXECUTORS:
-            raise RecipeError(f"executor is {self.executor!r}: choose one of {', '.join(EXECUTORS)}.")
-        for name in ("tasks", "workers", "cpus_per_task", "mem_per_cpu_gb"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise RecipeError(f"{name} is {value}: give a whole number from 1.")
+        """Refuse settings that cannot run, before any work is done; raises RecipeError."""
+        super().check()
         if self.tasks is not None and self.tasks > files:
             raise RecipeError(
                 f"tasks is {self.tasks}, but there are {files} files and a task takes whole files: give at most "
@@ -74,11 +64,8 @@ class ClusterArguments:
 
 
 def expand_patterns(paths: Iterable[str]) -> list[str]:
-    """List the files that paths and patterns (with *, ** , ? or [...]) name; those of one pattern are sorted.
-
-    Raises:
-        RecipeError: no file matches a pattern.
-    """
+    """List the files that paths and patterns (with *, ** , ? or [...]) name; those of one pattern are sorted; raises
+    RecipeError."""
     expanded = []
     for path in paths:
         if Path(path).exists() or not any(sign in path for sign in "*?["):

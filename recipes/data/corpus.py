@@ -104,11 +104,6 @@ class Corpus:
     def begins(self, kind: str, first: int, last: int) -> np.ndarray:
         """Flag those tokens [first, last) of `tokens` that begin a word or a sentence; start and end tokens do both.
 
-        Args:
-            kind: "words" or "sentences".
-            first: index of the first token.
-            last: index after the last.
-
         Returns:
             [last - first] bool.
 
@@ -163,10 +158,6 @@ class CorpusWriter:
         """Append a document.
 
         Args:
-            ids: its tokens, with start and end tokens.
-            byte_count: bytes of its text.
-            is_validation: whether it is held out.
-            source: index of its source.
             begins: flags of the tokens that begin one of each of `BOUNDARIES` [tokens] bool; none without segmenter.
         """
         self.file.write(np.asarray(ids, dtype=self.dtype).tobytes())

@@ -12,46 +12,41 @@ import numpy as np
 import regex
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 
 PASSAGE_CHARACTERS = 30  # five to six words of English, a sentence of Chinese
 _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 
 
 @dataclass
-class FilterArguments:
+class FilterArguments(Options):
     """Limits beyond which documents of the training text are left out."""
 
-    min_characters: int | None = option(None, "drop documents with fewer characters")
-    max_characters: int | None = option(None, "drop documents with more characters")
+    min_characters: int | None = option(None, "drop documents with fewer characters", least=1)
+    max_characters: int | None = option(None, "drop documents with more characters", least=1)
     min_letter_share: float | None = option(
         None,
         "drop documents with a smaller share of letters among what is not blank: tables, code, debris "
         "(articles have 0.7 or more in Chinese, 0.85 in English; Gopher wants letters in 0.8 of the words)",
+        least=0,
+        most=1,
     )
     max_repeated_line_share: float | None = option(
-        None, "drop documents with more of their characters in lines that were there before (Gopher: 0.2)"
+        None,
+        "drop documents with more of their characters in lines that were there before (Gopher: 0.2)",
+        least=0,
+        most=1,
     )
     max_repeated_passage_share: float | None = option(
         None,
         f"drop documents with more of their characters in passages of {PASSAGE_CHARACTERS} characters that "
         "were there before (Gopher: 0.15 for five words)",
+        least=0,
+        most=1,
     )
 
-    def check_filters(self) -> None:
-        """Refuse values that would keep everything or nothing.
-
-        Raises:
-            RecipeError: a count below 1, a share outside of 0 to 1, or a minimum above its maximum.
-        """
-        for name, _ in _MEASURES:
-            limit = getattr(self, name)
-            if limit is None:
-                continue
-            if name.endswith("_characters") and limit < 1:
-                raise RecipeError(f"{name} is {limit}: give a number of characters, 1 or more.")
-            if name.endswith("_share") and not 0 <= limit <= 1:
-                raise RecipeError(f"{name} is {limit}: give a share from 0 to 1.")
+    def check(self) -> None:
+        super().check()
         least, most = self.min_characters, self.max_characters
         if least is not None and most is not None and least > most:
             raise RecipeError(f"min_characters is {least} and max_characters {most}: no document has so many.")

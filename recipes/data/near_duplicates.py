@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import optional_package
 
 SHINGLE_BYTES = 8  # eight letters of English, two to three Chinese characters: one 64-bit number
 PERMUTATIONS = 128  # estimates are off by about 0.04
@@ -20,7 +20,7 @@ AT_ONCE = 1 << 14  # shingles; each takes a number for every permutation
 
 def check_near_duplicates() -> None:
     """Raise RecipeError if the package that finds near duplicates is missing."""
-    _load()
+    optional_package("datasketch", "dedup near")
 
 
 class NearDuplicates:
@@ -34,7 +34,7 @@ class NearDuplicates:
             RecipeError: datasketch is not installed.
         """
         self.threshold = threshold
-        self.package = _load()
+        self.package = optional_package("datasketch", "dedup near")
         self.index = self.package.MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
         self.permutations = self.package.MinHash(num_perm=PERMUTATIONS, seed=SEED, scheme=SCHEME).permutations
         self.signatures: list[np.ndarray] = []
@@ -74,13 +74,3 @@ def _mixed(shingles: np.ndarray) -> np.ndarray:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed >> np.uint64(32)
-
-
-def _load() -> Any:
-    try:
-        import datasketch
-    except ImportError as error:
-        raise RecipeError(
-            "dedup near needs the package datasketch: run `pip install datasketch`, or choose --dedup exact."
-        ) from error
-    return datasketch

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import new_folder, only_one_process
 from weft.recipes.common.processes import is_first_of_machine, is_first_process, is_same_everywhere
 from weft.recipes.data.arguments import DataArguments, TextArguments
@@ -42,18 +42,12 @@ class Counts:
 
 
 def prepare(arguments: DataArguments, folder: Path, quiet: bool = False, read: Read = documents_of) -> Corpus:
-    """Prepare a corpus in `folder`, or open an earlier one made from the same files and settings.
+    """Prepare a corpus in `folder`, or open an earlier one made from the same files and settings; raises RecipeError.
 
     Interrupted, it leaves nothing under that name. Started twice, the second waits for the first and uses its result.
 
     Args:
-        arguments: the settings.
-        folder: of the corpus.
-        quiet: without progress bars.
         read: yields the documents, if they are not all that the settings name.
-
-    Raises:
-        RecipeError: the input is broken, or `folder` holds something else.
     """
     return prepare_with(arguments, folder, lambda partial: _write_corpus(arguments, partial, quiet, read))
 
@@ -114,16 +108,7 @@ def _columns(counts: dict[str, int]) -> str:
 
 
 def check_made_from(made_from: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
-    """Refuse a folder that was made from other input than the one asked for.
-
-    Args:
-        made_from: its fingerprint.
-        asked: `DataArguments.fingerprint` now.
-        folder: for the message.
-
-    Raises:
-        RecipeError: they differ; names the settings.
-    """
+    """Refuse a folder that was made from other input than the one asked for; raises RecipeError."""
     if made_from != asked:
         differing = [name for name, value in asked["settings"].items() if made_from["settings"].get(name) != value] or [
             "the files' sizes or times"
@@ -149,11 +134,8 @@ def show_progress(documents: Iterator[T], title: str, quiet: bool, size: Callabl
 
 
 def get_tokenizer(arguments: DataArguments, quiet: bool, read: Read = documents_of) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that was named, or train one on the training text that the filters keep.
-
-    Raises:
-        RecipeError: it cannot be loaded, or not be trained with such a vocabulary.
-    """
+    """Load the tokenizer that was named, or train one on the training text that the filters keep; raises
+    RecipeError."""
     if arguments.tokenizer_name is not None:
         return load_tokenizer(arguments.tokenizer_name)
     texts = show_progress((text for text, _ in read(arguments, "train")), "training the tokenizer", quiet)
@@ -168,10 +150,8 @@ def learn_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train the tokenizer that was asked for; raises RecipeError if the text cannot give it."""
     kind = (arguments.tokenizer_type, arguments.vocab_size, model_max_length)
-    try:
+    with refusing(None, ValueError, say=str):
         return train_tokenizer(texts, *kind, arguments.sample_characters, arguments.add_prefix_space)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
 
 
 def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Read) -> None:
@@ -215,11 +195,7 @@ def finish_corpus(
     dropped: Dropped,
     sample: ScriptSample,
 ) -> None:
-    """Hold documents out if none are yet, and write the rest of a corpus.
-
-    Raises:
-        RecipeError: there is no text to train or to evaluate on.
-    """
+    """Hold documents out if none are yet, and write the rest of a corpus; raises RecipeError."""
     if not writer.lengths:
         raise RecipeError(f"there is no text in {arguments.describe_source()}{_but_for(dropped)}.")
     if not arguments.validation_files and arguments.validation_split == "document":

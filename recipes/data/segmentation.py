@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import regex
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, optional_package, refusing
 
 Segmenter = Callable[[str], list[str]]
 Offsets = Sequence[tuple[int, int]] | np.ndarray
@@ -52,23 +52,19 @@ _IS_BLANK = np.array([regex.match(r"\s", chr(code)) is not None for code in rang
 
 
 def word_starts(text: str, offsets: Offsets, segment: Segmenter | None = None) -> np.ndarray:
-    """Flag the tokens that begin a word.
+    """Flag the tokens that begin a word; raises RecipeError.
 
     A token belongs to the word of its first visible character. Tokens that share a character, as the bytes of one do,
     stay together whatever words they reach into. A token that is the one blank before a word begins that word, and
     the token after it continues it. Other tokens of white space are units of their own.
 
     Args:
-        text: the text that was tokenised.
         offsets: first character and the one after the last, for each token in order. An empty span stands for blanks
             that a tokenizer trims; they count as the token's own.
         segment: cuts a run of a script without blanks into words; None: each character is one.
 
     Returns:
         [tokens] bool.
-
-    Raises:
-        RecipeError: the pieces of `segment` do not join to the run that it was given.
     """
     place = _Placement(text, offsets)
     starts = np.zeros(len(text) + 1, dtype=np.int64)
@@ -91,10 +87,6 @@ def sentence_starts(text: str, offsets: Offsets) -> np.ndarray:
     behind them. Marks that stand inside sentences too (. ! ? …) end one only before white space without a lower-case
     letter after it. A full stop ends none after an initial, a title or the number of a list item.
 
-    Args:
-        text: the text that was tokenised.
-        offsets: as in `word_starts`.
-
     Returns:
         [tokens] bool. A sentence that begins inside a character's bytes begins with the token after them.
     """
@@ -116,14 +108,11 @@ def sentence_starts(text: str, offsets: Offsets) -> np.ndarray:
 
 
 def get_segmenter(name: str) -> Segmenter | None:
-    """Return the function that cuts runs of scripts without blanks into words.
+    """Return the function that cuts runs of scripts without blanks into words; raises RecipeError.
 
     Args:
         name: "characters" (None: each character is a word), "jieba" (Chinese), or "module:function", a function of
             your own that takes a run and returns its pieces.
-
-    Raises:
-        RecipeError: an unknown name, a missing package, or no such function.
     """
     if name == "characters":
         return None
@@ -134,25 +123,18 @@ def get_segmenter(name: str) -> Segmenter | None:
         raise RecipeError(
             f"segmenter is {name!r}: choose characters or jieba, or name a function of yours as module:function."
         )
-    try:
+    advice = "the module must be installed, or its folder be in PYTHONPATH."
+    with refusing(f"segmenter {name!r} cannot be loaded", ImportError, AttributeError, advice=advice):
         function = functools.reduce(getattr, function_name.split("."), importlib.import_module(module_name))
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(
-            f"segmenter {name!r} cannot be loaded ({error}): the module must be installed, or its folder be in "
-            "PYTHONPATH."
-        ) from error
     if not callable(function):
         raise RecipeError(f"segmenter {name!r} is a {type(function).__name__}, where a function is needed.")
     return function
 
 
 def _load_jieba() -> Segmenter:
-    try:
-        with warnings.catch_warnings():  # of its own source, in newer Pythons
-            warnings.simplefilter("ignore")
-            import jieba
-    except ImportError as error:
-        raise RecipeError("segmenter 'jieba' needs the package jieba: run `pip install jieba`.") from error
+    with warnings.catch_warnings():  # of its own source, in newer Pythons
+        warnings.simplefilter("ignore")
+        jieba = optional_package("jieba", "segmenter 'jieba'")
     jieba.setLogLevel(logging.WARNING)
     tokenizer = jieba.Tokenizer()
     with tempfile.TemporaryDirectory() as folder:  # its cache lies where anyone may write, and outlives other versions

@@ -42,7 +42,6 @@ class Selection:
         """Tell whether to keep a document, and count it if not.
 
         Args:
-            text: the document.
             is_filtered: apply the filters; text of validation files is left as it is.
         """
         if not text.strip():

@@ -18,7 +18,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import new_folder, only_one_process, read_json, remove_folder, write_json
+from weft.recipes.common.files import new_folder, only_one_process, read_json, remove_folder, size_and_time, write_json
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import BOUNDARIES, Corpus, CorpusWriter
 from weft.recipes.data.prepare import Counts, check_made_from, finish_corpus, prepare_with
@@ -46,11 +46,7 @@ class Shards:
 
     @classmethod
     def begin(cls, arguments: DataArguments, folder: Path) -> "Shards":
-        """Open the shards in `folder`, or begin new ones.
-
-        Raises:
-            RecipeError: the settings need all text in one place, or the shards in `folder` are of other input.
-        """
+        """Open the shards in `folder`, or begin new ones; raises RecipeError."""
         check_can_be_sharded(arguments)
         made_from = arguments.fingerprint()  # first: a file that changes from here on is another file
         with only_one_process(folder.with_name(f".{folder.name}.lock"), str(folder), PATIENCE):
@@ -105,27 +101,18 @@ class Shards:
         return self.shard(file).is_dir()
 
     def read(self, file: int) -> Iterator[str]:
-        """Yield the documents of a file.
-
-        Raises:
-            RecipeError: the file is broken, or was changed after the shards were begun.
-        """
+        """Yield the documents of a file; raises RecipeError."""
         for path in self.sources[file].files():
             if not path.is_file():
                 raise RecipeError(f"{path} is missing here: give files on a disk that all machines share.")
-            status = path.stat()
-            if self.plan["made_from"]["files"].get(str(path.resolve())) != [status.st_size, status.st_mtime_ns]:
+            if self.plan["made_from"]["files"].get(str(path.resolve())) != size_and_time(path):
                 raise RecipeError(
                     f"{path} was changed after the shards were begun: remove {self.folder} and begin again."
                 )
         yield from self.sources[file].read()
 
     def write(self, file: int) -> None:
-        """Make a file's shard; one that is on disk already stays.
-
-        Raises:
-            RecipeError: as `read`.
-        """
+        """Make a file's shard; one that is on disk already stays; raises RecipeError."""
         with only_one_process(self.folder / f".{file:05d}.lock", str(self.shard(file)), PATIENCE):
             if not self.is_whole(file):
                 with new_folder(self.shard(file)) as partial:
@@ -153,11 +140,7 @@ class Shards:
         writer.close({"dropped": asdict(selection.dropped)})
 
     def merge(self, folder: Path) -> Corpus:
-        """Make the corpus of all shards, or open an earlier one, and remove the shards.
-
-        Raises:
-            RecipeError: a shard is missing, no shard has text, or `folder` holds something else.
-        """
+        """Make the corpus of all shards, or open an earlier one, and remove the shards; raises RecipeError."""
         missing = [source.name for file, source in enumerate(self.sources) if not self.is_whole(file)]
         if missing:
             raise RecipeError(
@@ -215,11 +198,7 @@ class Shards:
 
 
 def check_can_be_sharded(arguments: DataArguments) -> None:
-    """Refuse, before any work is done, settings that need all text in one place.
-
-    Raises:
-        RecipeError: names the field and says what to do.
-    """
+    """Refuse, before any work is done, settings that need all text in one place; raises RecipeError."""
     arguments.check()
     if not arguments.train_files:
         raise RecipeError("there are no files to share between tasks: give --train_files.")

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow
 import pyarrow.parquet
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.data.text_files import check_file, file_format, read_lines
 
 if TYPE_CHECKING:  # it takes long to import, and only Hub data sets need it
     import datasets
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
+BROKEN = (pyarrow.ArrowException, OSError, UnicodeDecodeError)  # what reading a Parquet file raises
 ROWS_AT_ONCE, BYTES_AT_ONCE = 1024, 1 << 20  # of a Parquet file; by default pyarrow keeps all of it in memory
 
 
@@ -31,7 +32,8 @@ class Record(NamedTuple):
 def read_records(
     path: Path, header: Sequence[str] | None = None, broken: list[str] | None = None, text_column: str | None = None
 ) -> Iterator[Record]:
-    """Yield the rows of one file in order, without holding the file in memory (but for a JSON array).
+    """Yield the rows of one file in order, without holding the file in memory (but for a JSON array); raises
+    RecipeError.
 
     Args:
         path: .csv (with quotes), .tsv or .txt (between tabs, no quotes, as GLUE has it), .jsonl, .json (an array of
@@ -41,9 +43,6 @@ def read_records(
         broken: for .csv, .tsv and .txt: a list to which the faults of lines with too many or too few fields are added;
             such lines are left out. None: they are an error.
         text_column: for .parquet: the only column to read. None: all of them.
-
-    Raises:
-        RecipeError: the file is missing, empty, of another format, or broken; names the file and the line.
     """
     check_table(path)
     kind = file_format(path)
@@ -56,11 +55,7 @@ def read_records(
 
 
 def check_table(path: Path, formats: Sequence[str] = FORMATS) -> None:
-    """Refuse a file that cannot be read, before any work is done.
-
-    Raises:
-        RecipeError: no such file, a folder, an empty file, or an unknown format.
-    """
+    """Refuse a file that cannot be read, before any work is done; raises RecipeError."""
     check_file(path, formats, "data", "examples")
 
 
@@ -70,21 +65,13 @@ def open_dataset(
     """Open a data set of the Hub, or of a folder that `datasets` can load; raises RecipeError if that fails."""
     import datasets
 
-    try:
+    what, advice = f"data set {name!r} (split {split!r})", "check its name and the network, or give local files."
+    with refusing(f"{what} cannot be loaded", OSError, ValueError, RuntimeError, advice=advice):
         return datasets.load_dataset(name, config_name, split=split, streaming=streaming)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RecipeError(
-            f"data set {name!r} (split {split!r}) cannot be loaded ({first_line(error)}): check its name and the "
-            "network, or give local files."
-        ) from error
 
 
 def read_hub_records(name: str, config_name: str | None, split: str) -> list[Record]:
-    """Read the rows of a data set; labels become their names.
-
-    Raises:
-        RecipeError: it cannot be loaded.
-    """
+    """Read the rows of a data set; labels become their names; raises RecipeError."""
     dataset = open_dataset(name, config_name, split, streaming=False)
     label_of = {column: label for column, feature in dataset.features.items() if (label := _label_feature(feature))}
 
@@ -198,21 +185,16 @@ def _checked_object(value: Any, where: str) -> dict[str, Any]:
 
 
 def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
-    try:
+    with refusing(f"{path} is not a parquet file", *BROKEN):
         table = pyarrow.parquet.ParquetFile(path, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise RecipeError(f"{path} is not a parquet file ({first_line(error)}).") from error
     if text_column is not None:
         value_of(Record(dict.fromkeys(table.schema_arrow.names), str(path)), text_column, "text_column")
     batches = table.iter_batches(ROWS_AT_ONCE, columns=None if text_column is None else [text_column])
-    row = 0
-    while True:
-        try:
-            rows = next(batches).to_pylist()
-        except StopIteration:
-            return
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path} is broken after row {row} ({first_line(error)}): write it again.") from error
+    row, batch = 0, True
+    while batch is not None:
+        with refusing(f"{path} is broken after row {row}", *BROKEN, advice="write it again."):
+            batch = next(batches, None)
+            rows = [] if batch is None else batch.to_pylist()
         for number, values in enumerate(rows, start=row):
             yield Record(values, f"{path}, row {number}")
         row += len(rows)

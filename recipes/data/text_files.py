@@ -17,16 +17,11 @@ DOCUMENTS = ("blank-line", "file")
 
 
 def check_file(path: Path, formats: Sequence[str], kind: str = "text", content: str = "text") -> None:
-    """Refuse a file that cannot be read, before any work is done.
+    """Refuse a file that cannot be read, before any work is done; raises RecipeError.
 
     Args:
-        path: the file.
-        formats: the endings that can be read.
         kind: what to call such a file in messages.
         content: what to call its content.
-
-    Raises:
-        RecipeError: no such file, a folder, an empty file, or an unknown format.
     """
     if not path.is_file():
         raise RecipeError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: give the path of a {kind} file.")
@@ -45,11 +40,8 @@ def file_format(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines with their line ends (\\r\\n becomes \\n), one by one, so that an error has a line.
-
-    Raises:
-        RecipeError: the file is not UTF-8, or not a whole compressed file.
-    """
+    """Yield numbered lines with their line ends (\\r\\n becomes \\n), one by one, so that an error has a line; raises
+    RecipeError."""
     try:
         with _open(path) as handle:
             for number, line in enumerate(handle, start=1):
@@ -72,14 +64,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_text(path: Path, documents: str) -> Iterator[str]:
-    """Yield the documents of a plain text file.
+    """Yield the documents of a plain text file; raises RecipeError.
 
     Args:
-        path: the file, plain or compressed.
         documents: "blank-line" (blank lines separate documents) or "file" (the file is one document).
-
-    Raises:
-        RecipeError: as `read_lines`.
     """
     if documents == "file":
         yield "".join(text for _, text in read_lines(path))

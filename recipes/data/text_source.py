@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weft.recipes.common.errors import RecipeError, first_line
-from weft.recipes.common.options import option
+from weft.recipes.common.errors import refusing
+from weft.recipes.common.options import Options, option
 from weft.recipes.data.builtin_text import TITLE, embedded_documents
 from weft.recipes.data.tables import Record, open_dataset, read_records, text_of
-from weft.recipes.data.text_files import check_file, file_format, read_text
+from weft.recipes.data.text_files import DOCUMENTS, check_file, file_format, read_text
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
@@ -49,14 +49,11 @@ class TextSource:
         return []
 
     def read(self, state: dict[str, Any] | None = None, record: int = 0) -> Iterator[str]:
-        """Yield documents with line ends that are \\n.
+        """Yield documents with line ends that are \\n; raises RecipeError.
 
         Args:
             state: where to begin, as `state` told it. None: at the first document.
             record: number of documents before `state`, for messages.
-
-        Raises:
-            RecipeError: the text is broken; names the place.
         """
         return (text.replace("\r\n", "\n") if "\r" in text else text for text in self._read(state, record))
 
@@ -115,14 +112,11 @@ class HubDataset(TextSource):
             self.dataset.load_state_dict(state)
         examples = iter(self.dataset)
         for number in itertools.count(record):
-            try:
-                example = next(examples)
-            except StopIteration:
+            after = f"data set {self.name!r} cannot be read after {number} examples"
+            with refusing(after, OSError, ValueError, RuntimeError):
+                example = next(examples, None)
+            if example is None:
                 return
-            except (OSError, ValueError, RuntimeError) as error:
-                raise RecipeError(
-                    f"data set {self.name!r} cannot be read after {number} examples ({first_line(error)})."
-                ) from error
             row = Record(example, f"data set {self.name!r}, example {number}")
             yield text_of(row, self.text_column, "text_column", may_be_blank=True)
 
@@ -138,7 +132,7 @@ SOURCES: list[type[TextSource]] = [TextFile]  # the first that accepts a name re
 
 
 @dataclass
-class SourceArguments:
+class SourceArguments(Options):
     """Where the text comes from."""
 
     train_files: list[str] = option(
@@ -153,7 +147,9 @@ class SourceArguments:
     dataset_split: str = option("train", "its split")
     text_column: str = option("text", "the field that holds the text (all but .txt)")
     documents: str = option(
-        "blank-line", "what a document is in .txt files: blank-line (separated by blank lines) or file"
+        "blank-line",
+        "what a document is in .txt files: blank-line (separated by blank lines) or file",
+        choices=DOCUMENTS,
     )
 
     def sources(self, split: str = "train") -> list[TextSource]:

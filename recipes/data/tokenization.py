@@ -8,7 +8,7 @@ import transformers
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.segmentation import get_segmenter, sentence_starts, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
@@ -41,31 +41,20 @@ class EncodedDocument:
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or the Hub.
-
-    Args:
-        name: folder or Hub id.
-        trust_remote_code: run the code that comes with it, if any does.
-
-    Raises:
-        RecipeError: it cannot be loaded, or has no fast version.
-    """
-    try:
+    """Load a tokenizer from a folder or the Hub; raises RecipeError."""
+    # a broken file can raise anything, tokenizers' own plain Exception among it
+    with refusing(f"tokenizer {name!r} cannot be loaded", Exception):
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception as error:  # a broken file can raise anything, tokenizers' own plain Exception among it
-        raise RecipeError(f"tokenizer {name!r} cannot be loaded ({first_line(error)}).") from error
     if not tokenizer.is_fast:
         raise RecipeError(f"tokenizer {name!r} has no fast version (tokenizer.json): convert it.")
     return tokenizer
 
 
 def start_and_end(tokenizer: PreTrainedTokenizerBase, document_tokens: str) -> tuple[list[int], list[int]]:
-    """Return the ids before and after each document; decoders have bos and eos, encoders cls and sep, some only one.
+    """Return the ids before and after each document; decoders have bos and eos, encoders cls and sep, some only one;
+    raises RecipeError.
 
     They become the tokenizer's bos and eos, so that generation begins and ends as training did.
-
-    Raises:
-        RecipeError: it has neither, and `document_tokens` is not "none".
     """
     if document_tokens == "none":
         return [], []
@@ -82,11 +71,8 @@ def start_and_end(tokenizer: PreTrainedTokenizerBase, document_tokens: str) -> t
 def document_encoder(
     tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
 ) -> Callable[[Iterable[str]], Iterator[list[EncodedDocument]]]:
-    """Return a function that encodes documents in order, a batch at a time: for each its whole, or its head and tail.
-
-    Raises:
-        RecipeError: the tokenizer has no start or end token, or the segmenter is missing.
-    """
+    """Return a function that encodes documents in order, a batch at a time: for each its whole, or its head and tail;
+    raises RecipeError."""
     start, end = start_and_end(tokenizer, arguments.document_tokens)
     unknown_id, with_boundaries = tokenizer.unk_token_id, arguments.segmenter != "none"
     segment = get_segmenter(arguments.segmenter) if with_boundaries else None

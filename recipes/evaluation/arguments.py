@@ -1,13 +1,12 @@
 """The fields of evaluate_lm.py, and what they may be."""
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from weft.recipes.common.command_line import Parsed
-from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.options import Options, option
 from weft.recipes.data.text_files import DOCUMENTS
 from weft.recipes.data.text_source import SourceArguments, TextSource
 
@@ -17,11 +16,11 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass
-class EvaluateArguments:
+class EvaluateArguments(Options):
     """Which model to score, on what, and how."""
 
     model: str = option("runs/pretrain_clm", "folder or Hub id of a language model")
-    task: str = option("perplexity", f"one of {', '.join(TASKS)}")
+    task: str = option("perplexity", f"one of {', '.join(TASKS)}", choices=TASKS)
     files: list[str] = option(
         [],
         "perplexity: text (.txt, .jsonl, .json, .csv, .tsv, .parquet); the others: JSON lines, with "
@@ -32,38 +31,35 @@ class EvaluateArguments:
         "auto",
         "causal: each token given those before it; masked: given all others (pseudo-log-likelihood); "
         "within-word: given all others but the later ones of its word; auto: as the model was saved",
+        choices=("auto", *SCORINGS),
     )
     text_column: str = option("text", "the field that holds the text (perplexity, last-word)")
     documents: str = option(
-        "blank-line", "perplexity: what a document is in .txt files: blank-line (separated by blank lines) or file"
+        "blank-line",
+        "perplexity: what a document is in .txt files: blank-line (separated by blank lines) or file",
+        choices=DOCUMENTS,
     )
-    max_tokens: int | None = option(None, "perplexity: score the first so many tokens of each file only")
-    limit: int | None = option(None, "use the first so many examples of each file or task")
+    max_tokens: int | None = option(None, "perplexity: score the first so many tokens of each file only", least=1)
+    limit: int | None = option(None, "use the first so many examples of each file or task", least=1)
     delimiter: str = option(" ", "multiple-choice: what stands between query and choice")
     segmenter: str = option(
         "characters",
         "within-word: what a word is in scripts without blanks: characters, jieba or a function of your "
         "own (module:function)",
     )
-    window: int | None = option(None, "longest input, in tokens; the default is what the model is meant for")
+    window: int | None = option(None, "longest input, in tokens; the default is what the model is meant for", least=1)
     stride: int | None = option(
-        None, "tokens of a longer text scored at each place of the window; the default is half a window"
+        None, "tokens of a longer text scored at each place of the window; the default is half a window", least=1
     )
     tasks: list[str] = option([], "harness: names of lm_eval's tasks")
     include_path: str | None = option(None, "harness: a folder with tasks of your own")
     num_fewshot: int | None = option(None, "harness: solved examples before each question")
     output_file: str | None = option(None, "also write the results here, as JSON")
-    tokens_per_batch: int = option(4096, "tokens of one forward pass, padding included")
+    tokens_per_batch: int = option(4096, "tokens of one forward pass, padding included", least=1)
     device: str | None = option(None, "cuda, cpu ...; the default is a GPU if there is one")
-    dtype: str = option("auto", f"of the weights: {', '.join(DTYPES)} (auto: as saved)")
+    dtype: str = option("auto", f"of the weights: {', '.join(DTYPES)} (auto: as saved)", choices=DTYPES)
     trust_remote_code: bool = option(False, "run the code of a model that is not Weft's")
 
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
-        "task": TASKS,
-        "scoring": ("auto", *SCORINGS),
-        "documents": DOCUMENTS,
-        "dtype": DTYPES,
-    }
     ONLY_FOR: ClassVar[dict[str, tuple[str, ...]]] = {
         "max_tokens": ("perplexity",),
         "documents": ("perplexity",),
@@ -75,21 +71,12 @@ class EvaluateArguments:
 
     def check(self, parsed: Parsed) -> None:
         """Raises RecipeError where a field is out of range, has no effect, or names what is not there."""
-        for name, allowed in self.CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                near = difflib.get_close_matches(value, allowed, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                raise RecipeError(f"{name} is {value!r}{hint}: choose one of {', '.join(allowed)}.")
+        super().check()
         for name, tasks in self.ONLY_FOR.items():
             if name in parsed.given and self.task not in tasks:
                 raise RecipeError(f"{name} has no effect on {self.task}: it is for {' and '.join(tasks)}.")
         if "segmenter" in parsed.given and self.scoring != "within-word":
             raise RecipeError("segmenter has no effect without scoring within-word: give that too, or leave it out.")
-        for name in ("max_tokens", "limit", "window", "stride", "tokens_per_batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RecipeError(f"{name} is {value}: give at least 1.")
         needed = "tasks" if self.task == "harness" else "files"
         if not getattr(self, needed):
             raise RecipeError(f"no {needed} are given: {self.task} needs --{needed}.")
@@ -101,17 +88,11 @@ class EvaluateArguments:
         if self.output_file is not None and Path(self.output_file).exists():
             raise RecipeError(f"{self.output_file} exists: name another output_file, or remove it.")
         if self.output_file is not None:
-            _make_folder(Path(self.output_file).parent)
+            folder = Path(self.output_file).parent
+            with refusing(f"output_file cannot be written into {folder}", OSError):
+                folder.mkdir(parents=True, exist_ok=True)  # now, rather than when there are results to lose
 
     def sources(self) -> list[TextSource]:
         """The texts of perplexity."""
         text = SourceArguments(self.files, text_column=self.text_column, documents=self.documents)
         return text.sources()
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder now, rather than when there are results to lose."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecipeError(f"output_file cannot be written into {folder}: {error.strerror}.") from error

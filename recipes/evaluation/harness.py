@@ -14,7 +14,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.evaluation.likelihood import Scorer
 from weft.recipes.evaluation.model_loading import load_model
 
@@ -85,7 +85,8 @@ def run_harness(
     num_fewshot: int | None = None,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Run tasks of lm_eval, a causal model in lm_eval's own class and a masked one in `MaskedHarnessModel`.
+    """Run tasks of lm_eval, a causal model in lm_eval's own class and a masked one in `MaskedHarnessModel`; raises
+    RecipeError.
 
     Args:
         tasks: names of tasks or groups.
@@ -95,9 +96,6 @@ def run_harness(
 
     Returns:
         For each task, its metrics by name and lm_eval's version of the task, as far as they are numbers.
-
-    Raises:
-        RecipeError: an unknown task, or one that cannot be loaded.
     """
     manager = TaskManager(include_path=include_path, include_defaults=False)
     if not set(tasks) <= set(manager.all_tasks):  # lm_eval's own are thousands of files, read in many seconds
@@ -112,12 +110,10 @@ def run_harness(
         model: LM = HFLM(pretrained=scorer.model, tokenizer=scorer.tokenizer, batch_size=rows, max_length=scorer.window)
     else:
         model = MaskedHarnessModel(scorer)
-    try:
+    with refusing(f"lm_eval cannot load the data of {', '.join(tasks)}", OSError, ConnectionError):
         found = simple_evaluate(
             model, tasks=list(tasks), task_manager=manager, num_fewshot=num_fewshot, limit=limit, log_samples=False
         )
-    except (OSError, ConnectionError) as error:
-        raise RecipeError(f"lm_eval cannot load the data of {', '.join(tasks)}: {first_line(error)}") from error
     return {
         task: {name: value for name, value in metrics.items() if isinstance(value, int | float)}
         for task, metrics in found["results"].items()

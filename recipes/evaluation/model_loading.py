@@ -12,13 +12,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.hardware import move_to
 from weft.recipes.evaluation.arguments import SCORINGS
 from weft.tokenizer.special_tokens import for_role
 
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 MASKED_ENDINGS = ("ForMaskedLM", "ForPreTraining")
+UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
 
 def load_model(
@@ -39,7 +40,7 @@ def load_model(
         RecipeError: the checkpoint cannot be loaded, has no weights for the head, or a causal score is asked of a
             model that sees what comes after a token.
     """
-    try:
+    with refusing(f"model {name!r} cannot be loaded", *UNLOADABLE):
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         chosen = _choose(config, name) if scoring == "auto" else scoring
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -47,8 +48,6 @@ def load_model(
         model, info = auto_class.from_pretrained(
             name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
     if info["missing_keys"]:
         raise RecipeError(
             f"model {name!r} has no weights for {sorted(info['missing_keys'])[0]}, without which {chosen} scoring "

@@ -15,11 +15,7 @@ PHENOMENON_FIELDS = ("linguistics_term", "phenomenon", "field")
 
 
 def read_examples(path: Path, limit: int | None = None) -> Iterator[Record]:
-    """Yield the objects of a .jsonl or .json file, or the first `limit` of them.
-
-    Raises:
-        RecipeError: the file is broken, of another format, or holds no object; names file and line.
-    """
+    """Yield the objects of a .jsonl or .json file, or the first `limit` of them; raises RecipeError."""
     check_table(path)
     if file_format(path) not in (".jsonl", ".json"):
         raise RecipeError(f"{path} is not a file of JSON lines (.jsonl): its task needs one object a line.")
@@ -31,11 +27,7 @@ def read_examples(path: Path, limit: int | None = None) -> Iterator[Record]:
 
 
 def field_of(record: Record, *names: str, kind: type = str) -> Any:
-    """Return the first field of these names that the record has.
-
-    Raises:
-        RecipeError: it has none of them, or one that is of another kind or an empty text.
-    """
+    """Return the first field of these names that the record has; raises RecipeError."""
     values, where = record
     name = next((name for name in names if name in values), None)
     if name is None:
@@ -62,11 +54,7 @@ class Pair:
 
 
 def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[Pair]:
-    """Read the pairs of all files, or the first `limit` of each.
-
-    Raises:
-        RecipeError: a broken file or line, named.
-    """
+    """Read the pairs of all files, or the first `limit` of each; raises RecipeError."""
     pairs = []
     for path in paths:
         for record in read_examples(path, limit):
@@ -85,11 +73,7 @@ def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[Pair]:
 
 def read_passages(paths: Sequence[Path], text_column: str, limit: int | None = None) -> list[tuple[str, str]]:
     """Read passages as (context, last word) out of JSON lines with a text, the form of LAMBADA
-    (https://huggingface.co/papers/1606.06031). The last word follows the last blank.
-
-    Raises:
-        RecipeError: a broken file or line, or a text without a blank, named.
-    """
+    (https://huggingface.co/papers/1606.06031). The last word follows the last blank; raises RecipeError."""
     passages = []
     for path in paths:
         for record in read_examples(path, limit):
@@ -113,11 +97,8 @@ class Question:
 
 
 def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Question]:
-    """Read JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (index from 0).
-
-    Raises:
-        RecipeError: a broken file or line, named.
-    """
+    """Read JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (index from 0);
+    raises RecipeError."""
     questions = []
     for path in paths:
         for record in read_examples(path, limit):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, one_line, optional_package, refusing
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.model_setup import head_modules
 
@@ -40,11 +40,7 @@ def depths(model: PreTrainedModel) -> dict[str, int]:
 
 
 def freeze(model: PreTrainedModel, arguments: ModelSetupArguments) -> None:
-    """Leave the embeddings, or with them the first layers, as they are.
-
-    Raises:
-        RecipeError: the model has not so many layers.
-    """
+    """Leave the embeddings, or with them the first layers, as they are; raises RecipeError."""
     if not arguments.freeze_embeddings and not arguments.freeze_layers:
         return
     found = depths(model)
@@ -81,19 +77,14 @@ def add_adapters(
     model: PreTrainedModel, arguments: ModelSetupArguments, new_weights: Sequence[str], with_head: bool = True
 ) -> nn.Module:
     """Low-rank adapters on the model's linear maps (LoRA, https://huggingface.co/papers/2106.09685); the head, and what
-    else the checkpoint had no weights for (BERT's pooler, for one), is trained whole, and everything else is frozen.
+    else the checkpoint had no weights for (BERT's pooler, for one), is trained whole, and everything else is frozen;
+    raises RecipeError.
 
     Args:
         new_weights: names of parameters that start from random numbers.
         with_head: whether the head is the task's own; one that came with the model is frozen like the rest.
-
-    Raises:
-        RecipeError: peft is not installed, or finds nothing to adapt.
     """
-    try:
-        import peft  # an optional dependency
-    except ImportError as error:
-        raise RecipeError("lora_rank needs peft: pip install peft.") from error
+    peft = optional_package("peft", "lora_rank")
     declared = getattr(model, "lora_target_modules", None)
     known = peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     heads = [name for name, _ in head_modules(model)]
@@ -105,12 +96,9 @@ def add_adapters(
         target_modules=list(declared) if declared else known.get(model.config.model_type, "all-linear"),
         modules_to_save=[*(heads if with_head else []), *sorted(new)] or None,
     )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks for what newer transformers call otherwise
-            return peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise RecipeError(f"adapters cannot be added: {' '.join(str(error).split())}") from error
+    with refusing("adapters cannot be added", ValueError, say=one_line), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks for what newer transformers call otherwise
+        return peft.get_peft_model(model, config)
 
 
 def merge_adapters(model: nn.Module, folder: Path) -> PreTrainedModel:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 from weft.recipes.data.tables import FORMATS, check_table
 from weft.tokenizer.train import TOKENIZER_TYPES
 
@@ -15,11 +15,10 @@ LARGEST_SEED = 2**32 - 1  # that NumPy takes
 # Those that come out the same every time, in every process and when a run is resumed; unigram does not.
 NEW_TOKENIZERS = tuple(kind for kind in TOKENIZER_TYPES if kind != "unigram")
 SCHEDULES = ("linear", "cosine", "constant")
-BATCHINGS = ("packed", "grouped", "padded")
 
 
 @dataclass
-class FileArguments:
+class FileArguments(Options):
     """Where the examples are."""
 
     # The recipe of this task alone, of which --help shows the docstring; and the fields of WeftConfig that a new model
@@ -36,16 +35,16 @@ class FileArguments:
     test_file: str | None = option(None, "labelled examples that the finished model is scored on, once")
     dataset_name: str | None = option(None, "or a data set of the Hub, or a folder of one")
     dataset_config_name: str | None = option(None, "its configuration")
-    validation_fraction: float = option(0.1, "share of the training examples to hold out where there are no others")
-    split_seed: int = option(0, "which examples are held out")
-    max_train_examples: int | None = option(None, "learn from the first so many only")
+    validation_fraction: float = option(
+        0.1, "share of the training examples to hold out where there are no others", above=0, below=1
+    )
+    split_seed: int = option(0, "which examples are held out", least=0, most=LARGEST_SEED)
+    max_train_examples: int | None = option(None, "learn from the first so many only", least=1)
 
     def check_files(self) -> None:
-        """Refuse, before anything is read, sources that contradict each other and files that cannot be read.
-
-        Raises:
-            RecipeError: names what was given and what is allowed.
-        """
+        """Refuse, before anything is read, sources that contradict each other and files that cannot be read; raises
+        RecipeError."""
+        self.check()
         given = [name for name in ("task", "train_file", "dataset_name") if getattr(self, name) is not None]
         if len(given) > 1:
             raise RecipeError(f"{' and '.join(given)} are given: give one source of examples.")
@@ -57,12 +56,6 @@ class FileArguments:
             raise RecipeError("validation_file or test_file is given without train_file: give that too.")
         if self.dataset_config_name is not None and self.dataset_name is None:
             raise RecipeError("dataset_config_name is given without dataset_name: give that too.")
-        if not 0 <= self.split_seed <= LARGEST_SEED:
-            raise RecipeError(f"split_seed is {self.split_seed}: give a number from 0 to {LARGEST_SEED}.")
-        if not 0 < self.validation_fraction < 1:
-            raise RecipeError(f"validation_fraction is {self.validation_fraction}: give a share between 0 and 1.")
-        if self.max_train_examples is not None and self.max_train_examples < 1:
-            raise RecipeError(f"max_train_examples is {self.max_train_examples}: give at least 1.")
         for name in ("train_file", "validation_file", "test_file"):
             if getattr(self, name) is not None:
                 check_table(Path(getattr(self, name)), self.formats())
@@ -85,66 +78,51 @@ class FileArguments:
 
 
 @dataclass
-class FineTuningArguments:
+class FineTuningArguments(Options):
     """Length, batch and schedule of the training, and what is done with the result."""
 
     output_dir: str | None = option(None, "the run's folder, runs/TASK by default; a run that is there is resumed")
-    num_train_epochs: float = option(3.0, "passes over the training examples")
-    max_steps: int | None = option(None, "or the length in optimizer steps")
-    per_device_train_batch_size: int = option(32, "examples of one forward pass of a process")
-    gradient_accumulation_steps: int = option(1, "forward passes of one optimizer step")
-    per_device_eval_batch_size: int = option(64, "examples of one forward pass in evaluation")
-    max_length: int | None = option(None, "tokens of a sequence at most; the default is 512, or the model's limit")
+    num_train_epochs: float = option(3.0, "passes over the training examples", above=0)
+    max_steps: int | None = option(None, "or the length in optimizer steps", least=1)
+    per_device_train_batch_size: int = option(32, "examples of one forward pass of a process", least=1)
+    gradient_accumulation_steps: int = option(1, "forward passes of one optimizer step", least=1)
+    per_device_eval_batch_size: int = option(64, "examples of one forward pass in evaluation", least=1)
+    max_length: int | None = option(
+        None, "tokens of a sequence at most; the default is 512, or the model's limit", least=1
+    )
     batching: str = option(
         "auto",
         "packed: examples share rows and nothing is padded (Weft models only; their default); grouped: "
         "padded to the longest of a batch, whose examples are of like length (the default of others); padded: the "
         "same with examples as they come",
+        choices=("auto", "packed", "grouped", "padded"),
     )
-    learning_rate: float = option(5e-4, "the highest learning rate")
-    lr_scheduler_type: str = option("linear", f"one of {', '.join(SCHEDULES)}")
-    warmup_steps: float = option(0.1, "steps in which the learning rate rises; below 1: a share of all steps")
-    weight_decay: float = option(0.01, "decay of matrices; norms, biases and embeddings never decay")
-    evaluations: int = option(10, "how often a run is evaluated, evenly, if eval_steps is not given")
-    patience: int | None = option(None, "stop after so many evaluations without a better score (early stopping)")
+    learning_rate: float = option(5e-4, "the highest learning rate", above=0)
+    lr_scheduler_type: str = option("linear", f"one of {', '.join(SCHEDULES)}", choices=SCHEDULES)
+    warmup_steps: float = option(0.1, "steps in which the learning rate rises; below 1: a share of all steps", least=0)
+    weight_decay: float = option(0.01, "decay of matrices; norms, biases and embeddings never decay", least=0)
+    evaluations: int = option(10, "how often a run is evaluated, evenly, if eval_steps is not given", least=1)
+    patience: int | None = option(
+        None, "stop after so many evaluations without a better score (early stopping)", least=1
+    )
     seeds: list[int] = option(
         [],
         f"train once with each of these; by default {SEEDS_OF_FEW} seeds below {FEW_EXAMPLES:,} training "
         "examples, and one from there on",
+        least=0,
+        most=LARGEST_SEED,
     )
     predict_file: str | None = option(None, "examples without labels to label in the end")
-    cpu_threads: int | None = option(None, "threads of each process on a CPU; the default shares the cores evenly")
+    cpu_threads: int | None = option(
+        None, "threads of each process on a CPU; the default shares the cores evenly", least=1
+    )
     plan: bool = option(False, "print the plan and stop")
     push_to_hub: str | None = option(None, "publish the result under this name, e.g. me/model")
     hub_private_repo: bool = option(False, "make the repository private")
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""
-        if self.lr_scheduler_type not in SCHEDULES:
-            raise RecipeError(f"lr_scheduler_type is {self.lr_scheduler_type!r}: choose one of {', '.join(SCHEDULES)}.")
-        if self.batching not in ("auto", *BATCHINGS):
-            raise RecipeError(f"batching is {self.batching!r}: choose auto, {', '.join(BATCHINGS)}.")
-        for name in (
-            *(
-                "per_device_train_batch_size",
-                "gradient_accumulation_steps",
-                "per_device_eval_batch_size",
-                "evaluations",
-            ),
-            *("max_steps", "max_length", "patience", "cpu_threads"),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RecipeError(f"{name} is {value}: give at least 1, or leave it out.")
-        if not 0 < self.num_train_epochs < float("inf"):
-            raise RecipeError(f"num_train_epochs is {self.num_train_epochs}: give a finite number above 0.")
-        if not self.learning_rate > 0 or self.learning_rate == float("inf"):
-            raise RecipeError(f"learning_rate is {self.learning_rate}: give a finite number above 0.")
-        if not 0 <= self.weight_decay < float("inf") or not 0 <= self.warmup_steps < float("inf"):
-            raise RecipeError("weight_decay and warmup_steps must be finite and cannot be below 0.")
-        outside = [seed for seed in self.seeds if not 0 <= seed <= LARGEST_SEED]
-        if outside:
-            raise RecipeError(f"seeds has {outside[0]}: give numbers from 0 to {LARGEST_SEED}.")
+        super().check()
         repeated = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
         if repeated:
             raise RecipeError(f"seeds names {repeated[0]} more than once: a seed gives the same result every time.")
@@ -155,7 +133,7 @@ class FineTuningArguments:
 
 
 @dataclass
-class ModelSetupArguments:
+class ModelSetupArguments(Options):
     """What the training starts from, and what of it may change."""
 
     model_name_or_path: str | None = option(
@@ -174,33 +152,30 @@ class ModelSetupArguments:
         None,
         f"its kind: {', '.join(NEW_TOKENIZERS)}; the default is bpe, or wordpiece (each Han character a "
         "token) where parts of a Chinese text are to be found",
+        choices=NEW_TOKENIZERS,
+        otherwise="train one first with tokenizer/train.py and give it with tokenizer_name",
     )
     vocab_size: int = option(8192, "tokens of a new tokenizer, at most")
     causal: bool = option(False, "a new model looks at earlier tokens only")
     attn_implementation: str | None = option(None, "attention backend: sdpa (the default), eager, flash_attention_2")
     trust_remote_code: bool = option(False, "run the code that comes with a model of an unknown family")
-    lora_rank: int | None = option(None, "train adapters of this rank instead of all weights (LoRA, needs peft)")
+    lora_rank: int | None = option(
+        None, "train adapters of this rank instead of all weights (LoRA, needs peft)", least=1
+    )
     lora_alpha: float | None = option(None, "their scale; the default is twice lora_rank")
     lora_dropout: float = option(0.0, "share of their input that is dropped in training")
     freeze_embeddings: bool = option(False, "leave the embeddings as they are")
-    freeze_layers: int = option(0, "leave the embeddings and so many of the first layers as they are")
+    freeze_layers: int = option(0, "leave the embeddings and so many of the first layers as they are", least=0)
     layer_decay: float = option(
-        1.0, "learning rate of a layer over that of the layer above it; the embeddings are the lowest layer"
+        1.0,
+        "learning rate of a layer over that of the layer above it; the embeddings are the lowest layer",
+        above=0,
+        most=1,
     )
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""
-        if self.tokenizer_type is not None and self.tokenizer_type not in NEW_TOKENIZERS:
-            raise RecipeError(
-                f"tokenizer_type is {self.tokenizer_type!r}: choose one of {', '.join(NEW_TOKENIZERS)}, or train one "
-                "first with tokenizer/train.py and give it with tokenizer_name."
-            )
-        if self.lora_rank is not None and self.lora_rank < 1:
-            raise RecipeError(f"lora_rank is {self.lora_rank}: give at least 1, or leave it out.")
-        if not 0 < self.layer_decay <= 1:
-            raise RecipeError(f"layer_decay is {self.layer_decay}: give a number above 0 and at most 1.")
-        if self.freeze_layers < 0:
-            raise RecipeError(f"freeze_layers is {self.freeze_layers}: give 0 or more.")
+        super().check()
         if self.lora_rank is not None and (self.freeze_layers or self.freeze_embeddings or self.layer_decay != 1):
             raise RecipeError(
                 "lora_rank trains adapters only: leave freeze_embeddings, freeze_layers and layer_decay out."

@@ -9,12 +9,7 @@ from weft.recipes.training.metric_format import words_of
 
 
 def plot_seeds(results: list[SeedResult], metric: str, path: Path) -> None:
-    """Draw training and validation loss, and the metric that chooses the weights, over steps, for every seed.
-
-    Args:
-        metric: its name.
-        path: of the PNG.
-    """
+    """Draw training and validation loss, and the metric that chooses the weights, over steps, for every seed."""
     with stacked_panels(path, (8, 7), (1, 1)) as (losses, scores):
         for number, result in enumerate(results):
             colour, name = f"C{number}", f"seed {result.seed}"

@@ -41,16 +41,3 @@ class TrainingOrder(Dataset):
         whole = len(grouped) // self.group * self.group
         batches = grouped[:whole].reshape(-1, self.group)
         return np.concatenate([draw.permutation(batches).reshape(-1), grouped[whole:]])
-
-
-class EncodedSplit(Dataset):
-    """Items of a split as they stand."""
-
-    def __init__(self, items: Sequence[EncodedExample]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> EncodedExample:
-        return self.items[index]

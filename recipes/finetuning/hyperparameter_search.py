@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.command_line import Parsed
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, optional_package
 from weft.recipes.common.files import read_json, write_json
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 from weft.recipes.common.processes import world_size
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.best_metric import BestMetric
@@ -24,11 +24,11 @@ SEARCHABLE = (
 
 
 @dataclass
-class SearchArguments:
+class SearchArguments(Options):
     """Whether and where to look for better settings first."""
 
     search_trials: int = option(
-        0, "first train so many times with other settings, and go on with the best (needs optuna)"
+        0, "first train so many times with other settings, and go on with the best (needs optuna)", least=0
     )
     search_space: list[str] = option(
         ["learning_rate=1e-4:2e-3"],
@@ -38,11 +38,10 @@ class SearchArguments:
     def check(self, parsed: Parsed) -> None:
         """Refuse, before any work is done, what cannot be searched; raises RecipeError."""
         parsed.refuse_without(("search_space",), "search_trials")
-        if self.search_trials < 0:
-            raise RecipeError(f"search_trials is {self.search_trials}: give 0 or more.")
+        super().check()
         if not self.search_trials:
             return
-        _import_optuna()
+        optional_package("optuna", "search_trials")
         if world_size() > 1:
             raise RecipeError("search_trials is for one process: search first, then train on many with what was found.")
         run = parsed[FineTuningArguments]
@@ -80,17 +79,14 @@ def search(
     best_metric: BestMetric,
     run_trial: Callable[[Path, dict[str, Any]], float | None],
 ) -> dict[str, Any] | None:
-    """The settings with the best score; trials that were finished before are not run again.
+    """The settings with the best score, None where a trial was stopped; finished ones are not run again.
 
     Args:
         folder: of the run; settings and scores of the trials are kept in its search/trials.json.
         run_trial: trains in a folder with settings and returns the score; None where it was stopped. The folder is
             removed as soon as the score is noted down.
-
-    Returns:
-        Settings by name, or None where a trial was stopped.
     """
-    optuna = _import_optuna()
+    optuna = optional_package("optuna", "search_trials")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = dict(parse_range(text) for text in arguments.search_space)
     distributions = {name: _distribution(optuna, name, values) for name, values in space.items()}
@@ -111,7 +107,7 @@ def search(
             done.append({"settings": chosen, "score": score})
             write_json(file, done)
         shutil.rmtree(place, ignore_errors=True)  # also what was left by a run that was killed here
-        _tell(study, trial, done[number]["score"])
+        _tell(optuna, study, trial, done[number]["score"])
     if all(trial["score"] != trial["score"] for trial in done):
         raise RecipeError(f"no trial has a {best_metric.name} that is a number: choose another search_space or metric.")
     best = done[study.best_trial.number]
@@ -122,10 +118,10 @@ def search(
     return best["settings"]
 
 
-def _tell(study: Any, trial: Any, score: float) -> None:
+def _tell(optuna: Any, study: Any, trial: Any, score: float) -> None:
     """A training that diverged has failed."""
     if math.isnan(score):
-        study.tell(trial, state=_import_optuna().trial.TrialState.FAIL)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
         study.tell(trial, score)
 
@@ -141,11 +137,3 @@ def _distribution(optuna: Any, name: str, values: tuple[float, float] | list[flo
 
 def _words(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in settings.items())
-
-
-def _import_optuna() -> Any:
-    try:
-        import optuna  # an optional dependency
-    except ImportError as error:
-        raise RecipeError("search_trials needs Optuna: pip install optuna.") from error
-    return optuna

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.data.tables import Record, read_hub_records
 from weft.recipes.data.text_files import COMPRESSIONS
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.validation_split import split_off
 
 Example = TypeVar("Example")
+WITH_TEST = {"train": "train", "validation": "validation", "test": "test"}  # names of splits on the Hub
 HUB_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
 
 
@@ -59,21 +60,13 @@ def find_files(
 
 
 def read_hub_splits(name: str, config_name: str | None, wanted: Sequence[str]) -> dict[str, list[Record]]:
-    """Rows of a data set that is no known task: of each wanted split that it has under one of its usual names.
-
-    Raises:
-        RecipeError: it cannot be loaded, or has no training split.
-    """
+    """Rows of a data set that is no known task: of each wanted split that it has under one of its usual names; raises
+    RecipeError."""
     import datasets  # it takes long to import, and only data sets need it
 
-    try:
+    advice = "check its name, dataset_config_name and the network, or give local files."
+    with refusing(f"data set {name!r} cannot be loaded", OSError, ValueError, RuntimeError, advice=advice):
         there = datasets.get_dataset_split_names(name, config_name)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = first_line(error)
-        raise RecipeError(
-            f"data set {name!r} cannot be loaded ({reason}): check its name, dataset_config_name and the network, or "
-            "give local files."
-        ) from error
     if "train" not in there:
         raise RecipeError(f"data set {name!r} has no split 'train': there are {', '.join(there)}.")
     named = {split: next((other for other in HUB_NAMES[split] if other in there), None) for split in wanted}
@@ -87,7 +80,8 @@ def read_splits(
     from_records: Callable[[list[Record]], list[Example]],
     group_of: Callable[[Example], Hashable],
 ) -> dict[str, list[Example]]:
-    """Read "train", "validation" and, where it is given, "test"; a part of "train" is held out if there is no other.
+    """Read "train", "validation" and, where it is given, "test"; a part of "train" is held out if there is no other;
+    raises RecipeError.
 
     Args:
         tasks: the known ones, by name.
@@ -95,9 +89,6 @@ def read_splits(
         from_records: makes examples of rows of the Hub.
         group_of: what examples that must not be torn apart have in common, such as the text they ask about: the split
             that is held out shares none with the rest.
-
-    Raises:
-        RecipeError: no source is given, an unknown task, a file that is missing, no example in a split.
     """
     if files.task is not None:
         if files.task not in tasks:

@@ -13,9 +13,6 @@ def results_section(
     """Say in Markdown how far the seeds lie apart, and what each split's scores are.
 
     Args:
-        metrics: of the finished run.
-        headline: those that are shown first.
-        best_metric: the one that chooses the weights.
         reports: Markdown of the task itself, by split.
     """
     parts = [_of_seeds(metrics, headline, best_metric)]

@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.task import Task
@@ -63,18 +63,15 @@ class ModelSetup:
             self.tokenizer.model_max_length = self.config.max_position_embeddings
 
     def make_model(self, seed: int) -> PreTrainedModel:
-        """The model a seed begins with; what is new in it depends on the seed, weights are float32.
-
-        Raises:
-            RecipeError: it cannot be loaded, a Weft model lacks more than a head, or another one most of its weights.
-        """
+        """The model a seed begins with; what is new in it depends on the seed, weights are float32; raises
+        RecipeError."""
         set_seed(seed)
         auto_class = getattr(transformers, self.task.auto_class)
         options: dict[str, Any] = {"trust_remote_code": self.arguments.trust_remote_code}
         if self.arguments.attn_implementation is not None:
             options["attn_implementation"] = self.arguments.attn_implementation
         name = self.arguments.model_name_or_path
-        try:
+        with refusing(f"model {name or 'of this shape'!r} cannot be made", *UNLOADABLE):
             if name is None:
                 model = auto_class.from_config(self.config, dtype=torch.float32, **options)
                 return self.task.prepare_model(model)
@@ -87,18 +84,14 @@ class ModelSetup:
                     output_loading_info=True,
                     **options,
                 )
-        except UNLOADABLE as error:
-            reason = first_line(error)
-            raise RecipeError(f"model {name or 'of this shape'!r} cannot be made: {reason}") from error
         new = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
         prefix = f"{model.base_model_prefix}." if self.task.has_own_head else ""
         body = sorted(key for key in new if key.startswith(prefix))
         # a pooler may be missing in other families, but not most of the model
         whole = self.is_weft or not self.task.has_own_head
         if body and (whole or 2 * len(body) > sum(key.startswith(prefix) for key in model.state_dict())):
-            raise RecipeError(
-                f"model {name!r} has no weights for {body[0]}{_and_others(body)}: it is not whole, give another."
-            )
+            others = f" and {len(body) - 1} others" if len(body) > 1 else ""
+            raise RecipeError(f"model {name!r} has no weights for {body[0]}{others}: it is not whole, give another.")
         if not self.keep_head:
             _start_head_anew(model)
             new |= {f"{head}.{key}" for head, module in head_modules(model) for key in module.state_dict()}
@@ -109,14 +102,11 @@ class ModelSetup:
 def set_up_model(
     task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max_length: int | None
 ) -> ModelSetup:
-    """Load config and tokenizer, or make them, before any training.
+    """Load config and tokenizer, or make them, before any training; raises RecipeError.
 
     Args:
         fields: WeftConfig fields that were given one by one.
         max_length: as asked for; None: 512, or less where the model's limit is.
-
-    Raises:
-        RecipeError: it cannot be loaded, fields do not apply to it, or it cannot take so long inputs.
     """
     arguments.check()
     name = arguments.model_name_or_path
@@ -176,11 +166,9 @@ def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max
     if source is not None:
         tokenizer = load_tokenizer(source, arguments.trust_remote_code)
     else:
-        try:
-            kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(task)
+        kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(task)
+        with refusing(None, ValueError, say=str):
             tokenizer = train_tokenizer(task.texts(), kind_of_tokenizer, arguments.vocab_size)
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
     existing = None if arguments.config_name is None else load_config(arguments, arguments.config_name)
     if existing is not None and existing.model_type != WeftConfig.model_type:
         if fields:
@@ -233,23 +221,15 @@ def _start_head_anew(model: PreTrainedModel) -> None:
 
 
 def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) -> PreTrainedTokenizerBase:
-    """Start and end token around each text: the end token is what a causal model is read at.
-
-    Raises:
-        RecipeError: the tokenizer has no such tokens.
-    """
-    try:
+    """Start and end token around each text: the end token is what a causal model is read at; raises RecipeError."""
+    with refusing(None, ValueError, say=str):
         return for_role(tokenizer, "encoder", token_types)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
 
 
 def load_config(arguments: ModelSetupArguments, name: str) -> PreTrainedConfig:
     """The config of a folder or Hub id; raises RecipeError."""
-    try:
+    with refusing(f"model {name!r} cannot be loaded", *UNLOADABLE):
         return AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
-    except UNLOADABLE as error:
-        raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
 
 
 def default_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -267,20 +247,11 @@ def length_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -
 
 def _set(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
     for name, value in fields.items():
-        try:
+        with refusing(f"{name}={value!r} is not possible", ValueError, TypeError, say=one_line):
             setattr(config, name, value)
-        except (ValueError, TypeError) as error:
-            raise RecipeError(f"{name}={value!r} is not possible: {' '.join(str(error).split())}") from error
-    try:
-        validate = getattr(config, "validate", None)
-        if validate is not None and isinstance(config, WeftConfig):
-            validate()
-    except ValueError as error:
-        raise RecipeError(f"no such model: {' '.join(str(error).split())}") from error
-
-
-def _and_others(keys: list[str]) -> str:
-    return f" and {len(keys) - 1} others" if len(keys) > 1 else ""
+    if isinstance(config, WeftConfig) and hasattr(config, "validate"):
+        with refusing("no such model", ValueError, say=one_line):
+            config.validate()
 
 
 class _silence:

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
-from weft.recipes.finetuning.dataset import EncodedSplit
 from weft.recipes.finetuning.task import Task
 from weft.recipes.training.trainer import WeftTrainer
 
@@ -18,16 +17,15 @@ class TaskEvaluator:
     def __init__(
         self, task: Task, split: str, items: Sequence[EncodedExample], collator: PackingCollator, batch_size: int
     ) -> None:
-        self.task, self.split, self.items, self.collator, self.batch_size = task, split, items, collator, batch_size
-        self.rows = EncodedSplit(items)
+        self.task, self.split, self.rows, self.collator, self.batch_size = task, split, items, collator, batch_size
 
     def __call__(self, trainer: WeftTrainer) -> dict[str, float]:
         arguments = trainer.args
         results = predict(
-            *(self.task, trainer.model, self.items, self.collator, self.batch_size),
+            *(self.task, trainer.model, self.rows, self.collator, self.batch_size),
             *(arguments.process_index, arguments.world_size),
         )
-        return self.task.score(self.split, self.items, results)
+        return self.task.score(self.split, self.rows, results)
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """The end of a fine-tuning run: the best seed's model in a folder that loads anywhere, with all that is known of it."""
 
-import shutil
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import flush_to_disk, read_json, remove_folder, write_json
+from weft.recipes.common.files import read_json, remove_folder, write_json
 from weft.recipes.common.hardware import share_cores
 from weft.recipes.common.processes import is_first_process
 from weft.recipes.data.tokenization import load_tokenizer
@@ -21,7 +20,7 @@ from weft.recipes.finetuning.best_weights import WEIGHTS, load_weights
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
 from weft.recipes.finetuning.curve import plot_seeds
 from weft.recipes.finetuning.model_card import results_section, scores_of
-from weft.recipes.finetuning.model_setup import ModelSetup, default_length, is_weft_model, load_config
+from weft.recipes.finetuning.model_setup import default_length, is_weft_model, load_config
 from weft.recipes.finetuning.prediction import predict
 from weft.recipes.finetuning.seed_training import SeedRun
 from weft.recipes.finetuning.task import Task
@@ -29,7 +28,7 @@ from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.metric_format import text_of, words_of
 from weft.recipes.training.model_card import Card, versions
-from weft.recipes.training.run_folder import METRICS, SETTINGS
+from weft.recipes.training.run_folder import METRICS, SETTINGS, finished_folder
 
 LOCAL_FIELDS = (
     *("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file"),
@@ -37,7 +36,7 @@ LOCAL_FIELDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class FinishedSeeds:
     """What the seeds have come to.
 
@@ -54,40 +53,23 @@ class FinishedSeeds:
     folder: Path
     results: list[SeedResult]
 
-    @property
-    def task(self) -> Task:
-        return self.seed_run.task
-
-    @property
-    def setup(self) -> ModelSetup:
-        return self.seed_run.setup
-
-    @property
-    def arguments(self) -> FineTuningArguments:
-        return self.seed_run.arguments
+    def __post_init__(self) -> None:
+        self.task, self.setup, self.arguments = self.seed_run.task, self.seed_run.setup, self.seed_run.arguments
 
     def write(self) -> None:
         """Write the finished folder (metrics.json last) with the model of the best seed."""
         if not is_first_process():
             return
         best = self._best()
-        staging = self.folder / ".finished.partial"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        model = self._model_of(best.seed, staging / "adapter")
-        model.to(_device(self.settings)).eval()
-        model.save_pretrained(staging)
-        self.setup.tokenizer.save_pretrained(staging)
-        metrics, sections = self._score(model, staging, best)
-        plot_seeds(self.results, self.task.best_metric.name, staging / "curve.png")
-        self._card(metrics, sections, best).write(staging / "README.md")
-        flush_to_disk(staging)
-        self._reopen()
-        for path in staging.iterdir():
-            if path.is_dir():
-                shutil.rmtree(self.folder / path.name, ignore_errors=True)
-            path.replace(self.folder / path.name)
-        staging.rmdir()
+        with finished_folder(self.folder) as staging:
+            model = self._model_of(best.seed, staging / "adapter")
+            model.to(_device(self.settings)).eval()
+            model.save_pretrained(staging)
+            self.setup.tokenizer.save_pretrained(staging)
+            metrics, sections = self._score(model, staging, best)
+            plot_seeds(self.results, self.task.best_metric.name, staging / "curve.png")
+            self._card(metrics, sections, best).write(staging / "README.md")
+            self._reopen()
         _predict_unlabelled(self.task, self.arguments, model, self.seed_run.collator, self.folder, self.unlabelled)
         write_json(self.folder / METRICS, metrics)
         remove_leftovers(self.folder)
@@ -246,11 +228,7 @@ def _published(task: Task, folder: Path, setup: ModelSetupArguments) -> PreTrain
 def use_finished(
     task: Task, arguments: FineTuningArguments, setup: ModelSetupArguments, settings: dict[str, Any], folder: Path
 ) -> None:
-    """Tidy a finished folder, and predict with its model, where that is asked for.
-
-    Raises:
-        RecipeError: the model's labels are not those of the data, or it comes with code that is not trusted.
-    """
+    """Tidy a finished folder, and predict with its model, where that is asked for; raises RecipeError."""
     remove_leftovers(folder)
     if not task.unlabelled(folder):
         return

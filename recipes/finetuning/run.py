@@ -13,12 +13,12 @@ from weft.recipes.finetuning.tasks import known_task, task_class
 from weft.recipes.training.run import carry_out, settings_of
 
 
-def finetune(task_name: str, parsed: Parsed) -> None:
+def run_task(task_name: str, parsed: Parsed) -> None:
     """Carry the run out: plan, train each seed, choose, evaluate, report, publish.
 
     Args:
         task_name: see `tasks.task_names`.
-        parsed: the fields of the command line, which `read_fields` checked.
+        parsed: the fields of the command line, checked.
     """
     arguments, files = parsed[FineTuningArguments], parsed[FileArguments]
     task, setup = _read_task(task_name, parsed), parsed[ModelSetupArguments]

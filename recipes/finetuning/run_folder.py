@@ -7,7 +7,7 @@ search/    the trials of a search for better settings
 from pathlib import Path
 from typing import Any
 
-from weft.recipes.common.files import read_json
+from weft.recipes.common.files import read_json, size_and_time
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.hyperparameter_search import TRIALS
 from weft.recipes.training.run_folder import FREE_FIELDS, METRICS, SETTINGS, RunState, open_run
@@ -37,4 +37,4 @@ def fingerprint(files: FileArguments) -> dict[str, list[int]]:
     paths = files.local_files()
     if files.data is not None:
         paths += sorted(path for path in Path(files.data).rglob("*") if path.is_file())
-    return {str(path.resolve()): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+    return {str(path.resolve()): size_and_time(path) for path in paths}

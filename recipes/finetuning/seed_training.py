@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainerState, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.files import read_json, remove_folder
 from weft.recipes.common.processes import check_processes, check_same_checkpoint, is_first_process
 from weft.recipes.finetuning.adapters import add_adapters, freeze
@@ -33,11 +33,13 @@ from weft.recipes.finetuning.model_setup import ModelSetup
 from weft.recipes.finetuning.plan import FineTuningPlan, make_plan, schedule_fields
 from weft.recipes.finetuning.prediction import TaskEvaluator
 from weft.recipes.finetuning.task import Task
-from weft.recipes.finetuning.trainer import ExampleRate, FineTuningTrainer, SeedResult
+from weft.recipes.finetuning.trainer import FineTuningTrainer, SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.console import Console
+from weft.recipes.training.metric_format import median_of
 from weft.recipes.training.run_folder import last_checkpoint
 from weft.recipes.training.stop_signal import StopSignal
+from weft.recipes.training.throughput import Throughput
 
 
 @dataclass
@@ -99,10 +101,8 @@ class SeedRun:
             remove_unfinished(folder)
             print(f"seed {seed} in {folder}", flush=True)
         best = BestWeights(self.task.best_metric, folder / WEIGHTS, self.arguments.patience)
-        try:
+        with refusing("the run cannot be set up", *(ValueError, TypeError, RuntimeError, ImportError), say=one_line):
             trainer = self._make_trainer(folder, seed, best)
-        except (ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise RecipeError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
         checkpoint = last_checkpoint(folder)
         check_same_checkpoint(checkpoint)
         if checkpoint and is_first_process():
@@ -146,8 +146,7 @@ class SeedRun:
                 )
             load_weights(trainer.model, file)
             metrics = trainer.evaluator(trainer)
-        speeds = sorted(entry["examples_per_second"] for entry in history if "examples_per_second" in entry)
-        speed = speeds[len(speeds) // 2] if speeds else None
+        speed = median_of(history, "examples_per_second")
         return SeedResult(seed, metrics, step, trainer.state.global_step, round(seconds, 1), speed, history)
 
     def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> FineTuningTrainer:
@@ -183,7 +182,7 @@ class SeedRun:
         set_seed(seed)
         self.stop = StopSignal()
         group = plan.batch_size if self.grouped else 0
-        examples = len({item.example for item in self.trainable})
+        per_step = plan.items_per_step * len({item.example for item in self.trainable}) / plan.items  # examples
         return FineTuningTrainer(
             model=model,
             args=arguments,
@@ -194,7 +193,7 @@ class SeedRun:
                 *(self.task, "validation", self.validation, self.collator),
                 self.arguments.per_device_eval_batch_size,
             ),
-            throughput=ExampleRate(plan.items_per_step, examples / plan.items),
+            throughput=Throughput(lambda step: step * per_step, unit="examples"),
             epochs_before=lambda step: step * plan.items_per_step / plan.items,
             task=self.task,
             layer_decay=self.setup.arguments.layer_decay,

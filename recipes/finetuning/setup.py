@@ -40,12 +40,7 @@ class FineTuningRun:
     def __init__(
         self, task: Task, parsed: Parsed, fields: dict[str, Any], folder: Path, settings: dict[str, Any]
     ) -> None:
-        """Encode all data; refuse, before anything is trained, what cannot be (RecipeError).
-
-        Args:
-            fields: of WeftConfig, for the model.
-            settings: all fields, as run.json notes them.
-        """
+        """Encode all data; refuse, before anything is trained, what cannot be (RecipeError)."""
         self.arguments, self.search_arguments = parsed[FineTuningArguments], parsed[SearchArguments]
         setup = set_up_model(task, parsed[ModelSetupArguments], fields, self.arguments.max_length)
         self.task, self.setup, self.folder, self.settings = task, setup, folder, settings

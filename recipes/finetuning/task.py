@@ -14,7 +14,23 @@ from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
 from weft.recipes.finetuning.known_tasks import KnownTask
 
+Batch = dict[str, torch.Tensor]
+Items = Sequence[EncodedExample]
+Divisor = torch.Tensor | int | None  # of a loss: the `count` of a whole step, None: of the batch alone
 PREDICT = "predict"  # the split of examples without labels
+
+
+def hide_behind(logits: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Logits [rows, columns] in at least float32, with the dtype's minimum from each row's length on: not all families
+    put it there."""
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    behind = torch.arange(logits.shape[1], device=logits.device) >= lengths.to(logits.device)[:, None]
+    return logits.masked_fill(behind, torch.finfo(logits.dtype).min)
+
+
+def label_fields(names: Sequence[str]) -> dict[str, Any]:
+    """Config fields of the names of labels in the order of the model's outputs."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
 class Task(ABC):
@@ -48,11 +64,7 @@ class Task(ABC):
 
     @classmethod
     def read(cls, files: Any, run: FineTuningArguments) -> Self:
-        """Make the task out of its own fields and the run's: read and check all data.
-
-        Raises:
-            RecipeError: what is missing or wrong, with file and row.
-        """
+        """Make the task out of its own fields and the run's: read and check all data; raises RecipeError."""
         return cls(files)
 
     @property
@@ -105,31 +117,29 @@ class Task(ABC):
         return model
 
     @abstractmethod
-    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> Batch:
         """The targets of a batch, in the order of `layout.items`: a tensor for each of `target_names`.
 
         What else is returned is given to the model in training.
         """
 
-    def forward(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+    def forward(self, model: nn.Module, inputs: Batch) -> Any:
         """The outputs of a model."""
         return model(**inputs)
 
-    def predict(self, model: nn.Module, inputs: dict[str, torch.Tensor], layout: BatchLayout) -> list[Any]:
+    def predict(self, model: nn.Module, inputs: Batch, layout: BatchLayout) -> list[Any]:
         """Predictions for one batch, one entry per item of `layout.items`, without gradient."""
         return self.results(self.forward(model, inputs), layout)
 
     @abstractmethod
-    def loss(
-        self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
-    ) -> torch.Tensor:
+    def loss(self, outputs: Any, targets: Batch, num_items_in_batch: Divisor) -> torch.Tensor:
         """The loss, computed from logits, so that it is the same for models of every family.
 
         It is a sum over targets divided by `num_items_in_batch`, the `count` of the whole step (None: of this batch).
         """
 
     @abstractmethod
-    def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    def count(self, targets: Batch) -> torch.Tensor:
         """What a loss of these targets divides by (a scalar)."""
 
     @abstractmethod
@@ -140,11 +150,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> dict[str, float]:
+    def score(self, split: str, items: Items, results: Sequence[Any]) -> dict[str, float]:
         """Metrics of a labelled split, "loss" among them. `results` stand in the order of `items`."""
 
     @abstractmethod
-    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> str:
+    def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:
         """Write tables and plots of a labelled split; say in Markdown, for the model card, what they show.
 
         Args:
@@ -166,9 +176,7 @@ class Task(ABC):
         return {PREDICT: folder / "predicted.csv"} if PREDICT in self.examples else {}
 
     @abstractmethod
-    def write_predictions(
-        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]
-    ) -> None:
+    def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[Any]) -> None:
         """Write what is predicted for each example of a split, labelled or not, with its scores."""
 
     @abstractmethod

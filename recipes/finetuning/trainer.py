@@ -1,6 +1,5 @@
 """One training with one seed: the order of examples, the Trainer, evaluation, and the best weights."""
 
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,6 @@ from weft.recipes.finetuning.adapters import parameter_groups
 from weft.recipes.finetuning.best_weights import RESULT
 from weft.recipes.finetuning.task import Task
 from weft.recipes.training.trainer import WeftTrainer
-
-
-class ExampleRate:
-    """Examples per second between two logs, without the time spent on evaluating and saving."""
-
-    def __init__(self, items_per_step: int, examples_per_item: float) -> None:
-        self.per_step = items_per_step * examples_per_item
-        self.last: tuple[int, float] | None = None
-
-    def start(self) -> None:
-        """Forget what was before."""
-        self.last = None
-
-    def rates(self, step: int, idle_seconds: float) -> dict[str, float]:
-        """examples_seen so far, and examples_per_second since the last call."""
-        now = time.perf_counter() - idle_seconds
-        rates: dict[str, float] = {"examples_seen": round(step * self.per_step)}
-        if self.last is not None and step > self.last[0]:
-            rates["examples_per_second"] = round((step - self.last[0]) * self.per_step / (now - self.last[1]), 1)
-        self.last = (step, now)
-        return rates
 
 
 class FineTuningTrainer(WeftTrainer):

@@ -4,25 +4,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 
 
 @dataclass
-class GenerateArguments:
+class GenerateArguments(Options):
     """What to continue, with which model, and how to choose each token."""
 
     model: str = option("runs/pretrain_clm", "folder or Hub id of a causal language model")
     prompt: str = option("", "text to continue; empty: a new document")
     prompt_file: str | None = option(None, "a text file with one prompt on each line")
     output_file: str | None = option(None, "with prompt_file: write JSON lines (prompt, text) here instead of printing")
-    batch_size: int = option(16, "prompts continued at once")
-    max_new_tokens: int = option(200, "length of the continuation, in tokens")
+    batch_size: int = option(16, "prompts continued at once", least=1)
+    max_new_tokens: int = option(200, "length of the continuation, in tokens", least=1)
     do_sample: bool = option(True, "draw tokens by their probability; false: the most likely")
     temperature: float = option(0.8, "below 1: likely tokens become more likely")
-    top_k: int = option(0, "draw among the k most likely tokens; 0: among all")
-    top_p: float = option(0.95, "draw among the most likely tokens that sum to this")
-    repetition_penalty: float = option(1.0, "above 1: tokens that were there become rarer")
-    num_beams: int = option(1, "beams of a beam search (with do_sample false)")
+    top_k: int = option(0, "draw among the k most likely tokens; 0: among all", least=0)
+    top_p: float = option(0.95, "draw among the most likely tokens that sum to this", above=0, most=1)
+    repetition_penalty: float = option(1.0, "above 1: tokens that were there become rarer", above=0)
+    num_beams: int = option(1, "beams of a beam search (with do_sample false)", least=1)
     seed: int = option(0, "of the draws")
     device: str | None = option(None, "cuda, cpu ...; the default is a GPU if there is one")
     compile: bool = option(False, "compile the model first, which takes a minute")
@@ -31,15 +31,11 @@ class GenerateArguments:
 
     def check(self) -> None:
         """Raises RecipeError where a field is out of range, or two contradict each other."""
-        for name in ("batch_size", "max_new_tokens", "num_beams"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name} is {getattr(self, name)}: give at least 1.")
+        super().check()
         if self.compile and self.num_beams > 1:
             raise RecipeError(f"num_beams is {self.num_beams}, but compile is for one beam: leave one of them out.")
         if self.output_file is not None and Path(self.output_file).exists():
             raise RecipeError(f"{self.output_file} exists: name another output_file, or remove it.")
-        if not 0 < self.top_p <= 1 or self.top_k < 0 or self.repetition_penalty <= 0:
-            raise RecipeError("top_p must be above 0 and at most 1, top_k at least 0 and repetition_penalty above 0.")
         if self.do_sample and self.temperature <= 0:
             raise RecipeError(
                 f"temperature is {self.temperature}: give a number above 0, or --do_sample false for the most likely "

@@ -15,7 +15,7 @@ from transformers import (
     set_seed,
 )
 
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import refusing
 from weft.recipes.common.hardware import move_to
 from weft.recipes.generation.arguments import GenerateArguments
 from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
@@ -24,16 +24,10 @@ from weft.recipes.generation.int8 import quantize_int8
 
 
 def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
-    """Continue the prompts in batches, or where there are none `prompt`, as it is written.
-
-    Raises:
-        RecipeError: the model cannot be loaded, or not be used as asked for.
-    """
-    try:
+    """Continue the prompts in batches, or where there are none `prompt`, as it is written; raises RecipeError."""
+    with refusing(f"model {arguments.model!r} cannot be loaded", OSError, ValueError):
         tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"model {arguments.model!r} cannot be loaded: {first_line(error)}") from error
     model = move_to(model, arguments.device).eval()
     at_once = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
     if arguments.int8:

@@ -1,12 +1,11 @@
 """The fields of a pretraining run's length, batch and schedule, and what they may be."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 
 from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 from weft.recipes.training.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 2
@@ -17,12 +16,12 @@ DECAYS = ("linear", "cosine", "1-sqrt")
 
 
 @dataclass
-class RunArguments:
+class RunArguments(Options):
     """Length, batch and schedule of a pretraining run."""
 
     output_dir: str = option("runs/pretrain", "the run's folder; a run there is resumed")
     data: str | None = option(None, "a folder made by prepare_data.py, instead of raw text")
-    sequence_length: int = option(256, "tokens of a row; longer documents are cut")
+    sequence_length: int = option(256, "tokens of a row; longer documents are cut", least=2)
     tokens_per_step: str | None = option(
         None,
         "tokens of one optimizer step over all processes, e.g. 65536 or 0.5M; without it they follow from "
@@ -32,11 +31,13 @@ class RunArguments:
         None, "tokens of the first steps, doubled at equal distances until they are tokens_per_step"
     )
     batch_ramp_steps: float | None = option(
-        None, f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}"
+        None, f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}", least=0
     )
     tokens: str | None = option(None, "length of the run in tokens, e.g. 20M")
-    num_train_epochs: float | None = option(None, f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}")
-    max_steps: int | None = option(None, "or in optimizer steps")
+    num_train_epochs: float | None = option(
+        None, f"or in passes over the text; with no length given: {DEFAULT_EPOCHS}", above=0
+    )
+    max_steps: int | None = option(None, "or in optimizer steps", least=1)
     budget: str | None = option(
         None,
         "or in time, from the prepared text to the finished model, e.g. 30m or 1h30m: a few steps are "
@@ -44,34 +45,40 @@ class RunArguments:
         "machine that becomes slower or faster",
     )
     per_device_train_batch_size: int | None = option(
-        None, "rows of one forward pass of one process; the default suits the hardware"
+        None, "rows of one forward pass of one process; the default suits the hardware", least=1
     )
     learning_rate: float | None = option(
-        None, "the highest learning rate; without it it follows from size and length (at most 3e-3)"
+        None, "the highest learning rate; without it it follows from size and length (at most 3e-3)", above=0
     )
-    lr_scheduler_type: str = option("warmup_stable_decay", f"one of {', '.join(SCHEDULES)}")
-    warmup_steps: float = option(0.02, "steps in which the learning rate rises; below 1: a share of all steps")
-    decay_steps: float = option(0.3, "warmup_stable_decay: steps in which it falls; below 1: a share of all steps")
-    decay_type: str = option("linear", "warmup_stable_decay: falls linear, cosine or 1-sqrt")
-    min_lr_ratio: float = option(0.0, "the last learning rate over the highest")
+    lr_scheduler_type: str = option("warmup_stable_decay", f"one of {', '.join(SCHEDULES)}", choices=SCHEDULES)
+    warmup_steps: float = option(0.02, "steps in which the learning rate rises; below 1: a share of all steps", least=0)
+    decay_steps: float = option(
+        0.3, "warmup_stable_decay: steps in which it falls; below 1: a share of all steps", least=0
+    )
+    decay_type: str = option("linear", "warmup_stable_decay: falls linear, cosine or 1-sqrt", choices=DECAYS)
+    min_lr_ratio: float = option(0.0, "the last learning rate over the highest", least=0, most=1)
     weight_decay: float | None = option(
         None,
         "decay of matrices (norms, biases and embeddings never decay); without it it follows from size, "
         "length, batch and learning rate (about 0.1)",
+        least=0,
     )
-    adam_beta2: float = option(0.95, "second beta of AdamW")
+    adam_beta2: float = option(0.95, "second beta of AdamW", least=0, below=1)
     optimizer: str | None = option(
         None,
         "muon (Muon for the layers' matrices, AdamW for the rest; the default), or adamw (where optim is "
         "given or weights are sharded)",
+        choices=OPTIMIZERS,
     )
     cautious_weight_decay: bool = option(False, "decay a weight only where its step goes towards zero")
     average_decay: float | None = option(
-        None, "evaluate and publish an exponential moving average of the weights, e.g. 0.999"
+        None, "evaluate and publish an exponential moving average of the weights, e.g. 0.999", least=0, below=1
     )
-    z_loss: float = option(0.0, "weight of the squared logarithm of the softmax's denominator, e.g. 1e-4")
-    cpu_threads: int | None = option(None, "threads of each process on a CPU; the default shares the cores evenly")
-    seed: int = option(42, "of the initial weights, the order of the text and dropout")
+    z_loss: float = option(0.0, "weight of the squared logarithm of the softmax's denominator, e.g. 1e-4", least=0)
+    cpu_threads: int | None = option(
+        None, "threads of each process on a CPU; the default shares the cores evenly", least=1
+    )
+    seed: int = option(42, "of the initial weights, the order of the text and dropout", least=0, below=2**32)
     push_to_hub: str | None = option(None, "publish the result under this name, e.g. me/model")
     hub_revisions: bool = option(False, "also publish each checkpoint, as revision step-N")
     hub_private_repo: bool = option(False, "make the repository private")
@@ -81,6 +88,24 @@ class RunArguments:
         "what the sample texts of the model card begin with; for a masked model a text with mask tokens to "
         "fill in (without masks held-out text is masked)",
     )
+
+    def check(self) -> None:
+        """Raises RecipeError where a field is out of range, or several give the length."""
+        super().check()
+        lengths = [name for name in LENGTHS if getattr(self, name) is not None]
+        if len(lengths) > 1:
+            raise RecipeError(f"the length is given by {' and '.join(lengths)}: choose one.")
+        if self.budget is not None:
+            parse_duration(self.budget)
+            if self.initial_tokens_per_step is not None:
+                raise RecipeError(
+                    "a budget plans with steps of one size: leave initial_tokens_per_step out, or give tokens."
+                )
+        if self.min_lr_ratio and self.lr_scheduler_type in ("linear", "constant"):
+            raise RecipeError(
+                f"min_lr_ratio has no effect on lr_scheduler_type {self.lr_scheduler_type}: leave it out, or choose "
+                "cosine or warmup_stable_decay."
+            )
 
 
 def run_arguments(output_dir: str, objective: str, offered: Sequence[str]) -> type[RunArguments]:
@@ -92,49 +117,5 @@ def run_arguments(output_dir: str, objective: str, offered: Sequence[str]) -> ty
     folder = "the run's folder; a run that is there is resumed"
     fields = [("output_dir", str, option(output_dir, folder))]
     if len(offered) > 1:
-        fields.append(("objective", str, option(objective, f"one of {', '.join(offered)}")))
+        fields.append(("objective", str, option(objective, f"one of {', '.join(offered)}", choices=offered)))
     return make_dataclass("RecipeArguments", fields, bases=(RunArguments,))
-
-
-def check_run(arguments: RunArguments) -> None:
-    """Raises RecipeError where a field is out of range, or several give the length."""
-    lengths = [name for name in LENGTHS if getattr(arguments, name) is not None]
-    if len(lengths) > 1:
-        raise RecipeError(f"the length is given by {' and '.join(lengths)}: choose one.")
-    if arguments.budget is not None:
-        parse_duration(arguments.budget)
-        if arguments.initial_tokens_per_step is not None:
-            raise RecipeError(
-                "a budget plans with steps of one size: leave initial_tokens_per_step out, or give tokens."
-            )
-    for name in (
-        "sequence_length",
-        "num_train_epochs",
-        "max_steps",
-        "per_device_train_batch_size",
-        "learning_rate",
-        "cpu_threads",
-    ):
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < math.inf:
-            raise RecipeError(f"{name} is {value}: give a number above 0.")
-    ranges = {"weight_decay": (0, math.inf), "adam_beta2": (0, 1), "seed": (0, 2**32)}
-    ranges |= {"z_loss": (0, math.inf), "average_decay": (0, 1)}
-    for name, (lowest, bound) in ranges.items():
-        value = getattr(arguments, name)
-        if value is not None and not lowest <= value < bound:
-            raise RecipeError(f"{name} is {value}: give a number from {lowest} to below {bound}.")
-    choices = {"lr_scheduler_type": SCHEDULES, "decay_type": DECAYS, "optimizer": OPTIMIZERS}
-    for name, known in choices.items():
-        if getattr(arguments, name) not in (None, *known):
-            raise RecipeError(f"{name} is {getattr(arguments, name)!r}: choose one of {', '.join(known)}.")
-    for name in ("warmup_steps", "decay_steps", "batch_ramp_steps"):
-        if not 0 <= (getattr(arguments, name) or 0) < math.inf:
-            raise RecipeError(f"{name} is {getattr(arguments, name)}: give a number of steps, or a share below 1.")
-    if arguments.min_lr_ratio and arguments.lr_scheduler_type in ("linear", "constant"):
-        raise RecipeError(
-            f"min_lr_ratio has no effect on lr_scheduler_type {arguments.lr_scheduler_type}: leave it out, or choose "
-            "cosine or warmup_stable_decay."
-        )
-    if not 0 <= arguments.min_lr_ratio <= 1:
-        raise RecipeError(f"min_lr_ratio is {arguments.min_lr_ratio}: give a share between 0 and 1.")

@@ -10,7 +10,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.processes import launcher_uses
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.streaming.documents import StreamArguments
-from weft.recipes.pretraining.arguments import RunArguments, check_run
+from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.training.hub import check_name
 from weft.recipes.training.model_arguments import ModelArguments
@@ -36,9 +36,7 @@ def check_fields(parsed: Parsed) -> None:
     if stream.stream:
         lengths = (run.tokens, run.max_steps, run.budget)
         stream.check(data, has_length=any(length is not None for length in lengths))
-    if run.sequence_length < 2:
-        raise RecipeError(f"sequence_length is {run.sequence_length}: give at least 2.")
-    check_run(run)
+    run.check()
     if run.optimizer == "muon" and "optim" in parsed.trainer:
         raise RecipeError(f"both optimizer muon and optim {parsed.trainer['optim']} are given: choose one.")
     model.check(parsed.model)
@@ -76,15 +74,7 @@ def _refuse_without_effect(parsed: Parsed) -> None:
 
 
 def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
-    """Refuse what sharded weights cannot be trained with here.
-
-    Args:
-        run: the recipe's own fields.
-        trainer_fields: those of TrainingArguments that were given.
-
-    Raises:
-        RecipeError: an optimizer that needs whole matrices, or ways of sharding that have not been tried.
-    """
+    """Refuse what sharded weights cannot be trained with here; raises RecipeError."""
     optim = trainer_fields.get("optim", ELEMENTWISE[0])
     if run.optimizer == "muon" or optim not in ELEMENTWISE:
         named = "muon" if run.optimizer == "muon" else optim
@@ -124,15 +114,8 @@ ASKED = {
 
 
 def check_zero(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
-    """Refuse ways of using DeepSpeed that zero3.yaml does not have, and fields that do not work with it.
-
-    Args:
-        run: the recipe's own fields.
-        trainer_fields: those of TrainingArguments that were given.
-
-    Raises:
-        RecipeError: says what the launcher asks for, and what to do.
-    """
+    """Refuse ways of using DeepSpeed that zero3.yaml does not have, and fields that do not work with it; raises
+    RecipeError."""
     asked = {name: os.environ.get(f"ACCELERATE_{name}", usual).lower() for name, (usual, _) in ASKED.items()}
     for name, (_, wanted) in ASKED.items():
         if asked[name] != wanted:

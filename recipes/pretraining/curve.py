@@ -13,10 +13,7 @@ def plot_curve(
     """Draw training and validation loss over tokens seen, each part by itself, and the learning rate.
 
     Args:
-        history: the Trainer's log.
         parts: the unit of each part of the loss; parts of one unit share a panel.
-        tokens_before: how many tokens so many steps take.
-        path: of the PNG.
     """
     training = [entry for entry in history if "loss" in entry]
     validation = [entry for entry in history if "eval_loss" in entry]

@@ -47,13 +47,7 @@ def with_hyperparameters(
 def describe_hyperparameters(
     given: RunArguments, used: RunArguments, parameters: ParameterCounts, tokens: int
 ) -> str | None:
-    """Name the fields that were filled in, each with its rule; None where all were given.
-
-    Args:
-        given: as the user gave them.
-        used: as the run uses them.
-        tokens: of the whole run.
-    """
+    """Name the fields that were filled in, each with its rule; None where all were given."""
     law = scaling_laws.MEASURED if parameters.body <= scaling_laws.SMALL_BODY else scaling_laws.STEP_LAW
     is_timed = scaling_laws.has_timescale(parameters.total, tokens)
     rules = {"tokens_per_step": law, "learning_rate": law}

@@ -8,7 +8,7 @@ from typing import Any
 
 from weft.recipes.common.command_line import parse_count
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.pretraining.arguments import DEFAULT_EPOCHS, DEFAULT_RAMP, RunArguments, check_run
+from weft.recipes.pretraining.arguments import DEFAULT_EPOCHS, DEFAULT_RAMP, RunArguments
 from weft.recipes.training.batch_schedule import StepBatches, Steps, steps_of
 
 
@@ -66,12 +66,9 @@ class Plan:
 
 
 def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: int, on_gpu: bool = False) -> Plan:
-    """Derive steps, micro-batch and accumulation; without rows_per_epoch the length must be given in tokens or steps.
-
-    Raises:
-        RecipeError: lengths that contradict each other, or a batch that does not divide evenly.
-    """
-    check_run(arguments)
+    """Derive steps, micro-batch and accumulation; without rows_per_epoch the length must be given in tokens or steps;
+    raises RecipeError."""
+    arguments.check()
     length, wanted = arguments.sequence_length, parse_count(arguments.tokens_per_step)
     rows_per_step = wanted // length
     if wanted % length or rows_per_step % processes:
@@ -173,6 +170,7 @@ def schedule_fields(arguments: RunArguments, max_steps: int) -> dict[str, Any]:
 
 def describe(plan: Plan, corpus: str, lines: list[tuple[str, str]]) -> str:
     """The plan as a table, with the corpus and the lines that the run adds."""
+    epochs = "" if plan.epochs is None else f", {plan.epochs:.2f} epochs"
     table = [
         ("corpus", corpus),
         *lines,
@@ -182,7 +180,7 @@ def describe(plan: Plan, corpus: str, lines: list[tuple[str, str]]) -> str:
             f"{plan.tokens_per_step:,} tokens = {plan.processes} processes x {plan.accumulation} micro-batches x "
             f"{plan.micro_batch} rows{_ramp(plan)}",
         ),
-        ("length", f"{plan.max_steps:,} steps, {plan.total_tokens:,} tokens{_epochs(plan)}"),
+        ("length", f"{plan.max_steps:,} steps, {plan.total_tokens:,} tokens{epochs}"),
     ]
     return "\n".join(f"  {name:11} {value}" for name, value in table)
 
@@ -192,7 +190,3 @@ def _ramp(plan: Plan) -> str:
         return ""
     first = plan.initial_rows * plan.sequence_length
     return f"; the first have {first:,} tokens, doubled until step {plan.ramp_steps:,}"
-
-
-def _epochs(plan: Plan) -> str:
-    return "" if plan.epochs is None else f", {plan.epochs:.2f} epochs"

@@ -1,22 +1,21 @@
 """The end of a run: the folder that loads anywhere, with its metrics, curve and model card."""
 
-import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from weft.recipes.common.files import flush_to_disk, write_json
+from weft.recipes.common.files import write_json
 from weft.recipes.common.processes import is_first_process
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.pretraining.curve import plot_curve
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.trainer import PretrainingTrainer
-from weft.recipes.training.metric_format import in_order, text_of, words_of
+from weft.recipes.training.metric_format import in_order, median_of, text_of, words_of
 from weft.recipes.training.model_card import Card, metrics_table, versions
-from weft.recipes.training.run_folder import METRICS
+from weft.recipes.training.run_folder import METRICS, finished_folder
 
 # Fields of this machine, which are not for the card.
 LOCAL_FIELDS = ("output_dir", "data", "train_files", "validation_files", "plan")
@@ -33,18 +32,13 @@ def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
             return
         metrics = {name: value for name, value in found.items() if name.startswith("eval_")}
         metrics |= _metrics_of_training(run, history)
-        staging = run.folder / ".finished.partial"
-        shutil.rmtree(staging, ignore_errors=True)
-        model.eval()
-        model.save_pretrained(staging)
-        run.tokenizer.save_pretrained(staging)
-        plot_curve(history, run.objective.parts, run.plan.tokens_before, staging / "curve.png")
-        _card(run, model, metrics).write(staging / "README.md")
-        trainer.state.save_to_json(str(staging / "trainer_state.json"))
-        flush_to_disk(staging)
-        for path in staging.iterdir():
-            path.replace(run.folder / path.name)
-        staging.rmdir()
+        with finished_folder(run.folder) as staging:
+            model.eval()
+            model.save_pretrained(staging)
+            run.tokenizer.save_pretrained(staging)
+            plot_curve(history, run.objective.parts, run.plan.tokens_before, staging / "curve.png")
+            _card(run, model, metrics).write(staging / "README.md")
+            trainer.state.save_to_json(str(staging / "trainer_state.json"))
         write_json(run.folder / METRICS, metrics)
     objective = run.objective
     named = [(name, metrics.get(f"eval_{name}")) for name in objective.headline]
@@ -55,16 +49,14 @@ def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
 
 
 def _metrics_of_training(run: PretrainingRun, history: list[dict[str, Any]]) -> dict[str, Any]:
-    speeds = sorted(entry["tokens_per_second"] for entry in history if "tokens_per_second" in entry)
-    shares = sorted(entry["mfu"] for entry in history if "mfu" in entry)
     return {
         "train_loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
         "steps": run.plan.max_steps,
         "tokens": run.plan.total_tokens,
         "epochs": None if run.plan.epochs is None else round(run.plan.epochs, 4),
         "parameters": run.parameters.total,
-        "tokens_per_second": speeds[len(speeds) // 2] if speeds else None,
-        "mfu": shares[len(shares) // 2] if shares else None,
+        "tokens_per_second": median_of(history, "tokens_per_second"),
+        "mfu": median_of(history, "mfu"),
         "matmul_gflops": round(run.peak_flops / 1e9, 1),
     }
 

@@ -29,12 +29,7 @@ from weft.recipes.training.run_folder import last_checkpoint, note_plan, open_ru
 
 
 def pretrain(objective: Objective, parsed: Parsed) -> None:
-    """Carry a run out.
-
-    Args:
-        objective: the one that was chosen.
-        parsed: the fields of the command line, which `read_fields` checked.
-    """
+    """Carry a run out."""
     arguments, settings = parsed[RunArguments], settings_of(parsed)
     folder = Path(arguments.output_dir)
     carry_out(

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from weft.recipes.common.command_line import Parsed
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, one_line
 from weft.recipes.common.hardware import choose_bf16, computes_on_gpu, settle_on_processor, share_cores
 from weft.recipes.common.processes import check_processes, world_size
 from weft.recipes.data.corpus import Corpus
@@ -184,21 +184,18 @@ class PretrainingRun:
     def make_trainer(
         self, changes: dict[str, Any] | None = None, clock: TrainerCallback | None = None
     ) -> PretrainingTrainer:
-        """Make the run's Trainer, or one that only measures.
+        """Make the run's Trainer, or one that only measures; raises RecipeError.
 
         Args:
             changes: fields of TrainingArguments for measuring; None: the run.
             clock: the only callback while measuring.
-
-        Raises:
-            RecipeError: it cannot be set up.
         """
         try:
             return self._make_trainer(changes, clock)
         except torch.OutOfMemoryError:
             raise
         except (ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise RecipeError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
+            raise RecipeError(f"the run cannot be set up: {one_line(error)}") from error
 
     def _make_trainer(self, changes: dict[str, Any] | None, clock: TrainerCallback | None) -> PretrainingTrainer:
         plan, arguments = self.plan, self._training_arguments()

@@ -31,11 +31,6 @@ class StreamRows(Dataset):
         seed: int,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        """Args:
-        packed: the first block.
-        plan: of the run.
-        seed: of the order.
-        """
         self.stream, self.objective, self.plan, self.seed, self.tokenizer = stream, objective, plan, seed, tokenizer
         self.overlap = packed.overlap
         self._ends = [packed.rows_per_epoch]  # row of the run at which each known block ends
@@ -50,11 +45,7 @@ class StreamRows(Dataset):
         return self.plan.num_rows
 
     def __getitem__(self, index: int) -> Any:
-        """Row `index` of the run; waits for its block.
-
-        Raises:
-            RecipeError: the block cannot be prepared.
-        """
+        """Row `index` of the run; waits for its block; raises RecipeError."""
         number = bisect_right(self._ends, int(index))
         while number == len(self._ends):
             self._learn_more()

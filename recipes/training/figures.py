@@ -11,24 +11,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def panels(path: Path, size: tuple[float, float], columns: int = 1) -> Iterator[Sequence["Axes"]]:
-    """Draw panels side by side, and save them in the end.
-
-    Args:
-        path: of the PNG.
-        size: width and height in inches.
-    """
+    """Draw panels side by side, of so many inches together, and save them in the end."""
     yield from _saved(path, size, 1, columns)
 
 
 @contextmanager
 def stacked_panels(path: Path, size: tuple[float, float], heights: Sequence[float]) -> Iterator[Sequence["Axes"]]:
-    """Draw panels one below the other over the same horizontal axis, and save them in the end.
-
-    Args:
-        path: of the PNG.
-        size: width and height in inches.
-        heights: of the panels, relative to each other.
-    """
+    """Draw panels of these relative heights one below the other over the same horizontal axis, and save them."""
     for axes in _saved(path, size, len(heights), 1, sharex=True, height_ratios=heights):
         yield axes
         for axis in axes:

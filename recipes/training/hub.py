@@ -20,11 +20,7 @@ PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter")
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of a repository.
-
-    Raises:
-        RecipeError: it is neither NAME nor OWNER/NAME.
-    """
+    """Refuse what cannot be the name of a repository; raises RecipeError."""
     try:
         validate_repo_id(name)
     except HFValidationError as error:
@@ -32,16 +28,13 @@ def check_name(name: str) -> None:
 
 
 def publish(folder: Path, name: str, revisions: bool = False, private: bool = False) -> str:
-    """Upload a finished folder: weights, config, code, tokenizer, card and metrics.
+    """Upload a finished folder (weights, config, code, tokenizer, card and metrics), and tell its address.
 
     Args:
         folder: a `from_pretrained` folder.
         name: NAME or OWNER/NAME of the repository, made if it is not there.
         revisions: also upload each checkpoint-N in it as revision step-N.
         private: make a new repository private.
-
-    Returns:
-        The repository's address.
 
     Raises:
         RecipeError: nothing to publish, no such right, or no connection; never shows the token.

@@ -1,6 +1,7 @@
 """How metrics are shown to people: their names in words, and how many digits they have."""
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # The metrics that every run has, in the order in which they are shown.
@@ -33,3 +34,9 @@ def in_order(metrics: Mapping[str, Any], prefix: str, formats: Mapping[str, str]
     names = [name for name in (*formats, *found) if name in found]
     whole = {name for name in names if name.endswith("_loss") and found[name] == found.get("loss", "")}
     return {name: found[name] for name in names if name not in whole}
+
+
+def median_of(history: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """The median of a metric over the logs that have it, the higher one of two; None where none has."""
+    values = [entry[name] for entry in history if name in entry]
+    return statistics.median_high(values) if values else None

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.class_source import config_fields
-from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.options import Options, option
 
 # Width, depth and heads; everything else is WeftConfig's default. From `mini` on widths are multiples of 256 and heads
 # 64 wide; key-value heads are shared by two to five query heads.
@@ -29,7 +29,7 @@ CHANGEABLE_FIELDS = ("attention_dropout", "hidden_dropout", "max_position_embedd
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(Options):
     """Which model to train."""
 
     preset: str = option(
@@ -38,6 +38,7 @@ class ModelArguments:
         + ", ".join(
             f"{n} ({p['num_hidden_layers']} x {p['hidden_size']}, {PRESET_SIZES[n]})" for n, p in PRESETS.items()
         ),
+        choices=PRESETS,
     )
     config_name: str | None = option(None, "folder or file with a config.json of a Weft model, instead of a preset")
     model_name_or_path: str | None = option(None, "an existing Weft checkpoint (folder or Hub id) to train on")
@@ -46,13 +47,8 @@ class ModelArguments:
     )
 
     def check(self, model_fields: dict[str, Any]) -> None:
-        """Refuse combinations that contradict each other.
-
-        Raises:
-            RecipeError: an unknown preset, a missing config, or fields that an existing model cannot change.
-        """
-        if self.preset not in PRESETS:
-            raise RecipeError(f"preset {self.preset!r} is unknown: choose one of {', '.join(PRESETS)}.")
+        """Refuse combinations that contradict each other; raises RecipeError."""
+        super().check()
         if self.config_name is not None and self.model_name_or_path is not None:
             raise RecipeError("both config_name and model_name_or_path are given: choose one.")
         if self.config_name is not None:
@@ -68,10 +64,9 @@ class ModelArguments:
 def read_config(path: str) -> dict[str, Any]:
     """The fields of a Weft model's config.json, or of the one in a folder; raises RecipeError where it is none."""
     file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
-    try:
+    what = f"config_name {path!r} is not a config.json or a folder with one"
+    with refusing(what, OSError, UnicodeDecodeError, json.JSONDecodeError):
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RecipeError(f"config_name {path!r} is not a config.json or a folder with one ({error}).") from error
     content = content if isinstance(content, dict) else {}
     known = {name: value for name, value in content.items() if name in config_fields()}
     if content.get("model_type", "weft") != "weft" or not known:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.training.model_arguments import CHANGEABLE_FIELDS as CHANGEABLE_FIELDS
 from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_config
 
@@ -30,16 +30,13 @@ def make_config(
     sequence_length: int,
     role: dict[str, Any],
 ) -> WeftConfig:
-    """The config of the model to train.
+    """The config of the model to train; raises RecipeError.
 
     Args:
         fields: WeftConfig fields that were given one by one; they win.
         tokenizer: gives the vocabulary, padded to a multiple of 64, and the special ids.
         sequence_length: the longest input in training, and the model's unless `fields` say otherwise.
         role: WeftConfig fields that follow from what is trained.
-
-    Raises:
-        RecipeError: the shape is not possible, or the existing model's vocabulary is smaller than the tokenizer's.
     """
     if arguments.model_name_or_path is not None:
         return _existing_config(arguments, fields, tokenizer, sequence_length, role)
@@ -63,18 +60,13 @@ def describe_added(fields: dict[str, Any]) -> list[tuple[str, str]]:
 def make_model(
     arguments: ModelArguments, config: WeftConfig, model_class: type[WeftPreTrainedModel]
 ) -> PreTrainedModel:
-    """A new model with random weights from torch's global generator, or the existing one; weights are float32.
-
-    Raises:
-        RecipeError: it cannot be loaded, or the attention backend cannot compute it.
-    """
+    """A new model with random weights from torch's global generator, or the existing one; weights are float32; raises
+    RecipeError."""
     backend = {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
-    try:
+    with refusing("the model cannot be made", OSError, ValueError, ImportError, say=one_line):
         if arguments.model_name_or_path is None:
             return model_class._from_config(config, **backend)
         return model_class.from_pretrained(arguments.model_name_or_path, config=config, dtype=torch.float32, **backend)
-    except (OSError, ValueError, ImportError) as error:
-        raise RecipeError(f"the model cannot be made: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)
@@ -105,11 +97,9 @@ def _existing_config(
     role: dict[str, Any],
 ) -> WeftConfig:
     name = arguments.model_name_or_path
-    try:
+    with refusing(f"model {name!r} cannot be loaded", OSError, ValueError):
         content, _ = PreTrainedConfig.get_config_dict(name)
         own = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
     if content.get("model_type") != WeftConfig.model_type:
         raise RecipeError(
             f"model {name!r} is of type {content.get('model_type')!r}: only Weft models can be trained further here."
@@ -142,10 +132,8 @@ def _without_mask(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 
 def _checked(content: dict[str, Any], sequence_length: int) -> WeftConfig:
-    try:
+    with refusing("no such model", ValueError, TypeError, KeyError, StrictDataclassError, say=one_line):
         config = WeftConfig(**content)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise RecipeError(f"no such model: {' '.join(str(error).split())}") from error
     if sequence_length > config.max_position_embeddings:
         raise RecipeError(
             f"sequence_length={sequence_length} is longer than the model's max_position_embeddings="

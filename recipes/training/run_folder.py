@@ -6,7 +6,9 @@ checkpoint-N/   a `from_pretrained` folder with what resuming needs
 metrics.json    written last: its presence means that the run is finished
 """
 
-from collections.abc import Set
+import contextlib
+import shutil
+from collections.abc import Iterator, Set
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from transformers.trainer_utils import get_last_checkpoint
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import read_json, write_json
+from weft.recipes.common.files import flush_to_disk, read_json, write_json
 from weft.recipes.training.checkpoints import remove_unfinished
 
 SETTINGS = "run.json"
@@ -42,14 +44,11 @@ class RunState(Enum):
 def open_run(
     folder: Path, settings: dict[str, Any], free: Set[str] | None = None, has_begun: bool | None = None
 ) -> RunState:
-    """Look at a run's folder and compare the settings it was started with.
+    """Look at a run's folder and compare the settings it was started with; raises RecipeError.
 
     Args:
         free: names of settings that may change; None: those of pretraining.
         has_begun: whether anything was trained; None: whether there is a checkpoint.
-
-    Raises:
-        RecipeError: the folder holds a run with other settings, or something that is no run.
     """
     # before it looks for the settings: what another process of the run writes after them is not taken for foreign
     foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
@@ -101,3 +100,18 @@ def noted_plan(folder: Path) -> dict[str, Any]:
     """What a run that has begun was derived to be; nothing where none has."""
     is_there = (folder / PLAN).is_file() and last_checkpoint(folder) is not None
     return read_json(folder / PLAN) if is_there else {}
+
+
+@contextlib.contextmanager
+def finished_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, whose content is then flushed and takes its places in the run's folder."""
+    staging = folder / ".finished.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    yield staging
+    flush_to_disk(staging)
+    for path in staging.iterdir():
+        if path.is_dir():
+            shutil.rmtree(folder / path.name, ignore_errors=True)
+        path.replace(folder / path.name)
+    staging.rmdir()

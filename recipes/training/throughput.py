@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -61,14 +62,20 @@ def training_flops_per_token(
 class Throughput:
     """Rates between two calls, without the time spent on evaluating and saving."""
 
-    def __init__(self, tokens_before: Callable[[int], int], flops_per_token: float, peak_flops: float) -> None:
+    def __init__(
+        self,
+        seen_before: Callable[[int], float],
+        flops_per_token: float | None = None,
+        peak_flops: float = 1.0,
+        unit: str = "tokens",
+    ) -> None:
         """Args:
-        tokens_before: how many tokens so many steps take.
+        seen_before: how many tokens so many steps take, or examples, as `unit` says.
+        flops_per_token: None: mfu is not told.
         peak_flops: matrix-product rate of all processes' devices together.
         """
-        self.tokens_before = tokens_before
-        self.flops_per_token = flops_per_token
-        self.peak_flops = peak_flops
+        self.seen_before, self.unit = seen_before, unit
+        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self.last: tuple[int, float] | None = None
 
     def start(self) -> None:
@@ -77,14 +84,23 @@ class Throughput:
 
     def rates(self, step: int, idle_seconds: float) -> dict[str, float]:
         """tokens_seen so far, and tokens_per_second and mfu since the last call."""
-        now = time.perf_counter() - idle_seconds
-        rates: dict[str, float] = {"tokens_seen": self.tokens_before(step)}
+        now, seen = time.perf_counter() - idle_seconds, self.seen_before(step)
+        rates: dict[str, float] = {f"{self.unit}_seen": round(seen)}
         if self.last is not None and step > self.last[0]:
-            speed = (rates["tokens_seen"] - self.tokens_before(self.last[0])) / (now - self.last[1])
-            rates["tokens_per_second"] = round(speed, 1)
-            rates["mfu"] = round(speed * self.flops_per_token / self.peak_flops, 4)
+            speed = (seen - self.seen_before(self.last[0])) / (now - self.last[1])
+            rates[f"{self.unit}_per_second"] = round(speed, 1)
+            if self.flops_per_token is not None:
+                rates["mfu"] = round(speed * self.flops_per_token / self.peak_flops, 4)
         self.last = (step, now)
         return rates
+
+
+def seconds_of(times: int, call: Callable[[], Any]) -> float:
+    """The seconds that so many calls take."""
+    began = time.perf_counter()
+    for _ in range(times):
+        call()
+    return time.perf_counter() - began
 
 
 def synchronize(device: torch.device) -> None:

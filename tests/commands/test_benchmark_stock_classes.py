@@ -154,7 +154,10 @@ def test_sides_that_do_not_compute_the_same_are_refused(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"subject": "step", "family": "mamba"}, "family 'mamba' is not measured: choose one of llama, gpt2"),
+        (
+            {"subject": "step", "family": "mamba"},
+            r"family is 'mamba' \(did you mean llama\?\): choose one of llama, gpt2",
+        ),
         ({"subject": "generate", "family": "bert"}, "bert writes no text: give --family llama or gpt2"),
         ({"subject": "step", "width": 100}, "width is 100: give a multiple of 64"),
         ({"subject": "head", "vocab_size": 0}, "vocab_size is 0: give at least 1"),

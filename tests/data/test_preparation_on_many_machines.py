@@ -365,7 +365,7 @@ def test_slurm_gets_what_is_not_done_yet(tmp_path, data, shards, cluster, monkey
         ({"validation_fraction": 2.0}, {}, "validation_fraction is 2.0"),
         ({}, {"executor": "ray"}, "executor is 'ray': choose one of local, slurm"),
         ({}, {"tasks": 6}, "tasks is 6, but there are 5 files"),
-        ({}, {"tasks": 0}, "tasks is 0: give a whole number from 1"),
+        ({}, {"tasks": 0}, "tasks is 0: give at least 1"),
         ({}, {"workers": -1}, "workers is -1"),
         ({}, {"executor": "slurm"}, "without a partition"),
         ({}, {"executor": "slurm", "partition": "cpu", "sbatch_args": ["=me"]}, "sbatch_args is"),

@@ -74,7 +74,7 @@ def test_its_fields_are_in_help_and_checked_before_any_work(registered, texts, c
         run(task="counted", help="")
     printed = capsys.readouterr().out
     assert "words that every text is taken to have more" in printed and "Counts words, one at a time." in printed
-    with pytest.raises(RecipeError, match="shift is -1: give 0 or more"):
+    with pytest.raises(RecipeError, match="shift is -1: give at least 0"):
         run(task="counted", data=texts, shift=-1, output_dir=texts / "run")
     assert not (texts / "run").exists()
 

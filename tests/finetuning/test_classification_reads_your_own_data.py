@@ -138,7 +138,7 @@ def test_columns_are_named_where_they_cannot_be_guessed(tmp_path):
         ({"problem_type": "multi_label_classification"}, "the labels are no lists: give label_separator"),
         ({"problem_type": "regression"}, "the label is 'no', where a regression needs a finite number"),
         ({"label_separator": ""}, "label_separator is empty"),
-        ({"thresholds": "all"}, "thresholds is 'all': choose label or one"),
+        ({"thresholds": "all"}, "thresholds is 'all': choose one of label, one"),
         ({"label_smoothing_factor": 1.0}, "label_smoothing_factor is 1.0"),
         ({"glue_submission": True}, "glue_submission is given without task"),
     ],

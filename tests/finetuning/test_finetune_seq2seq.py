@@ -190,7 +190,7 @@ def test_what_is_cut_is_said_and_scores_know_the_whole_text(files, tmp_path, cap
         ({"source_column": "a"}, "source_column is given without train_file or dataset_name"),
         ({"metric": "meteor"}, "choose one of bleu, chrf, rouge1, rouge2, rougeL, loss"),
         ({"num_beams": 0}, "num_beams is 0: give at least 1"),
-        ({"label_smoothing_factor": 1.0}, "give 0 or more, and less than 1"),
+        ({"label_smoothing_factor": 1.0}, "give at least 0 and below 1"),
         ({"predict_file": "nowhere.txt"}, "nowhere.txt is missing"),
         ({"num_decoder_layers": 0}, "num_decoder_layers"),
     ],

@@ -45,7 +45,7 @@ def test_numbers_that_no_run_can_have_are_refused(files, tmp_path):
         ({"seeds": [-1]}, "seeds has -1"),
         ({"split_seed": 2**32}, "split_seed is 4294967296"),
         ({"max_steps": None, "num_train_epochs": "inf"}, "num_train_epochs is inf"),
-        ({"weight_decay": "nan"}, "must be finite"),
+        ({"weight_decay": "nan"}, "weight_decay is nan: give a finite number"),
         ({"cpu_threads": 0}, "cpu_threads is 0"),
         ({**search, "search_space": "learning_rate=0,1e-3"}, "learning_rate is 0.0"),
         ({**search, "search_space": "per_device_train_batch_size=0,8"}, "per_device_train_batch_size is 0"),

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.finetuning.task import label_fields
 from weft.recipes.finetuning.tasks.text_classification.class_weights import weights_of
 from weft.recipes.finetuning.tasks.text_classification.labels import LabelNames, collect_names, name_of
 
@@ -82,7 +83,7 @@ def test_an_unknown_label_is_refused_with_row_value_and_near_miss():
 
 
 def test_config_fields_name_every_output():
-    fields = LabelNames(("neg", "pos")).config_fields()
+    fields = label_fields(LabelNames(("neg", "pos")).names)
     assert fields == {"id2label": {0: "neg", 1: "pos"}, "label2id": {"neg": 0, "pos": 1}}
 
 

@@ -347,7 +347,7 @@ def test_a_window_without_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="stride is 6, but a window holds 6"):
         task.encode("train", tokenizer, 8)
     with pytest.raises(RecipeError, match="stride is -1"):
-        make(tmp_path, ENGLISH, stride=-1)
+        TokenClassificationArguments(stride=-1).check()
 
 
 def test_labels_keep_their_names_and_an_existing_model_its_order(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_the_first_rows_are_causal_up_to_the_switch(corpus, steps, expected):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"causal_share": -0.1}, "causal_share is -0.1: give a share between 0 and 1"),
+        ({"causal_share": -0.1}, "causal_share is -0.1: give at least 0 and at most 1"),
         ({"causal_share": 1.5}, "causal_share is 1.5"),
         ({"causal_share": math.nan}, "causal_share is nan"),
         ({"causal_steps": -1}, "causal_steps is -1"),

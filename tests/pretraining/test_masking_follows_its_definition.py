@@ -256,17 +256,17 @@ def test_the_rate_falls_linearly_from_the_first_step_to_the_last():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"masking": "words"}, "masking is 'words': choose one of token, word, span, ngram"),
-        ({"mask_rate": 0.0}, "mask_rate is 0.0: give a share above 0 and below 1"),
+        ({"masking": "words"}, "masking is 'words' .did you mean word..: choose one of token, word, span, ngram"),
+        ({"mask_rate": 0.0}, "mask_rate is 0.0: give a number above 0 and below 1"),
         ({"mask_rate": 15.0}, "mask_rate is 15.0"),
         ({"mask_rate": float("nan")}, "mask_rate is nan"),
         ({"mask_rate_end": 1.0}, "mask_rate_end is 1.0"),
-        ({"mask_token_share": 0.95}, "are 0.95 and 0.1: give shares that are not negative and sum to 1 at most"),
-        ({"random_token_share": -0.1}, "are 0.8 and -0.1"),
-        ({"random_token_share": float("nan")}, "are 0.8 and nan"),
-        ({"span_success": 0.0}, "span_success must be above 0"),
-        ({"max_span": 0}, "max_span and max_ngram at least 1"),
-        ({"max_ngram": 0}, "max_span and max_ngram at least 1"),
+        ({"mask_token_share": 0.95}, "are 0.95 and 0.1: give shares that sum to 1 at most"),
+        ({"random_token_share": -0.1}, "random_token_share is -0.1: give at least 0"),
+        ({"random_token_share": float("nan")}, "random_token_share is nan: give a finite number"),
+        ({"span_success": 0.0}, "span_success is 0.0: give a number above 0"),
+        ({"max_span": 0}, "max_span is 0: give at least 1"),
+        ({"max_ngram": 0}, "max_ngram is 0: give at least 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields, message):

@@ -59,35 +59,13 @@ class Block:
         return (self.pairs if overlap else self.tokens) // row_length
 
 
-@dataclass(frozen=True)
 class StreamFolder:
     """The files of a stream in the folder of its run."""
 
-    run: Path
-
-    @property
-    def folder(self) -> Path:
-        return self.run / FOLDER
-
-    @property
-    def first_block(self) -> Path:
-        return self.run / "data"
-
-    @property
-    def failure(self) -> Path:
-        return self.folder / "failure.txt"
-
-    @property
-    def held_out(self) -> Path:
-        return self.folder / "held_out.npy"
-
-    @property
-    def readers(self) -> Path:
-        return self.folder / "readers"
-
-    @property
-    def _ledger(self) -> Path:
-        return self.folder / "ledger.json"
+    def __init__(self, run: Path) -> None:
+        self.folder, self.first_block = run / FOLDER, run / "data"
+        self.failure, self.held_out = self.folder / "failure.txt", self.folder / "held_out.npy"
+        self.readers, self._ledger = self.folder / "readers", self.folder / "ledger.json"
 
     def block(self, number: int) -> Path:
         """Return the folder of a block."""
@@ -152,12 +130,9 @@ class StreamFolder:
 
 
 def open_first_block(arguments: BlockArguments, stream: StreamFolder) -> Corpus:
-    """Prepare the first block under a launcher, or open it if the stream was begun before.
+    """Prepare the first block under a launcher, or open it if the stream was begun before; raises RecipeError.
 
     From then on the ledger tells by the documents themselves, not by times of files, that the text is still the same.
-
-    Raises:
-        RecipeError: the text is broken, or the stream was begun with other settings.
     """
     if stream.blocks():
         stream.check_settings(arguments)

@@ -50,11 +50,8 @@ class BlockWriter:
         self.held_out = {digest.tobytes() for digest in digests}
 
     def step(self) -> bool:
-        """Prepare the next block that is needed and remove those that are not; return whether one was prepared.
-
-        Raises:
-            RecipeError: the text is broken, or was changed.
-        """
+        """Prepare the next block that is needed and remove those that are not; return whether one was prepared;
+        raises RecipeError."""
         places = self.stream.places() or [self.first_place]
         needed = {number for place in places for number in range(place, place + AHEAD + 1)} - {0}
         on_disk = self.stream.numbers()
@@ -142,8 +139,6 @@ def keep_writing(stream: StreamFolder, arguments: BlockArguments, first_place: i
     If several machines share the folder, one of their writers works and the others wait to take its place.
 
     Args:
-        stream: the run's folder; its first block is prepared.
-        arguments: settings that the blocks depend on.
         first_place: the block that readers begin with.
     """
     if not is_first_of_machine():

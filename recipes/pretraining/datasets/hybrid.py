@@ -1,14 +1,12 @@
 """Masked and causal rows in one batch: which rows are causal, and what their targets count."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from weft.losses import IGNORE_INDEX
-from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator
 from weft.recipes.pretraining.datasets.masked import MaskedRows, Row
 from weft.recipes.pretraining.datasets.masking import Masker
@@ -17,20 +15,13 @@ from weft.recipes.training.batch_schedule import Steps, steps_of
 
 
 @dataclass
-class HybridArguments:
+class HybridArguments(Options):
     """Which rows are causal, in the hybrid objective."""
 
-    causal_share: float = option(0.5, "hybrid: share of the rows that are causal")
+    causal_share: float = option(0.5, "hybrid: share of the rows that are causal", least=0, most=1)
     causal_steps: float = option(
-        0.0, "hybrid: steps at the beginning in which all rows are; below 1: a share of all steps"
+        0.0, "hybrid: steps at the beginning in which all rows are; below 1: a share of all steps", least=0
     )
-
-    def check(self) -> None:
-        """Raises RecipeError for a share outside [0, 1] or a negative number of steps."""
-        if not 0 <= self.causal_share <= 1:
-            raise RecipeError(f"causal_share is {self.causal_share}: give a share between 0 and 1.")
-        if not 0 <= self.causal_steps < math.inf:
-            raise RecipeError(f"causal_steps is {self.causal_steps}: give a number of steps, or a share below 1.")
 
 
 class HybridRows(MaskedRows):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
 from weft.recipes.pretraining.datasets.packed import DocumentSpan
@@ -26,32 +26,41 @@ LOOK_BACK = 64  # tokens in which the words before a document span are first loo
 
 
 @dataclass
-class MaskingArguments:
+class MaskingArguments(Options):
     """What is masked, and how; at how many places it is predicted."""
 
     masking: str = option(
         "token",
         "token; word: all tokens of a word together; span: words in a row, of geometric length (SpanBERT); "
         "ngram: up to max_ngram words, short ones more often (ALBERT)",
+        choices=SCHEMES,
     )
     mask_rate: float | None = option(
         None,
         f"share of the tokens that are masked; without it, from {FIRST_RATE} at the beginning of the run "
         f"to {LAST_RATE} at its end, falling linearly",
+        above=0,
+        below=1,
     )
     mask_rate_end: float | None = option(
-        None, "the share at the end of the run, reached linearly; without it mask_rate stays"
+        None, "the share at the end of the run, reached linearly; without it mask_rate stays", above=0, below=1
     )
-    mask_token_share: float = option(0.8, "of the masked tokens: replaced by the mask token")
-    random_token_share: float = option(0.1, "of the masked tokens: replaced by a random one (the rest stays as it is)")
-    span_success: float = option(0.2, "span: the geometric distribution's parameter; mean length is about its inverse")
-    max_span: int = option(10, "span: longest, in words")
-    max_ngram: int = option(3, "ngram: longest, in words")
+    mask_token_share: float = option(0.8, "of the masked tokens: replaced by the mask token", least=0)
+    random_token_share: float = option(
+        0.1, "of the masked tokens: replaced by a random one (the rest stays as it is)", least=0
+    )
+    span_success: float = option(
+        0.2, "span: the geometric distribution's parameter; mean length is about its inverse", above=0, most=1
+    )
+    max_span: int = option(10, "span: longest, in words", least=1)
+    max_ngram: int = option(3, "ngram: longest, in words", least=1)
     target_share: float | None = option(
         None,
         "compute head and loss at this share of the places of every batch, whatever the number of masked "
         "tokens (too few are filled up, too many thinned out), so that shapes never change, as compilers like it; "
         "without it at the masked ones",
+        above=0,
+        most=1,
     )
 
     @property
@@ -66,24 +75,13 @@ class MaskingArguments:
 
     def check(self) -> None:
         """Raises RecipeError for an unknown scheme or a share outside its range."""
-        if self.target_share is not None and not 0 < self.target_share <= 1:
-            raise RecipeError(
-                f"target_share is {self.target_share}: give a share above 0 and at most 1, or leave it out."
-            )
-        if self.masking not in SCHEMES:
-            raise RecipeError(f"masking is {self.masking!r}: choose one of {', '.join(SCHEMES)}.")
-        for name in ("mask_rate", "mask_rate_end"):
-            rate = getattr(self, name)
-            if rate is not None and not 0 < rate < 1:
-                raise RecipeError(f"{name} is {rate}: give a share above 0 and below 1.")
+        super().check()
         shares = (self.mask_token_share, self.random_token_share)
-        if not (min(shares) >= 0 and sum(shares) <= 1):
+        if sum(shares) > 1:
             raise RecipeError(
-                f"mask_token_share and random_token_share are {shares[0]} and {shares[1]}: give shares that are not "
-                "negative and sum to 1 at most (the rest of the masked tokens stays as it is)."
+                f"mask_token_share and random_token_share are {shares[0]} and {shares[1]}: give shares that sum to 1 "
+                "at most (the rest of the masked tokens stays as it is)."
             )
-        if not 0 < self.span_success <= 1 or self.max_span < 1 or self.max_ngram < 1:
-            raise RecipeError("span_success must be above 0 and at most 1, and max_span and max_ngram at least 1.")
 
     @property
     def first_rate(self) -> float:
@@ -142,9 +140,6 @@ class Masker:
 
     def __call__(self, spans: Sequence[DocumentSpan], rate: float) -> tuple[np.ndarray, np.ndarray]:
         """Mask all document spans of a row.
-
-        Args:
-            rate: share of the tokens to mask.
 
         Returns:
             Which tokens are to be predicted (bool), and the ids that stand in the text instead (int64), both

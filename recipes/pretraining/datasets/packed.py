@@ -62,7 +62,6 @@ class _PackedRows(Dataset):
 
     def __init__(self, corpus: Corpus, split: str, row_length: int, overlap: int = 1) -> None:
         """Args:
-        row_length: places of a row.
         overlap: 1 for pairs, where each span of a document shares a token with the next; 0 for tokens.
         """
         self.corpus = corpus
@@ -107,9 +106,6 @@ class TrainingRows(_PackedRows):
 
     def __init__(self, corpus: Corpus, row_length: int, num_rows: int, seed: int, overlap: int = 1) -> None:
         """Args:
-            row_length: places of a row.
-            num_rows: rows of the whole run, over all epochs.
-            seed: of the order.
             overlap: 1 for pairs of tokens (next-token prediction), 0 for tokens.
 
         Raises:

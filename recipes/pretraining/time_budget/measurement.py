@@ -7,7 +7,6 @@ Trainer, processes, threads, rows and micro-batches.
 import gc
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +21,7 @@ from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.time_budget.arithmetic import PASSES, TOKENS_PER_PARAMETER, Costs, Speed, choose
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.checkpoints import UNFINISHED_PREFIX
-from weft.recipes.training.throughput import synchronize
+from weft.recipes.training.throughput import seconds_of, synchronize
 
 ROUGH_STEPS = 2  # to compare sizes with
 SHARE, LEAST_STEPS, MOST_STEPS = 0.05, 5, 50  # of the time, and of steps, to measure the chosen size with
@@ -81,24 +80,18 @@ def measure_costs(run: PretrainingRun, seconds: float, step_seconds: float) -> C
     """
     steps = min(MOST_STEPS, max(LEAST_STEPS, round(SHARE * seconds / step_seconds)))
     trainer, setup, step = _train(run, steps)
-    evaluation = _seconds(trainer.evaluate)
-    checkpoint = _seconds(lambda: trainer._save_checkpoint(trainer.model, None))
-    report = _seconds(lambda: _make_samples(run, trainer))
+    evaluation = seconds_of(1, trainer.evaluate)
+    checkpoint = seconds_of(1, lambda: trainer._save_checkpoint(trainer.model, None))
+    report = seconds_of(1, lambda: _make_samples(run, trainer))
     forget(run, trainer)
     return of_first_process(Costs(setup, step, evaluation, checkpoint, report + checkpoint + PLOT_SECONDS))
 
 
 def plan_within(run: PretrainingRun, budget: str) -> dict[str, Any]:
-    """Configure the run so that it ends with its budget; the first process decides for all.
+    """Configure the run so that it ends with its budget; the first process decides for all; raises RecipeError.
 
     Args:
         budget: a duration, counted from `run.began`.
-
-    Returns:
-        The measurements and decisions, as plan.json notes them.
-
-    Raises:
-        RecipeError: there is no time for a single step.
     """
     seconds = parse_duration(budget)
     if is_first_process():
@@ -190,9 +183,3 @@ def forget(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
     torch.cuda.empty_cache()
     if is_first_process():
         shutil.rmtree(run.folder / f"{UNFINISHED_PREFIX}measurement", ignore_errors=True)
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began

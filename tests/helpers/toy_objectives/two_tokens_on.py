@@ -8,8 +8,7 @@ from torch.utils.data import Dataset
 
 from weft import WeftForMaskedLM
 from weft.losses import IGNORE_INDEX
-from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.options import option
+from weft.recipes.common.options import Options, option
 from weft.recipes.pretraining.datasets.collators import MaskedCollator
 from weft.recipes.pretraining.datasets.masked import pad_row
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows, positions_of
@@ -19,10 +18,10 @@ from weft.recipes.pretraining.validation import RowEvaluator
 
 
 @dataclass
-class DistanceArguments:
+class DistanceArguments(Options):
     """How far ahead is predicted."""
 
-    distance: int = option(2, "two-on: places between a token and its target")
+    distance: int = option(2, "two-on: places between a token and its target", least=1)
 
 
 class DistantRows(Dataset):
@@ -72,11 +71,10 @@ class TwoOnObjective(Objective):
 
     def __init__(self, given):
         super().__init__()
-        self.distance = given.distance
+        self.distance, self.check_fields = given.distance, given.check
 
     def check(self, parsed):
-        if self.distance < 1:
-            raise RecipeError(f"distance is {self.distance}: give at least 1.")
+        self.check_fields()
 
     def role(self):
         return {"is_causal": False}

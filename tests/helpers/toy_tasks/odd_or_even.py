@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from weft.losses import count_targets, sequence_classification_loss
-from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import option
 from weft.recipes.data.text_files import read_lines
 from weft.recipes.finetuning.arguments import FileArguments
@@ -23,7 +22,7 @@ SINGLE = "single_label_classification"
 class OddArguments(FileArguments):
     """Where the texts are, one a line."""
 
-    shift: int = option(0, "words that every text is taken to have more")
+    shift: int = option(0, "words that every text is taken to have more", least=0)
 
     @staticmethod
     def formats() -> tuple[str, ...]:
@@ -40,8 +39,6 @@ class OddOrEven(Task):
     best_metric = BestMetric("accuracy")
 
     def __init__(self, files: OddArguments) -> None:
-        if files.shift < 0:
-            raise RecipeError(f"shift is {files.shift}: give 0 or more.")
         self.shift = files.shift
         self.examples = read_splits(files, KNOWN_TASKS, self._read, lambda rows: [], lambda text: text)
 

@@ -1,6 +1,6 @@
 """Known multiple-choice tasks: SWAG, HellaSwag, PIQA, WinoGrande and ARC."""
 
-from weft.recipes.finetuning.known_tasks import KnownTask
+from weft.recipes.finetuning.known_tasks import WITH_TEST, KnownTask
 
 
 def _winogrande(size: str) -> KnownTask:
@@ -15,7 +15,7 @@ def _arc(name: str) -> KnownTask:
     """The official archive has a folder for each of the two sets."""
     parts = {"train": "Train", "validation": "Dev", "test": "Test"}
     files = {split: (f"{name}-{part}.jsonl", f"{name}/{name}-{part}.jsonl") for split, part in parts.items()}
-    return KnownTask(files=files, hub="allenai/ai2_arc", hub_config=name, hub_splits={split: split for split in parts})
+    return KnownTask(files=files, hub="allenai/ai2_arc", hub_config=name, hub_splits=WITH_TEST)
 
 
 KNOWN_TASKS = {

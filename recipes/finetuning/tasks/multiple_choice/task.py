@@ -16,12 +16,31 @@ from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.known_tasks import read_splits
-from weft.recipes.finetuning.task import PREDICT, Task
+from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, hide_behind
 from weft.recipes.finetuning.tasks.multiple_choice.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample, choices_of_rows, read_choices
 from weft.recipes.finetuning.tasks.multiple_choice.report import write_choice_report, write_choice_table
 from weft.recipes.metrics import load_metric
 
+USAGE = """\
+import torch
+from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(
+    "NAME", truncation_side="left", trust_remote_code=True
+)
+model = AutoModelForMultipleChoice.from_pretrained("NAME", trust_remote_code=True)
+
+prompt = "She opens the window because"
+choices = ["the room is too warm.", "the window is made of glass."]
+inputs = tokenizer(
+    [prompt] * len(choices), choices, padding=True, padding_side="right", return_tensors="pt",
+    truncation="only_first", max_length=MAX_LENGTH,
+)
+with torch.no_grad():
+    logits = model(**{name: tensor[None] for name, tensor in inputs.items()}).logits[0]
+for choice, probability in zip(choices, logits.softmax(-1).tolist()):
+    print(f"{probability:.3f} {choice}")"""
 CHUNK = 1000  # examples that are tokenised at once
 
 
@@ -84,29 +103,27 @@ class MultipleChoice(Task):
                 items.append(EncodedExample([sequence.ids for sequence in sequences], number, example.gold, types))
         return items
 
-    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> Batch:
         gold = [IGNORE_INDEX if item.target is None else item.target for item in layout.items]
         numbers = [len(item.sequences) for item in layout.items]
         return {"labels": torch.tensor(gold), "numbers_of_choices": torch.tensor(numbers)}
 
-    def loss(
-        self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
-    ) -> torch.Tensor:
-        logits = _without_missing(outputs.logits, targets["numbers_of_choices"])
+    def loss(self, outputs: Any, targets: Batch, num_items_in_batch: Divisor) -> torch.Tensor:
+        logits = hide_behind(outputs.logits, targets["numbers_of_choices"])
         return sequence_classification_loss(
             logits, targets["labels"], "single_label_classification", num_items_in_batch
         )
 
-    def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    def count(self, targets: Batch) -> torch.Tensor:
         return (targets["labels"] != IGNORE_INDEX).sum()
 
     def results(self, outputs: Any, layout: BatchLayout) -> list[Any]:
         """Log-probabilities of each item's choices: [choices]."""
         numbers = torch.tensor([len(item.sequences) for item in layout.items])
-        found = _without_missing(outputs.logits, numbers).log_softmax(dim=-1).cpu().numpy()
+        found = hide_behind(outputs.logits, numbers).log_softmax(dim=-1).cpu().numpy()
         return [row[:number] for row, number in zip(found, numbers.tolist(), strict=True)]
 
-    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> dict[str, float]:
+    def score(self, split: str, items: Items, results: Sequence[Any]) -> dict[str, float]:
         """The loss, the accuracy and, where examples differ in their number of choices, the accuracy for each."""
         gold = np.array([item.target for item in items])
         guesses = np.array([int(result.argmax()) for result in results])
@@ -123,40 +140,17 @@ class MultipleChoice(Task):
                 scores[f"accuracy_of_{number}_choices"] = found["accuracy"]
         return scores
 
-    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> str:
+    def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:
         return write_choice_report(folder, split, self.examples[split], results)
 
     def read_unlabelled(self, path: Path) -> None:
         self.examples[PREDICT] = read_choices(path, labelled=False)
 
-    def write_predictions(
-        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]
-    ) -> None:
+    def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[Any]) -> None:
         write_choice_table(path, self.examples[split], results)
 
     def usage(self, name: str) -> str:
-        return "\n".join(
-            [
-                "import torch",
-                "from transformers import AutoModelForMultipleChoice, AutoTokenizer",
-                "",
-                "tokenizer = AutoTokenizer.from_pretrained(",
-                f'    "{name}", truncation_side="left", trust_remote_code=True',
-                ")",
-                f'model = AutoModelForMultipleChoice.from_pretrained("{name}", trust_remote_code=True)',
-                "",
-                'prompt = "She opens the window because"',
-                'choices = ["the room is too warm.", "the window is made of glass."]',
-                "inputs = tokenizer(",
-                '    [prompt] * len(choices), choices, padding=True, padding_side="right", return_tensors="pt",',
-                f'    truncation="only_first", max_length={self.max_length or 512},',
-                ")",
-                "with torch.no_grad():",
-                "    logits = model(**{name: tensor[None] for name, tensor in inputs.items()}).logits[0]",
-                "for choice, probability in zip(choices, logits.softmax(-1).tolist()):",
-                '    print(f"{probability:.3f} {choice}")',
-            ]
-        )
+        return USAGE.replace("NAME", name).replace("MAX_LENGTH", str(self.max_length or 512))
 
 
 def _cut(
@@ -173,14 +167,6 @@ def _cut(
             f"max_length={max_length}: give a larger one, or shorten the choice."
         )
     return tokenizer([first], [second], truncation="only_first", max_length=max_length).encodings[0]
-
-
-def _without_missing(logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Logits [examples, most choices] in at least float32, with the dtype's minimum for choices that do not exist: not
-    all families put it there."""
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    missing = torch.arange(logits.shape[1], device=logits.device) >= numbers.to(logits.device)[:, None]
-    return logits.masked_fill(missing, torch.finfo(logits.dtype).min)
 
 
 TASK = MultipleChoice

@@ -1,6 +1,6 @@
 """Known question-answering tasks: SQuAD 1 and 2, CMRC 2018 and DRCD."""
 
-from weft.recipes.finetuning.known_tasks import KnownTask
+from weft.recipes.finetuning.known_tasks import WITH_TEST, KnownTask
 
 KNOWN_TASKS = {
     "squad": KnownTask(
@@ -25,7 +25,7 @@ KNOWN_TASKS = {
             "test": ("cmrc2018_trial.json", "trial.json"),
         },
         hub="hfl/cmrc2018",
-        hub_splits={"train": "train", "validation": "validation", "test": "test"},
+        hub_splits=WITH_TEST,
         language="zh",
     ),
     "drcd": KnownTask(

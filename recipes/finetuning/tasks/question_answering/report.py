@@ -27,11 +27,7 @@ def write_answers(
     threshold: float | None,
     labelled: bool,
 ) -> None:
-    """Write a table with a row for each question, and beside it, as .json, {id: answer}.
-
-    Args:
-        path: of the table.
-    """
+    """Write a table with a row for each question, and beside it, as .json, {id: answer}."""
     at = threshold_used(version_2, threshold)
     write_json(path.with_suffix(".json"), {one.question.id: one.text(at) for one in answered})
     _write_table(path, answered, at, score_each(answered, language, at) if labelled else None)

@@ -16,7 +16,7 @@ from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.known_tasks import read_splits
 from weft.recipes.finetuning.model_setup import DEFAULT_LENGTH, as_encoder
-from weft.recipes.finetuning.task import PREDICT, Task
+from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, hide_behind, label_fields
 from weft.recipes.finetuning.tasks.question_answering.arguments import (
     COVERED,
     SHORTEST_LIMIT,
@@ -143,7 +143,7 @@ class QuestionAnswering(Task):
 
     def config_fields(self) -> dict[str, Any]:
         """Two logits for each token; families that read their number off the labels would else follow older ones."""
-        return {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+        return label_fields(("LABEL_0", "LABEL_1"))
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """A causal model's needs a token behind the context, which stands for "no answer"."""
@@ -228,7 +228,7 @@ class QuestionAnswering(Task):
         """The token of a sequence that stands for "no answer"."""
         return length - 1 if self.causal else 0
 
-    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> Batch:
         spans = torch.tensor([item.target or (IGNORE_INDEX, IGNORE_INDEX) for item in layout.items])
         return {
             "start_positions": spans[:, 0],
@@ -236,20 +236,20 @@ class QuestionAnswering(Task):
             "sequence_lengths": torch.tensor(layout.lengths),
         }
 
-    def loss(
-        self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
-    ) -> torch.Tensor:
-        start, end = _without_padding(outputs, targets["sequence_lengths"])
+    def loss(self, outputs: Any, targets: Batch, num_items_in_batch: Divisor) -> torch.Tensor:
+        lengths = targets["sequence_lengths"]
+        start, end = hide_behind(outputs.start_logits, lengths), hide_behind(outputs.end_logits, lengths)
         return question_answering_loss(
             start, end, targets["start_positions"], targets["end_positions"], num_items_in_batch
         )
 
-    def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    def count(self, targets: Batch) -> torch.Tensor:
         return (targets["start_positions"] != IGNORE_INDEX).sum()
 
     def results(self, outputs: Any, layout: BatchLayout) -> list[Any]:
         device = outputs.start_logits.device
-        start, end = _without_padding(outputs, torch.tensor(layout.lengths, device=device))
+        lengths = torch.tensor(layout.lengths)
+        start, end = hide_behind(outputs.start_logits, lengths), hide_behind(outputs.end_logits, lengths)
         first = torch.tensor([item.info.first for item in layout.items], device=device)
         last = first + torch.tensor([len(item.info.offsets) for item in layout.items], device=device) - 1
         limit = self.max_answer_length or SHORTEST_LIMIT
@@ -262,7 +262,7 @@ class QuestionAnswering(Task):
         losses = nats.masked_fill(~known, float("nan"))
         return as_arrays(starts - first[:, None], ends - first[:, None], scores, losses)
 
-    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> dict[str, float]:
+    def score(self, split: str, items: Items, results: Sequence[Any]) -> dict[str, float]:
         """Exact match and F1 in percent. Where questions may have no answer, the validation split sets the threshold
         that decides on that, for all later calls."""
         answered = self._answer(split, items, results)
@@ -273,7 +273,7 @@ class QuestionAnswering(Task):
         loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
         return {"loss": loss, **scores, **({THRESHOLD: self.threshold} if self.version_2 else {})}
 
-    def _answer(self, split: str, items: Sequence[EncodedExample], results: Sequence[WindowSpans]) -> list[Answered]:
+    def _answer(self, split: str, items: Items, results: Sequence[WindowSpans]) -> list[Answered]:
         """Each question of a split with the best spans of its windows."""
         windows: list[list[Window]] = [[] for _ in self.examples[split]]
         found: list[list[WindowSpans]] = [[] for _ in self.examples[split]]
@@ -285,7 +285,7 @@ class QuestionAnswering(Task):
             for number, question in enumerate(self.examples[split])
         ]
 
-    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> str:
+    def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:
         answered = self._answer(split, items, results)
         return write_qa_report(folder, split, answered, self.compared_as, self.version_2, self.threshold)
 
@@ -298,9 +298,7 @@ class QuestionAnswering(Task):
             self.threshold = read_json(folder / METRICS).get(f"eval_{THRESHOLD}")
         return super().unlabelled(folder)
 
-    def write_predictions(
-        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]
-    ) -> None:
+    def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[Any]) -> None:
         """A table and, beside it under the same name, .json as the official evaluation scripts read it."""
         answered = self._answer(split, items, results)
         write_answers(path, answered, self.compared_as, self.version_2, self.threshold, labelled=split != PREDICT)
@@ -322,17 +320,6 @@ def is_causal(config: PreTrainedConfig) -> bool:
         for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING)
     ]
     return config.model_type in families[0] - families[1] - {"xlnet"}
-
-
-def _without_padding(outputs: Any, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits [sequences, tokens] with the dtype's minimum behind each sequence: not all families put it there."""
-    start, end = (
-        logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        for logits in (outputs.start_logits, outputs.end_logits)
-    )
-    behind = torch.arange(start.shape[1], device=start.device) >= lengths.to(start.device)[:, None]
-    minimum = torch.finfo(start.dtype).min
-    return start.masked_fill(behind, minimum), end.masked_fill(behind, minimum)
 
 
 TASK = QuestionAnswering

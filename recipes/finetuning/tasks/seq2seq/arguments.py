@@ -11,7 +11,6 @@ from weft.recipes.data.text_files import check_file, file_format
 from weft.recipes.finetuning.arguments import FileArguments
 
 METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "loss")
-LISTS = ("references", "sentences")
 SPLITS = ("train", "validation", "test")
 
 
@@ -35,34 +34,30 @@ class Seq2SeqArguments(FileArguments):
     )
     target_column: str | None = option(None, 'column of the text to be written ("target")')
     target_lists: str = option(
-        "references", "what a list in target_column is: references (each a text by itself), or sentences of one"
+        "references",
+        "what a list in target_column is: references (each a text by itself), or sentences of one",
+        choices=("references", "sentences"),
     )
     source_prefix: str = option("", "put before every source, as T5's tasks want it")
-    max_source_length: int | None = option(None, "tokens of a source at most; the default is 512, or the model's limit")
-    max_target_length: int | None = option(None, "the same of a target to learn from")
-    max_new_tokens: int | None = option(None, "tokens to generate at most; the default is the longest training target")
-    num_beams: int = option(1, "beams of the search for the likeliest text; 1: greedy")
-    label_smoothing_factor: float = option(0.0, "share of each target that is spread over all tokens")
+    max_source_length: int | None = option(
+        None, "tokens of a source at most; the default is 512, or the model's limit", least=1
+    )
+    max_target_length: int | None = option(None, "the same of a target to learn from", least=1)
+    max_new_tokens: int | None = option(
+        None, "tokens to generate at most; the default is the longest training target", least=1
+    )
+    num_beams: int = option(1, "beams of the search for the likeliest text; 1: greedy", least=1)
+    label_smoothing_factor: float = option(0.0, "share of each target that is spread over all tokens", least=0, below=1)
     metric: str | None = option(
-        None, f"what the best weights are chosen by: {', '.join(METRICS)}; the default is the task's, or chrf"
+        None,
+        f"what the best weights are chosen by: {', '.join(METRICS)}; the default is the task's, or chrf",
+        choices=METRICS,
     )
 
     def check_files(self) -> None:
         """Refuse contradictions and files that cannot be read; raises RecipeError."""
         self._check_lines()
         super().check_files()
-        for name in ("max_source_length", "max_target_length", "max_new_tokens", "num_beams"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RecipeError(f"{name} is {value}: give at least 1, or leave it out.")
-        if not 0 <= self.label_smoothing_factor < 1:
-            raise RecipeError(
-                f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 or more, and less than 1."
-            )
-        if self.metric is not None and self.metric not in METRICS:
-            raise RecipeError(f"metric is {self.metric!r}: choose one of {', '.join(METRICS)}.")
-        if self.target_lists not in LISTS:
-            raise RecipeError(f"target_lists is {self.target_lists!r}: choose one of {', '.join(LISTS)}.")
         columns = [name for name in ("source_column", "target_column") if getattr(self, name) is not None]
         if columns and self.train_file is None and self.dataset_name is None:
             raise RecipeError(f"{', '.join(columns)} is given without train_file or dataset_name: nothing has columns.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.text_files import COMPRESSIONS
-from weft.recipes.finetuning.known_tasks import KnownTask, read_splits
+from weft.recipes.finetuning.known_tasks import WITH_TEST, KnownTask, read_splits
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.reading import Columns, Pair, pairs_of_records, read_pairs, read_parallel
 
@@ -37,7 +37,7 @@ KNOWN_TASKS = {
             "test": ("test_2016_flickr.en", "test2016.en", "test.en"),
         },
         hub="bentrevett/multi30k",
-        hub_splits={"train": "train", "validation": "validation", "test": "test"},
+        hub_splits=WITH_TEST,
         target_suffix=".de",
         columns=Columns("en", "de"),
         metric="bleu",
@@ -68,11 +68,7 @@ def columns_of(files: Seq2SeqArguments) -> Columns:
 
 
 def read_all(files: Seq2SeqArguments) -> dict[str, list[Pair]]:
-    """The pairs of each split.
-
-    Raises:
-        RecipeError: no source is given, an unknown task, a file that is missing or broken, no pair in a split.
-    """
+    """The pairs of each split; raises RecipeError."""
     known, partners, columns = KNOWN_TASKS.get(files.task or ""), files.partners, columns_of(files)
 
     def from_file(path: Path) -> list[Pair]:

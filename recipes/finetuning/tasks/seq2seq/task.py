@@ -16,7 +16,7 @@ from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
 from weft.recipes.finetuning.model_setup import default_length, length_limit
-from weft.recipes.finetuning.task import PREDICT, Task
+from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
 from weft.recipes.finetuning.tasks.seq2seq.encoding import Encoded, encode_sources, encode_targets
@@ -81,13 +81,14 @@ class Seq2SeqTask(Task):
 
     def describe(self) -> list[tuple[str, str]]:
         train = self.encoded["train"]
+        beams = self.files.num_beams
         lines = [
             (
                 "targets",
                 f"{train.target_tokens / train.targets:.1f} tokens on average, at most {train.longest_target}"
                 + (f"; {train.targets:,} references" if train.targets != train.sources else ""),
             ),
-            ("output", f"at most {self.max_new_tokens} tokens, {_beams(self.files.num_beams)}"),
+            ("output", f"at most {self.max_new_tokens} tokens, {'greedy' if beams == 1 else f'{beams} beams'}"),
             ("scores", f"BLEU of {self.tokenize} tokens, chrF, ROUGE"),
         ]
         for side in ("source", "target"):
@@ -164,25 +165,23 @@ class Seq2SeqTask(Task):
             setattr(generation, name, getattr(self.config, name))
         return model
 
-    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> Batch:
         return decoder_batch(layout, self.config.decoder_start_token_id, self.tokenizer.pad_token_id)
 
-    def forward(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+    def forward(self, model: nn.Module, inputs: Batch) -> Any:
         return model(**inputs, use_cache=False)  # of which only generation has a use
 
-    def loss(
-        self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
-    ) -> torch.Tensor:
+    def loss(self, outputs: Any, targets: Batch, num_items_in_batch: Divisor) -> torch.Tensor:
         labels, vocabulary = targets["labels"], outputs.logits.shape[-1]
         nats = target_nats(
             outputs.logits.flatten(0, -2), labels.flatten(), label_smoothing=self.files.label_smoothing_factor
         )
         return masked_lm_loss(outputs.logits, labels, vocabulary, num_items_in_batch, nats=nats)
 
-    def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    def count(self, targets: Batch) -> torch.Tensor:
         return (targets["labels"] != IGNORE_INDEX).sum()
 
-    def predict(self, model: nn.Module, inputs: dict[str, torch.Tensor], layout: BatchLayout) -> list[Any]:
+    def predict(self, model: nn.Module, inputs: Batch, layout: BatchLayout) -> list[Any]:
         """Written texts. They are generated from padded rows, for each has to go on by itself."""
         if layout.packed:
             device = inputs["input_ids"].device
@@ -206,22 +205,20 @@ class Seq2SeqTask(Task):
         nats = target_nats(outputs.logits.flatten(0, -2), labels.flatten())
         return nats.view(labels.shape).double().sum(dim=1).tolist()
 
-    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> dict[str, float]:
+    def score(self, split: str, items: Items, results: Sequence[Any]) -> dict[str, float]:
         references = [self.examples[split][item.example].targets for item in items]
         scores = score_texts([result.text for result in results], references, self.tokenize)
         self.signatures = scores.pop("signatures")
         loss = sum(result.nats for result in results) / sum(result.tokens for result in results)
         return {"loss": loss, **scores}
 
-    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]) -> str:
+    def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:
         return write_seq2seq_report(folder, split, self.examples[split], [r.text for r in results], self.signatures)
 
     def read_unlabelled(self, path: Path) -> None:
         self.examples[PREDICT] = read_sources(path, self.columns.source)
 
-    def write_predictions(
-        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Any]
-    ) -> None:
+    def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[Any]) -> None:
         write_texts(path, self.examples[split], [result.text for result in results])
 
     def usage(self, name: str) -> str:
@@ -241,10 +238,6 @@ class Seq2SeqTask(Task):
                 "    print(tokenizer.decode(tokens, skip_special_tokens=True).strip())",
             ]
         )
-
-
-def _beams(number: int) -> str:
-    return "greedy" if number == 1 else f"{number} beams"
 
 
 TASK = Seq2SeqTask

@@ -25,34 +25,32 @@ class TextClassificationArguments(FileArguments):
         None,
         f"{', '.join(PROBLEM_TYPES)}; by default lists of labels are multi-label, numbers of which some "
         "have a fractional part a regression, and everything else single-label",
+        choices=PROBLEM_TYPES,
     )
     class_weights: list[str] = option(
         ["none"], "what each class counts in the loss: none, balanced, or NAME=WEIGHT ..."
     )
-    label_smoothing_factor: float = option(0.0, "share of each target that is spread over all classes")
+    label_smoothing_factor: float = option(
+        0.0, "share of each target that is spread over all classes", least=0, below=1
+    )
     metric: str | None = option(None, "what the best weights are chosen by")
     greater_is_better: bool | None = option(None, "whether a greater value of metric is better; by default as it is")
     thresholds: str = option(
-        "label", "multi-label: tune on the validation examples one threshold for each label, or one for all"
+        "label",
+        "multi-label: tune on the validation examples one threshold for each label, or one for all",
+        choices=("label", "one"),
     )
     glue_submission: bool = option(False, "label the official test set of a GLUE task, in the files that GLUE takes")
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""
-        if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
-            raise RecipeError(f"problem_type is {self.problem_type!r}: choose one of {', '.join(PROBLEM_TYPES)}.")
+        super().check()
         if self.label_separator is not None and self.problem_type not in (None, MULTI):
             raise RecipeError(
                 f"label_separator is for several labels: leave it out, or problem_type {self.problem_type}."
             )
         if self.label_separator == "":
             raise RecipeError("label_separator is empty: give what stands between labels, or leave it out.")
-        if not 0 <= self.label_smoothing_factor < 1:
-            raise RecipeError(
-                f"label_smoothing_factor is {self.label_smoothing_factor}: give 0 or more, and less than 1."
-            )
-        if self.thresholds not in ("label", "one"):
-            raise RecipeError(f"thresholds is {self.thresholds!r}: choose label or one.")
         own = {
             name: getattr(self, name) for name in ("text_columns", "label_column", "label_separator", "problem_type")
         }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from weft.recipes.finetuning.known_tasks import KnownTask
+from weft.recipes.finetuning.known_tasks import WITH_TEST, KnownTask
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 TRAIN = ("train.tsv", "train.jsonl", "train.json", "train.csv", "train.parquet")
@@ -50,9 +50,7 @@ class KnownTextTask(KnownTask):
     labels: tuple[str, ...]
     metric: str
     files: Mapping[str, Sequence[str]] = field(default_factory=lambda: FILES, kw_only=True)
-    hub_splits: Mapping[str, str] = field(
-        default_factory=lambda: {"train": "train", "validation": "validation", "test": "test"}, kw_only=True
-    )
+    hub_splits: Mapping[str, str] = field(default_factory=lambda: WITH_TEST, kw_only=True)
     label_column: str = "label"
     problem_type: str = SINGLE
     extra_metrics: tuple[str, ...] = ()

@@ -1,5 +1,7 @@
 """The tasks of GLUE (https://gluebenchmark.com), with the files of its submission."""
 
+from dataclasses import replace
+
 from weft.recipes.finetuning.tasks.text_classification.known_task import (
     FILES,
     REGRESSION,
@@ -10,7 +12,6 @@ from weft.recipes.finetuning.tasks.text_classification.known_task import (
     Submission,
 )
 
-_GLUE = "nyu-mll/glue"
 _MRPC_COLUMNS = {"Quality": "label", "#1 String": "sentence1", "#2 String": "sentence2"}
 
 
@@ -18,13 +19,11 @@ def _submission(file: str, numbers: bool = True, files: tuple[str, ...] = TEST) 
     return {"submission": Submission(file, files=files, numbers=numbers)}
 
 
-GLUE_TASKS: dict[str, KnownTextTask] = {
+_TASKS: dict[str, KnownTextTask] = {
     "cola": KnownTextTask(
         ("sentence",),
         ("unacceptable", "acceptable"),
         "matthews_correlation",
-        hub=_GLUE,
-        hub_config="cola",
         header=("source", "label", "note", "sentence"),
         submissions=_submission("CoLA.tsv"),
     ),
@@ -32,16 +31,12 @@ GLUE_TASKS: dict[str, KnownTextTask] = {
         ("sentence",),
         ("negative", "positive"),
         "accuracy",
-        hub=_GLUE,
-        hub_config="sst2",
         submissions=_submission("SST-2.tsv"),
     ),
     "mrpc": KnownTextTask(
         ("sentence1", "sentence2"),
         ("not_equivalent", "equivalent"),
         "f1_and_accuracy",
-        hub=_GLUE,
-        hub_config="mrpc",
         extra_metrics=("f1",),
         columns=_MRPC_COLUMNS,
         files={
@@ -55,8 +50,6 @@ GLUE_TASKS: dict[str, KnownTextTask] = {
         ("sentence1", "sentence2"),
         (),
         "corrcoef",
-        hub=_GLUE,
-        hub_config="stsb",
         problem_type=REGRESSION,
         header=(
             *("index", "genre", "filename", "year", "old_index", "source1", "source2"),
@@ -69,8 +62,6 @@ GLUE_TASKS: dict[str, KnownTextTask] = {
         ("question1", "question2"),
         ("not_duplicate", "duplicate"),
         "f1_and_accuracy",
-        hub=_GLUE,
-        hub_config="qqp",
         extra_metrics=("f1",),
         columns={"is_duplicate": "label"},
         submissions=_submission("QQP.tsv"),
@@ -79,8 +70,6 @@ GLUE_TASKS: dict[str, KnownTextTask] = {
         ("sentence1", "sentence2"),
         ("entailment", "neutral", "contradiction"),
         "accuracy",
-        hub=_GLUE,
-        hub_config="mnli",
         hub_splits={
             **{"train": "train", "validation": "validation_matched"},
             **{"validation_mismatched": "validation_mismatched"},
@@ -103,24 +92,20 @@ GLUE_TASKS: dict[str, KnownTextTask] = {
         ("question", "sentence"),
         ("entailment", "not_entailment"),
         "accuracy",
-        hub=_GLUE,
-        hub_config="qnli",
         submissions=_submission("QNLI.tsv", numbers=False),
     ),
     "rte": KnownTextTask(
         ("sentence1", "sentence2"),
         ("entailment", "not_entailment"),
         "accuracy",
-        hub=_GLUE,
-        hub_config="rte",
         submissions=_submission("RTE.tsv", numbers=False),
     ),
     "wnli": KnownTextTask(
         ("sentence1", "sentence2"),
         ("not_entailment", "entailment"),
         "accuracy",
-        hub=_GLUE,
-        hub_config="wnli",
         submissions=_submission("WNLI.tsv"),
     ),
 }
+
+GLUE_TASKS = {name: replace(task, hub="nyu-mll/glue", hub_config=name) for name, task in _TASKS.items()}

@@ -82,10 +82,6 @@ class LabelNames:
             + (f": did you mean {near[0]!r}?" if near else ": mend it, or drop the row.")
         )
 
-    def config_fields(self) -> dict[str, Any]:
-        """As a model's config holds them."""
-        return {"id2label": dict(enumerate(self.names)), "label2id": {name: n for n, name in enumerate(self.names)}}
-
     def in_order_of(self, id2label: Mapping[int, str] | None) -> "LabelNames | None":
         """The same labels in the order of an existing model; None where the model has others.
 
@@ -101,11 +97,8 @@ class LabelNames:
 
 
 def collect_names(values: Iterable[tuple[Any, str]]) -> LabelNames:
-    """The different labels among values, each given with its place: numbers in their order, text by the alphabet.
-
-    Raises:
-        RecipeError: a label is missing, or is written in another way than the others (1 and "a").
-    """
+    """The different labels among values, each given with its place: numbers in their order, text by the alphabet;
+    raises RecipeError."""
     names: dict[Any, str] = {}
     first: tuple[str, Any, str] | None = None
     for value, where in values:

@@ -57,7 +57,6 @@ class ClassificationData:
 def read_classification(arguments: TextClassificationArguments) -> ClassificationData:
     """Read and check everything; raises RecipeError with a sentence that names the row."""
     arguments.check_files()
-    arguments.check()
     name = arguments.task
     if name is None and arguments.train_file is None and arguments.dataset_name is None:
         name = arguments.task = BUILTIN  # the run is named after it

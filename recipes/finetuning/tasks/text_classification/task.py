@@ -13,7 +13,7 @@ from weft.losses import count_targets, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
-from weft.recipes.finetuning.task import PREDICT, Task
+from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, label_fields
 from weft.recipes.finetuning.tasks.text_classification import report
 from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
 from weft.recipes.finetuning.tasks.text_classification.class_weights import class_weights, times_of_labels
@@ -134,9 +134,8 @@ class TextClassification(Task):
         return True
 
     def config_fields(self) -> dict[str, Any]:
-        if self.problem_type == REGRESSION:
-            return {"id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}, "problem_type": self.problem_type}
-        return {**self.names.config_fields(), "problem_type": self.problem_type}
+        names = ("LABEL_0",) if self.problem_type == REGRESSION else self.names.names
+        return {**label_fields(names), "problem_type": self.problem_type}
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Pairs need something between their texts: where the tokenizer (GPT-2's, for one) puts nothing there, its end
@@ -183,14 +182,12 @@ class TextClassification(Task):
             return self.names.names.index(example.label)
         return [float(name in example.label) for name in self.names.names]
 
-    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> Batch:
         """labels: class numbers [items]; of several labels 0 or 1 [items, labels]; of a regression [items]."""
         dtype = torch.long if self.problem_type == SINGLE else torch.float
         return {"labels": torch.tensor([item.target for item in layout.items], dtype=dtype)}
 
-    def loss(
-        self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
-    ) -> torch.Tensor:
+    def loss(self, outputs: Any, targets: Batch, num_items_in_batch: Divisor) -> torch.Tensor:
         return sequence_classification_loss(
             outputs.logits,
             targets["labels"],
@@ -200,14 +197,14 @@ class TextClassification(Task):
             label_smoothing=self.files.label_smoothing_factor,
         )
 
-    def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    def count(self, targets: Batch) -> torch.Tensor:
         return count_targets(targets["labels"], self.problem_type, self.class_weights)
 
     def results(self, outputs: Any, layout: BatchLayout) -> list[np.ndarray]:
         """Logits [labels] of each item."""
         return list(outputs.logits.detach().float().cpu().numpy())
 
-    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[np.ndarray]) -> dict[str, float]:
+    def score(self, split: str, items: Items, results: Sequence[np.ndarray]) -> dict[str, float]:
         """See `SCORES`. The loss is that without class weights and label smoothing. Thresholds of several labels are
         tuned whenever "validation" is scored, and used for all other splits as they are."""
         logits, labels = np.stack(results), np.array([item.target for item in items])
@@ -222,7 +219,7 @@ class TextClassification(Task):
             self.thresholds = tune_thresholds(sigmoid(logits), labels, self.files.thresholds == "label")
         return {**score_multi(logits, labels, self.thresholds), "loss": loss}
 
-    def answers(self, split: str, items: Sequence[EncodedExample], results: Sequence[np.ndarray]) -> report.Answers:
+    def answers(self, split: str, items: Items, results: Sequence[np.ndarray]) -> report.Answers:
         """What the model says of the examples of a split, by the names of labels."""
         logits = np.stack(results)
         if self.problem_type == REGRESSION:
@@ -241,9 +238,7 @@ class TextClassification(Task):
             self.files.label_separator or (self.data.task.separator if self.data.task else None) or "|",
         )
 
-    def write_report(
-        self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[np.ndarray]
-    ) -> str:
+    def write_report(self, folder: Path, split: str, items: Items, results: Sequence[np.ndarray]) -> str:
         if split == "validation" and self.problem_type == MULTI:
             self.score(split, items, results)  # tunes the thresholds
         return report.write(folder, split, self.answers(split, items, results))
@@ -259,9 +254,7 @@ class TextClassification(Task):
         files = {split: folder / "glue_submission" / of.file for split, of in self.submissions.items()}
         return super().unlabelled(folder) | files
 
-    def write_predictions(
-        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[np.ndarray]
-    ) -> None:
+    def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[np.ndarray]) -> None:
         """A CSV file with the texts, what is predicted, and the probability of each label; for a submission its TSV."""
         answers = self.answers(split, items, results)
         if split not in self.submissions:

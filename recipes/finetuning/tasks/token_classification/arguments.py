@@ -20,7 +20,9 @@ class TokenClassificationArguments(FileArguments):
     task: str | None = option(
         None, "one of " + ", ".join(f"{name} ({KNOWN_TASKS[name].about})" for name in KNOWN_TASKS)
     )
-    format: str | None = option(None, f"form of the files: {', '.join(FORMATS)}; the default is what they look like")
+    format: str | None = option(
+        None, f"form of the files: {', '.join(FORMATS)}; the default is what they look like", choices=FORMATS
+    )
     word_column: str | None = option(None, "column of the words: a number (0, the default, is the first), or its name")
     tag_column: str | None = option(
         None,
@@ -29,14 +31,16 @@ class TokenClassificationArguments(FileArguments):
     )
     text_column: str = option("text", "column of the text that entities are given in")
     label_names: list[str] = option([], "names of tags that are numbers, in their order; or a file with one a line")
-    scheme: str | None = option(None, f"how tags are to be read: {', '.join(SCHEMES)}; the default is as they look")
+    scheme: str | None = option(
+        None, f"how tags are to be read: {', '.join(SCHEMES)}; the default is as they look", choices=SCHEMES
+    )
     joiner: str | None = option(
         None,
         "what stands between two words of a text; the default is a blank, and nothing between Chinese, "
         "Japanese, Thai ... signs",
     )
     stride: int | None = option(
-        None, "tokens that windows of a longer text share; the default is a quarter of max_length"
+        None, "tokens that windows of a longer text share; the default is a quarter of max_length", least=0
     )
     label_all_pieces: bool = option(
         True, 'label every piece of a word, as aggregation_strategy="simple" reads them; otherwise the first alone'

@@ -24,7 +24,6 @@ from weft.recipes.finetuning.tasks.token_classification.reading import TABLES, E
 from weft.recipes.finetuning.tasks.token_classification.schemes import (
     OUTSIDE,
     PLAIN,
-    SCHEMES,
     TagError,
     detect_scheme,
     entities_of,
@@ -54,20 +53,7 @@ class TaggedData:
         scheme: str | None = None,
         joiner: str | None = None,
     ) -> None:
-        """Read and check everything.
-
-        Args:
-            files: where the examples are.
-            tasks: the known ones, by name.
-            reader: how files are read.
-            scheme: one of SCHEMES; None: as the tags of all splits look.
-            joiner: what stands between two words of a text; None: see `Joiner`.
-
-        Raises:
-            RecipeError: files are missing or broken, or tags make no sense; names the row.
-        """
-        if scheme is not None and scheme not in SCHEMES:
-            raise RecipeError(f"scheme is {scheme!r}: choose one of {', '.join(SCHEMES)}.")
+        """Read and check everything; raises RecipeError."""
         self.reader, self.broken_tags = reader, 0
         splits: dict[str, list[Any]] = read_splits(files, tasks, reader.read, reader.read_rows, _group_of)
         everything = [example for examples in splits.values() for example in examples]

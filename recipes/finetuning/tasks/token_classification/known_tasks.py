@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from weft.recipes.finetuning.known_tasks import KnownTask
+from weft.recipes.finetuning.known_tasks import WITH_TEST, KnownTask
 
 USUAL = {"train": ("train",), "validation": ("dev", "valid", "validation"), "test": ("test",)}
-SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +33,19 @@ def _treebank(name: str) -> dict[str, tuple[str, ...]]:
 
 _COLUMNS = ("txt", "conll", "bio", "tsv")
 
+
+def _conll(about: str, language: str = "en", **official: Sequence[str]) -> KnownTagTask:
+    return KnownTagTask(about=about, files=_names(_COLUMNS, **official), format="conll", language=language)
+
+
 KNOWN_TASKS = {
-    "conll2000": KnownTagTask(about="chunks, English", files=_names(_COLUMNS), format="conll"),
-    "conll2003": KnownTagTask(
-        about="names, English",
-        files=_names(_COLUMNS, train=("eng.train",), validation=("eng.testa",), test=("eng.testb",)),
-        format="conll",
-    ),
-    "wnut17": KnownTagTask(
-        about="emerging names, English",
-        files=_names(
-            _COLUMNS,
-            train=("wnut17train.conll",),
-            validation=("emerging.dev.conll",),
-            test=("emerging.test.annotated",),
-        ),
-        format="conll",
+    "conll2000": _conll("chunks, English"),
+    "conll2003": _conll("names, English", train=("eng.train",), validation=("eng.testa",), test=("eng.testb",)),
+    "wnut17": _conll(
+        "emerging names, English",
+        train=("wnut17train.conll",),
+        validation=("emerging.dev.conll",),
+        test=("emerging.test.annotated",),
     ),
     # the official test.json has no labels: it is one for predict_file
     "cluener": KnownTagTask(
@@ -58,38 +54,26 @@ KNOWN_TASKS = {
         format="cluener",
         language="zh",
     ),
-    "msra_ner": KnownTagTask(
-        about="names, Chinese",
-        files=_names(_COLUMNS, train=("msra_train_bio",), test=("msra_test_bio",)),
-        format="conll",
-        language="zh",
-    ),
-    "weibo_ner": KnownTagTask(
-        about="names and nominal mentions, Chinese",
-        files=_names(
-            _COLUMNS,
-            train=("weiboNER_2nd_conll.train", "weiboNER.conll.train"),
-            validation=("weiboNER_2nd_conll.dev", "weiboNER.conll.dev"),
-            test=("weiboNER_2nd_conll.test", "weiboNER.conll.test"),
-        ),
-        format="conll",
-        language="zh",
+    "msra_ner": _conll("names, Chinese", "zh", train=("msra_train_bio",), test=("msra_test_bio",)),
+    "weibo_ner": _conll(
+        "names and nominal mentions, Chinese",
+        "zh",
+        train=("weiboNER_2nd_conll.train", "weiboNER.conll.train"),
+        validation=("weiboNER_2nd_conll.dev", "weiboNER.conll.dev"),
+        test=("weiboNER_2nd_conll.test", "weiboNER.conll.test"),
     ),
     "resume_ner": KnownTagTask(
         about="parts of résumés, Chinese", files=_names(("char.bmes", *_COLUMNS)), format="conll", language="zh"
     ),
-    "people_daily": KnownTagTask(
-        about="names, Chinese",
-        files=_names(_COLUMNS, train=("example.train",), validation=("example.dev",), test=("example.test",)),
-        format="conll",
-        language="zh",
+    "people_daily": _conll(
+        "names, Chinese", "zh", train=("example.train",), validation=("example.dev",), test=("example.test",)
     ),
     "ud_en_ewt": KnownTagTask(
         about="parts of speech, English",
         files=_treebank("en_ewt"),
         hub="universal-dependencies/universal_dependencies",
         hub_config="en_ewt",
-        hub_splits=SPLITS,
+        hub_splits=WITH_TEST,
         tag_column="upos",
     ),
     "ud_zh_gsdsimp": KnownTagTask(

@@ -26,7 +26,7 @@ from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, cut_out, in_place
 from weft.recipes.finetuning.report_files import place_of
-from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.task import Batch, Divisor, Items, Task, label_fields
 from weft.recipes.finetuning.tasks.token_classification import report
 from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
 from weft.recipes.finetuning.tasks.token_classification.dataset import TaggedData
@@ -34,7 +34,7 @@ from weft.recipes.finetuning.tasks.token_classification.decoding import Predicti
 from weft.recipes.finetuning.tasks.token_classification.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.token_classification.offsets import keeps_blanks, surroundings, trim_offsets
 from weft.recipes.finetuning.tasks.token_classification.passages import Passage
-from weft.recipes.finetuning.tasks.token_classification.reading import FORMATS, Reader, label_names
+from weft.recipes.finetuning.tasks.token_classification.reading import Reader, label_names
 from weft.recipes.finetuning.tasks.token_classification.scoring import score_plain, score_spans, score_tags
 from weft.recipes.finetuning.tasks.token_classification.windows import UNREACHABLE, WINDOWS, WindowMaker
 
@@ -61,8 +61,6 @@ class TokenClassification(Task):
 
     @classmethod
     def read(cls, files: TokenClassificationArguments, run: FineTuningArguments) -> Self:
-        if files.format is not None and files.format not in FORMATS:
-            raise RecipeError(f"format is {files.format!r}: choose one of {', '.join(FORMATS)}.")
         known = KNOWN_TASKS.get(files.task or "")
         reader = Reader(
             files.format or (known.format if known else None),
@@ -80,8 +78,6 @@ class TokenClassification(Task):
         stride: tokens that neighbouring windows of a long text share; None: a quarter of max_length.
         label_all_pieces: see the module's docstring.
         """
-        if stride is not None and stride < 0:
-            raise RecipeError(f"stride is {stride}: give 0 or more tokens.")
         self.data, self.stride, self.label_all_pieces = data, stride, label_all_pieces
         self.examples, self.labels, self.is_plain = data.passages, data.labels, data.is_plain
         self.counts: dict[str, Counter[str]] = {}
@@ -118,10 +114,7 @@ class TokenClassification(Task):
         return True
 
     def config_fields(self) -> dict[str, Any]:
-        return {
-            "id2label": dict(enumerate(self.labels)),
-            "label2id": {label: number for number, label in enumerate(self.labels)},
-        }
+        return label_fields(self.labels)
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """See `trim_offsets`: a pipeline's entities are to begin with a letter, not with the blank before it."""
@@ -134,12 +127,12 @@ class TokenClassification(Task):
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
         before, after = surroundings(tokenizer)
         capacity = max_length - len(before) - len(after)
-        stride = max_length // 4 if self.stride is None else self.stride
+        self.max_length = max_length
+        stride = self._used_stride
         if capacity < 1:
             raise RecipeError(f"max_length is {max_length}, which the tokenizer's special tokens fill: give more.")
         if stride >= capacity:
             raise RecipeError(f"stride is {stride}, but a window holds {capacity} tokens: give less.")
-        self.max_length = max_length
         maker = WindowMaker(self.labels, self.label_all_pieces, self.trims, before, after, capacity, stride)
         self.counts[split] = maker.counts
         items = []
@@ -159,7 +152,7 @@ class TokenClassification(Task):
                 items += maker.items(number, passages[number], ids, offsets)
         return items
 
-    def targets(self, layout: BatchLayout) -> dict[str, torch.Tensor]:
+    def targets(self, layout: BatchLayout) -> Batch:
         """labels [rows, tokens]."""
         values = [
             [IGNORE_INDEX] * length if item.target is None else item.target
@@ -167,12 +160,10 @@ class TokenClassification(Task):
         ]
         return {"labels": in_place(layout, values, IGNORE_INDEX)}
 
-    def loss(
-        self, outputs: Any, targets: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None
-    ) -> torch.Tensor:
+    def loss(self, outputs: Any, targets: Batch, num_items_in_batch: Divisor) -> torch.Tensor:
         return token_classification_loss(outputs.logits, targets["labels"], num_items_in_batch)
 
-    def count(self, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    def count(self, targets: Batch) -> torch.Tensor:
         return count_targets(targets["labels"])
 
     def results(self, outputs: Any, layout: BatchLayout) -> list[Tagged]:
@@ -197,7 +188,7 @@ class TokenClassification(Task):
             )
         return found
 
-    def score(self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> dict[str, float]:
+    def score(self, split: str, items: Items, results: Sequence[Tagged]) -> dict[str, float]:
         """Entities by words (of texts with entities by characters: by these): precision, recall, f1 and accuracy, and
         `span_f1` of entities by characters, exactly as the pipeline cuts them out. Plain tags: accuracy and f1_macro.
         """
@@ -206,7 +197,7 @@ class TokenClassification(Task):
         loss = sum(result.nats for result in results) / targets if targets else 0.0
         return {"loss": loss, **{name: value for name, value in scores.items() if name != "types"}}
 
-    def _scores(self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> dict[str, Any]:
+    def _scores(self, split: str, items: Items, results: Sequence[Tagged]) -> dict[str, Any]:
         passages, examples = self.examples[split], self._tokens(split, items, results)
         if self.is_plain:
             return score_plain(*self._plain_numbers(split, items, results), self.labels)
@@ -221,7 +212,7 @@ class TokenClassification(Task):
         tags = score_tags(gold, [word_tags(p, tokens, self.is_plain)[0] for p, tokens in zip(passages, examples)])
         return {**tags, "span_f1": spans["f1"]}
 
-    def _token_accuracy(self, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> float:
+    def _token_accuracy(self, items: Items, results: Sequence[Tagged]) -> float:
         right = targets = 0
         for item, result in zip(items, results):
             target = np.array((item.target or [])[item.info.low : item.info.high], dtype=np.int64)
@@ -229,7 +220,7 @@ class TokenClassification(Task):
             targets += result.targets
         return right / targets if targets else 0.0
 
-    def _tokens(self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> list[Tokens]:
+    def _tokens(self, split: str, items: Items, results: Sequence[Tagged]) -> list[Tokens]:
         """The tokens of each example, put together from its windows."""
         of_example: list[list[tuple[EncodedExample, Tagged]]] = [[] for _ in self.examples[split]]
         for item, result in zip(items, results, strict=True):
@@ -247,9 +238,7 @@ class TokenClassification(Task):
     def _entities(self, passage: Passage, tokens: Tokens) -> list[Prediction]:
         return entities(passage, tokens, self.label_all_pieces)
 
-    def _plain_numbers(
-        self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]
-    ) -> tuple[list[int], list[int]]:
+    def _plain_numbers(self, split: str, items: Items, results: Sequence[Tagged]) -> tuple[list[int], list[int]]:
         """Right and predicted numbers of the tags of all words; -1 where none was predicted."""
         number_of = {label: number for number, label in enumerate(self.labels)}
         gold: list[int] = []
@@ -259,7 +248,7 @@ class TokenClassification(Task):
             predicted += [number_of.get(tag, -1) for tag in word_tags(passage, tokens, self.is_plain)[0]]
         return gold, predicted
 
-    def write_report(self, folder: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> str:
+    def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Tagged]) -> str:
         types = self._scores(split, items, results)["types"]
         rows = self._rows(split, items, results)
         mistakes = sorted((row for row in rows if row.gold != row.predicted), key=lambda row: -row.score)
@@ -286,7 +275,7 @@ class TokenClassification(Task):
         """Ending of the predictions in the form that other tools read."""
         return "jsonl" if self.data.by_spans else "conll"
 
-    def _rows(self, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]) -> list[report.Row]:
+    def _rows(self, split: str, items: Items, results: Sequence[Tagged]) -> list[report.Row]:
         rows = []
         pairs = zip(self.examples[split], self._tokens(split, items, results))
         for number, (passage, tokens) in enumerate(pairs, start=1):
@@ -305,9 +294,7 @@ class TokenClassification(Task):
     def read_unlabelled(self, path: Path) -> None:
         self.data.read_unlabelled(path)
 
-    def write_predictions(
-        self, path: Path, split: str, items: Sequence[EncodedExample], results: Sequence[Tagged]
-    ) -> None:
+    def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[Tagged]) -> None:
         """`path` with a row for each entity (plain tags: word), and beside it, with another ending, words and tags in
         columns, or the texts with their entities as JSON lines."""
         report.write_rows(path, self._rows(split, items, results))

@@ -1,4 +1,4 @@
-"""The fields of a fine-tuning run: read and checked without the task's model, so that a refusal comes at once."""
+"""The commands of fine-tuning: fields are read and checked without torch, so that a refusal comes at once."""
 
 from collections.abc import Sequence
 
@@ -26,13 +26,22 @@ MANAGED = {
 }
 
 
-def read_fields(task_name: str, description: str | None, argv: Sequence[str] | None = None) -> tuple[str, Parsed]:
-    """Parse and check the command line; returns what `finetune` takes.
+def finetune(task_name: str, description: str | None, argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, and carry the run out.
 
     Args:
         task_name: see `tasks.task_names`.
         description: the recipe's docstring.
         argv: the words after the program's name; None: this process's.
+    """
+    parsed = _read(task_name, description, argv)
+    from weft.recipes.finetuning.run import run_task  # with torch, which no refusal waits for
+
+    run_task(task_name, parsed)
+
+
+def _read(task_name: str, description: str | None, argv: Sequence[str] | None = None) -> Parsed:
+    """Parse and check the command line.
 
     Raises:
         RecipeError: a field or a file is not what it has to be.
@@ -53,4 +62,4 @@ def read_fields(task_name: str, description: str | None, argv: Sequence[str] | N
     parsed.refuse_together(("num_train_epochs",), "max_steps", "it is the length")
     parsed.refuse_without(("hub_private_repo",), "push_to_hub")
     parsed.refuse_without(("lora_alpha", "lora_dropout"), "lora_rank")
-    return task_name, parsed
+    return parsed
