@@ -81,8 +81,11 @@ def check_launcher(can_shard: bool = False) -> None:
 
 
 def check_processes(arguments: "transformers.TrainingArguments", processes: int) -> None:
-    """Refuse processes that do not work together, and one that would share its work between GPUs by itself; raises
-    RecipeError."""
+    """Refuse processes that do not work together, and one that would share its work between GPUs by itself.
+
+    Raises:
+        RecipeError: says how to launch.
+    """
     if arguments.world_size != processes:
         raise RecipeError(
             f"the launcher started {processes} processes but {arguments.world_size} work together: on a CPU start them "

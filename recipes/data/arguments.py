@@ -35,8 +35,11 @@ class TextArguments(SourceArguments):
     )
 
     def check(self) -> None:
-        """Refuse text that cannot be read and values that are not among the choices, before any work is done; raises
-        RecipeError."""
+        """Refuse text that cannot be read and values that are not among the choices, before any work is done.
+
+        Raises:
+            RecipeError: names the field, its value and the allowed ones.
+        """
         super().check()
         if self.dataset_name and self.train_files:
             raise RecipeError("both dataset_name and train_files are given: choose one.")

@@ -195,14 +195,16 @@ def forget_lost_shards(executor: PipelineExecutor, shards: Shards) -> None:
 def prepare_many(
     data: DataArguments, cluster: ClusterArguments, folder: Path, plan_only: bool = False
 ) -> Corpus | None:
-    """Prepare a corpus in `folder` with many tasks, or open an earlier one made from the same files and settings;
-    raises RecipeError.
+    """Prepare a corpus in `folder` with many tasks, or open an earlier one made from the same files and settings.
 
     Args:
         data: as for `prepare`; a pattern like shards/*.txt among the files stands for the files that match it, sorted.
 
     Returns:
         The corpus. None if it is not made yet: with `plan_only`, and after the tasks were given to Slurm.
+
+    Raises:
+        RecipeError: a field or the input is wrong, or a task failed (the shards of the others stay).
     """
     files = {name: expand_patterns(getattr(data, name)) for name in ("train_files", "validation_files")}
     data = replace(data, **files)

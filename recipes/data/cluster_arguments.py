@@ -64,8 +64,11 @@ class ClusterArguments(Options):
 
 
 def expand_patterns(paths: Iterable[str]) -> list[str]:
-    """List the files that paths and patterns (with *, ** , ? or [...]) name; those of one pattern are sorted; raises
-    RecipeError."""
+    """List the files that paths and patterns (with *, ** , ? or [...]) name; those of one pattern are sorted.
+
+    Raises:
+        RecipeError: no file matches a pattern.
+    """
     expanded = []
     for path in paths:
         if Path(path).exists() or not any(sign in path for sign in "*?["):

@@ -108,7 +108,11 @@ def _columns(counts: dict[str, int]) -> str:
 
 
 def check_made_from(made_from: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
-    """Refuse a folder that was made from other input than the one asked for; raises RecipeError."""
+    """Refuse a folder that was made from other input than the one asked for.
+
+    Raises:
+        RecipeError: they differ; names the settings.
+    """
     if made_from != asked:
         differing = [name for name, value in asked["settings"].items() if made_from["settings"].get(name) != value] or [
             "the files' sizes or times"
@@ -134,8 +138,11 @@ def show_progress(documents: Iterator[T], title: str, quiet: bool, size: Callabl
 
 
 def get_tokenizer(arguments: DataArguments, quiet: bool, read: Read = documents_of) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that was named, or train one on the training text that the filters keep; raises
-    RecipeError."""
+    """Load the tokenizer that was named, or train one on the training text that the filters keep.
+
+    Raises:
+        RecipeError: it cannot be loaded, or not be trained with such a vocabulary.
+    """
     if arguments.tokenizer_name is not None:
         return load_tokenizer(arguments.tokenizer_name)
     texts = show_progress((text for text, _ in read(arguments, "train")), "training the tokenizer", quiet)

@@ -32,8 +32,7 @@ class Record(NamedTuple):
 def read_records(
     path: Path, header: Sequence[str] | None = None, broken: list[str] | None = None, text_column: str | None = None
 ) -> Iterator[Record]:
-    """Yield the rows of one file in order, without holding the file in memory (but for a JSON array); raises
-    RecipeError.
+    """Yield the rows of one file in order, without holding the file in memory (but for a JSON array).
 
     Args:
         path: .csv (with quotes), .tsv or .txt (between tabs, no quotes, as GLUE has it), .jsonl, .json (an array of
@@ -43,6 +42,9 @@ def read_records(
         broken: for .csv, .tsv and .txt: a list to which the faults of lines with too many or too few fields are added;
             such lines are left out. None: they are an error.
         text_column: for .parquet: the only column to read. None: all of them.
+
+    Raises:
+        RecipeError: the file is missing, empty, of another format, or broken; names the file and the line.
     """
     check_table(path)
     kind = file_format(path)

@@ -40,8 +40,11 @@ def file_format(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines with their line ends (\\r\\n becomes \\n), one by one, so that an error has a line; raises
-    RecipeError."""
+    """Yield numbered lines with their line ends (\\r\\n becomes \\n), one by one, so that an error has a line.
+
+    Raises:
+        RecipeError: the file is not UTF-8, or not a whole compressed file.
+    """
     try:
         with _open(path) as handle:
             for number, line in enumerate(handle, start=1):

@@ -51,10 +51,12 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
 
 
 def start_and_end(tokenizer: PreTrainedTokenizerBase, document_tokens: str) -> tuple[list[int], list[int]]:
-    """Return the ids before and after each document; decoders have bos and eos, encoders cls and sep, some only one;
-    raises RecipeError.
+    """Return the ids before and after each document; decoders have bos and eos, encoders cls and sep, some only one.
 
     They become the tokenizer's bos and eos, so that generation begins and ends as training did.
+
+    Raises:
+        RecipeError: it has neither, and `document_tokens` is not "none".
     """
     if document_tokens == "none":
         return [], []
@@ -71,8 +73,11 @@ def start_and_end(tokenizer: PreTrainedTokenizerBase, document_tokens: str) -> t
 def document_encoder(
     tokenizer: PreTrainedTokenizerBase, arguments: DataArguments
 ) -> Callable[[Iterable[str]], Iterator[list[EncodedDocument]]]:
-    """Return a function that encodes documents in order, a batch at a time: for each its whole, or its head and tail;
-    raises RecipeError."""
+    """Return a function that encodes documents in order, a batch at a time: for each its whole, or its head and tail.
+
+    Raises:
+        RecipeError: the tokenizer has no start or end token, or the segmenter is missing.
+    """
     start, end = start_and_end(tokenizer, arguments.document_tokens)
     unknown_id, with_boundaries = tokenizer.unk_token_id, arguments.segmenter != "none"
     segment = get_segmenter(arguments.segmenter) if with_boundaries else None

@@ -85,8 +85,7 @@ def run_harness(
     num_fewshot: int | None = None,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Run tasks of lm_eval, a causal model in lm_eval's own class and a masked one in `MaskedHarnessModel`; raises
-    RecipeError.
+    """Run tasks of lm_eval, a causal model in lm_eval's own class and a masked one in `MaskedHarnessModel`.
 
     Args:
         tasks: names of tasks or groups.
@@ -96,6 +95,9 @@ def run_harness(
 
     Returns:
         For each task, its metrics by name and lm_eval's version of the task, as far as they are numbers.
+
+    Raises:
+        RecipeError: an unknown task, or one that cannot be loaded.
     """
     manager = TaskManager(include_path=include_path, include_defaults=False)
     if not set(tasks) <= set(manager.all_tasks):  # lm_eval's own are thousands of files, read in many seconds

@@ -17,12 +17,14 @@ from weft.recipes.evaluation.records import Pair
 
 
 def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Compute the share of pairs in which the right sentence has the higher log-probability. A tie is wrong; raises
-    RecipeError.
+    """Compute the share of pairs in which the right sentence has the higher log-probability. A tie is wrong.
 
     Returns:
         accuracy (mean over paradigms), accuracy_of_pairs (over all pairs alike), pairs, ties, and the accuracy and
         number of pairs of each of the `phenomena` (mean over its paradigms) and `paradigms`.
+
+    Raises:
+        RecipeError: a sentence has no token that can be scored.
     """
     scores = scorer.score_texts([sentence for pair in pairs for sentence in (pair.good, pair.bad)])
     for number, score in enumerate(scores):

@@ -73,7 +73,11 @@ def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[Pair]:
 
 def read_passages(paths: Sequence[Path], text_column: str, limit: int | None = None) -> list[tuple[str, str]]:
     """Read passages as (context, last word) out of JSON lines with a text, the form of LAMBADA
-    (https://huggingface.co/papers/1606.06031). The last word follows the last blank; raises RecipeError."""
+    (https://huggingface.co/papers/1606.06031). The last word follows the last blank.
+
+    Raises:
+        RecipeError: a broken file or line, or a text without a blank, named.
+    """
     passages = []
     for path in paths:
         for record in read_examples(path, limit):
@@ -97,8 +101,11 @@ class Question:
 
 
 def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Question]:
-    """Read JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (index from 0);
-    raises RecipeError."""
+    """Read JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (index from 0).
+
+    Raises:
+        RecipeError: a broken file or line, named.
+    """
     questions = []
     for path in paths:
         for record in read_examples(path, limit):

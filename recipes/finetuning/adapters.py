@@ -77,12 +77,14 @@ def add_adapters(
     model: PreTrainedModel, arguments: ModelSetupArguments, new_weights: Sequence[str], with_head: bool = True
 ) -> nn.Module:
     """Low-rank adapters on the model's linear maps (LoRA, https://huggingface.co/papers/2106.09685); the head, and what
-    else the checkpoint had no weights for (BERT's pooler, for one), is trained whole, and everything else is frozen;
-    raises RecipeError.
+    else the checkpoint had no weights for (BERT's pooler, for one), is trained whole, and everything else is frozen.
 
     Args:
         new_weights: names of parameters that start from random numbers.
         with_head: whether the head is the task's own; one that came with the model is frozen like the rest.
+
+    Raises:
+        RecipeError: peft is not installed, or finds nothing to adapt.
     """
     peft = optional_package("peft", "lora_rank")
     declared = getattr(model, "lora_target_modules", None)

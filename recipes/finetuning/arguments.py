@@ -42,8 +42,11 @@ class FileArguments(Options):
     max_train_examples: int | None = option(None, "learn from the first so many only", least=1)
 
     def check_files(self) -> None:
-        """Refuse, before anything is read, sources that contradict each other and files that cannot be read; raises
-        RecipeError."""
+        """Refuse, before anything is read, sources that contradict each other and files that cannot be read.
+
+        Raises:
+            RecipeError: names what was given and what is allowed.
+        """
         self.check()
         given = [name for name in ("task", "train_file", "dataset_name") if getattr(self, name) is not None]
         if len(given) > 1:

@@ -60,8 +60,11 @@ def find_files(
 
 
 def read_hub_splits(name: str, config_name: str | None, wanted: Sequence[str]) -> dict[str, list[Record]]:
-    """Rows of a data set that is no known task: of each wanted split that it has under one of its usual names; raises
-    RecipeError."""
+    """Rows of a data set that is no known task: of each wanted split that it has under one of its usual names.
+
+    Raises:
+        RecipeError: it cannot be loaded, or has no training split.
+    """
     import datasets  # it takes long to import, and only data sets need it
 
     advice = "check its name, dataset_config_name and the network, or give local files."
@@ -80,8 +83,7 @@ def read_splits(
     from_records: Callable[[list[Record]], list[Example]],
     group_of: Callable[[Example], Hashable],
 ) -> dict[str, list[Example]]:
-    """Read "train", "validation" and, where it is given, "test"; a part of "train" is held out if there is no other;
-    raises RecipeError.
+    """Read "train", "validation" and, where it is given, "test"; a part of "train" is held out if there is no other.
 
     Args:
         tasks: the known ones, by name.
@@ -89,6 +91,9 @@ def read_splits(
         from_records: makes examples of rows of the Hub.
         group_of: what examples that must not be torn apart have in common, such as the text they ask about: the split
             that is held out shares none with the rest.
+
+    Raises:
+        RecipeError: no source is given, an unknown task, a file that is missing, no example in a split.
     """
     if files.task is not None:
         if files.task not in tasks:

@@ -63,8 +63,11 @@ class ModelSetup:
             self.tokenizer.model_max_length = self.config.max_position_embeddings
 
     def make_model(self, seed: int) -> PreTrainedModel:
-        """The model a seed begins with; what is new in it depends on the seed, weights are float32; raises
-        RecipeError."""
+        """The model a seed begins with; what is new in it depends on the seed, weights are float32.
+
+        Raises:
+            RecipeError: it cannot be loaded, a Weft model lacks more than a head, or another one most of its weights.
+        """
         set_seed(seed)
         auto_class = getattr(transformers, self.task.auto_class)
         options: dict[str, Any] = {"trust_remote_code": self.arguments.trust_remote_code}

@@ -114,8 +114,11 @@ ASKED = {
 
 
 def check_zero(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
-    """Refuse ways of using DeepSpeed that zero3.yaml does not have, and fields that do not work with it; raises
-    RecipeError."""
+    """Refuse ways of using DeepSpeed that zero3.yaml does not have, and fields that do not work with it.
+
+    Raises:
+        RecipeError: says what the launcher asks for, and what to do.
+    """
     asked = {name: os.environ.get(f"ACCELERATE_{name}", usual).lower() for name, (usual, _) in ASKED.items()}
     for name, (_, wanted) in ASKED.items():
         if asked[name] != wanted:

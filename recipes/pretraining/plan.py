@@ -66,8 +66,11 @@ class Plan:
 
 
 def make_plan(arguments: RunArguments, rows_per_epoch: int | None, processes: int, on_gpu: bool = False) -> Plan:
-    """Derive steps, micro-batch and accumulation; without rows_per_epoch the length must be given in tokens or steps;
-    raises RecipeError."""
+    """Derive steps, micro-batch and accumulation; without rows_per_epoch the length must be given in tokens or steps.
+
+    Raises:
+        RecipeError: lengths that contradict each other, or a batch that does not divide evenly.
+    """
     arguments.check()
     length, wanted = arguments.sequence_length, parse_count(arguments.tokens_per_step)
     rows_per_step = wanted // length

@@ -60,8 +60,11 @@ def describe_added(fields: dict[str, Any]) -> list[tuple[str, str]]:
 def make_model(
     arguments: ModelArguments, config: WeftConfig, model_class: type[WeftPreTrainedModel]
 ) -> PreTrainedModel:
-    """A new model with random weights from torch's global generator, or the existing one; weights are float32; raises
-    RecipeError."""
+    """A new model with random weights from torch's global generator, or the existing one; weights are float32.
+
+    Raises:
+        RecipeError: it cannot be loaded, or the attention backend cannot compute it.
+    """
     backend = {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
     with refusing("the model cannot be made", OSError, ValueError, ImportError, say=one_line):
         if arguments.model_name_or_path is None:

@@ -50,8 +50,11 @@ class BlockWriter:
         self.held_out = {digest.tobytes() for digest in digests}
 
     def step(self) -> bool:
-        """Prepare the next block that is needed and remove those that are not; return whether one was prepared;
-        raises RecipeError."""
+        """Prepare the next block that is needed and remove those that are not; return whether one was prepared.
+
+        Raises:
+            RecipeError: the text is broken, or was changed.
+        """
         places = self.stream.places() or [self.first_place]
         needed = {number for place in places for number in range(place, place + AHEAD + 1)} - {0}
         on_disk = self.stream.numbers()

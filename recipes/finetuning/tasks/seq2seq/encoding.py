@@ -42,10 +42,12 @@ def encode_sources(
 def encode_targets(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, start: int, longest: int, counts: Encoded
 ) -> list[list[int]]:
-    """Each target as the decoder is to say it: to its end token, and without the start token, which it is given;
-    raises RecipeError.
+    """Each target as the decoder is to say it: to its end token, and without the start token, which it is given.
 
     A target that is too long loses its end token with its end, so that stopping there is not learnt.
+
+    Raises:
+        RecipeError: the tokenizer has no end token.
     """
     end = tokenizer.eos_token_id
     if end is None:

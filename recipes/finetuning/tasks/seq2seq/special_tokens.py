@@ -9,8 +9,11 @@ _NAMES = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 def special_ids(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Config fields: the tokenizer's end token, and the token that the decoder begins with, which is the one that has
-    the same part in the tokenizer as in the config (T5 begins with padding, BART with the end token); raises
-    RecipeError."""
+    the same part in the tokenizer as in the config (T5 begins with padding, BART with the end token).
+
+    Raises:
+        RecipeError: nothing says what the decoder begins with.
+    """
     start = getattr(config, "decoder_start_token_id", None)
     parts = [name for name in _NAMES if start is not None and getattr(config, name, None) == start]
     found = [getattr(tokenizer, part) for part in parts] if parts else [start, tokenizer.bos_token_id]

@@ -97,8 +97,11 @@ class LabelNames:
 
 
 def collect_names(values: Iterable[tuple[Any, str]]) -> LabelNames:
-    """The different labels among values, each given with its place: numbers in their order, text by the alphabet;
-    raises RecipeError."""
+    """The different labels among values, each given with its place: numbers in their order, text by the alphabet.
+
+    Raises:
+        RecipeError: a label is missing, or is written in another way than the others (1 and "a").
+    """
     names: dict[Any, str] = {}
     first: tuple[str, Any, str] | None = None
     for value, where in values:

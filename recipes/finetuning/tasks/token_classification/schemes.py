@@ -34,11 +34,13 @@ def split_tag(tag: str) -> tuple[str, str] | None:
 
 
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
-    """The scheme of all tags together: "plain" where not every tag but O has a letter before its type; raises
-    RecipeError.
+    """The scheme of all tags together: "plain" where not every tag but O has a letter before its type.
 
     IOB1 and IOB2 share their tags. IOB2 begins every entity with B-, IOB1 none that follows anything but its own type;
     data with mistakes are of the scheme that fewer tags contradict.
+
+    Raises:
+        RecipeError: the letters belong to no single scheme.
     """
     letters: set[str] = set()
     began_with_i = began_with_b = 0
