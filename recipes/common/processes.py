@@ -133,8 +133,3 @@ def end_group() -> None:
     if torch.distributed.is_initialized():
         _ended.append(torch.distributed.group.WORLD)
         torch.distributed.destroy_process_group()
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
