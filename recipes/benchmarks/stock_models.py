@@ -89,7 +89,11 @@ def allowed_difference(device: str) -> float:
 
 
 def last_line_of(what: str, module: str, argument: Any, **environment: str) -> str:
-    """What a module that is run in a fresh process, with an argument in JSON, prints last; raises RecipeError."""
+    """What a module that is run in a fresh process, with an argument in JSON, prints last.
+
+    Raises:
+        RecipeError: it failed; says of `what` and why, and passes on all that it wrote.
+    """
     command = [sys.executable, "-m", module, json.dumps(argument)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     if done.returncode:

@@ -108,7 +108,7 @@ def parse_arguments(
     managed: dict[str, str] = MANAGED_TRAINER_FIELDS,
     model_fields: Sequence[str] | None = None,
 ) -> Parsed:
-    """Parse `[CONFIG.yaml] [--field value ...]`; the command line wins over the file; raises RecipeError.
+    """Parse `[CONFIG.yaml] [--field value ...]`; the command line wins over the file.
 
     Args:
         description: the recipe's docstring, printed by --help.
@@ -118,6 +118,9 @@ def parse_arguments(
         alternatives: fields of which one replaces the others: given on the command line, it beats all in the file.
         managed: fields of TrainingArguments that are refused, and what to do instead.
         model_fields: the fields of WeftConfig to take; None: all that the recipes do not set themselves.
+
+    Raises:
+        RecipeError: a missing or wrong file, an unknown name (the nearest known one is suggested), a wrong value.
     """
     trainer_groups = [trainer_arguments(TRAINER_GROUP)] if with_trainer else []
     parser = _Parser(
@@ -276,7 +279,11 @@ def _near_miss(name: str, names: set[str]) -> str:
 
 
 def parse_count(text: str | int) -> int:
-    """A number of tokens: 2000000, 2_000_000, 2e6, 2M, 1.5B or 500k; raises RecipeError."""
+    """A number of tokens: 2000000, 2_000_000, 2e6, 2M, 1.5B or 500k.
+
+    Raises:
+        RecipeError: anything else, or less than 1.
+    """
     plain = str(text).strip().replace("_", "").replace(",", "").lower()
     match = re.fullmatch(r"([0-9.]+(?:e[+]?[0-9]+)?)([kmbt]?)", plain)
     try:
@@ -289,7 +296,11 @@ def parse_count(text: str | int) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration like 90s, 30m, 2h or 1h30m; raises RecipeError."""
+    """Seconds of a duration like 90s, 30m, 2h or 1h30m.
+
+    Raises:
+        RecipeError: anything else, or no time at all.
+    """
     found = re.fullmatch(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?", text.strip().lower())
     try:
         seconds = sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1)) if part is not None)

@@ -67,10 +67,13 @@ def end_with_parent() -> None:
 
 
 def check_launcher(can_shard: bool = False) -> None:
-    """Refuse what the launcher was configured for and the recipe does not do; raises RecipeError.
+    """Refuse what the launcher was configured for and the recipe does not do.
 
     Args:
         can_shard: whether the recipe trains weights that are sharded over processes.
+
+    Raises:
+        RecipeError: weights are sharded and the recipe does not train such.
     """
     for name in ("FSDP", "DEEPSPEED"):
         if not can_shard and launcher_uses(name):

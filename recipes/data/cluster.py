@@ -45,7 +45,11 @@ class MakeShards(PipelineStep):
         self.shards = shards
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Read the files that have no shard yet; nothing comes out; raises RecipeError."""
+        """Read the files that have no shard yet; nothing comes out.
+
+        Raises:
+            RecipeError: broken input; names the file and the line.
+        """
         for file in self.shards.files_of(rank, world_size):
             self.shards.write(file)
             self.stat_update("files")
@@ -62,7 +66,11 @@ class MergeShards(PipelineStep):
         self.shards, self.folder = shards, folder
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Write the corpus; nothing comes out; raises RecipeError."""
+        """Write the corpus; nothing comes out.
+
+        Raises:
+            RecipeError: a shard is missing, or none has text.
+        """
         self.shards.merge(self.folder)
         yield from ()
 
@@ -74,7 +82,11 @@ class LocalExecutor(LocalPipelineExecutor):
     """
 
     def run(self) -> None:
-        """Run the tasks that are not complete; raises RecipeError."""
+        """Run the tasks that are not complete.
+
+        Raises:
+            RecipeError: names the failed tasks and the reason of the first one.
+        """
         ranks = self.get_incomplete_ranks()
         if self.workers == 1 or len(ranks) == 1:
             errors = {rank: error for rank in ranks if (error := self._run_here(rank)) is not None}

@@ -44,7 +44,14 @@ class ClusterArguments(Options):
         return {name: value for name, _, value in (each.lstrip("-").partition("=") for each in self.sbatch_args)}
 
     def check(self, files: int) -> None:
-        """Refuse settings that cannot run, before any work is done; raises RecipeError."""
+        """Refuse settings that cannot run, before any work is done.
+
+        Args:
+            files: number of files that the tasks share.
+
+        Raises:
+            RecipeError: names the field, its value and the allowed ones.
+        """
         super().check()
         if self.tasks is not None and self.tasks > files:
             raise RecipeError(

@@ -42,12 +42,15 @@ class Counts:
 
 
 def prepare(arguments: DataArguments, folder: Path, quiet: bool = False, read: Read = documents_of) -> Corpus:
-    """Prepare a corpus in `folder`, or open an earlier one made from the same files and settings; raises RecipeError.
+    """Prepare a corpus in `folder`, or open an earlier one made from the same files and settings.
 
     Interrupted, it leaves nothing under that name. Started twice, the second waits for the first and uses its result.
 
     Args:
         read: yields the documents, if they are not all that the settings name.
+
+    Raises:
+        RecipeError: the input is broken, or `folder` holds something else.
     """
     return prepare_with(arguments, folder, lambda partial: _write_corpus(arguments, partial, quiet, read))
 
@@ -202,7 +205,11 @@ def finish_corpus(
     dropped: Dropped,
     sample: ScriptSample,
 ) -> None:
-    """Hold documents out if none are yet, and write the rest of a corpus; raises RecipeError."""
+    """Hold documents out if none are yet, and write the rest of a corpus.
+
+    Raises:
+        RecipeError: there is no text to train or to evaluate on.
+    """
     if not writer.lengths:
         raise RecipeError(f"there is no text in {arguments.describe_source()}{_but_for(dropped)}.")
     if not arguments.validation_files and arguments.validation_split == "document":

@@ -52,7 +52,7 @@ _IS_BLANK = np.array([regex.match(r"\s", chr(code)) is not None for code in rang
 
 
 def word_starts(text: str, offsets: Offsets, segment: Segmenter | None = None) -> np.ndarray:
-    """Flag the tokens that begin a word; raises RecipeError.
+    """Flag the tokens that begin a word.
 
     A token belongs to the word of its first visible character. Tokens that share a character, as the bytes of one do,
     stay together whatever words they reach into. A token that is the one blank before a word begins that word, and
@@ -65,6 +65,9 @@ def word_starts(text: str, offsets: Offsets, segment: Segmenter | None = None) -
 
     Returns:
         [tokens] bool.
+
+    Raises:
+        RecipeError: the pieces of `segment` do not join to the run that it was given.
     """
     place = _Placement(text, offsets)
     starts = np.zeros(len(text) + 1, dtype=np.int64)
@@ -108,11 +111,14 @@ def sentence_starts(text: str, offsets: Offsets) -> np.ndarray:
 
 
 def get_segmenter(name: str) -> Segmenter | None:
-    """Return the function that cuts runs of scripts without blanks into words; raises RecipeError.
+    """Return the function that cuts runs of scripts without blanks into words.
 
     Args:
         name: "characters" (None: each character is a word), "jieba" (Chinese), or "module:function", a function of
             your own that takes a run and returns its pieces.
+
+    Raises:
+        RecipeError: an unknown name, a missing package, or no such function.
     """
     if name == "characters":
         return None

@@ -46,7 +46,11 @@ class Shards:
 
     @classmethod
     def begin(cls, arguments: DataArguments, folder: Path) -> "Shards":
-        """Open the shards in `folder`, or begin new ones; raises RecipeError."""
+        """Open the shards in `folder`, or begin new ones.
+
+        Raises:
+            RecipeError: the settings need all text in one place, or the shards in `folder` are of other input.
+        """
         check_can_be_sharded(arguments)
         made_from = arguments.fingerprint()  # first: a file that changes from here on is another file
         with only_one_process(folder.with_name(f".{folder.name}.lock"), str(folder), PATIENCE):
@@ -101,7 +105,11 @@ class Shards:
         return self.shard(file).is_dir()
 
     def read(self, file: int) -> Iterator[str]:
-        """Yield the documents of a file; raises RecipeError."""
+        """Yield the documents of a file.
+
+        Raises:
+            RecipeError: the file is broken, or was changed after the shards were begun.
+        """
         for path in self.sources[file].files():
             if not path.is_file():
                 raise RecipeError(f"{path} is missing here: give files on a disk that all machines share.")
@@ -112,7 +120,11 @@ class Shards:
         yield from self.sources[file].read()
 
     def write(self, file: int) -> None:
-        """Make a file's shard; one that is on disk already stays; raises RecipeError."""
+        """Make a file's shard; one that is on disk already stays.
+
+        Raises:
+            RecipeError: as `read`.
+        """
         with only_one_process(self.folder / f".{file:05d}.lock", str(self.shard(file)), PATIENCE):
             if not self.is_whole(file):
                 with new_folder(self.shard(file)) as partial:
@@ -140,7 +152,11 @@ class Shards:
         writer.close({"dropped": asdict(selection.dropped)})
 
     def merge(self, folder: Path) -> Corpus:
-        """Make the corpus of all shards, or open an earlier one, and remove the shards; raises RecipeError."""
+        """Make the corpus of all shards, or open an earlier one, and remove the shards.
+
+        Raises:
+            RecipeError: a shard is missing, no shard has text, or `folder` holds something else.
+        """
         missing = [source.name for file, source in enumerate(self.sources) if not self.is_whole(file)]
         if missing:
             raise RecipeError(
@@ -198,7 +214,11 @@ class Shards:
 
 
 def check_can_be_sharded(arguments: DataArguments) -> None:
-    """Refuse, before any work is done, settings that need all text in one place; raises RecipeError."""
+    """Refuse, before any work is done, settings that need all text in one place.
+
+    Raises:
+        RecipeError: names the field and says what to do.
+    """
     arguments.check()
     if not arguments.train_files:
         raise RecipeError("there are no files to share between tasks: give --train_files.")

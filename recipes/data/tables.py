@@ -57,7 +57,11 @@ def read_records(
 
 
 def check_table(path: Path, formats: Sequence[str] = FORMATS) -> None:
-    """Refuse a file that cannot be read, before any work is done; raises RecipeError."""
+    """Refuse a file that cannot be read, before any work is done.
+
+    Raises:
+        RecipeError: no such file, a folder, an empty file, or an unknown format.
+    """
     check_file(path, formats, "data", "examples")
 
 
@@ -73,7 +77,11 @@ def open_dataset(
 
 
 def read_hub_records(name: str, config_name: str | None, split: str) -> list[Record]:
-    """Read the rows of a data set; labels become their names; raises RecipeError."""
+    """Read the rows of a data set; labels become their names.
+
+    Raises:
+        RecipeError: it cannot be loaded.
+    """
     dataset = open_dataset(name, config_name, split, streaming=False)
     label_of = {column: label for column, feature in dataset.features.items() if (label := _label_feature(feature))}
 

@@ -17,11 +17,14 @@ DOCUMENTS = ("blank-line", "file")
 
 
 def check_file(path: Path, formats: Sequence[str], kind: str = "text", content: str = "text") -> None:
-    """Refuse a file that cannot be read, before any work is done; raises RecipeError.
+    """Refuse a file that cannot be read, before any work is done.
 
     Args:
         kind: what to call such a file in messages.
         content: what to call its content.
+
+    Raises:
+        RecipeError: no such file, a folder, an empty file, or an unknown format.
     """
     if not path.is_file():
         raise RecipeError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: give the path of a {kind} file.")
@@ -67,10 +70,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_text(path: Path, documents: str) -> Iterator[str]:
-    """Yield the documents of a plain text file; raises RecipeError.
+    """Yield the documents of a plain text file.
 
     Args:
         documents: "blank-line" (blank lines separate documents) or "file" (the file is one document).
+
+    Raises:
+        RecipeError: as `read_lines`.
     """
     if documents == "file":
         yield "".join(text for _, text in read_lines(path))

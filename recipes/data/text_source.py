@@ -49,11 +49,14 @@ class TextSource:
         return []
 
     def read(self, state: dict[str, Any] | None = None, record: int = 0) -> Iterator[str]:
-        """Yield documents with line ends that are \\n; raises RecipeError.
+        """Yield documents with line ends that are \\n.
 
         Args:
             state: where to begin, as `state` told it. None: at the first document.
             record: number of documents before `state`, for messages.
+
+        Raises:
+            RecipeError: the text is broken; names the place.
         """
         return (text.replace("\r\n", "\n") if "\r" in text else text for text in self._read(state, record))
 

@@ -41,7 +41,15 @@ class EncodedDocument:
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or the Hub; raises RecipeError."""
+    """Load a tokenizer from a folder or the Hub.
+
+    Args:
+        name: folder or Hub id.
+        trust_remote_code: run the code that comes with it, if any does.
+
+    Raises:
+        RecipeError: it cannot be loaded, or has no fast version.
+    """
     # a broken file can raise anything, tokenizers' own plain Exception among it
     with refusing(f"tokenizer {name!r} cannot be loaded", Exception):
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)

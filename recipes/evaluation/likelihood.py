@@ -161,7 +161,11 @@ class Scorer:
         ]
 
     def score(self, spans: Sequence[TokenSpan]) -> list[TokenScores]:
-        """Score spans in batches of inputs of like length; raises RecipeError."""
+        """Score spans in batches of inputs of like length.
+
+        Raises:
+            RecipeError: an input is longer than the model has positions for, or its logits are not numbers.
+        """
         rows = (row for span in spans for row in self._rows(span))
         counts = [span.last - max(span.first, self._first_predictable(span.text)) for span in spans]
         counts = [max(0, count) for count in counts]

@@ -14,7 +14,7 @@ TEXTS_TOKENISED_AT_ONCE = 256
 
 
 def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = None) -> dict[str, float]:
-    """Measure how well documents are predicted, each by itself; raises RecipeError.
+    """Measure how well documents are predicted, each by itself.
 
     Longer ones pass through a sliding window, so that every token is scored once. A causal model sees at least
     window - stride tokens before it (or all of them), a masked one half as many on each side. A document without a
@@ -28,6 +28,9 @@ def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = No
         between blanks), bits_per_character and bits_per_byte (of the text's UTF-8; a first token that nothing
         predicts costs nothing), nats, and the numbers of documents, tokens, unknown_tokens, words, characters and
         bytes.
+
+    Raises:
+        RecipeError: there is nothing to score.
     """
     documents = list(_encode_documents(scorer, texts, max_tokens))
     scores = scorer.score([TokenSpan(document, 0, len(document.ids)) for document in documents])
@@ -84,7 +87,7 @@ def last_word(scorer: Scorer, passages: Sequence[tuple[str, str]]) -> dict[str, 
 
 
 def multiple_choice(scorer: Scorer, questions: Sequence[Question], delimiter: str = " ") -> dict[str, float]:
-    """Measure how often the right choice is the most probable one after the query. A tie is wrong; raises RecipeError.
+    """Measure how often the right choice is the most probable one after the query. A tie is wrong.
 
     Args:
         delimiter: put between query and choice, unless the query ends or the choice begins with a blank.
@@ -92,6 +95,9 @@ def multiple_choice(scorer: Scorer, questions: Sequence[Question], delimiter: st
     Returns:
         accuracy (by the log-probability of the choice), accuracy_normalised (by that for each of its UTF-8 bytes), and
         the number of examples.
+
+    Raises:
+        RecipeError: a choice has no token that can be scored.
     """
     pairs = []
     for question in questions:

@@ -15,7 +15,11 @@ PHENOMENON_FIELDS = ("linguistics_term", "phenomenon", "field")
 
 
 def read_examples(path: Path, limit: int | None = None) -> Iterator[Record]:
-    """Yield the objects of a .jsonl or .json file, or the first `limit` of them; raises RecipeError."""
+    """Yield the objects of a .jsonl or .json file, or the first `limit` of them.
+
+    Raises:
+        RecipeError: the file is broken, of another format, or holds no object; names file and line.
+    """
     check_table(path)
     if file_format(path) not in (".jsonl", ".json"):
         raise RecipeError(f"{path} is not a file of JSON lines (.jsonl): its task needs one object a line.")
@@ -27,7 +31,11 @@ def read_examples(path: Path, limit: int | None = None) -> Iterator[Record]:
 
 
 def field_of(record: Record, *names: str, kind: type = str) -> Any:
-    """Return the first field of these names that the record has; raises RecipeError."""
+    """Return the first field of these names that the record has.
+
+    Raises:
+        RecipeError: it has none of them, or one that is of another kind or an empty text.
+    """
     values, where = record
     name = next((name for name in names if name in values), None)
     if name is None:
@@ -54,7 +62,11 @@ class Pair:
 
 
 def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[Pair]:
-    """Read the pairs of all files, or the first `limit` of each; raises RecipeError."""
+    """Read the pairs of all files, or the first `limit` of each.
+
+    Raises:
+        RecipeError: a broken file or line, named.
+    """
     pairs = []
     for path in paths:
         for record in read_examples(path, limit):

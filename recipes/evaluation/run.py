@@ -16,7 +16,11 @@ from weft.recipes.evaluation.model_loading import load_model
 
 
 def evaluate(arguments: EvaluateArguments, segment: Segmenter | None, examples: Any) -> None:
-    """Score the examples of the task, print the results, and write them to output_file; raises RecipeError."""
+    """Score the examples of the task, print the results, and write them to output_file.
+
+    Raises:
+        RecipeError: the model cannot be loaded, or not be used as asked for.
+    """
     transformers.logging.disable_progress_bar()
     model, tokenizer, scoring = load_model(
         arguments.model, arguments.scoring, arguments.device, arguments.dtype, arguments.trust_remote_code

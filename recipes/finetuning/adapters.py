@@ -40,7 +40,11 @@ def depths(model: PreTrainedModel) -> dict[str, int]:
 
 
 def freeze(model: PreTrainedModel, arguments: ModelSetupArguments) -> None:
-    """Leave the embeddings, or with them the first layers, as they are; raises RecipeError."""
+    """Leave the embeddings, or with them the first layers, as they are.
+
+    Raises:
+        RecipeError: the model has not so many layers.
+    """
     if not arguments.freeze_embeddings and not arguments.freeze_layers:
         return
     found = depths(model)

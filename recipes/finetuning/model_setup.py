@@ -105,11 +105,14 @@ class ModelSetup:
 def set_up_model(
     task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max_length: int | None
 ) -> ModelSetup:
-    """Load config and tokenizer, or make them, before any training; raises RecipeError.
+    """Load config and tokenizer, or make them, before any training.
 
     Args:
         fields: WeftConfig fields that were given one by one.
         max_length: as asked for; None: 512, or less where the model's limit is.
+
+    Raises:
+        RecipeError: it cannot be loaded, fields do not apply to it, or it cannot take so long inputs.
     """
     arguments.check()
     name = arguments.model_name_or_path
@@ -224,7 +227,11 @@ def _start_head_anew(model: PreTrainedModel) -> None:
 
 
 def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) -> PreTrainedTokenizerBase:
-    """Start and end token around each text: the end token is what a causal model is read at; raises RecipeError."""
+    """Start and end token around each text: the end token is what a causal model is read at.
+
+    Raises:
+        RecipeError: the tokenizer has no such tokens.
+    """
     with refusing(None, ValueError, say=str):
         return for_role(tokenizer, "encoder", token_types)
 

@@ -228,7 +228,11 @@ def _published(task: Task, folder: Path, setup: ModelSetupArguments) -> PreTrain
 def use_finished(
     task: Task, arguments: FineTuningArguments, setup: ModelSetupArguments, settings: dict[str, Any], folder: Path
 ) -> None:
-    """Tidy a finished folder, and predict with its model, where that is asked for; raises RecipeError."""
+    """Tidy a finished folder, and predict with its model, where that is asked for.
+
+    Raises:
+        RecipeError: the model's labels are not those of the data, or it comes with code that is not trusted.
+    """
     remove_leftovers(folder)
     if not task.unlabelled(folder):
         return

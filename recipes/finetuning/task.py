@@ -64,7 +64,11 @@ class Task(ABC):
 
     @classmethod
     def read(cls, files: Any, run: FineTuningArguments) -> Self:
-        """Make the task out of its own fields and the run's: read and check all data; raises RecipeError."""
+        """Make the task out of its own fields and the run's: read and check all data.
+
+        Raises:
+            RecipeError: what is missing or wrong, with file and row.
+        """
         return cls(files)
 
     @property

@@ -11,7 +11,7 @@ from weft.recipes.common.errors import RecipeError
 def split_off(
     number: int, fraction: float, seed: int, labels: Sequence[Hashable] | None = None
 ) -> tuple[list[int], list[int]]:
-    """Choose which of `number` examples to hold out; raises RecipeError.
+    """Choose which of `number` examples to hold out.
 
     Args:
         fraction: the share to hold out; at least one example, and at least one stays.
@@ -21,6 +21,9 @@ def split_off(
 
     Returns:
         Indices of the examples to learn from and of those held out, each in order.
+
+    Raises:
+        RecipeError: there are fewer than two examples.
     """
     from sklearn.model_selection import train_test_split  # it takes long to import, and only runs that split need it
 

@@ -44,7 +44,11 @@ class Int8Linear(nn.Module):
 
 
 def quantize_int8(model: nn.Module) -> nn.Module:
-    """Replace every linear map of a model in place, for inference; embeddings stay as they are; raises RecipeError."""
+    """Replace every linear map of a model in place, for inference; embeddings stay as they are.
+
+    Raises:
+        RecipeError: the model has no linear map of its own (a module that only looks like one is left alone).
+    """
     found = [(name, module) for name, module in model.named_modules() if type(module) is nn.Linear]
     if not found:
         raise RecipeError(f"{type(model).__name__} has no linear map to quantise: leave int8 out.")

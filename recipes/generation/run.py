@@ -24,7 +24,11 @@ from weft.recipes.generation.int8 import quantize_int8
 
 
 def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
-    """Continue the prompts in batches, or where there are none `prompt`, as it is written; raises RecipeError."""
+    """Continue the prompts in batches, or where there are none `prompt`, as it is written.
+
+    Raises:
+        RecipeError: the model cannot be loaded, or not be used as asked for.
+    """
     with refusing(f"model {arguments.model!r} cannot be loaded", OSError, ValueError):
         tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)

@@ -48,7 +48,11 @@ METRICS = tuple(HEADLINES)
 
 
 def load_metric(name: str) -> "evaluate.Metric":
-    """A new instance of a metric, which keeps what it is given in memory; raises RecipeError."""
+    """A new instance of a metric, which keeps what it is given in memory.
+
+    Raises:
+        RecipeError: an unknown name, or a library that the metric needs is not installed.
+    """
     if name not in HEADLINES:
         near = difflib.get_close_matches(name, METRICS, n=1)
         raise RecipeError(

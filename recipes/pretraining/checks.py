@@ -74,7 +74,15 @@ def _refuse_without_effect(parsed: Parsed) -> None:
 
 
 def check_sharding(run: RunArguments, trainer_fields: dict[str, Any]) -> None:
-    """Refuse what sharded weights cannot be trained with here; raises RecipeError."""
+    """Refuse what sharded weights cannot be trained with here.
+
+    Args:
+        run: the recipe's own fields.
+        trainer_fields: those of TrainingArguments that were given.
+
+    Raises:
+        RecipeError: an optimizer that needs whole matrices, or ways of sharding that have not been tried.
+    """
     optim = trainer_fields.get("optim", ELEMENTWISE[0])
     if run.optimizer == "muon" or optim not in ELEMENTWISE:
         named = "muon" if run.optimizer == "muon" else optim

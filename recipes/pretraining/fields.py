@@ -20,10 +20,16 @@ def read_fields(
     argv: Sequence[str] | None = None,
     offered: Sequence[str] = (),
 ) -> tuple[Objective, Parsed]:
-    """Parse and check the command line of a recipe: the chosen objective, and all fields; raises RecipeError.
+    """Parse and check the command line of a recipe.
 
     Args:
         offered: the objectives to choose from; none: only the default.
+
+    Returns:
+        The chosen objective, and all fields.
+
+    Raises:
+        RecipeError: the launcher, a field or several together cannot be obeyed.
     """
     end_with_launcher()
     check_launcher(can_shard=True)

@@ -184,11 +184,14 @@ class PretrainingRun:
     def make_trainer(
         self, changes: dict[str, Any] | None = None, clock: TrainerCallback | None = None
     ) -> PretrainingTrainer:
-        """Make the run's Trainer, or one that only measures; raises RecipeError.
+        """Make the run's Trainer, or one that only measures.
 
         Args:
             changes: fields of TrainingArguments for measuring; None: the run.
             clock: the only callback while measuring.
+
+        Raises:
+            RecipeError: it cannot be set up.
         """
         try:
             return self._make_trainer(changes, clock)

@@ -47,7 +47,11 @@ class ModelArguments(Options):
     )
 
     def check(self, model_fields: dict[str, Any]) -> None:
-        """Refuse combinations that contradict each other; raises RecipeError."""
+        """Refuse combinations that contradict each other.
+
+        Raises:
+            RecipeError: an unknown preset, a missing config, or fields that an existing model cannot change.
+        """
         super().check()
         if self.config_name is not None and self.model_name_or_path is not None:
             raise RecipeError("both config_name and model_name_or_path are given: choose one.")

@@ -30,13 +30,16 @@ def make_config(
     sequence_length: int,
     role: dict[str, Any],
 ) -> WeftConfig:
-    """The config of the model to train; raises RecipeError.
+    """The config of the model to train.
 
     Args:
         fields: WeftConfig fields that were given one by one; they win.
         tokenizer: gives the vocabulary, padded to a multiple of 64, and the special ids.
         sequence_length: the longest input in training, and the model's unless `fields` say otherwise.
         role: WeftConfig fields that follow from what is trained.
+
+    Raises:
+        RecipeError: the shape is not possible, or the existing model's vocabulary is smaller than the tokenizer's.
     """
     if arguments.model_name_or_path is not None:
         return _existing_config(arguments, fields, tokenizer, sequence_length, role)

@@ -44,11 +44,14 @@ class RunState(Enum):
 def open_run(
     folder: Path, settings: dict[str, Any], free: Set[str] | None = None, has_begun: bool | None = None
 ) -> RunState:
-    """Look at a run's folder and compare the settings it was started with; raises RecipeError.
+    """Look at a run's folder and compare the settings it was started with.
 
     Args:
         free: names of settings that may change; None: those of pretraining.
         has_begun: whether anything was trained; None: whether there is a checkpoint.
+
+    Raises:
+        RecipeError: the folder holds a run with other settings, or something that is no run.
     """
     # before it looks for the settings: what another process of the run writes after them is not taken for foreign
     foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []

@@ -130,9 +130,12 @@ class StreamFolder:
 
 
 def open_first_block(arguments: BlockArguments, stream: StreamFolder) -> Corpus:
-    """Prepare the first block under a launcher, or open it if the stream was begun before; raises RecipeError.
+    """Prepare the first block under a launcher, or open it if the stream was begun before.
 
     From then on the ledger tells by the documents themselves, not by times of files, that the text is still the same.
+
+    Raises:
+        RecipeError: the text is broken, or the stream was begun with other settings.
     """
     if stream.blocks():
         stream.check_settings(arguments)

@@ -34,7 +34,15 @@ class StreamArguments:
     block_size: str = option("64M", "stream: bytes of text of a block, within which documents are shuffled")
 
     def check(self, data: DataArguments, has_length: bool) -> None:
-        """Refuse settings that a stream cannot follow; raises RecipeError."""
+        """Refuse settings that a stream cannot follow.
+
+        Args:
+            data: where the text comes from.
+            has_length: whether the run's length is given in tokens, steps or time.
+
+        Raises:
+            RecipeError: names the field and says what to do.
+        """
         parse_bytes(self.block_size)
         if not data.train_files and data.dataset_name is None:
             raise RecipeError("stream is given without text to read: give train_files or dataset_name.")
@@ -114,10 +122,13 @@ class DocumentStream:
         return Cursor(self._number, self._file, self._record, digest, state)
 
     def block(self, size: int) -> Iterator[tuple[str, bytes]]:
-        """Yield the documents of the next block, each with its digest; raises RecipeError.
+        """Yield the documents of the next block, each with its digest.
 
         Args:
             size: UTF-8 bytes of documents at which the block ends. It ends with a pass too.
+
+        Raises:
+            RecipeError: a source is broken or was changed, or a whole pass has no document.
         """
         byte_count, is_begun, empty_passes = 0, False, 0
         while byte_count < size:

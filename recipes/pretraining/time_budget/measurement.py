@@ -88,10 +88,16 @@ def measure_costs(run: PretrainingRun, seconds: float, step_seconds: float) -> C
 
 
 def plan_within(run: PretrainingRun, budget: str) -> dict[str, Any]:
-    """Configure the run so that it ends with its budget; the first process decides for all; raises RecipeError.
+    """Configure the run so that it ends with its budget; the first process decides for all.
 
     Args:
         budget: a duration, counted from `run.began`.
+
+    Returns:
+        The measurements and decisions, as plan.json notes them.
+
+    Raises:
+        RecipeError: there is no time for a single step.
     """
     seconds = parse_duration(budget)
     if is_first_process():

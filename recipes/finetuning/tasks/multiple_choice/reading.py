@@ -49,11 +49,14 @@ class _Read(NamedTuple):
 
 
 def read_choices(path: Path, labelled: bool = True) -> list[ChoiceExample]:
-    """The examples of a file: .csv, .tsv, .jsonl, .json or .parquet; raises RecipeError.
+    """The examples of a file: .csv, .tsv, .jsonl, .json or .parquet.
 
     Args:
         labelled: whether the right choice must be given; if not, it is not looked at. PIQA's labels stand in a file of
             their own beside it: train.jsonl, train-labels.lst.
+
+    Raises:
+        RecipeError: what is missing or wrong, and where.
     """
     rows = list(read_records(path))
     if labelled and rows and "sol1" in rows[0].values and "label" not in rows[0].values:

@@ -48,12 +48,15 @@ class Question:
 
 
 def read_questions(path: Path, labelled: bool = True) -> list[Question]:
-    """The questions of a file; raises RecipeError.
+    """The questions of a file.
 
     Args:
         path: .json with articles ("data") of paragraphs with "context" and "qas", or .json, .jsonl or .parquet with
             one question a row (question, context, answers with "text" and "answer_start", and perhaps an id).
         labelled: whether answers must be there; if not, they are not looked at.
+
+    Raises:
+        RecipeError: what is missing or wrong, and where.
     """
     check_table(path, QA_FORMATS)
     if file_format(path) == ".json":

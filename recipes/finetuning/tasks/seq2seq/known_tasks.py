@@ -68,7 +68,11 @@ def columns_of(files: Seq2SeqArguments) -> Columns:
 
 
 def read_all(files: Seq2SeqArguments) -> dict[str, list[Pair]]:
-    """The pairs of each split; raises RecipeError."""
+    """The pairs of each split.
+
+    Raises:
+        RecipeError: no source is given, an unknown task, a file that is missing or broken, no pair in a split.
+    """
     known, partners, columns = KNOWN_TASKS.get(files.task or ""), files.partners, columns_of(files)
 
     def from_file(path: Path) -> list[Pair]:

@@ -34,7 +34,11 @@ class Columns:
 
 
 def read_parallel(sources: Path, targets: Path) -> list[Pair]:
-    """Two files in which the same lines belong together; raises RecipeError."""
+    """Two files in which the same lines belong together.
+
+    Raises:
+        RecipeError: they are not of the same length, or a line is empty.
+    """
     given, wanted = _lines(sources), _lines(targets)
     if len(given) != len(wanted):
         raise RecipeError(
@@ -55,7 +59,11 @@ def read_pairs(path: Path, columns: Columns, header: Sequence[str] | None = None
 
 
 def pairs_of_records(records: Iterable[Record], columns: Columns) -> list[Pair]:
-    """The pairs of rows; raises RecipeError."""
+    """The pairs of rows.
+
+    Raises:
+        RecipeError: a column is missing, or a text in it.
+    """
     pairs = []
     for record in records:
         targets = _texts(record, columns.target, "target_column")
@@ -66,7 +74,11 @@ def pairs_of_records(records: Iterable[Record], columns: Columns) -> list[Pair]:
 
 
 def read_sources(path: Path, column: str) -> list[Pair]:
-    """Texts without targets: a column of a file that has columns, or the lines of any other; raises RecipeError."""
+    """Texts without targets: a column of a file that has columns, or the lines of any other.
+
+    Raises:
+        RecipeError: there is none, or one is empty.
+    """
     if file_format(path) in Seq2SeqArguments.formats():
         pairs = [Pair(_source_of(record, column), (), record.where) for record in read_records(path)]
     else:

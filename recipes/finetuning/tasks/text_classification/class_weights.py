@@ -39,11 +39,14 @@ def times_of_labels(names: LabelNames, data: ClassificationData) -> list[int]:
 
 
 def weights_of(words: Sequence[str], names: LabelNames, balanced: Sequence[float]) -> list[float] | None:
-    """What each class counts in the loss; raises RecipeError.
+    """What each class counts in the loss.
 
     Args:
         words: "none", "balanced", or name=weight for any classes; the others count 1.
         balanced: the weights for "balanced".
+
+    Raises:
+        RecipeError: an unknown class, or a weight that is no number above 0.
     """
     if list(words) in (["none"], []):
         return None

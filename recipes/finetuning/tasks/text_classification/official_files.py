@@ -22,10 +22,13 @@ class TaskRecords:
 
 
 def read_task(known: KnownTextTask, name: str, folder: Path | None, with_submissions: bool) -> TaskRecords:
-    """All splits of a known task, from a folder or from the Hub; raises RecipeError.
+    """All splits of a known task, from a folder or from the Hub.
 
     Args:
         with_submissions: read the unlabelled test sets of its submission too.
+
+    Raises:
+        RecipeError: no training file, or no file for the submission; names what was looked for.
     """
     if folder is None:
         return _read_from_hub(known, with_submissions)
@@ -78,12 +81,15 @@ def read_file(known: KnownTextTask, path: Path, broken: list[str] | None = None)
 
 
 def read_table(path: Path, header: Sequence[str], known: Sequence[str], broken: list[str] | None) -> Iterator[Record]:
-    """Rows of a file that may lack its first line; raises RecipeError.
+    """Rows of a file that may lack its first line.
 
     Args:
         header: the official columns.
         known: columns of which any in the first line shows that it names the columns.
         broken: as in `read_records`.
+
+    Raises:
+        RecipeError: the first line names no known column and has another number of fields than the header.
     """
     if not header or file_format(path) not in (".csv", ".tsv", ".txt"):
         yield from read_records(path, broken=broken)

@@ -20,11 +20,14 @@ def is_word_line(row: list[str]) -> bool:
 
 
 def read_conllu(path: Path, tag_column: str | None, notes: Counter[str], labelled: bool = True) -> Iterator[Sentence]:
-    """The sentences of a file, in order; raises RecipeError.
+    """The sentences of a file, in order.
 
     Args:
         tag_column: one of CoNLL-U's columns or a key of FEATS or MISC; None: upos.
         notes: counts what is odd, in words.
+
+    Raises:
+        RecipeError: a line is broken, or no word has a tag.
     """
     block: list[tuple[int, list[str]]] = []
     column = tag_column or "upos"

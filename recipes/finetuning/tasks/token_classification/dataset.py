@@ -53,7 +53,18 @@ class TaggedData:
         scheme: str | None = None,
         joiner: str | None = None,
     ) -> None:
-        """Read and check everything; raises RecipeError."""
+        """Read and check everything.
+
+        Args:
+            files: where the examples are.
+            tasks: the known ones, by name.
+            reader: how files are read.
+            scheme: one of SCHEMES; None: as the tags of all splits look.
+            joiner: what stands between two words of a text; None: see `Joiner`.
+
+        Raises:
+            RecipeError: files are missing or broken, or tags make no sense; names the row.
+        """
         self.reader, self.broken_tags = reader, 0
         splits: dict[str, list[Any]] = read_splits(files, tasks, reader.read, reader.read_rows, _group_of)
         everything = [example for examples in splits.values() for example in examples]

@@ -46,10 +46,13 @@ class Reader:
     notes: Counter[str] = field(default_factory=Counter)
 
     def read(self, path: Path, labelled: bool = True) -> Examples:
-        """The examples of a file, in order; raises RecipeError.
+        """The examples of a file, in order.
 
         Args:
             labelled: tags are needed; otherwise they are left out.
+
+        Raises:
+            RecipeError: the file is missing or broken, or a row makes no sense; names the row.
         """
         kind = file_format(path)
         check_table(path, (kind,))  # columns may have any ending, or none
