@@ -102,7 +102,8 @@ class Corpus:
         return {kind: np.memmap(self.folder / f"{kind}.bits", dtype=np.uint8, mode="r") for kind in BOUNDARIES}
 
     def begins(self, kind: str, first: int, last: int) -> np.ndarray:
-        """Flag those tokens [first, last) of `tokens` that begin a word or a sentence; start and end tokens do both.
+        """Flag those tokens [first, last) of `tokens` that begin one of `kind`, "words" or "sentences"; start and end
+        tokens do both.
 
         Returns:
             [last - first] bool.

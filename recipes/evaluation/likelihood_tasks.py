@@ -8,7 +8,7 @@ import numpy as np
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.evaluation.likelihood import ScoredText, Scorer, TokenSpan
-from weft.recipes.evaluation.records import Question
+from weft.recipes.evaluation.records import ChoiceQuestion
 
 TEXTS_TOKENISED_AT_ONCE = 256
 
@@ -86,7 +86,7 @@ def last_word(scorer: Scorer, passages: Sequence[tuple[str, str]]) -> dict[str, 
     return {"accuracy": accuracy, "perplexity": _exp(nats), "examples": len(scores)}
 
 
-def multiple_choice(scorer: Scorer, questions: Sequence[Question], delimiter: str = " ") -> dict[str, float]:
+def multiple_choice(scorer: Scorer, questions: Sequence[ChoiceQuestion], delimiter: str = " ") -> dict[str, float]:
     """Measure how often the right choice is the most probable one after the query. A tie is wrong.
 
     Args:

@@ -13,10 +13,10 @@ import numpy as np
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.evaluation.likelihood import Scorer
-from weft.recipes.evaluation.records import Pair
+from weft.recipes.evaluation.records import MinimalPair
 
 
-def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> dict[str, Any]:
+def score_pairs(scorer: Scorer, pairs: Sequence[MinimalPair]) -> dict[str, Any]:
     """Compute the share of pairs in which the right sentence has the higher log-probability. A tie is wrong.
 
     Returns:

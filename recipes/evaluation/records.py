@@ -51,7 +51,7 @@ def field_of(record: Record, *names: str, kind: type = str) -> Any:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MinimalPair:
     """Two sentences, and the paradigm and phenomenon that they test."""
 
     good: str
@@ -61,7 +61,7 @@ class Pair:
     where: str
 
 
-def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[Pair]:
+def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[MinimalPair]:
     """Read the pairs of all files, or the first `limit` of each.
 
     Raises:
@@ -72,7 +72,7 @@ def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[Pair]:
         for record in read_examples(path, limit):
             values = record.values
             pairs.append(
-                Pair(
+                MinimalPair(
                     good=field_of(record, "sentence_good"),
                     bad=field_of(record, "sentence_bad"),
                     paradigm=str(values.get("UID") or path.name.split(".")[0]),
@@ -103,7 +103,7 @@ def read_passages(paths: Sequence[Path], text_column: str, limit: int | None = N
 
 
 @dataclass(frozen=True)
-class Question:
+class ChoiceQuestion:
     """A query, its choices, and the index of the right one."""
 
     query: str
@@ -112,7 +112,7 @@ class Question:
     where: str
 
 
-def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Question]:
+def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[ChoiceQuestion]:
     """Read JSON lines with `query` or `context`, `choices` (a list of texts), and `label` or `answer` (index from 0).
 
     Raises:
@@ -133,5 +133,5 @@ def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Ques
             query = values.get("query", values.get("context"))
             if not isinstance(query, str):
                 raise RecipeError(f"{where}: no field 'query' or 'context' with a text.")
-            questions.append(Question(query, choices, int(label), where))
+            questions.append(ChoiceQuestion(query, choices, int(label), where))
     return questions

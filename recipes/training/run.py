@@ -15,7 +15,7 @@ from weft.recipes.training.hub import publish
 from weft.recipes.training.run_folder import RunState
 
 
-class RunArguments(Protocol):
+class RunFields(Protocol):
     """The fields that every run has."""
 
     plan: bool
@@ -41,7 +41,7 @@ def settings_of(parsed: Parsed) -> dict[str, Any]:
 
 def carry_out(
     folder: Path,
-    arguments: RunArguments,
+    arguments: RunFields,
     look: Callable[[], RunState],
     prepare: Callable[[], Run],
     use_finished: Callable[[], None] = lambda: None,

@@ -14,7 +14,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.evaluation.likelihood import Scorer, TokenScores
 from weft.recipes.evaluation.likelihood_tasks import last_word, multiple_choice, perplexity
 from weft.recipes.evaluation.minimal_pairs import score_pairs
-from weft.recipes.evaluation.records import Pair, read_pairs, read_passages, read_questions
+from weft.recipes.evaluation.records import MinimalPair, read_pairs, read_passages, read_questions
 from weft.recipes.pretraining.datasets.packed import ValidationRows
 from weft.recipes.pretraining.objectives.causal import CausalEvaluator
 
@@ -123,7 +123,7 @@ def test_text_without_anything_to_score_is_refused(tokenizer):
 
 
 def pair(good, bad, paradigm, phenomenon=None):
-    return Pair(good, bad, paradigm, phenomenon, "here")
+    return MinimalPair(good, bad, paradigm, phenomenon, "here")
 
 
 def test_accuracy_is_the_mean_over_paradigms_and_a_tie_is_wrong():

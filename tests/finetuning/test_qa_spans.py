@@ -10,8 +10,8 @@ import torch
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.tasks.question_answering.arguments import QuestionAnsweringArguments
 from weft.recipes.finetuning.tasks.question_answering.spans import (
-    Span,
-    Window,
+    AnswerSpan,
+    ContextWindow,
     WindowSpans,
     as_arrays,
     best_spans,
@@ -103,23 +103,25 @@ def spans_of(*found):
 def test_windows_are_merged_by_characters_and_the_best_score_of_each_span_counts():
     context = "one two three four"
     offsets = np.array([[0, 3], [3, 7], [7, 13], [13, 18]], dtype=np.int32)
-    windows = [Window(5, offsets[:3]), Window(5, offsets[1:])]
+    windows = [ContextWindow(5, offsets[:3]), ContextWindow(5, offsets[1:])]
     found = merge(context, windows, [spans_of((0, 0, 1.0), (1, 1, 0.5)), spans_of((0, 0, 2.0), (2, 2, 1.5))], 10)
-    assert found == [Span("two", 4, 2.0), Span("four", 14, 1.5), Span("one", 0, 1.0)]
+    assert found == [AnswerSpan("two", 4, 2.0), AnswerSpan("four", 14, 1.5), AnswerSpan("one", 0, 1.0)]
     assert [span.text for span in merge(context, windows, [spans_of((0, 0, 1.0)), spans_of((1, 2, 0.0))], 1)] == ["one"]
 
 
 def test_answers_have_no_blanks_around_them_and_blanks_alone_are_no_answer():
     context = "a   b \n c"
     offsets = np.array([[0, 1], [1, 3], [3, 5], [5, 7], [7, 9]], dtype=np.int32)
-    found = merge(context, [Window(0, offsets)], [spans_of((1, 1, 9.0), (2, 3, 8.0), (1, 2, 7.0), (4, 4, 6.0))], 10)
-    assert found == [Span("b", 4, 8.0), Span("c", 8, 6.0)]
+    found = merge(
+        context, [ContextWindow(0, offsets)], [spans_of((1, 1, 9.0), (2, 3, 8.0), (1, 2, 7.0), (4, 4, 6.0))], 10
+    )
+    assert found == [AnswerSpan("b", 4, 8.0), AnswerSpan("c", 8, 6.0)]
 
 
 def test_a_constant_on_all_logits_of_a_window_changes_nothing():
     task = QuestionAnswering.__new__(QuestionAnswering)
     task.files, task.causal, task.max_answer_length, task.version_2 = QuestionAnsweringArguments(), False, 5, True
-    item = EncodedExample([list(range(9))], 0, (0, 0), info=Window(3, offsets_of("x" * 10, [2] * 5)))
+    item = EncodedExample([list(range(9))], 0, (0, 0), info=ContextWindow(3, offsets_of("x" * 10, [2] * 5)))
     layout = BatchLayout([item] * 2, rows=[0, 1], starts=[0, 0], lengths=[9, 9], shape=(2, 9))
     start, end = (torch.randn(1, 9, dtype=torch.float64) for _ in range(2))
     shifted = SimpleNamespace(start_logits=torch.cat([start, start + 7]), end_logits=torch.cat([end, end - 3]))
@@ -129,10 +131,12 @@ def test_a_constant_on_all_logits_of_a_window_changes_nothing():
 
 
 def test_probabilities_follow_the_scores():
-    spans = [Span("a", 0, 2.0), Span("b", 1, -1.0)]
+    spans = [AnswerSpan("a", 0, 2.0), AnswerSpan("b", 1, -1.0)]
     weights = np.exp([2.0, -1.0, 0.0])
     assert probabilities(spans, with_none=True) == pytest.approx((weights / weights.sum()).tolist())
     assert probabilities(spans, with_none=False) == pytest.approx((weights[:2] / weights[:2].sum()).tolist())
     assert no_answer_probability(spans) == pytest.approx(1 / (1 + np.exp(2.0)))
-    assert no_answer_probability([Span("a", 0, 800.0)]) == 0.0 < no_answer_probability([Span("a", 0, 700.0)])
-    assert no_answer_probability([Span("a", 0, -800.0)]) == no_answer_probability([]) == 1.0
+    assert (
+        no_answer_probability([AnswerSpan("a", 0, 800.0)]) == 0.0 < no_answer_probability([AnswerSpan("a", 0, 700.0)])
+    )
+    assert no_answer_probability([AnswerSpan("a", 0, -800.0)]) == no_answer_probability([]) == 1.0

@@ -8,7 +8,7 @@ from weft import WeftForConditionalGeneration
 from weft.losses import IGNORE_INDEX
 from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
-from weft.recipes.finetuning.tasks.seq2seq.encoding import Encoded, encode_sources, encode_targets
+from weft.recipes.finetuning.tasks.seq2seq.encoding import PairCounts, encode_sources, encode_targets
 from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
 
@@ -55,7 +55,7 @@ def test_packed_and_padded_pairs_get_the_logits_of_each_alone(changes, tokenizer
 
 
 def test_a_source_keeps_what_stands_around_it_and_loses_its_end(tokenizer):
-    counts = Encoded()
+    counts = PairCounts()
     whole, cut = encode_sources(["abc", "abcdef"], tokenizer, 5, counts)
     assert tokenizer.convert_ids_to_tokens(whole) == ["<s>", "a", "b", "c", "</s>"]
     assert cut == whole
@@ -64,7 +64,7 @@ def test_a_source_keeps_what_stands_around_it_and_loses_its_end(tokenizer):
 
 
 def test_a_target_begins_behind_the_start_token_and_is_cut_with_its_end_token(tokenizer):
-    counts = Encoded()
+    counts = PairCounts()
     start = tokenizer.bos_token_id
     found = encode_targets(["abc", "abcdef"], tokenizer, start, 4, counts)
     assert [tokenizer.convert_ids_to_tokens(ids) for ids in found] == [["a", "b", "c", "</s>"], ["a", "b", "c", "d"]]

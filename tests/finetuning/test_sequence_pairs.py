@@ -11,7 +11,7 @@ from weft.recipes.data.tables import Record
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.known_tasks import read_all
 from weft.recipes.finetuning.tasks.seq2seq.reading import (
-    Columns,
+    PairColumns,
     pairs_of_records,
     read_pairs,
     read_parallel,
@@ -43,7 +43,7 @@ def test_lines_and_tables_hold_the_same_pairs(both):
     expected = [(source, (target,)) for source, target in examples]
     assert texts_of(read_parallel(*lines.values())) == expected
     for table in tables:
-        assert texts_of(read_pairs(table, Columns())) == expected
+        assert texts_of(read_pairs(table, PairColumns())) == expected
     packed = lines["train_source"].with_suffix(".gz")
     packed.write_bytes(gzip.compress(lines["train_source"].read_bytes()))
     assert texts_of(read_parallel(packed, lines["train_target"])) == expected
@@ -54,16 +54,16 @@ def test_lines_and_tables_hold_the_same_pairs(both):
 def test_lists_are_sentences_of_a_source_and_references_or_sentences_of_a_target():
     """Blank sentences, which official files have, say nothing."""
     record = Record({"source": ["One.", " ", "Two."], "target": ["first", "second"]}, "here")
-    assert texts_of(pairs_of_records([record], Columns())) == [("One. Two.", ("first", "second"))]
-    columns = Columns(target_lists="sentences")
+    assert texts_of(pairs_of_records([record], PairColumns())) == [("One. Two.", ("first", "second"))]
+    columns = PairColumns(target_lists="sentences")
     assert texts_of(pairs_of_records([record], columns)) == [("One. Two.", ("first second",))]
 
 
 def test_a_column_may_be_a_field_of_another():
     record = Record({"translation": {"en": "a", "de": "b"}}, "here")
-    assert texts_of(pairs_of_records([record], Columns("translation.en", "translation.de"))) == [("a", ("b",))]
+    assert texts_of(pairs_of_records([record], PairColumns("translation.en", "translation.de"))) == [("a", ("b",))]
     with pytest.raises(RecipeError, match="here, column 'translation': no column 'fr': there are en, de"):
-        pairs_of_records([record], Columns("translation.en", "translation.fr"))
+        pairs_of_records([record], PairColumns("translation.en", "translation.fr"))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_lines_that_do_not_belong_together_are_named(sources, targets, words, tm
 def test_rows_that_hold_no_texts_are_named(row, words, tmp_path):
     path = seq.write_rows(tmp_path / "x.jsonl", [{"source": "a", "target": "b"}, row])
     with pytest.raises(RecipeError, match=words) as caught:
-        read_pairs(path, Columns())
+        read_pairs(path, PairColumns())
     assert "x.jsonl, line 2" in str(caught.value)
 
 

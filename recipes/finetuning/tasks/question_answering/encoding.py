@@ -8,11 +8,11 @@ from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.tasks.question_answering.reading import Question
-from weft.recipes.finetuning.tasks.question_answering.spans import Window
+from weft.recipes.finetuning.tasks.question_answering.spans import ContextWindow
 
 
 @dataclass
-class Encoded:
+class WindowCounts:
     """What became of a split's questions in tokens."""
 
     windows: int = 0
@@ -23,7 +23,7 @@ class Encoded:
     stride: int = 0
 
 
-def is_exact(question: Question, window: Window, target: tuple[int, int]) -> bool:
+def is_exact(question: Question, window: ContextWindow, target: tuple[int, int]) -> bool:
     """Whether the target's tokens hold an answer and nothing else but blanks."""
     start, end = window.offsets[target[0] - window.first, 0], window.offsets[target[1] - window.first, 1]
     return question.context[start:end].strip() in (answer.text for answer in question.answers)
@@ -38,11 +38,11 @@ def beginnings(texts: list[str], tokenizer: PreTrainedTokenizerBase, tokens: int
     ]
 
 
-def window_of(tokens: Any, question: Question) -> Window:
+def window_of(tokens: Any, question: Question) -> ContextWindow:
     """Where the context stands in an encoding of question and context; raises RecipeError where it has no token."""
     parts = tokens.sequence_ids
     if 1 not in parts:
         raise RecipeError(f"{question.where}: the tokenizer makes no token of the context: mend or drop it.")
     first = parts.index(1)
     last = len(parts) - parts[::-1].index(1)
-    return Window(first, np.array(tokens.offsets[first:last], dtype=np.int32).reshape(-1, 2))
+    return ContextWindow(first, np.array(tokens.offsets[first:last], dtype=np.int32).reshape(-1, 2))

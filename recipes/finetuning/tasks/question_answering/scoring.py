@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weft.recipes.finetuning.tasks.question_answering.reading import Question
-from weft.recipes.finetuning.tasks.question_answering.spans import Span, no_answer_probability, probabilities
+from weft.recipes.finetuning.tasks.question_answering.spans import AnswerSpan, no_answer_probability, probabilities
 from weft.recipes.metrics import load_metric
 from weft.recipes.metrics.answers import language_of, score, score_or_none, sums_by_threshold
 
@@ -20,7 +20,7 @@ class Answered:
     """A question with the best spans of its context, the best first."""
 
     question: Question
-    spans: list[Span]
+    spans: list[AnswerSpan]
 
     @property
     def no_answer(self) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 
-class Window(NamedTuple):
+class ContextWindow(NamedTuple):
     """Which part of a context an item shows.
 
     Attributes:
@@ -34,7 +34,7 @@ class WindowSpans(NamedTuple):
     loss: float
 
 
-class Span(NamedTuple):
+class AnswerSpan(NamedTuple):
     """A text of the context, its first character, and its log-odds against "no answer"."""
 
     text: str
@@ -94,7 +94,9 @@ def target_of(start: int, end: int, offsets: np.ndarray, begins: bool, finishes:
     return int(reaching[0]), int(beginning[-1])
 
 
-def merge(context: str, windows: Sequence[Window], found: Sequence[WindowSpans], number: int) -> list[Span]:
+def merge(
+    context: str, windows: Sequence[ContextWindow], found: Sequence[WindowSpans], number: int
+) -> list[AnswerSpan]:
     """The best spans of all windows of a context, each once and without blanks around it, the best first.
 
     Logits are known up to a constant that differs from window to window; log-odds against the "no answer" of the same
@@ -110,10 +112,10 @@ def merge(context: str, windows: Sequence[Window], found: Sequence[WindowSpans],
             if key[0] < key[1] and score > best.get(key, float("-inf")):
                 best[key] = score
     ranked = sorted(best.items(), key=lambda entry: (-entry[1], entry[0]))[:number]
-    return [Span(context[start:end], start, score) for (start, end), score in ranked]
+    return [AnswerSpan(context[start:end], start, score) for (start, end), score in ranked]
 
 
-def probabilities(spans: Sequence[Span], with_none: bool) -> list[float]:
+def probabilities(spans: Sequence[AnswerSpan], with_none: bool) -> list[float]:
     """Probabilities of spans among themselves and, if asked, "no answer", whose log-odds are 0; that comes last."""
     scores = np.array([*(span.score for span in spans), *([0.0] if with_none else [])])
     if not len(scores):
@@ -122,7 +124,7 @@ def probabilities(spans: Sequence[Span], with_none: bool) -> list[float]:
     return (weights / weights.sum()).tolist()
 
 
-def no_answer_probability(spans: Sequence[Span]) -> float:
+def no_answer_probability(spans: Sequence[AnswerSpan]) -> float:
     """Probability of "no answer" against the best span alone: between 0 and 1, 1 where there is no span."""
     if not spans:
         return 1.0

@@ -22,7 +22,7 @@ from weft.recipes.finetuning.tasks.question_answering.arguments import (
     SHORTEST_LIMIT,
     QuestionAnsweringArguments,
 )
-from weft.recipes.finetuning.tasks.question_answering.encoding import Encoded, beginnings, is_exact, window_of
+from weft.recipes.finetuning.tasks.question_answering.encoding import WindowCounts, beginnings, is_exact, window_of
 from weft.recipes.finetuning.tasks.question_answering.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.question_answering.reading import (
     Question,
@@ -33,7 +33,7 @@ from weft.recipes.finetuning.tasks.question_answering.reading import (
 from weft.recipes.finetuning.tasks.question_answering.report import write_answers, write_qa_report
 from weft.recipes.finetuning.tasks.question_answering.scoring import Answered, score_all, threshold_used
 from weft.recipes.finetuning.tasks.question_answering.spans import (
-    Window,
+    ContextWindow,
     WindowSpans,
     as_arrays,
     best_spans,
@@ -93,7 +93,7 @@ class QuestionAnswering(Task):
         self.max_length: int | None = None
         self.max_answer_length = files.max_answer_length
         self.threshold: float | None = None  # of the probability of "no answer"; None: not tuned yet
-        self.encoded: dict[str, Encoded] = {}
+        self.encoded: dict[str, WindowCounts] = {}
 
     def texts(self) -> Iterator[str]:
         yield from dict.fromkeys(question.context for question in self.examples["train"])
@@ -161,7 +161,7 @@ class QuestionAnswering(Task):
         longest_question = min(self.files.max_question_length, room // 2)
         if longest_question < 1:
             raise RecipeError(f"max_length is {max_length}, which leaves no room for a question and a text: give more.")
-        done = Encoded(stride=min(self.files.stride, (room - longest_question) // 2))
+        done = WindowCounts(stride=min(self.files.stride, (room - longest_question) // 2))
         self.encoded[split] = done
         items: list[EncodedExample] = []
         for begin in range(0, len(questions), CHUNK):
@@ -197,7 +197,7 @@ class QuestionAnswering(Task):
         return max(SHORTEST_LIMIT, int(np.percentile(lengths, COVERED, method="higher")))
 
     def _targets(
-        self, question: Question, windows: Sequence[Window], lengths: Sequence[int], done: Encoded
+        self, question: Question, windows: Sequence[ContextWindow], lengths: Sequence[int], done: WindowCounts
     ) -> list[tuple[int, int] | None]:
         """First and last token of the answer in the sequence of each window of a question; None: not known.
 
@@ -275,7 +275,7 @@ class QuestionAnswering(Task):
 
     def _answer(self, split: str, items: Items, results: Sequence[WindowSpans]) -> list[Answered]:
         """Each question of a split with the best spans of its windows."""
-        windows: list[list[Window]] = [[] for _ in self.examples[split]]
+        windows: list[list[ContextWindow]] = [[] for _ in self.examples[split]]
         found: list[list[WindowSpans]] = [[] for _ in self.examples[split]]
         for item, result in zip(items, results, strict=True):
             windows[item.example].append(item.info)

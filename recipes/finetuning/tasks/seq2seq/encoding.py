@@ -12,7 +12,7 @@ CHUNK = 1000  # texts that are tokenised at once
 
 
 @dataclass
-class Encoded:
+class PairCounts:
     """Counts of a split: its texts on each side, how many of them were cut, and the tokens of its targets."""
 
     sources: int = 0
@@ -24,7 +24,7 @@ class Encoded:
 
 
 def encode_sources(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int, counts: Encoded
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int, counts: PairCounts
 ) -> list[list[int]]:
     """Each source as the tokenizer gives it; one that is too long loses its end, but not what stands around it."""
     encoded: list[list[int]] = []
@@ -40,7 +40,7 @@ def encode_sources(
 
 
 def encode_targets(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, start: int, longest: int, counts: Encoded
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, start: int, longest: int, counts: PairCounts
 ) -> list[list[int]]:
     """Each target as the decoder is to say it: to its end token, and without the start token, which it is given.
 

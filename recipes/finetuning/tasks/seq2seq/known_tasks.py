@@ -8,7 +8,13 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.text_files import COMPRESSIONS
 from weft.recipes.finetuning.known_tasks import WITH_TEST, KnownTask, read_splits
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
-from weft.recipes.finetuning.tasks.seq2seq.reading import Columns, Pair, pairs_of_records, read_pairs, read_parallel
+from weft.recipes.finetuning.tasks.seq2seq.reading import (
+    PairColumns,
+    TextPair,
+    pairs_of_records,
+    read_pairs,
+    read_parallel,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +29,7 @@ class KnownPairTask(KnownTask):
     """
 
     target_suffix: str | None = None
-    columns: Columns = field(default_factory=Columns)
+    columns: PairColumns = field(default_factory=PairColumns)
     header: Sequence[str] | None = None
     metric: str = "rougeL"
     pipeline_tag: str = "summarization"
@@ -39,7 +45,7 @@ KNOWN_TASKS = {
         hub="bentrevett/multi30k",
         hub_splits=WITH_TEST,
         target_suffix=".de",
-        columns=Columns("en", "de"),
+        columns=PairColumns("en", "de"),
         metric="bleu",
         pipeline_tag="translation",
         language=["en", "de"],
@@ -53,21 +59,21 @@ KNOWN_TASKS = {
             "validation": ("dev.tsv", "ts_dev.tsv"),
             "test": ("test.tsv", "ts_test.tsv"),
         },
-        columns=Columns("abstract", "title"),
+        columns=PairColumns("abstract", "title"),
         header=("prompt", "abstract", "title"),
         language="zh",
     ),
 }
 
 
-def columns_of(files: Seq2SeqArguments) -> Columns:
+def columns_of(files: Seq2SeqArguments) -> PairColumns:
     """The columns that are read: a task's, or those that were named."""
     if files.task in KNOWN_TASKS:
         return KNOWN_TASKS[files.task].columns
-    return Columns(files.source_column or "source", files.target_column or "target", files.target_lists)
+    return PairColumns(files.source_column or "source", files.target_column or "target", files.target_lists)
 
 
-def read_all(files: Seq2SeqArguments) -> dict[str, list[Pair]]:
+def read_all(files: Seq2SeqArguments) -> dict[str, list[TextPair]]:
     """The pairs of each split.
 
     Raises:
@@ -75,7 +81,7 @@ def read_all(files: Seq2SeqArguments) -> dict[str, list[Pair]]:
     """
     known, partners, columns = KNOWN_TASKS.get(files.task or ""), files.partners, columns_of(files)
 
-    def from_file(path: Path) -> list[Pair]:
+    def from_file(path: Path) -> list[TextPair]:
         if path in partners:
             return read_parallel(path, partners[path])
         if known is not None and known.target_suffix is not None:

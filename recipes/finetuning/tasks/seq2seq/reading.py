@@ -11,7 +11,7 @@ from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments, ch
 
 
 @dataclass(frozen=True)
-class Pair:
+class TextPair:
     """A text and what is to be written for it.
 
     Attributes:
@@ -25,7 +25,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Columns:
+class PairColumns:
     """Where the texts of a record are; a list of targets is several references, or the sentences of one."""
 
     source: str = "source"
@@ -33,7 +33,7 @@ class Columns:
     target_lists: str = "references"
 
 
-def read_parallel(sources: Path, targets: Path) -> list[Pair]:
+def read_parallel(sources: Path, targets: Path) -> list[TextPair]:
     """Two files in which the same lines belong together.
 
     Raises:
@@ -48,17 +48,17 @@ def read_parallel(sources: Path, targets: Path) -> list[Pair]:
     for path, lines in ((sources, given), (targets, wanted)):
         _refuse_empty(path, lines)
     return [
-        Pair(source, (target,), f"{sources}, line {number}")
+        TextPair(source, (target,), f"{sources}, line {number}")
         for number, (source, target) in enumerate(zip(given, wanted), start=1)
     ]
 
 
-def read_pairs(path: Path, columns: Columns, header: Sequence[str] | None = None) -> list[Pair]:
+def read_pairs(path: Path, columns: PairColumns, header: Sequence[str] | None = None) -> list[TextPair]:
     """The pairs of a file with columns; `header` names them where its first line does not."""
     return pairs_of_records(read_records(path, header), columns)
 
 
-def pairs_of_records(records: Iterable[Record], columns: Columns) -> list[Pair]:
+def pairs_of_records(records: Iterable[Record], columns: PairColumns) -> list[TextPair]:
     """The pairs of rows.
 
     Raises:
@@ -69,23 +69,23 @@ def pairs_of_records(records: Iterable[Record], columns: Columns) -> list[Pair]:
         targets = _texts(record, columns.target, "target_column")
         if columns.target_lists == "sentences":
             targets = [" ".join(targets)]
-        pairs.append(Pair(_source_of(record, columns.source), tuple(targets), record.where))
+        pairs.append(TextPair(_source_of(record, columns.source), tuple(targets), record.where))
     return pairs
 
 
-def read_sources(path: Path, column: str) -> list[Pair]:
+def read_sources(path: Path, column: str) -> list[TextPair]:
     """Texts without targets: a column of a file that has columns, or the lines of any other.
 
     Raises:
         RecipeError: there is none, or one is empty.
     """
     if file_format(path) in Seq2SeqArguments.formats():
-        pairs = [Pair(_source_of(record, column), (), record.where) for record in read_records(path)]
+        pairs = [TextPair(_source_of(record, column), (), record.where) for record in read_records(path)]
     else:
         check_lines(path)
         lines = _lines(path)
         _refuse_empty(path, lines)
-        pairs = [Pair(text, (), f"{path}, line {number}") for number, text in enumerate(lines, start=1)]
+        pairs = [TextPair(text, (), f"{path}, line {number}") for number, text in enumerate(lines, start=1)]
     if not pairs:
         raise RecipeError(f"{path} holds no text: give a file with one in a line or row.")
     return pairs

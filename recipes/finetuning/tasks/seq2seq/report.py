@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weft.recipes.finetuning.report_files import in_cell, place_of, write_csv
-from weft.recipes.finetuning.tasks.seq2seq.reading import Pair
+from weft.recipes.finetuning.tasks.seq2seq.reading import TextPair
 from weft.recipes.finetuning.tasks.seq2seq.scoring import chrf_of_each
 
 SHOWN, LONGEST = 3, 300  # examples at each end, and characters of a text, in the card
 
 
-def write_texts(path: Path, pairs: Sequence[Pair], texts: Sequence[str], chrf: Sequence[float] | None = None) -> None:
+def write_texts(
+    path: Path, pairs: Sequence[TextPair], texts: Sequence[str], chrf: Sequence[float] | None = None
+) -> None:
     """A row for each pair, with a column for each reference, and beside it a .txt file with the texts alone, a line
     each."""
     most = max((len(pair.targets) for pair in pairs), default=0)
@@ -26,7 +28,7 @@ def write_texts(path: Path, pairs: Sequence[Pair], texts: Sequence[str], chrf: S
 
 
 def write_seq2seq_report(
-    folder: Path, split: str, pairs: Sequence[Pair], texts: Sequence[str], signatures: dict[str, str]
+    folder: Path, split: str, pairs: Sequence[TextPair], texts: Sequence[str], signatures: dict[str, str]
 ) -> str:
     """Write predictions.csv and predictions.txt; returns Markdown.
 

@@ -19,7 +19,7 @@ from weft.recipes.finetuning.model_setup import default_length, length_limit
 from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
-from weft.recipes.finetuning.tasks.seq2seq.encoding import Encoded, encode_sources, encode_targets
+from weft.recipes.finetuning.tasks.seq2seq.encoding import PairCounts, encode_sources, encode_targets
 from weft.recipes.finetuning.tasks.seq2seq.known_tasks import KNOWN_TASKS, columns_of, read_all
 from weft.recipes.finetuning.tasks.seq2seq.reading import read_sources
 from weft.recipes.finetuning.tasks.seq2seq.report import write_seq2seq_report, write_texts
@@ -70,7 +70,7 @@ class Seq2SeqTask(Task):
         self.headline = shown if metric == "loss" else tuple(dict.fromkeys((metric, *shown)))
         self.tokenize = bleu_tokenizer(pair.targets[0] for pair in self.examples["train"])
         self.signatures: dict[str, str] = {}
-        self.encoded: dict[str, Encoded] = {}
+        self.encoded: dict[str, PairCounts] = {}
         self.config: PreTrainedConfig | None = None
 
     def texts(self) -> Iterator[str]:
@@ -130,7 +130,7 @@ class Seq2SeqTask(Task):
         return tokenizer
 
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
-        pairs, found = self.examples[split], Encoded()
+        pairs, found = self.examples[split], PairCounts()
         self.encoded[split], self.max_source = found, max_length
         prefix = self.files.source_prefix
         sources = encode_sources([prefix + pair.source for pair in pairs], tokenizer, max_length, found)

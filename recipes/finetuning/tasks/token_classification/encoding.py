@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weft.recipes.finetuning.tasks.token_classification.passages import Span
+from weft.recipes.finetuning.tasks.token_classification.passages import EntitySpan
 from weft.recipes.finetuning.tasks.token_classification.schemes import OUTSIDE
 
 NOTHING = -1
 
 
-class Window(NamedTuple):
+class TokenWindow(NamedTuple):
     """Tokens `first` to `end` of a text, of which those from `low` to `high` are this window's to learn and to score:
     it sees more around them than its neighbours do. Each token belongs to one window."""
 
@@ -79,7 +79,7 @@ def begins_word(reached: np.ndarray) -> np.ndarray:
     return reached[:, 1] > before
 
 
-def label_entities(spans: Sequence[Span], length: int, offsets: np.ndarray) -> list[str]:
+def label_entities(spans: Sequence[EntitySpan], length: int, offsets: np.ndarray) -> list[str]:
     """IOB2 labels of tokens: B- on the first of an entity, I- on all others."""
     labels = [OUTSIDE] * len(offsets)
     last = NOTHING
@@ -91,7 +91,7 @@ def label_entities(spans: Sequence[Span], length: int, offsets: np.ndarray) -> l
     return labels
 
 
-def cut(is_cut: Sequence[bool], capacity: int, stride: int) -> list[Window]:
+def cut(is_cut: Sequence[bool], capacity: int, stride: int) -> list[TokenWindow]:
     """Windows of at most `capacity` tokens that overlap by at most `stride`, over all tokens.
 
     Args:
@@ -115,7 +115,7 @@ def cut(is_cut: Sequence[bool], capacity: int, stride: int) -> list[Window]:
         places = [p for p in range(start, end + 1) if p in (start, end) or is_cut[p]]
         switches.append(min(places, key=lambda p: abs(2 * p - start - end)))
     switches.append(number)
-    return [Window(*ranges[i], switches[i], switches[i + 1]) for i in range(len(ranges))]
+    return [TokenWindow(*ranges[i], switches[i], switches[i + 1]) for i in range(len(ranges))]
 
 
 def first_tokens(reached: np.ndarray, words: int) -> np.ndarray:

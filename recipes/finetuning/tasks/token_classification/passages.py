@@ -16,7 +16,7 @@ _WORD = regex.compile(
 )
 
 
-class Span(NamedTuple):
+class EntitySpan(NamedTuple):
     """A stretch of a text, from its first character to the one after its last, and what it is."""
 
     start: int
@@ -53,7 +53,7 @@ class SpanText:
     """A text with entities that were given by their characters, sorted, none over another; None without labels."""
 
     text: str
-    spans: list[Span] | None
+    spans: list[EntitySpan] | None
     where: str
 
 
@@ -71,7 +71,7 @@ class Passage:
     text: str
     words: list[tuple[int, int]]
     tags: list[str] | None
-    spans: list[Span] | None
+    spans: list[EntitySpan] | None
     where: str
 
     @property
@@ -143,12 +143,14 @@ def words_in(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer(text)]
 
 
-def spans_of_words(text: str, words: Sequence[tuple[int, int]], entities: Iterable[tuple[int, int, str]]) -> list[Span]:
+def spans_of_words(
+    text: str, words: Sequence[tuple[int, int]], entities: Iterable[tuple[int, int, str]]
+) -> list[EntitySpan]:
     """Entities by words as entities by characters, without blanks at their ends; words may be empty, or blank."""
     spans = []
     for first, end, label in entities:
         start, stop = words[first][0], words[end - 1][1]
         inside = text[start:stop]
         if inside.strip():
-            spans.append(Span(start + len(inside) - len(inside.lstrip()), start + len(inside.rstrip()), label))
+            spans.append(EntitySpan(start + len(inside) - len(inside.lstrip()), start + len(inside.rstrip()), label))
     return spans

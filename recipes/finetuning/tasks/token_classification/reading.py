@@ -12,7 +12,7 @@ from weft.recipes.data.tables import Record, check_table, read_records, text_of,
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.token_classification.columns import read_columns
 from weft.recipes.finetuning.tasks.token_classification.conllu import is_word_line, read_conllu
-from weft.recipes.finetuning.tasks.token_classification.passages import Sentence, Span, SpanText
+from weft.recipes.finetuning.tasks.token_classification.passages import EntitySpan, Sentence, SpanText
 
 FORMATS = ("conll", "conllu", "tokens", "spans", "cluener")
 TABLES = (".jsonl", ".json", ".parquet")
@@ -130,7 +130,7 @@ class Reader:
                 f"{record.where}: column {column!r} is not of the form {{type: {{mention: [[first, last], ...]}}}}: "
                 "mend the row."
             ) from None
-        kept: list[Span] = []
+        kept: list[EntitySpan] = []
         for span in sorted(set(spans), key=lambda span: (span.start - span.end, span)):
             if any(span.start < other.end and other.start < span.end for other in kept):
                 self.notes["entities inside of or over longer ones, which no tag can hold"] += 1
@@ -165,7 +165,9 @@ class Reader:
                 )
         return SpanText(text, spans, record.where)
 
-    def _span(self, text: str, start: Any, end: Any, label: Any, record: Record, mention: str | None = None) -> Span:
+    def _span(
+        self, text: str, start: Any, end: Any, label: Any, record: Record, mention: str | None = None
+    ) -> EntitySpan:
         """An entity after all checks, without blanks at its ends."""
         if any(not isinstance(place, int) or isinstance(place, bool) for place in (start, end)):
             raise RecipeError(f"{record.where}: the ends {start!r} and {end!r} of an entity must be whole numbers.")
@@ -186,7 +188,7 @@ class Reader:
             raise RecipeError(f"{record.where}: the entity from {start} to {end} is blank: mend the row.")
         if inside != inside.strip():
             self.notes["entities with blanks at their ends, which were cut off"] += 1
-        return Span(start + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip()), label)
+        return EntitySpan(start + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip()), label)
 
     def _name_of(self, record: Record, given: str | None, usual: Sequence[str], option: str) -> str:
         """The column that was named, or the first usual one that there is."""

@@ -11,7 +11,7 @@ from weft.recipes.common.files import write_text
 from weft.recipes.finetuning.plots import plot_confusion, plot_scores
 from weft.recipes.finetuning.report_files import in_cell, write_csv
 from weft.recipes.finetuning.tasks.token_classification.decoding import Prediction
-from weft.recipes.finetuning.tasks.token_classification.passages import Span
+from weft.recipes.finetuning.tasks.token_classification.passages import EntitySpan
 
 MOST_ROWS_IN_CARD = 40  # types in the card's table; all of them are in types.csv
 TYPE_COLUMNS = ("precision", "recall", "f1", "support")
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 def entity_rows(
     example: int,
     text: str,
-    gold: Sequence[Span] | None,
+    gold: Sequence[EntitySpan] | None,
     predicted: Sequence[Prediction],
     offsets: np.ndarray,
     probabilities: np.ndarray,
@@ -80,7 +80,7 @@ def write_columns(path: Path, sentences: Iterable[Sequence[Sequence[str]]]) -> N
     write_text(path, "\n".join(lines) + "\n")
 
 
-def write_spans(path: Path, examples: Iterable[tuple[str, Sequence[Span] | None, Sequence[Prediction]]]) -> None:
+def write_spans(path: Path, examples: Iterable[tuple[str, Sequence[EntitySpan] | None, Sequence[Prediction]]]) -> None:
     """A text a line as JSON, with the predicted entities in the form that the recipe reads, and the right ones."""
     lines = []
     for text, gold, predicted in examples:
