@@ -16,7 +16,7 @@ from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, Packi
 from weft.recipes.finetuning.dataset import TrainingOrder
 from weft.recipes.finetuning.model_setup import as_encoder
 from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
-from weft.recipes.finetuning.tasks.seq2seq.encoding import Encoded, encode_sources, encode_targets
+from weft.recipes.finetuning.tasks.seq2seq.encoding import PairCounts, encode_sources, encode_targets
 from weft.recipes.training.model_setup import ModelArguments, make_config
 from weft.recipes.training.throughput import seconds_of
 
@@ -68,8 +68,8 @@ def pair_sides(
         raise RecipeError(
             f"{source} has {len(sources)} lines and {target} {len(targets)}: give lines that belong together."
         )
-    encoded = encode_sources(sources, tokenizer, PAIR_LENGTH, Encoded())
-    written = encode_targets(targets, tokenizer, tokenizer.bos_token_id, PAIR_LENGTH, Encoded())
+    encoded = encode_sources(sources, tokenizer, PAIR_LENGTH, PairCounts())
+    written = encode_targets(targets, tokenizer, tokenizer.bos_token_id, PAIR_LENGTH, PairCounts())
     items = [EncodedExample([ids], number, target=said) for number, (ids, said) in enumerate(zip(encoded, written))]
     _check_number(source, items, batch_size)
     settings = _settings(PairCollator, tokenizer, batch_size)
