@@ -34,7 +34,7 @@ def task_of(words: Sequence[str]) -> str | None:
         if word == "--task" and number + 1 < len(words):
             return words[number + 1]
     file = Path(words[0]) if words and not words[0].startswith("-") else None
-    if file is not None and file.is_file():
+    if file is not None:
         content = load_yaml(file)
         return content.get("task") if isinstance(content, dict) else None
     return None
@@ -46,13 +46,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [*known, *task_names()]
     if name is None:
         if {"-h", "--help"} & set(words):
-            print(f"{__doc__}\nKnown tasks: {', '.join(known)}")
+            print(f"{__doc__}\nTasks: {', '.join(task_names())}\nKnown data sets: {', '.join(known)}")
             return
+        if misspelt := difflib.get_close_matches("--task", [word for word in words if word.startswith("--")], n=1):
+            raise RecipeError(f"unknown field {misspelt[0]} (did you mean task?).")
         raise RecipeError(f"no task is named: give --task, one of {', '.join(names)}.")
     if name not in names:
         near = difflib.get_close_matches(name.lower().replace("-", ""), names, n=1)
-        hint = f"did you mean {near[0]}? All tasks: " if near else "choose one of "
-        raise RecipeError(f"task {name!r} is unknown: {hint}{', '.join(names)}.")
+        hint = f"did you mean {near[0]}? --help names all." if near else f"choose one of {', '.join(names)}."
+        raise RecipeError(f"task {name!r} is unknown: {hint}")
     task = known.get(name, name)
     command = arguments_of(task).command
     description = importlib.import_module(f"weft.recipes.{command}").__doc__ if command else task_class(task).__doc__

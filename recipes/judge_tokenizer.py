@@ -21,7 +21,7 @@ SAMPLE_CHARACTERS = 2_000_000
 class JudgeArguments(Options):
     """What to judge, and on which text."""
 
-    tokenizer_name: str | None = option(None, "folder or Hub id of a tokenizer")
+    tokenizer_name: str | None = option(None, "folder or Hub id of a tokenizer", folder_or_id=True)
     files: list[str] = option([], "text: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet")
     text_column: str = option("text", "the field that holds the text (all but .txt)")
     sample_characters: int = option(

@@ -38,7 +38,7 @@ class BenchmarkArguments(Options):
     attention: list[str] = option(["sdpa"], "trainer: attention backends, each with sides of its own")
     documents: int = option(1, "trainer with llama: documents packed into a row", least=1)
     torch_compile: bool = option(False, "trainer: compile both models")
-    tokenizer_name: str | None = option(None, "folder or Hub id of the tokenizer")
+    tokenizer_name: str | None = option(None, "folder or Hub id of the tokenizer", folder_or_id=True)
     rounds: int = option(5, "times that each side is measured", least=1)
     output_file: str | None = option(None, "write all measurements as JSON here")
 

@@ -230,16 +230,16 @@ def _arrange_help(parser: argparse.ArgumentParser, managed: dict[str, str]) -> N
 
 def load_yaml(path: Path) -> Any:
     """The content of a YAML file; raises RecipeError."""
+    if not path.is_file():
+        raise RecipeError(
+            f"{path} is missing: the first argument is a YAML file of fields; other fields are --name value."
+        )
     with refusing(f"{path} is not YAML", yaml.YAMLError, UnicodeDecodeError, say=one_line):
         return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _read_yaml(path: Path, names: set[str], left_out: set[str]) -> list[str]:
     """The file's fields as words of a command line, but for those in `left_out`."""
-    if not path.is_file():
-        raise RecipeError(
-            f"{path} is missing: the first argument is a YAML file of fields; other fields are --name value."
-        )
     content = load_yaml(path)
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds a {type(content).__name__}, where `field: value` lines are needed.")
@@ -275,7 +275,7 @@ def _refuse_managed(values: dict[str, Any], managed: dict[str, str]) -> None:
 
 def _near_miss(name: str, names: set[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    return f": did you mean {near[0]}?" if near else ""
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def parse_count(text: str | int) -> int:

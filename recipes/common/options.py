@@ -5,6 +5,7 @@ import difflib
 import math
 import operator
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
@@ -23,6 +24,7 @@ def option(
     most: float | None = None,
     below: float | None = None,
     otherwise: str | None = None,
+    folder_or_id: bool = False,
 ) -> Any:
     """A field with its default, of which each instance gets a list of its own, and its line of `--help`.
 
@@ -30,12 +32,14 @@ def option(
         choices: the values that it may have; none: any.
         least, above, most, below: limits of a number, which may be `least` and `most` themselves.
         otherwise: what to do instead of giving an allowed value.
+        folder_or_id: the value is a folder or an id of the Hub; what can only be a folder has to be there.
     """
     limits = dict(zip(_LIMITS, (least, above, most, below)))
-    rules = (tuple(choices), {words: limit for words, limit in limits.items() if limit is not None}, otherwise)
+    limits = {words: limit for words, limit in limits.items() if limit is not None}
+    metadata = {"help": help, RULES: (tuple(choices), limits, otherwise, folder_or_id)}
     if isinstance(default, list):
-        return dataclasses.field(default_factory=default.copy, metadata={"help": help, RULES: rules})
-    return dataclasses.field(default=default, metadata={"help": help, RULES: rules})
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class Options:
@@ -44,15 +48,25 @@ class Options:
     def check(self) -> None:
         """Raise RecipeError where a value, or one of a list, is not what its field was declared with."""
         for field in dataclasses.fields(self):
-            choices, limits, otherwise = field.metadata.get(RULES, ((), {}, None))
+            choices, limits, otherwise, is_model = field.metadata.get(RULES, ((), {}, None, False))
             if otherwise is None and field.default is None:
                 otherwise = "leave it out"
             value = getattr(self, field.name)
+            if is_model and value is not None and is_missing_folder(value):
+                raise RecipeError(
+                    f"{field.name} is {value!r}: there is no such folder; give another, or an id of the Hub."
+                )
             for each in value if isinstance(value, list) else [value]:
                 wrong = _advice(each, choices, limits)
                 if wrong is not None:
                     verb = "has" if isinstance(value, list) else "is"
                     raise RecipeError(f"{field.name} {verb} {each!r}{wrong}{f', or {otherwise}' if otherwise else ''}.")
+
+
+def is_missing_folder(name: str) -> bool:
+    """Whether a name can only be that of a folder, as runs/mine can, and there is none."""
+    parts = Path(name).parts
+    return (name[:1] in (".", "/", "~") or parts[:1] == ("runs",) or len(parts) > 2) and not Path(name).exists()
 
 
 def _advice(value: Any, choices: tuple[str, ...], limits: dict[str, float]) -> str | None:

@@ -74,7 +74,9 @@ class DataArguments(FilterArguments, TextArguments):
         "document: hold out whole documents; tail: hold out the end of every document",
         choices=("document", "tail"),
     )
-    tokenizer_name: str | None = option(None, "folder or Hub id of a tokenizer; without it one is trained on the text")
+    tokenizer_name: str | None = option(
+        None, "folder or Hub id of a tokenizer; without it one is trained on the text", folder_or_id=True
+    )
     document_tokens: str = option(
         "both", "both: a start and an end token around each document; none: neither", choices=("both", "none")
     )

@@ -19,7 +19,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 class EvaluateArguments(Options):
     """Which model to score, on what, and how."""
 
-    model: str = option("runs/pretrain_clm", "folder or Hub id of a language model")
+    model: str = option("runs/pretrain_clm", "folder or Hub id of a language model", folder_or_id=True)
     task: str = option("perplexity", f"one of {', '.join(TASKS)}", choices=TASKS)
     files: list[str] = option(
         [],

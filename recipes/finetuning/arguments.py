@@ -143,12 +143,13 @@ class ModelSetupArguments(Options):
         None,
         "folder or Hub id of a pretrained model, Weft's or any other that the task's Auto class loads; "
         "without it a new one starts from random weights",
+        folder_or_id=True,
     )
     config_name: str | None = option(
-        None, "or a folder whose shape and tokenizer (and not its weights) a new model gets"
+        None, "or a folder whose shape and tokenizer (and not its weights) a new model gets", folder_or_id=True
     )
     tokenizer_name: str | None = option(
-        None, "tokenizer of a new model; without it one is trained on the training text"
+        None, "tokenizer of a new model; without it one is trained on the training text", folder_or_id=True
     )
     preset: str = option("tiny", "shape of a new model: tiny, mini, small, base, medium, large or xl")
     tokenizer_type: str | None = option(

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from weft.recipes.common.command_line import MANAGED_TRAINER_FIELDS, Parsed, parse_arguments
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.processes import check_launcher, end_with_launcher
 from weft.recipes.finetuning.arguments import FileArguments, FineTuningArguments, ModelSetupArguments
 from weft.recipes.finetuning.hyperparameter_search import SearchArguments
-from weft.recipes.finetuning.tasks import arguments_of
+from weft.recipes.finetuning.tasks import arguments_of, known_task_names
 from weft.recipes.training.hub import check_name
 
 MANAGED = {
@@ -52,9 +53,16 @@ def _read(task_name: str, description: str | None, argv: Sequence[str] | None = 
     groups = [FineTuningArguments, own, ModelSetupArguments, SearchArguments]
     parsed = parse_arguments(description, groups, True, True, argv, lengths, MANAGED, own.model_fields)
     arguments, files = parsed[FineTuningArguments], parsed[FileArguments]
-    if files.task == task_name:  # the examples are of one's own
+    if files.task == task_name:
+        if not files.local_files() and files.dataset_name is None:
+            known = [data_set for data_set, task in known_task_names().items() if task == task_name]
+            raise RecipeError(
+                f"task {task_name} is named without examples: give files of your own or dataset_name (see --help), or "
+                f"as task a data set that is known: {', '.join(known)}."
+            )
         files.task = None
     arguments.check()
+    parsed[ModelSetupArguments].check()
     files.check_files()
     parsed[SearchArguments].check(parsed)
     if arguments.push_to_hub is not None:

@@ -2,13 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.arguments import FineTuningArguments
-from weft.recipes.training.batch_schedule import steps_of
-
-_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 @dataclass(frozen=True)
@@ -50,16 +46,3 @@ def make_plan(arguments: FineTuningArguments, items: int, processes: int) -> Fin
     if steps is None:
         steps = math.ceil(arguments.num_train_epochs * items / (batch * accumulation * processes))
     return FineTuningPlan(items, batch, accumulation, processes, max(1, steps))
-
-
-def schedule_fields(arguments: FineTuningArguments, max_steps: int) -> dict[str, Any]:
-    """The schedule as fields of TrainingArguments."""
-    warmup = steps_of(arguments.warmup_steps, max_steps)
-    if warmup > max_steps:
-        raise RecipeError(f"warmup_steps={warmup} is longer than the whole run of {max_steps} steps: give fewer.")
-    return {
-        "learning_rate": arguments.learning_rate,
-        "lr_scheduler_type": _SCHEDULES[arguments.lr_scheduler_type],
-        "warmup_steps": warmup,
-        "weight_decay": arguments.weight_decay,
-    }

@@ -30,12 +30,13 @@ from weft.recipes.finetuning.best_weights import (
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
 from weft.recipes.finetuning.dataset import TrainingOrder
 from weft.recipes.finetuning.model_setup import ModelSetup
-from weft.recipes.finetuning.plan import FineTuningPlan, make_plan, schedule_fields
+from weft.recipes.finetuning.plan import FineTuningPlan, make_plan
 from weft.recipes.finetuning.prediction import TaskEvaluator
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import FineTuningTrainer, SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.console import Console
+from weft.recipes.training.learning_rate_schedule import schedule_fields
 from weft.recipes.training.metric_format import median_of
 from weft.recipes.training.run_folder import last_checkpoint
 from weft.recipes.training.stop_signal import StopSignal
@@ -166,6 +167,7 @@ class SeedRun:
                 **self.trainer_fields,
             },
             **schedule_fields(self.arguments, plan.max_steps),
+            weight_decay=self.arguments.weight_decay,
             output_dir=str(folder),
             max_steps=plan.max_steps,
             per_device_train_batch_size=plan.batch_size,

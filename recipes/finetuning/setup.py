@@ -15,11 +15,12 @@ from weft.recipes.finetuning.arguments import FineTuningArguments, ModelSetupArg
 from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.hyperparameter_search import SearchArguments, search
 from weft.recipes.finetuning.model_setup import set_up_model
-from weft.recipes.finetuning.plan import make_plan, schedule_fields
+from weft.recipes.finetuning.plan import make_plan
 from weft.recipes.finetuning.report import FinishedSeeds, encode_unlabelled
 from weft.recipes.finetuning.run_folder import has_begun
 from weft.recipes.finetuning.seed_training import SeedRun
 from weft.recipes.finetuning.task import Task
+from weft.recipes.training.learning_rate_schedule import schedule_fields
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS, describe_added
 from weft.recipes.training.run_folder import METRICS, SETTINGS, start_run
 from weft.recipes.training.safeguards import NotFiniteError

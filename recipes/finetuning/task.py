@@ -93,7 +93,10 @@ class Task(ABC):
         return True
 
     def config_fields(self) -> dict[str, Any]:
-        """Config fields that follow from the data: id2label, label2id, problem_type."""
+        """Config fields that follow from the data: id2label, label2id, problem_type.
+
+        A head has as many outputs as `id2label` has entries; a regression has one.
+        """
         return {}
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -185,4 +188,4 @@ class Task(ABC):
 
     @abstractmethod
     def usage(self, name: str) -> str:
-        """Python that uses the published model."""
+        """Python that uses the published model, for its card."""

@@ -15,8 +15,11 @@ from weft.recipes.training.trainer import WeftTrainer
 
 
 class FineTuningTrainer(WeftTrainer):
-    """Computes the loss from logits, as the task defines it, for models of every family alike, so that
-    it does not depend on how a step is cut into forward passes and processes."""
+    """Computes the loss from logits, for models of every family alike.
+
+    The task's `loss` divides a sum (`weft.losses`) by the targets of the whole step, which are counted here, so that it
+    does not depend on how a step is cut into forward passes and processes.
+    """
 
     def __init__(self, *args: Any, task: Task, layer_decay: float, **kwargs: Any) -> None:
         # a loss function is given so that the Trainer does not divide the loss by the accumulation steps

@@ -11,7 +11,7 @@ from weft.recipes.common.options import Options, option
 class GenerateArguments(Options):
     """What to continue, with which model, and how to choose each token."""
 
-    model: str = option("runs/pretrain_clm", "folder or Hub id of a causal language model")
+    model: str = option("runs/pretrain_clm", "folder or Hub id of a causal language model", folder_or_id=True)
     prompt: str = option("", "text to continue; empty: a new document")
     prompt_file: str | None = option(None, "a text file with one prompt on each line")
     output_file: str | None = option(None, "with prompt_file: write JSON lines (prompt, text) here instead of printing")

@@ -28,6 +28,7 @@ def check_fields(parsed: Parsed) -> None:
         raise RecipeError(f"save_total_limit is {limit}: give at least 1, or leave it out.")
     if Path(run.output_dir).exists() and not Path(run.output_dir).is_dir():
         raise RecipeError(f"output_dir {run.output_dir} is a file: give another.")
+    model.check(parsed.model)
     if not run.data:
         if data.tokenizer_name is None and model.model_name_or_path is not None:
             data.tokenizer_name = model.model_name_or_path
@@ -39,7 +40,6 @@ def check_fields(parsed: Parsed) -> None:
     run.check()
     if run.optimizer == "muon" and "optim" in parsed.trainer:
         raise RecipeError(f"both optimizer muon and optim {parsed.trainer['optim']} are given: choose one.")
-    model.check(parsed.model)
     if shards_weights():
         check_sharding(run, parsed.trainer)
 

@@ -4,7 +4,6 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from weft.recipes.common.command_line import parse_count
 from weft.recipes.common.errors import RecipeError
@@ -148,27 +147,6 @@ def _default_micro_batch(rows_per_process: int, sequence_length: int, on_gpu: bo
     """The largest cut of a step that has at most 32k tokens on a GPU and 8k on a CPU."""
     most = max(1, (32768 if on_gpu else 8192) // sequence_length)
     return max(number for number in range(1, min(most, rows_per_process) + 1) if rows_per_process % number == 0)
-
-
-def schedule_fields(arguments: RunArguments, max_steps: int) -> dict[str, Any]:
-    """The schedule as TrainingArguments fields; it counts optimizer steps, whatever the number of processes."""
-    warmup = steps_of(arguments.warmup_steps, max_steps)
-    if warmup > max_steps:
-        raise RecipeError(f"warmup_steps={warmup} is longer than the whole run of {max_steps} steps: give fewer.")
-    fields: dict[str, Any] = {"warmup_steps": warmup, "learning_rate": arguments.learning_rate}
-    if arguments.lr_scheduler_type == "warmup_stable_decay":
-        decay = min(steps_of(arguments.decay_steps, max_steps), max_steps - warmup)
-        options: dict[str, Any] = {
-            "num_decay_steps": decay,
-            "decay_type": arguments.decay_type,
-            "min_lr_ratio": arguments.min_lr_ratio,
-        }
-        return {**fields, "lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": options}
-    if arguments.lr_scheduler_type == "cosine":
-        options = {"min_lr_rate": arguments.min_lr_ratio}
-        return {**fields, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": options}
-    kind = {"linear": "linear", "constant": "constant_with_warmup"}[arguments.lr_scheduler_type]
-    return {**fields, "lr_scheduler_type": kind}
 
 
 def describe(plan: Plan, corpus: str, lines: list[tuple[str, str]]) -> str:

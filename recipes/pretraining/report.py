@@ -76,7 +76,7 @@ def _card(run: PretrainingRun, model: PreTrainedModel, metrics: dict[str, Any]) 
         sections={
             "Metrics on the held-out text": metrics_table(in_order(metrics, "eval_", formats), formats),
             "The run": metrics_table(in_order(of_run, "", formats), formats),
-            "Samples": "\n\n".join("```text\n" + text.replace("```", "'''").strip() + "\n```" for text in samples),
+            **({"Samples": "\n\n".join(map(_quoted, samples))} if samples else {}),
         },
         settings=_settings(run),
         pipeline_tag=objective.pipeline_tag,
@@ -128,3 +128,7 @@ def _usage(objective: Objective, name: str) -> str:
         *(f"# or, with the same weights: model = {load}" for load in loads[1:]),
     ]
     return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    return "```text\n" + text.replace("```", "'''").strip() + "\n```"

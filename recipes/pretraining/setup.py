@@ -21,13 +21,14 @@ from weft.recipes.pretraining.arguments import LENGTHS, RunArguments
 from weft.recipes.pretraining.checks import check_sharding
 from weft.recipes.pretraining.hyperparameters import HYPERPARAMETERS, describe_hyperparameters, with_hyperparameters
 from weft.recipes.pretraining.objectives.base import Objective
-from weft.recipes.pretraining.plan import Plan, make_plan, schedule_fields
+from weft.recipes.pretraining.plan import Plan, make_plan
 from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.pretraining.time_budget.arithmetic import TIMES
 from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.batch_schedule import steps_of
 from weft.recipes.training.console import Console
+from weft.recipes.training.learning_rate_schedule import schedule_fields
 from weft.recipes.training.model_setup import (
     DEFAULT_EXTRAS,
     PRESETS,

@@ -41,7 +41,9 @@ class ModelArguments(Options):
         choices=PRESETS,
     )
     config_name: str | None = option(None, "folder or file with a config.json of a Weft model, instead of a preset")
-    model_name_or_path: str | None = option(None, "an existing Weft checkpoint (folder or Hub id) to train on")
+    model_name_or_path: str | None = option(
+        None, "an existing Weft checkpoint (folder or Hub id) to train on", folder_or_id=True
+    )
     attn_implementation: str | None = option(
         None, "attention backend: sdpa (the default), eager, flex_attention, flash_attention_2"
     )

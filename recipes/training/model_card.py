@@ -1,4 +1,8 @@
-"""The model card of a run: a README.md that people read, with a head from which the Hub shows the scores."""
+"""The model card of a run: a README.md that people read, with a head from which the Hub shows the scores.
+
+Here is its form. What it says is put together in `pretraining/report.py` and `finetuning/report.py`, with sections of
+`finetuning/model_card.py` and of each task's `report.py`, and the `summary` of each task and objective.
+"""
 
 import importlib.metadata
 import math

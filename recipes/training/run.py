@@ -1,7 +1,6 @@
 """The skeleton of every training run: open and lock its folder, plan, train or resume, report, publish."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,10 +8,9 @@ from typing import Any, Protocol
 import transformers
 
 from weft.recipes.common.command_line import Parsed
-from weft.recipes.common.files import only_one_process
 from weft.recipes.common.processes import end_group, is_first_process, world_size
 from weft.recipes.training.hub import publish
-from weft.recipes.training.run_folder import RunState
+from weft.recipes.training.run_folder import RunState, opened
 
 
 class RunFields(Protocol):
@@ -55,7 +53,7 @@ def carry_out(
     """
     transformers.logging.disable_progress_bar()
     revisions = getattr(arguments, "hub_revisions", False)
-    with _opened(folder, look, arguments.plan) as state:
+    with opened(folder, look, arguments.plan) as state:
         finished = state is RunState.FINISHED
         if not finished:
             run = prepare()
@@ -72,17 +70,3 @@ def carry_out(
         if finished and is_first_process() and arguments.push_to_hub is not None:
             address = publish(folder, arguments.push_to_hub, revisions, arguments.hub_private_repo)
             print(f"published as {address}", flush=True)
-
-
-@contextlib.contextmanager
-def _opened(folder: Path, look: Callable[[], RunState], is_plan: bool) -> Iterator[RunState]:
-    """Look at the run's folder, and lock it unless the run is only planned."""
-    if is_plan:
-        yield RunState.NEW
-        return
-    lock = contextlib.nullcontext()
-    if is_first_process():
-        look()  # before the lock, so that none is left in a folder that is refused
-        lock = only_one_process(folder / ".lock", str(folder))
-    with lock:
-        yield look()

@@ -4,11 +4,12 @@ run.json        the fields the run was started with; written first
 plan.json       what was derived from them, for a resumed run to keep
 checkpoint-N/   a `from_pretrained` folder with what resuming needs
 metrics.json    written last: its presence means that the run is finished
+.lock           held by the process that works in the folder
 """
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 from transformers.trainer_utils import get_last_checkpoint
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import flush_to_disk, read_json, write_json
+from weft.recipes.common.files import flush_to_disk, only_one_process, read_json, write_json
+from weft.recipes.common.processes import is_first_process
 from weft.recipes.training.checkpoints import remove_unfinished
 
 SETTINGS = "run.json"
@@ -118,3 +120,17 @@ def finished_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder / path.name, ignore_errors=True)
         path.replace(folder / path.name)
     staging.rmdir()
+
+
+@contextlib.contextmanager
+def opened(folder: Path, look: Callable[[], RunState], is_plan: bool) -> Iterator[RunState]:
+    """Look at the run's folder, and lock it unless the run is only planned."""
+    if is_plan:
+        yield RunState.NEW
+        return
+    lock = contextlib.nullcontext()
+    if is_first_process():
+        look()  # before the lock, so that none is left in a folder that is refused
+        lock = only_one_process(folder / ".lock", str(folder))
+    with lock:
+        yield look()

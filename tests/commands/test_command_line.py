@@ -12,7 +12,8 @@ from weft.recipes.common.command_line import MANAGED_MODEL_FIELDS, MANAGED_TRAIN
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.pretraining.arguments import RunArguments
-from weft.recipes.pretraining.plan import Plan, make_plan, schedule_fields
+from weft.recipes.pretraining.plan import Plan, make_plan
+from weft.recipes.training.learning_rate_schedule import schedule_fields
 from weft.recipes.training.model_setup import PRESETS, VOCABULARY_UNIT, ModelArguments, make_config, make_model
 from weft.tokenizer.train import train_tokenizer
 

@@ -30,6 +30,8 @@ def register(
     Raises:
         ValueError: another task or data set has one of the names.
     """
+    if name in _registered and _registered[name].TASK is task:
+        del _registered[name]
     names = {name, *(known_tasks or {})} & {*task_names(), *known_task_names()}
     if names:
         raise ValueError(f"a task is called {min(names)!r} already: choose another name.")

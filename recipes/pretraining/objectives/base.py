@@ -22,10 +22,11 @@ from weft.tokenizer.special_tokens import for_role
 
 
 class PackedText(Protocol):
-    """The training text in rows of one length, of which a run may take any number."""
+    """The training text in rows of one length, of which a run may take any number (`num_rows`, set by `make_rows`)."""
 
     rows_per_epoch: int
     num_places: int
+    num_rows: int
 
 
 class Objective(ABC):
@@ -43,7 +44,8 @@ class Objective(ABC):
     other_auto_classes: ClassVar[tuple[str, ...]] = ()
     pipeline_tag: str
     summary: str
-    # Makes a batch of rows.
+    # Makes a batch of rows: tensors that the model's forward takes by their names, among them `labels` and, of packed
+    # rows, `position_ids`, which restart with each document (`datasets/collators.py`).
     collate: Callable[[Sequence[Any]], Batch]
     # The format of each metric of the evaluator beside loss, in the order in which they are shown.
     metrics: ClassVar[dict[str, str]] = {}
@@ -77,17 +79,17 @@ class Objective(ABC):
 
     @abstractmethod
     def make_rows(self, packed: PackedText, plan: Plan) -> Dataset:
-        """The rows of the whole run, in the order in which they are trained on."""
+        """The rows of the whole run (`plan.num_rows`), in the order in which they are trained on."""
 
     @abstractmethod
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
-        """Make the function that scores the held-out text."""
+        """Make the function that scores the held-out text: a `RowEvaluator` (../validation.py) of its rows."""
 
     @abstractmethod
     def make_samples(
         self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
     ) -> list[str]:
-        """Texts for the model card."""
+        """Texts for the model card; none: it shows no samples."""
 
     def loss_divisors(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What a batch adds to the divisor of each loss, by the model's argument for it: here its targets."""

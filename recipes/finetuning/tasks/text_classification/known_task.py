@@ -43,7 +43,7 @@ class KnownTextTask(KnownTask):
     spelled: other spellings of labels, to their names; the number of a label always means it.
     dropped: labels that mark examples to leave out.
     separator: between several labels of one example.
-    layout: how the files are read: "table", "folders" (a folder for each label) or "trec".
+    layout: how the files are read: "table", "folders" (a folder for each label), "ag_news" or "trec".
     """
 
     text_columns: tuple[str, ...]
