@@ -195,7 +195,7 @@ def _checked_object(value: Any, where: str) -> dict[str, Any]:
 
 
 def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
-    with refusing(f"{path} is not a parquet file", *BROKEN):
+    with refusing(f"{path} is not a parquet file", *BROKEN, advice="write it again."):
         table = pyarrow.parquet.ParquetFile(path, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
     if text_column is not None:
         value_of(Record(dict.fromkeys(table.schema_arrow.names), str(path)), text_column, "text_column")

@@ -116,7 +116,7 @@ class HubDataset(TextSource):
         examples = iter(self.dataset)
         for number in itertools.count(record):
             after = f"data set {self.name!r} cannot be read after {number} examples"
-            with refusing(after, OSError, ValueError, RuntimeError):
+            with refusing(after, OSError, ValueError, RuntimeError, advice="mend it, or give local files."):
                 example = next(examples, None)
             if example is None:
                 return

@@ -51,7 +51,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
         RecipeError: it cannot be loaded, or has no fast version.
     """
     # a broken file can raise anything, tokenizers' own plain Exception among it
-    with refusing(f"tokenizer {name!r} cannot be loaded", Exception):
+    with refusing(f"tokenizer {name!r} cannot be loaded", Exception, advice="check its name or folder."):
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:
         raise RecipeError(f"tokenizer {name!r} has no fast version (tokenizer.json): convert it.")

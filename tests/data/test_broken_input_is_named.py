@@ -177,7 +177,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_named(tmp_path, content):
         (folder / "tokenizer.json").write_text(content)
     with pytest.raises(RecipeError) as caught:
         prepare(make_data(train_files=[path], tokenizer_name=str(folder)), tmp_path / "corpus", quiet=True)
-    assert str(caught.value).startswith(f"tokenizer {str(folder)!r} cannot be loaded: ")
+    assert str(caught.value).startswith(f"tokenizer {str(folder)!r} cannot be loaded (")
     assert not (tmp_path / "corpus").exists()
 
 

@@ -69,4 +69,4 @@ def test_the_z_loss_is_added_to_what_is_trained_and_not_to_what_is_evaluated(cor
 def test_shares_out_of_range_are_refused(fields, corpus, tmp_path) -> None:
     (name,) = fields
     error = runs.run_error(data=corpus, output_dir=tmp_path / "run", max_steps=1, **fields)
-    assert f"{name} is {fields[name]}: give a number from 0" in error
+    assert f"{name} is {fields[name]}: give at least 0" in error
