@@ -296,11 +296,7 @@ def parse_count(text: str | int) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration like 90s, 30m, 2h or 1h30m.
-
-    Raises:
-        RecipeError: anything else, or no time at all.
-    """
+    """Seconds of a duration like 90s, 30m, 2h or 1h30m (raises RecipeError: anything else, or no time at all)."""
     found = re.fullmatch(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?", text.strip().lower())
     try:
         seconds = sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1)) if part is not None)

@@ -66,11 +66,7 @@ class MergeShards(PipelineStep):
         self.shards, self.folder = shards, folder
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Write the corpus; nothing comes out.
-
-        Raises:
-            RecipeError: a shard is missing, or none has text.
-        """
+        """Write the corpus; nothing comes out (raises RecipeError: a shard is missing, or none has text)."""
         self.shards.merge(self.folder)
         yield from ()
 

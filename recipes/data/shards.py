@@ -120,11 +120,7 @@ class Shards:
         yield from self.sources[file].read()
 
     def write(self, file: int) -> None:
-        """Make a file's shard; one that is on disk already stays.
-
-        Raises:
-            RecipeError: as `read`.
-        """
+        """Make a file's shard; one that is on disk already stays (raises RecipeError: as `read`)."""
         with only_one_process(self.folder / f".{file:05d}.lock", str(self.shard(file)), PATIENCE):
             if not self.is_whole(file):
                 with new_folder(self.shard(file)) as partial:

@@ -77,11 +77,7 @@ def open_dataset(
 
 
 def read_hub_records(name: str, config_name: str | None, split: str) -> list[Record]:
-    """Read the rows of a data set; labels become their names.
-
-    Raises:
-        RecipeError: it cannot be loaded.
-    """
+    """Read the rows of a data set; labels become their names (raises RecipeError: it cannot be loaded)."""
     dataset = open_dataset(name, config_name, split, streaming=False)
     label_of = {column: label for column, feature in dataset.features.items() if (label := _label_feature(feature))}
 

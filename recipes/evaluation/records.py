@@ -62,11 +62,7 @@ class MinimalPair:
 
 
 def read_pairs(paths: Sequence[Path], limit: int | None = None) -> list[MinimalPair]:
-    """Read the pairs of all files, or the first `limit` of each.
-
-    Raises:
-        RecipeError: a broken file or line, named.
-    """
+    """Read the pairs of all files, or the first `limit` of each (raises RecipeError: a broken file or line, named)."""
     pairs = []
     for path in paths:
         for record in read_examples(path, limit):

@@ -42,11 +42,7 @@ def finetune(task_name: str, description: str | None, argv: Sequence[str] | None
 
 
 def _read(task_name: str, description: str | None, argv: Sequence[str] | None = None) -> Parsed:
-    """Parse and check the command line.
-
-    Raises:
-        RecipeError: a field or a file is not what it has to be.
-    """
+    """Parse and check the command line (raises RecipeError: a field or a file is not what it has to be)."""
     end_with_launcher()
     check_launcher()
     own, lengths = arguments_of(task_name), ("num_train_epochs", "max_steps")

@@ -34,11 +34,7 @@ class FineTuningPlan:
 
 
 def make_plan(arguments: FineTuningArguments, items: int, processes: int) -> FineTuningPlan:
-    """Derive the number of steps.
-
-    Raises:
-        RecipeError: there is nothing to learn from.
-    """
+    """Derive the number of steps (raises RecipeError: there is nothing to learn from)."""
     if not items:
         raise RecipeError("no training example is left: look at what the plan says was dropped.")
     batch, accumulation = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps

@@ -45,11 +45,7 @@ class StreamRows(Dataset):
         return self.plan.num_rows
 
     def __getitem__(self, index: int) -> Any:
-        """Row `index` of the run; waits for its block.
-
-        Raises:
-            RecipeError: the block cannot be prepared.
-        """
+        """Row `index` of the run; waits for its block (raises RecipeError: the block cannot be prepared)."""
         number = bisect_right(self._ends, int(index))
         while number == len(self._ends):
             self._learn_more()

@@ -20,11 +20,7 @@ PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter")
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of a repository.
-
-    Raises:
-        RecipeError: it is neither NAME nor OWNER/NAME.
-    """
+    """Refuse what cannot be the name of a repository (raises RecipeError: it is neither NAME nor OWNER/NAME)."""
     try:
         validate_repo_id(name)
     except HFValidationError as error:

@@ -59,11 +59,7 @@ def read_pairs(path: Path, columns: PairColumns, header: Sequence[str] | None = 
 
 
 def pairs_of_records(records: Iterable[Record], columns: PairColumns) -> list[TextPair]:
-    """The pairs of rows.
-
-    Raises:
-        RecipeError: a column is missing, or a text in it.
-    """
+    """The pairs of rows (raises RecipeError: a column is missing, or a text in it)."""
     pairs = []
     for record in records:
         targets = _texts(record, columns.target, "target_column")
