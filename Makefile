@@ -54,7 +54,7 @@ tokenizer: $(INSTALLED)  ## train a tokenizer, into runs/tokenizer
 data: $(INSTALLED)  ## prepare a corpus, into data/corpus
 	$(BIN)/python recipes/prepare_data.py $(ARGS)
 
-generate: export WEFT_PROMPT = $(PROMPT)
+generate: export WEFT_PROMPT = $(value PROMPT)
 generate: $(INSTALLED)  ## continue a text: make generate PROMPT="..." [MODEL=folder]
 	@$(BIN)/python recipes/generate.py --model $(or $(MODEL),runs/pretrain_clm) --prompt "$$WEFT_PROMPT" $(ARGS)
 

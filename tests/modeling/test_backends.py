@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM
 
 ROUNDING = {"rtol": 0.0, "atol": 2e-5}
+IN_FLOAT64 = {"rtol": 0.0, "atol": 1e-12}
 LAYERS: dict[str, dict[str, Any]] = {"full": {}, "mixed": {"sliding_window": 5, "layer_types": [SLIDING, FULL]}}
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")),
@@ -62,9 +63,9 @@ def test_sdpa_equals_eager(layers: str, role: str, kind: str) -> None:
     inputs = inputs_of(kind, 2, 21)
     real = inputs.get("attention_mask", torch.ones(2, 21)).bool()
     with torch.no_grad():
-        eager = make_role(role, "eager", **LAYERS[layers])(**inputs)[0]
-        sdpa = make_role(role, "sdpa", **LAYERS[layers])(**inputs)[0]
-    torch.testing.assert_close(sdpa[real], eager[real], **ROUNDING)
+        eager = make_role(role, "eager", **LAYERS[layers]).double()(**inputs)[0]
+        sdpa = make_role(role, "sdpa", **LAYERS[layers]).double()(**inputs)[0]
+    torch.testing.assert_close(sdpa[real], eager[real], **IN_FLOAT64)
 
 
 @pytest.mark.parametrize("kind", ["padded", "packed and padded"])
