@@ -7,6 +7,7 @@ import pkgutil
 import pytest
 
 import weft.recipes
+from weft.recipes.common import options
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import RULES, Options, option
 
@@ -57,7 +58,8 @@ def test_allowed_values_pass(fields):
     Fields(**fields).check()
 
 
-def test_defaults_are_among_what_their_fields_declare_and_declared_fields_are_checked():
+def test_defaults_are_among_what_their_fields_declare_and_declared_fields_are_checked(monkeypatch):
+    monkeypatch.setattr(options, "is_missing_folder", lambda name: False)  # a run that was not made here
     found = set()
     for entry in pkgutil.walk_packages(weft.recipes.__path__, "weft.recipes."):
         if ".metrics." not in entry.name and ".configs." not in entry.name:
@@ -65,8 +67,20 @@ def test_defaults_are_among_what_their_fields_declare_and_declared_fields_are_ch
     checked = 0
     for kind in filter(dataclasses.is_dataclass, found):
         rules = [rule for field in dataclasses.fields(kind) if (rule := field.metadata.get(RULES))]
-        if any(choices or limits for choices, limits, _ in rules):
+        if any(choices or limits for choices, limits, *_ in rules):
             assert issubclass(kind, Options), f"{kind.__name__} declares what nothing checks"
             Options.check(kind())
             checked += 1
     assert checked > 15
+
+
+@pytest.mark.parametrize(
+    "name, missing",
+    [("runs/mine", True), ("./mine", True), ("/a/b/c", True), ("a/b/c", True), ("gpt2", False), ("me/model", False)],
+)
+def test_a_folder_that_is_not_there_is_not_sought_on_the_hub(name, missing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert options.is_missing_folder(name) is missing
+    if not name.startswith("/"):
+        (tmp_path / name).mkdir(parents=True)
+        assert not options.is_missing_folder(name)

@@ -69,9 +69,9 @@ def test_too_few_examples_are_refused(tokenizer, tmp_path, monkeypatch):
         ({"rounds": 0}, "rounds is 0"),
         ({"steps": 0}, "steps is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"preset": "huge"}, "preset 'huge'"),
+        ({"preset": "huge"}, "preset is 'huge': choose one of"),
         ({"output_file": "nowhere/result.json"}, "output_file 'nowhere/result.json' is in no folder"),
-        ({"subject": "tokenize"}, "subject 'tokenize' is unknown"),
+        ({"subject": "tokenize"}, "subject is 'tokenize'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_a_sentence(tokenizer, tmp_path, monkeypatch, fields, sentence):

@@ -153,7 +153,7 @@ def test_limit_takes_the_first_examples(run, files, tmp_path):
         ("bert", ["--files", "FILE", "--scoring", "causal"], "sees what comes after a token"),
         ("headless", ["--files", "FILE"], "saved with neither a causal nor a masked language-model head"),
         ("headless", ["--files", "FILE", "--scoring", "masked"], "has no weights for cls.predictions"),
-        ("no/such/folder", ["--files", "FILE"], "model 'no/such/folder' cannot be loaded"),
+        ("no/such/folder", ["--files", "FILE"], "model is 'no/such/folder': there is no such folder"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(run, files, tmp_path, monkeypatch, family, words, expected):
@@ -166,7 +166,7 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(run, files, tmp_path, monk
 def test_broken_examples_are_found_before_the_model_is_loaded(run, files):
     files["minimal-pairs"].write_text(json.dumps(PAIR) + "\n{torn\n")
     with pytest.raises(RecipeError, match="line 2: not JSON"):
-        run("no/such/folder", "--task", "minimal-pairs", "--files", files["minimal-pairs"])
+        run("nobody/nothing", "--task", "minimal-pairs", "--files", files["minimal-pairs"])
 
 
 def test_text_of_a_table_with_an_unquoted_comma_is_not_cut(run, tmp_path):

@@ -206,6 +206,6 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(tasks, monkeypatch):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "weft.recipes.evaluation.harness", None)
     monkeypatch.delattr("weft.recipes.evaluation.harness", raising=False)
-    monkeypatch.setattr("sys.argv", ["evaluate_lm.py", "--task", "harness", "--tasks", "blimp"])
+    monkeypatch.setattr("sys.argv", ["evaluate_lm.py", "--model", "gpt2", "--task", "harness", "--tasks", "blimp"])
     with pytest.raises(RecipeError, match="pip install lm_eval"):
         evaluate_lm.main()

@@ -95,13 +95,13 @@ def test_a_folder_among_the_tasks_is_found_by_scanning(texts, monkeypatch):
 
 
 def test_a_name_that_is_taken_is_refused(registered):
-    for name, known in (
-        ("seq2seq", {}),
-        ("odd-or-even", {}),
-        ("another", {"sst2": odd_or_even.KNOWN_TASKS["counted"]}),
-    ):
+    class Another(odd_or_even.OddOrEven):
+        pass
+
+    for name, known in (("seq2seq", {}), ("odd-or-even", {}), ("other", {"sst2": odd_or_even.KNOWN_TASKS["counted"]})):
         with pytest.raises(ValueError, match=r"is called .* already: choose another name"):
-            tasks.register(name, odd_or_even.OddOrEven, known)
+            tasks.register(name, Another, known)
+    tasks.register("odd-or-even", odd_or_even.OddOrEven, odd_or_even.KNOWN_TASKS)  # the same again, as in a notebook
 
 
 @pytest.mark.parametrize("name", tasks.task_names())

@@ -51,7 +51,7 @@ def test_of_equal_seeds_the_one_with_the_lower_loss_is_published():
     finished = FinishedSeeds.__new__(FinishedSeeds)
     object.__setattr__(finished, "results", results)
     task = type("Task", (), {"best_metric": BestMetric("f1")})
-    object.__setattr__(finished, "seed_run", type("Run", (), {"task": task}))
+    object.__setattr__(finished, "task", task)
     assert finished._best().seed == 2
 
 

@@ -169,7 +169,8 @@ def test_wrong_fields_are_refused_before_any_work(files, tmp_path):
         ({"tokenizer_type": "unigram"}, "tokenizer_type is 'unigram'"),
         ({"attn_implementation": "flex_attention"}, "no backward pass on a CPU"),
         ({"max_steps": 5, "warmup_steps": 9}, "longer than the whole run"),
-        ({"model_name_or_path": str(tmp_path / "nowhere")}, "cannot be loaded"),
+        ({"model_name_or_path": str(tmp_path / "nowhere")}, "there is no such folder"),
+        ({"model_name_or_path": "nobody/nothing"}, "cannot be loaded"),
         ({"metric_for_best_model": "f1"}, "best validation score"),
     ):
         assert sentence in ft.run_error(**files, output_dir=folder, **fields), fields

@@ -193,4 +193,5 @@ def test_a_model_that_cannot_be_loaded_is_named(folder, run, tmp_path, content):
             (path / name).write_text(text)
     with pytest.raises(RecipeError) as caught:
         run("--model", path, *GREEDY)
-    assert str(caught.value).startswith(f"model {str(path)!r} cannot be loaded: ")
+    said = f"model is {str(path)!r}: there is no" if content is None else f"model {str(path)!r} cannot be loaded: "
+    assert str(caught.value).startswith(said)
