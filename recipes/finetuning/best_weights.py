@@ -13,8 +13,6 @@ from weft.recipes.finetuning.adapters import put_weights, trained_weights
 from weft.recipes.finetuning.best_metric import BestMetric
 
 WEIGHTS, RESULT = "best.safetensors", "result.json"
-
-
 STEP = "step"  # what a file of weights says of itself
 
 

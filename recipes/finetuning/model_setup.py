@@ -114,7 +114,6 @@ def set_up_model(
     Raises:
         RecipeError: it cannot be loaded, fields do not apply to it, or it cannot take so long inputs.
     """
-    arguments.check()
     name = arguments.model_name_or_path
     if name is None:
         return _new(task, arguments, fields, max_length)

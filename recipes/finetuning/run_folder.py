@@ -10,11 +10,10 @@ from typing import Any
 from weft.recipes.common.files import read_json, size_and_time
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.hyperparameter_search import TRIALS
-from weft.recipes.training.run_folder import FREE_FIELDS, METRICS, SETTINGS, RunState, open_run
+from weft.recipes.training.run_folder import FREE_FIELDS, MACHINE_FIELDS, METRICS, SETTINGS, RunState, open_run
 
 # Here eval_steps decides which weights are kept.
 FREE = FREE_FIELDS - {"per_device_train_batch_size", "processes", "eval_steps"} | {"predict_file", "glue_submission"}
-FREE_WHEN_FINISHED = FREE | {"processes", "cpu_threads", "per_device_train_batch_size", "gradient_accumulation_steps"}
 
 
 def has_begun(folder: Path) -> bool:
@@ -27,7 +26,7 @@ def look_at(folder: Path, settings: dict[str, Any]) -> RunState:
     seeds = settings["seeds"]
     before = read_json(folder / SETTINGS).get("seeds") if (folder / SETTINGS).is_file() else None
     adds = bool(before) and len(before) < len(seeds) and seeds[: len(before)] == before
-    free = FREE_WHEN_FINISHED if (folder / METRICS).is_file() and not adds else FREE
+    free = FREE | MACHINE_FIELDS if (folder / METRICS).is_file() and not adds else FREE
     state = open_run(folder, {**settings, "seeds": before} if adds else settings, free, has_begun(folder))
     return RunState.STARTED if adds and state is RunState.FINISHED else state
 

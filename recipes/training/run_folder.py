@@ -35,6 +35,8 @@ FREE_FIELDS = {
 }
 # Of these, what decides which rows share the random numbers of dropout.
 CUT_FIELDS = {"per_device_train_batch_size", "processes"}
+# What says nothing more of a run that is finished.
+MACHINE_FIELDS = CUT_FIELDS | {"cpu_threads", "gradient_accumulation_steps"}
 
 
 class RunState(Enum):
@@ -65,12 +67,13 @@ def open_run(
             )
         return RunState.NEW
     has_begun = last_checkpoint(folder) is not None if has_begun is None else has_begun
-    if not (folder / METRICS).is_file() and not has_begun:
+    is_finished = (folder / METRICS).is_file()
+    if not is_finished and not has_begun:
         return RunState.NEW  # nothing was trained yet: the command may be corrected
     before = read_json(folder / SETTINGS)
     dropout = any(settings.get(name) for name in ("attention_dropout", "hidden_dropout"))
     if free is None:
-        free = FREE_FIELDS - CUT_FIELDS if dropout else FREE_FIELDS
+        free = FREE_FIELDS | MACHINE_FIELDS if is_finished else FREE_FIELDS - CUT_FIELDS if dropout else FREE_FIELDS
     changed = sorted(
         name for name in before.keys() | settings.keys() if name not in free and before.get(name) != settings.get(name)
     )
@@ -80,7 +83,7 @@ def open_run(
             f"{folder} holds a run with other settings ({differences}): give another --output_dir, or the same "
             "settings to resume it."
         )
-    return RunState.FINISHED if (folder / METRICS).is_file() else RunState.STARTED
+    return RunState.FINISHED if is_finished else RunState.STARTED
 
 
 def start_run(folder: Path, settings: dict[str, Any], has_begun: bool | None = None) -> None:
