@@ -3,16 +3,19 @@
 import contextlib
 from pathlib import Path
 
+import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftConfig
 from weft.interop import InteropError, find_family, find_head, weft_class
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
+from weft.interop.family import Family
+from weft.recipes.common.checkpoints import UNLOADABLE, listed, load_whole
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
-from weft.recipes.training.model_setup import DEFAULT_EXTRAS, UNLOADABLE
+from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "source.spm")
 
@@ -41,12 +44,13 @@ def import_checkpoint(checkpoint: str, output: Path) -> None:
     family = find_family(config.model_type)
     head = _head_of(config)
     family.import_config(config, head)  # what cannot be expressed is said before any weights are loaded
-    stock = _load_model(family.stock_class(head), checkpoint)
+    stock, unused = _load_model(family.stock_class(head), checkpoint)
+    _refuse_unknown(unused, family, config, checkpoint)
     tokenizer = _load_tokenizer(checkpoint)
     model, dropped = import_model(stock, family, head)
     _write(model, stock, model, head, tokenizer, output)
-    if dropped:
-        print(f"left out, since {type(model).__name__} has no use for them: {', '.join(dropped)}")
+    if dropped or unused:
+        print(f"left out, since {type(model).__name__} has no use for them: {', '.join([*dropped, *unused])}")
 
 
 def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
@@ -57,7 +61,9 @@ def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
     family = find_family(family_name)
     head = _head_of(config)
     family.export_config(config, head)
-    model = _load_model(weft_class(head), checkpoint)
+    model, unused = _load_model(weft_class(head), checkpoint)
+    if unused:
+        raise RecipeError(f"{checkpoint} holds {listed(unused)}, for which {type(model).__name__} has no place.")
     stock = export_model(model, family, head)
     _write(model, stock, stock, head, _load_tokenizer(checkpoint), output)
 
@@ -86,8 +92,27 @@ def _write(
 
 
 def _head_of(config: PreTrainedConfig) -> str:
-    architecture = (config.architectures or [None])[0]
-    return "base" if architecture is None else find_head(architecture, config.model_type)
+    if not config.architectures:
+        raise RecipeError(
+            "config.json does not say which class was saved, and so which head the checkpoint has: add it as "
+            '"architectures", such as ["LlamaForCausalLM"].'
+        )
+    return find_head(config.architectures[0], config.model_type)
+
+
+def _refuse_unknown(names: list[str], family: Family, config: PreTrainedConfig, checkpoint: str) -> None:
+    """Raise RecipeError where a tensor of the checkpoint belongs to no class of its family: to none of its heads."""
+    known: set[str] = set()
+    for head in family.heads if names else ():
+        with torch.device("meta"):
+            model = family.stock_class(head)._from_config(config)
+        known |= {name for key in model.state_dict() for name in (key, f"{model.base_model_prefix}.{key}")}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RecipeError(
+            f"{checkpoint} holds {listed(unknown)}, for which no class of {config.model_type} has a place: it is "
+            "another model than its config.json says, or its tensors bear other names. Rename or remove them."
+        )
 
 
 def _load_config(checkpoint: str) -> PreTrainedConfig:
@@ -95,12 +120,11 @@ def _load_config(checkpoint: str) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(checkpoint)
 
 
-def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> PreTrainedModel:
-    """The model in the dtype it is stored in, attention written out, so that both sum alike."""
-    with refusing(f"{checkpoint!r} cannot be loaded", *UNLOADABLE):
-        return model_class.from_pretrained(
-            checkpoint, dtype="auto", attn_implementation="eager", use_safetensors=True
-        ).eval()
+def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> tuple[PreTrainedModel, list[str]]:
+    """The model in the dtype it is stored in, attention written out, so that both sum alike; see `load_whole`."""
+    options = {"dtype": "auto", "attn_implementation": "eager", "use_safetensors": True}
+    model, unused = load_whole(model_class, checkpoint, **options)
+    return model.eval(), unused
 
 
 def _load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase | None:

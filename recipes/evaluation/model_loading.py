@@ -1,7 +1,6 @@
 """The checkpoint to score: any Hugging Face model with a language-model head, loaded for the direction asked for."""
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -12,6 +11,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from weft.recipes.common.checkpoints import UNLOADABLE, load_whole
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.hardware import move_to
 from weft.recipes.evaluation.arguments import SCORINGS
@@ -19,7 +19,6 @@ from weft.tokenizer.special_tokens import for_role
 
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 MASKED_ENDINGS = ("ForMaskedLM", "ForPreTraining")
-UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
 
 def load_model(
@@ -45,14 +44,10 @@ def load_model(
         chosen = _choose(config, name) if scoring == "auto" else scoring
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
         auto_class = AutoModelForCausalLM if chosen == "causal" else AutoModelForMaskedLM
-        model, info = auto_class.from_pretrained(
-            name, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
-    if info["missing_keys"]:
-        raise RecipeError(
-            f"model {name!r} has no weights for {sorted(info['missing_keys'])[0]}, without which {chosen} scoring "
-            f"means nothing: give another --scoring (auto, {', '.join(SCORINGS)}), or another checkpoint."
-        )
+    advice = (
+        f"{chosen} scoring means nothing without: give another --scoring (auto, {', '.join(SCORINGS)}) or checkpoint"
+    )
+    model, _ = load_whole(auto_class, name, advice=advice, dtype=dtype, trust_remote_code=trust_remote_code)
     model = move_to(model, device).eval()
     if chosen == "causal" and not _is_causal(model):
         raise RecipeError(

@@ -12,11 +12,12 @@ import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from weft import WeftConfig, WeftPreTrainedModel
+from weft.recipes.common.checkpoints import UNLOADABLE, listed
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.task import Task
-from weft.recipes.training.model_setup import CHANGEABLE_FIELDS, UNLOADABLE, ModelArguments, make_config
+from weft.recipes.training.model_setup import CHANGEABLE_FIELDS, ModelArguments, make_config
 from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
 
@@ -93,8 +94,7 @@ class ModelSetup:
         # a pooler may be missing in other families, but not most of the model
         whole = self.is_weft or not self.task.has_own_head
         if body and (whole or 2 * len(body) > sum(key.startswith(prefix) for key in model.state_dict())):
-            others = f" and {len(body) - 1} others" if len(body) > 1 else ""
-            raise RecipeError(f"model {name!r} has no weights for {body[0]}{others}: it is not whole, give another.")
+            raise RecipeError(f"model {name!r} has no weights for {listed(body)}: it is not whole, give another.")
         if not self.keep_head:
             _start_head_anew(model)
             new |= {f"{head}.{key}" for head, module in head_modules(model) for key in module.state_dict()}

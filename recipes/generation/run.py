@@ -15,6 +15,7 @@ from transformers import (
     set_seed,
 )
 
+from weft.recipes.common.checkpoints import UNLOADABLE, load_whole
 from weft.recipes.common.errors import refusing
 from weft.recipes.common.hardware import move_to
 from weft.recipes.generation.arguments import GenerateArguments
@@ -29,9 +30,9 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     Raises:
         RecipeError: the model cannot be loaded, or not be used as asked for.
     """
-    with refusing(f"model {arguments.model!r} cannot be loaded", OSError, ValueError):
+    with refusing(f"model {arguments.model!r} cannot be loaded", *UNLOADABLE):
         tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    model, _ = load_whole(AutoModelForCausalLM, arguments.model, trust_remote_code=arguments.trust_remote_code)
     model = move_to(model, arguments.device).eval()
     at_once = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
     if arguments.int8:

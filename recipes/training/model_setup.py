@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftConfig, WeftPreTrainedModel
+from weft.recipes.common.checkpoints import load_whole
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.training.model_arguments import CHANGEABLE_FIELDS as CHANGEABLE_FIELDS
 from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_config
@@ -18,9 +18,6 @@ from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_
 DEFAULT_EXTRAS = ("attention_gate", "value_residual")
 
 VOCABULARY_UNIT = 64  # matrices with a multiple of it are multiplied faster; ids beyond the tokenizer's never occur
-
-# What transformers raises for a checkpoint that is missing, broken, or of a kind that it does not know.
-UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError)
 
 
 def make_config(
@@ -72,7 +69,10 @@ def make_model(
     with refusing("the model cannot be made", OSError, ValueError, ImportError, say=one_line):
         if arguments.model_name_or_path is None:
             return model_class._from_config(config, **backend)
-        return model_class.from_pretrained(arguments.model_name_or_path, config=config, dtype=torch.float32, **backend)
+    # what only sentence pairs have may be new
+    others = ("pooler.", "seq_relationship.")
+    options = {"config": config, "dtype": torch.float32, **backend}
+    return load_whole(model_class, arguments.model_name_or_path, others, **options)[0]
 
 
 @dataclass(frozen=True)
