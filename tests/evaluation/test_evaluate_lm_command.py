@@ -152,7 +152,7 @@ def test_limit_takes_the_first_examples(run, files, tmp_path):
         ("gpt2", ["--files", "FILE", "--scoring", "masked"], "cannot be loaded"),
         ("bert", ["--files", "FILE", "--scoring", "causal"], "sees what comes after a token"),
         ("headless", ["--files", "FILE"], "saved with neither a causal nor a masked language-model head"),
-        ("headless", ["--files", "FILE", "--scoring", "masked"], "has no weights for cls.predictions"),
+        ("headless", ["--files", "FILE", "--scoring", "masked"], "lacks cls.predictions"),
         ("no/such/folder", ["--files", "FILE"], "model is 'no/such/folder': there is no such folder"),
     ],
 )
