@@ -8,7 +8,8 @@ import datasets
 import pytest
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.arguments import FineTuningArguments, ModelSetupArguments
+from weft.recipes.finetuning.model_setup import set_up_model
 from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
 from weft.recipes.finetuning.tasks.token_classification.passages import Joiner, Sentence, is_by_character, words_in
 from weft.recipes.finetuning.tasks.token_classification.reading import Reader
@@ -333,3 +334,23 @@ def test_a_hub_data_set_gives_names_of_labels(tmp_path: Path) -> None:
     kind = make(tmp_path, dataset_name=str(tmp_path / "set"))
     assert kind.labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
     assert kind.examples["train"][0].tags == TAGS[0]
+
+
+def test_the_place_in_a_word_that_signs_bear_is_left_out_and_said(tmp_path: Path) -> None:
+    """As the official files of Weibo NER have it."""
+    signs, tags = [["口0", "腔1", "医2", "生3", "A0", "。0"]], [["B-PER", "I-PER", "I-PER", "I-PER", "O", "O"]]
+    train = write(tmp_path, "train.txt", columns(signs * 4, tags * 4))
+    task = make(tmp_path, train_file=str(train), validation_file=str(train))
+    assert task.examples["train"][0].text == "口腔医生A。"
+    assert any("place in a word" in text for _, text in task.describe())
+    assert task.examples["train"][0].spans[0].label == "PER"
+    plain = write(tmp_path, "plain.txt", columns([["T1", "a1", "口", "b", "c", "d"]] * 4, tags * 4))
+    assert "T1" in make(tmp_path, train_file=str(plain), validation_file=str(plain)).examples["train"][0].text
+
+
+def test_a_new_tokenizer_of_a_chinese_tagger_has_a_token_for_each_sign(tmp_path: Path) -> None:
+    signs, tags = [list("小明住在北京城")], [["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC", "I-LOC"]]
+    train = write(tmp_path, "train.txt", columns(signs * 9, tags * 9))
+    task = make(tmp_path, train_file=str(train), validation_file=str(train))
+    setup = set_up_model(task, ModelSetupArguments(vocab_size=60), {"hidden_size": 16, "num_attention_heads": 2}, 64)
+    assert set("小明北京") <= set(setup.tokenizer.tokenize("小明在北京"))

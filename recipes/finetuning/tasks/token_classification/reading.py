@@ -58,7 +58,7 @@ class Reader:
         check_table(path, (kind,))  # columns may have any ending, or none
         form = self.format or _look(path, kind)
         if form == "conll":
-            return read_columns(path, self.word_column, self.tag_column, labelled)
+            return read_columns(path, self.word_column, self.tag_column, self.notes, labelled)
         if form == "conllu":
             return list(read_conllu(path, self.tag_column, self.notes, labelled))
         return self.read_rows(read_records(path), form, labelled)

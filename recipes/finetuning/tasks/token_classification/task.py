@@ -58,6 +58,7 @@ class TokenClassification(Task):
     summary = "Tags the words of a text."
     auto_class = "AutoModelForTokenClassification"
     pipeline_tag = "token-classification"
+    finds_spans = True
 
     @classmethod
     def read(cls, files: TokenClassificationArguments, run: FineTuningArguments) -> Self:
