@@ -5,6 +5,7 @@
 A process for each setting trains the same small model. They take turns, in the opposite order every other round.
 """
 
+import itertools
 import os
 import statistics
 import subprocess
@@ -33,7 +34,7 @@ def train() -> None:
     config = WeftConfig(vocab_size=4096, hidden_size=256, num_hidden_layers=4, num_attention_heads=4)
     model, tokens = WeftForCausalLM(config).train(), torch.randint(0, 4096, (8, 256))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    for line in ("3", *sys.stdin):
+    for line in itertools.chain(["3"], sys.stdin):
         began = time.perf_counter()
         for _ in range(int(line)):
             model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
