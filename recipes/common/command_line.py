@@ -228,6 +228,18 @@ def _arrange_help(parser: argparse.ArgumentParser, managed: dict[str, str]) -> N
             action.help = argparse.SUPPRESS
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which yaml would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if names.count(key.value) > 1 and key.tag != "tag:yaml.org,2002:merge":
+                place = f"{self.name}, line {key.start_mark.line + 1}"
+                raise RecipeError(f"{place}: {key.value!r} is there more than once: give it once.")
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path: Path) -> Any:
     """The content of a YAML file; raises RecipeError."""
     if not path.is_file():
@@ -235,7 +247,9 @@ def load_yaml(path: Path) -> Any:
             f"{path} is missing: the first argument is a YAML file of fields; other fields are --name value."
         )
     with refusing(f"{path} is not YAML", yaml.YAMLError, UnicodeDecodeError, say=one_line):
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = _UniqueKeys(path.read_text(encoding="utf-8"))
+        loader.name = str(path)
+        return loader.get_single_data()
 
 
 def _read_yaml(path: Path, names: set[str], left_out: set[str]) -> list[str]:

@@ -108,11 +108,7 @@ def _read_fields(path: Path, header: Sequence[str] | None, broken: list[str] | N
     for line, values in _csv_fields(path) if is_csv else _tsv_fields(path):
         if names is None:
             names = values
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            if repeated:
-                raise RecipeError(
-                    f"{path}, line 1: the column {repeated[0]!r} is there more than once: name each once."
-                )
+            _refuse_repeated(names, f"{path}, line 1")
         elif len(values) == len(names):
             yield Record(dict(zip(names, values)), f"{path}, line {line}")
         else:
@@ -176,12 +172,34 @@ def _is_around_array(content: Any) -> bool:
 def parse_json(text: str, where: str) -> Any:
     """Return the value of a JSON text; raises RecipeError that begins with `where`."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object_of)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
         raise RecipeError(f"{where}: not JSON ({error.msg} at {place}).") from error
+    except _GivenTwice as error:
+        raise RecipeError(f"{where}: the name {str(error)!r} is there twice: give it once.") from error
+    except ValueError as error:  # Python reads no whole number of more than 4,300 digits
+        raise RecipeError(f"{where}: a number has too many digits to be read: write it as text.") from error
     except RecursionError as error:
         raise RecipeError(f"{where}: nested too deeply.") from error
+
+
+def _refuse_repeated(names: Sequence[str], where: str) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise RecipeError(f"{where}: the column {repeated[0]!r} is there more than once: name each once.")
+
+
+class _GivenTwice(ValueError):
+    """A name that an object has twice, of which json would keep the last alone."""
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _GivenTwice(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _checked_object(value: Any, where: str) -> dict[str, Any]:
@@ -193,6 +211,7 @@ def _checked_object(value: Any, where: str) -> dict[str, Any]:
 def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
     with refusing(f"{path} is not a parquet file", *BROKEN, advice="write it again."):
         table = pyarrow.parquet.ParquetFile(path, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
+    _refuse_repeated(table.schema_arrow.names, str(path))
     if text_column is not None:
         value_of(Record(dict.fromkeys(table.schema_arrow.names), str(path)), text_column, "text_column")
     batches = table.iter_batches(ROWS_AT_ONCE, columns=None if text_column is None else [text_column])
