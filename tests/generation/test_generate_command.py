@@ -12,6 +12,7 @@ from weft.recipes import generate
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.generation import run as generation_run
 from weft.recipes.generation.generate_text import generate_texts, start_ids
+from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
 
 PROMPTS = ["the river", "Number 3: of a stone", "s", "  two blanks before", CHINESE[:4], "seven light stones quietly"]
@@ -143,6 +144,17 @@ def test_a_beam_search_is_printed_at_its_end(folder, run):
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     expected = generate_texts(model, tokenizer, ["the"], num_beams=3, do_sample=False, max_new_tokens=12)
     assert run("--prompt", "the", "--num_beams", 3, *GREEDY) == expected[0] + "\n"
+
+
+@pytest.mark.parametrize("tokenizer_type", ["bpe", "wordpiece", "char"])
+def test_a_special_token_that_a_prompt_spells_out_stays_text(tokenizer_type):
+    """As in training, which sees no markup of its own in a text."""
+    texts = ["the <s>red</s> cat [MASK]"] * 3
+    tokenizer = for_role(train_tokenizer(iter(texts), tokenizer_type, 300), "decoder")
+    ids = start_ids(tokenizer, texts[0])
+    assert ids[0] == tokenizer.bos_token_id and not {*tokenizer.all_special_ids} & {*ids[1:]}
+    assert "".join(tokenizer.decode(ids[1:]).split()) == "".join(texts[0].split())
+    assert tokenizer("<s>", add_special_tokens=False).input_ids == [tokenizer.bos_token_id]  # as before for others
 
 
 def test_a_prompt_begins_as_documents_did_in_training(folder):
