@@ -86,7 +86,7 @@ class DataArguments(FilterArguments, TextArguments):
         "without blanks each is a word), jieba (words of Chinese), or module:function of your own, which cuts a "
         "run of such a script; none: keep no boundaries",
     )
-    split_seed: int = option(0, "which documents are held out")
+    split_seed: int = option(0, "which documents are held out", least=0)
 
     def check(self) -> None:
         """Refuse as `TextArguments.check` does, and settings that contradict each other."""

@@ -176,7 +176,8 @@ class SeedRun:
             seed=seed,
             train_sampling_strategy="sequential",
             remove_unused_columns=False,
-            use_cache=True,
+            # stacks that only read, T5's encoder for one, refuse it
+            use_cache=self.setup.is_weft or not self.task.has_own_head,
             logging_nan_inf_filter=False,
         )
         check_processes(arguments, plan.processes)

@@ -23,7 +23,7 @@ class GenerateArguments(Options):
     top_p: float = option(0.95, "draw among the most likely tokens that sum to this", above=0, most=1)
     repetition_penalty: float = option(1.0, "above 1: tokens that were there become rarer", above=0)
     num_beams: int = option(1, "beams of a beam search (with do_sample false)", least=1)
-    seed: int = option(0, "of the draws")
+    seed: int = option(0, "of the draws", least=0, below=2**32)
     device: str | None = option(None, "cuda, cpu ...; the default is a GPU if there is one")
     compile: bool = option(False, "compile the model first, which takes a minute")
     int8: bool = option(False, "weights of linear maps in 8 bits: less memory")

@@ -15,8 +15,8 @@ from weft.recipes.generation.decoding import decode
 def start_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """A prompt as training saw documents: the start token, if the tokenizer has one, then the text.
 
-    A special token that is spelt out in the prompt stays text. Without a start token, an empty prompt begins with a line
-    end, or with the first id where there is none.
+    A special token that is spelt out in it stays text. Without a start token, an empty prompt begins with a line end,
+    or with the first id where there is none.
     """
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = start + tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids

@@ -19,6 +19,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 import weft
@@ -258,3 +260,17 @@ def test_what_other_families_cannot_do_is_refused(files, tmp_path, family):
     assert "for Weft models" in ft.run_error(**common, batching="packed")
     assert "takes 64 tokens at most" in ft.run_error(**common, max_length=65)
     assert "can only be given for Weft models" in ft.run_error(**common, hidden_dropout=0.2)
+
+
+def test_an_encoder_of_a_family_with_two_stacks_learns_to_tag(tmp_path):
+    """T5's refuses a cache, which the stack that writes needs."""
+    files = ft.files_of("finetune_tokens", tmp_path)
+    texts = [text for text, _ in ft.sentences(200)]
+    tokenizer = for_role(train_tokenizer(texts, "bpe", 300), "encoder")
+    tokenizer.save_pretrained(tmp_path / "t5")
+    shape = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4, "decoder_start_token_id": 0}
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    T5ForConditionalGeneration(T5Config(vocab_size=300, **shape, **ids)).save_pretrained(tmp_path / "t5")
+    folder = tmp_path / "run"
+    ft.run_here(ft.MAINS["finetune_tokens"], **files, output_dir=folder, model_name_or_path=tmp_path / "t5")
+    assert ft.metrics(folder)["steps"] == 12

@@ -174,6 +174,7 @@ def test_a_prompt_begins_as_documents_did_in_training(folder):
     [
         (["--prompt", "a", "--prompt_file", "b"], "both prompt and prompt_file are given"),
         (["--prompt_file", "missing.txt"], "missing.txt is missing"),
+        (["--seed", "1764381234567"], "seed is 1764381234567: give at least 0 and below 4294967296"),
         (["--prompt_file", "blank.txt"], "blank.txt holds no prompt"),
         (["--prompt_file", "latin.txt"], "latin.txt is not UTF-8 (byte 4)"),
         (["--prompt", "a", "--output_file", "texts.jsonl"], "output_file is given without a prompt_file"),
