@@ -12,14 +12,11 @@ Killed or stopped, the same command goes on where the last checkpoint was saved.
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.pretraining.fields import read_fields
+from weft.recipes.pretraining.command import pretrain
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    fields = read_fields("causal", "runs/pretrain_clm", __doc__, argv)
-    from weft.recipes.pretraining.run import pretrain  # with the Trainer, which no refusal waits for
-
-    pretrain(*fields)
+    pretrain("causal", "runs/pretrain_clm", __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,13 @@ On your own text:   accelerate launch recipes/pretrain_mlm.py --train_files text
 from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
-from weft.recipes.pretraining.fields import read_fields
+from weft.recipes.pretraining.command import pretrain
 from weft.recipes.pretraining.objectives import objectives
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     offered = [name for name in objectives() if name != "causal"]  # which pretrain_clm.py is for
-    fields = read_fields("masked", "runs/pretrain_mlm", __doc__, argv, offered)
-    from weft.recipes.pretraining.run import pretrain  # with the Trainer, which no refusal waits for
-
-    pretrain(*fields)
+    pretrain("masked", "runs/pretrain_mlm", __doc__, argv, offered)
 
 
 if __name__ == "__main__":

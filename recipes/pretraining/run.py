@@ -28,7 +28,7 @@ from weft.recipes.training.run import carry_out, settings_of
 from weft.recipes.training.run_folder import last_checkpoint, note_plan, open_run, start_run
 
 
-def pretrain(objective: Objective, parsed: Parsed) -> None:
+def run_objective(objective: Objective, parsed: Parsed) -> None:
     """Carry a run out."""
     arguments, settings = parsed[RunArguments], settings_of(parsed)
     folder = Path(arguments.output_dir)

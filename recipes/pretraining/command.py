@@ -1,4 +1,4 @@
-"""The command line of a pretraining run, read and checked before what trains is imported."""
+"""The commands of pretraining: fields are read and checked without the Trainer, so that a refusal comes at once."""
 
 from collections.abc import Sequence
 
@@ -13,27 +13,38 @@ from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.training.model_arguments import ModelArguments
 
 
-def read_fields(
+def pretrain(
     objective: str,
     output_dir: str,
     description: str | None,
     argv: Sequence[str] | None = None,
     offered: Sequence[str] = (),
-) -> tuple[Objective, Parsed]:
-    """Parse and check the command line of a recipe.
+) -> None:
+    """Parse the command line, and carry the run out.
 
     Args:
+        objective: the recipe's default objective.
+        output_dir: the default of that field.
+        description: the recipe's docstring.
+        argv: the words after the program's name; None: this process's.
         offered: the objectives to choose from; none: only the default.
+    """
+    chosen, parsed = _read(objective, output_dir, description, argv, offered or [objective])
+    from weft.recipes.pretraining.run import run_objective  # with the Trainer, which no refusal waits for
 
-    Returns:
-        The chosen objective, and all fields.
+    run_objective(chosen, parsed)
+
+
+def _read(
+    objective: str, output_dir: str, description: str | None, argv: Sequence[str] | None, offered: Sequence[str]
+) -> tuple[Objective, Parsed]:
+    """Parse and check the command line: the chosen objective, and all fields.
 
     Raises:
         RecipeError: the launcher, a field or several together cannot be obeyed.
     """
     end_with_launcher()
     check_launcher(can_shard=True)
-    offered = offered or [objective]
     groups = [run_arguments(output_dir, objective, offered), DataArguments, ModelArguments, *argument_groups(offered)]
     parsed = parse_arguments(description, [*groups, StreamArguments], True, True, argv, alternatives=LENGTHS)
     arguments = parsed[RunArguments]
