@@ -12,6 +12,7 @@ from pathlib import Path
 
 from weft.interop import family_names
 from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.common.options import refuse_missing_folder
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output.exists():
         raise RecipeError(f"{arguments.output} exists: give a folder that does not, nothing is overwritten.")
+    refuse_missing_folder("checkpoint", arguments.checkpoint)
     from weft.recipes.conversion.run import convert  # with torch, which no refusal waits for
 
     convert(arguments.command, arguments.checkpoint, arguments.output, getattr(arguments, "family", None))

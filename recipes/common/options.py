@@ -52,15 +52,19 @@ class Options:
             if otherwise is None and field.default is None:
                 otherwise = "leave it out"
             value = getattr(self, field.name)
-            if is_model and value is not None and is_missing_folder(value):
-                raise RecipeError(
-                    f"{field.name} is {value!r}: there is no such folder; give another, or an id of the Hub."
-                )
+            if is_model and value is not None:
+                refuse_missing_folder(field.name, value)
             for each in value if isinstance(value, list) else [value]:
                 wrong = _advice(each, choices, limits)
                 if wrong is not None:
                     verb = "has" if isinstance(value, list) else "is"
                     raise RecipeError(f"{field.name} {verb} {each!r}{wrong}{f', or {otherwise}' if otherwise else ''}.")
+
+
+def refuse_missing_folder(field: str, name: str) -> None:
+    """Raise RecipeError where a model is given that can only be a folder, and is not there."""
+    if is_missing_folder(name):
+        raise RecipeError(f"{field} is {name!r}: there is no such folder; give another, or an id of the Hub.")
 
 
 def is_missing_folder(name: str) -> bool:

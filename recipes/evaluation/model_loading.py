@@ -44,9 +44,7 @@ def load_model(
         chosen = _choose(config, name) if scoring == "auto" else scoring
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
         auto_class = AutoModelForCausalLM if chosen == "causal" else AutoModelForMaskedLM
-    advice = (
-        f"{chosen} scoring means nothing without: give another --scoring (auto, {', '.join(SCORINGS)}) or checkpoint"
-    )
+    advice = f"give another --scoring (auto, {', '.join(SCORINGS)}), or another checkpoint"
     model, _ = load_whole(auto_class, name, advice=advice, dtype=dtype, trust_remote_code=trust_remote_code)
     model = move_to(model, device).eval()
     if chosen == "causal" and not _is_causal(model):

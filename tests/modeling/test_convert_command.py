@@ -150,7 +150,7 @@ def test_wrong_words_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (("export", "gpt2", "llama", "out"), "is 'gpt2', no Weft checkpoint: use import for it first"),
         (("export", "weft", "lama", "out"), "'lama' is no known family: choose one of bart, bert"),
         (("import", "vit", "out"), "'vit' is no known family"),
-        (("import", "nowhere", "out"), "cannot be loaded"),
+        (("import", "nowhere", "out"), "nowhere': there is no such folder"),
         (("import", "gpt2", "weft"), "exists: give a folder that does not, nothing is overwritten"),
     ):
         command, *paths = words
