@@ -2,7 +2,8 @@
 
 Threads of PyTorch on a processor wait for each other by spinning, for milliseconds unless told otherwise. Beside other
 work that takes the core from the thread that is waited for. The limit is read when the library is loaded, so it is set
-here, before torch is imported: the longest that costs nothing on a quiet machine (RESULTS.md, section 28).
+here, before torch is imported, to one that gains most of it and costs little on a quiet machine (RESULTS.md, section
+28).
 """
 
 import os

@@ -14,6 +14,8 @@ import time
 
 SETTINGS = {
     "default": {},
+    "spin 100000": {"GOMP_SPINCOUNT": "100000"},
+    "spin 30000": {"GOMP_SPINCOUNT": "30000"},
     "spin 10000": {"GOMP_SPINCOUNT": "10000"},
     "spin 1000": {"GOMP_SPINCOUNT": "1000"},
     "spin 0": {"GOMP_SPINCOUNT": "0"},
