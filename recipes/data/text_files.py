@@ -1,18 +1,12 @@
 """Plain text in: which files can be read at all, lines out of compressed files, and documents out of .txt files."""
 
 import codecs
-import gzip
-import io
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
-
-import pyarrow
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.compression import BROKEN, COMPRESSIONS, open_bytes
 
-COMPRESSIONS = (".gz", ".zst")
 DOCUMENTS = ("blank-line", "file")
 
 
@@ -39,7 +33,7 @@ def check_file(path: Path, formats: Sequence[str], kind: str = "text", content: 
 
 def file_format(path: Path) -> str:
     """Return the ending that tells the format, without that of a compression."""
-    return (Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix).lower()
+    return (Path(path.stem).suffix if path.suffix.lower() in COMPRESSIONS else path.suffix).lower()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -49,7 +43,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         RecipeError: the file is not UTF-8, or not a whole compressed file.
     """
     try:
-        with _open(path) as handle:
+        with open_bytes(path) as handle:
             for number, line in enumerate(handle, start=1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
@@ -61,8 +55,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                         "valid UTF-8: convert the file to UTF-8 (for example with iconv)."
                     ) from error
                 yield number, text[:-2] + "\n" if text.endswith("\r\n") else text
-    except (OSError, EOFError, zlib.error) as error:
-        if path.suffix not in COMPRESSIONS:
+    except BROKEN as error:
+        if path.suffix.lower() not in COMPRESSIONS:
             raise
         raise RecipeError(
             f"{path} is not a whole {path.suffix} file ({error}): compress it again, or rename it if it is no archive."
@@ -90,11 +84,3 @@ def read_text(path: Path, documents: str) -> Iterator[str]:
             lines = []
     if lines:
         yield "".join(lines).rstrip("\n")
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    if path.suffix == ".zst":
-        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), buffer_size=1 << 17)
-    return path.open("rb")

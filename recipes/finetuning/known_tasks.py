@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.data.compression import COMPRESSIONS
 from weft.recipes.data.tables import Record, read_hub_records
-from weft.recipes.data.text_files import COMPRESSIONS
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.validation_split import split_off
 

@@ -111,6 +111,31 @@ def test_compressed_files_may_have_several_parts(tmp_path):
         assert documents_in(tmp_path / name) == DOCUMENTS
 
 
+def zst_with_a_long_window(content):
+    """A frame whose window is larger than what zstd reads without being told to, as `zstd --long=28` writes it."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return compressor.compress(content) + compressor.flush()
+
+
+def test_a_zst_file_may_have_a_long_window_and_frames_to_skip(tmp_path):
+    skipped = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"notes"
+    first, second = as_text(DOCUMENTS[:5]) + b"\n\n", as_text(DOCUMENTS[5:])
+    parts = (skipped, zst_with_a_long_window(first), zstandard.compress(b""), skipped, zstandard.compress(second))
+    (tmp_path / "a.txt.zst").write_bytes(b"".join(parts) + skipped)
+    assert documents_in(tmp_path / "a.txt.zst") == DOCUMENTS
+    for cut in (len(skipped) - 2, len(b"".join(parts[:2])) - 1, len(b"".join(parts)) + 3):
+        (tmp_path / "cut.txt.zst").write_bytes((b"".join(parts) + skipped)[:cut])
+        with pytest.raises(RecipeError, match=r"cut.txt.zst is not a whole .zst file"):
+            documents_in(tmp_path / "cut.txt.zst")
+
+
+def test_endings_may_be_written_in_capitals(tmp_path):
+    WRITERS["a.txt.zst"](tmp_path / "A.TXT.ZST", DOCUMENTS)
+    WRITERS["a.jsonl.gz"](tmp_path / "A.JSONL.GZ", DOCUMENTS)
+    assert documents_in(tmp_path / "A.TXT.ZST") == documents_in(tmp_path / "A.JSONL.GZ") == DOCUMENTS
+
+
 def test_a_large_zst_file_is_read_whole(tmp_path):
     documents = sentences(20000)  # several times the size of any buffer, before and after decompression
     WRITERS["a.txt.zst"](tmp_path / "a.txt.zst", documents)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.data.text_files import COMPRESSIONS
+from weft.recipes.data.compression import COMPRESSIONS
 from weft.recipes.finetuning.known_tasks import WITH_TEST, KnownTask, read_splits
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.reading import (
