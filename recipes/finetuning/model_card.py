@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weft.recipes.training.metric_format import words_of
-from weft.recipes.training.model_card import metrics_table, table
+from weft.recipes.training.model_card import metrics_table, pairs_table
 
 
 def results_section(
@@ -46,7 +46,7 @@ def _of_seeds(metrics: Mapping[str, Any], headline: Sequence[str], best_metric: 
     }
     each = ", ".join(f"{entry['seed']}: {entry[best_metric]:.4f}" for entry in seeds)
     return (
-        f"Validation scores over {len(seeds)} seeds, each at its best evaluation:\n\n{table(rows)}\n\n"
+        f"Validation scores over {len(seeds)} seeds, each at its best evaluation:\n\n{pairs_table(rows)}\n\n"
         f"{words_of(best_metric)} of each seed: {each}. The model here is that of seed {metrics['seed']}, the best "
         "of them on the validation examples, so its own validation scores below are flattering: expect the mean."
     )

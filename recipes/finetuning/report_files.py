@@ -1,4 +1,4 @@
-"""What the reports of all tasks share: tables as CSV and in Markdown, and where a split's files are."""
+"""What the reports of all tasks share: tables as CSV, and where a split's files are."""
 
 import csv
 import io
@@ -21,9 +21,3 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 def place_of(folder: Path, split: str) -> str:
     """What the card puts before the name of a split's file: its folder, if it has one of its own."""
     return f"{split}/" if folder.name == split else ""
-
-
-def in_cell(text: str, longest: int | None = None) -> str:
-    """A text in a table of Markdown, on one line, and cut where it is longer."""
-    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return text if longest is None or len(text) <= longest else text[:longest] + " ..."

@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from weft.recipes.common.markdown import table
 from weft.recipes.training.metric_format import FORMATS, text_of, words_of
 
 PACKAGES = ("weft-lm", "transformers", "torch")
@@ -59,9 +60,11 @@ class Card:
         """Write the README.md of the published folder."""
         sections = {
             self.usage_heading: f"```python\n{self.usage}\n```",
-            "Data and training": f"{table(self.facts)}\n\n![{self.curve}](curve.png)",
+            "Data and training": f"{pairs_table(self.facts)}\n\n![{self.curve}](curve.png)",
             **self.sections,
-            "Settings": table({name: value for name, value in self.settings.items() if value not in (None, [], "")}),
+            "Settings": pairs_table(
+                {name: value for name, value in self.settings.items() if value not in (None, [], "")}
+            ),
         }
         body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items())
         ModelCard(f"---\n{self.head().to_yaml()}\n---\n\n# {self.title}\n\n{self.summary}\n\n{body}\n").save(path)
@@ -117,12 +120,11 @@ def versions() -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
 
 
-def table(rows: Mapping[str, Any]) -> str:
+def pairs_table(rows: Mapping[str, Any]) -> str:
     """Names and values as a Markdown table."""
-    cells = [(name, str(value).replace("|", "\\|").replace("\n", " ")) for name, value in rows.items()]
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in cells)])
+    return table(("", ""), rows.items())
 
 
 def metrics_table(metrics: Mapping[str, Any], formats: Mapping[str, str] = FORMATS) -> str:
     """Metrics as a Markdown table, with their names in words."""
-    return table({words_of(name): text_of(name, value, formats) for name, value in metrics.items()})
+    return pairs_table({words_of(name): text_of(name, value, formats) for name, value in metrics.items()})

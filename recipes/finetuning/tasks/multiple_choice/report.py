@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.recipes.common.markdown import table
 from weft.recipes.finetuning.report_files import place_of, write_csv
 from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample
 from weft.recipes.metrics import load_metric
@@ -57,11 +58,11 @@ def write_choice_report(
     calibration = load_metric("calibration").compute(predictions=shares.tolist(), references=gold)
     _plot(folder / "choices.png", confidence, right, numbers)
     place = place_of(folder, split)
-    lines = ["| choices | examples | accuracy | by chance |", "| ---: | ---: | ---: | ---: |"]
-    lines += [
-        f"| {number} | {(numbers == number).sum():,} | {right[numbers == number].mean():.4f} | {1 / number:.4f} |"
+    rows = [
+        (number, f"{(numbers == number).sum():,}", f"{right[numbers == number].mean():.4f}", f"{1 / number:.4f}")
         for number in sorted(set(numbers.tolist()))
     ]
+    lines = [table(("choices", "examples", "accuracy", "by chance"), rows)]
     lines += [
         "",
         f"![Accuracy by confidence and by number of choices]({place}choices.png)",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from weft.recipes.common.files import write_json
+from weft.recipes.common.markdown import table
 from weft.recipes.finetuning.report_files import place_of, write_csv
 from weft.recipes.finetuning.tasks.question_answering.groups import group_questions, in_latin
 from weft.recipes.finetuning.tasks.question_answering.scoring import (
@@ -127,12 +128,11 @@ def _markdown(
         lines += [f"No answer is given where its probability is above {at:.4f}, {chosen}.", ""]
     for title, members in groups.items():
         heading = f"answer length ({unit})" if title == "answer length" else title
-        lines += [f"| {heading} | questions | exact match | F1 |", "| --- | ---: | ---: | ---: |"]
-        lines += [
-            f"| {name} | {len(numbers):,} | {100 * exact[numbers].mean():.2f} | {100 * f1[numbers].mean():.2f} |"
+        rows = [
+            (name, f"{len(numbers):,}", f"{100 * exact[numbers].mean():.2f}", f"{100 * f1[numbers].mean():.2f}")
             for name, numbers in members.items()
         ]
-        lines.append("")
+        lines += [table((heading, "questions", "exact match", "F1"), rows), ""]
     lines += [
         f"![F1 by question word and answer length]({place}answers.png)",
         "",

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from weft.recipes.finetuning.report_files import in_cell, place_of, write_csv
+from weft.recipes.common.markdown import table
+from weft.recipes.finetuning.report_files import place_of, write_csv
 from weft.recipes.finetuning.tasks.seq2seq.reading import TextPair
 from weft.recipes.finetuning.tasks.seq2seq.scoring import chrf_of_each
 
@@ -41,21 +42,17 @@ def write_seq2seq_report(
     order = sorted(range(len(texts)), key=lambda number: chrf[number])
     shown = min(SHOWN, len(order) // 2)
     chosen = {"worst": order[:shown], "best": order[::-1][:shown]}
-    rows = []
-    for name, numbers in chosen.items():
-        for number in numbers:
-            shown_texts = (pairs[number].source, pairs[number].targets[0], texts[number])
-            rows.append(
-                f"| {name} | {chrf[number]:.1f} | {' | '.join(in_cell(text, LONGEST) for text in shown_texts)} |"
-            )
+    rows = [
+        (name, f"{chrf[number]:.1f}", pairs[number].source, pairs[number].targets[0], texts[number])
+        for name, numbers in chosen.items()
+        for number in numbers
+    ]
     return "\n".join(
         [
             *(f"{name}: `{signature}`  " for name, signature in signatures.items()),
             "",
             f"The worst and the best by chrF; `{place}predictions.csv` holds all {len(texts):,}.",
             "",
-            "| | chrF | source | target | output |",
-            "| --- | ---: | --- | --- | --- |",
-            *rows,
+            table(("", "chrF", "source", "target", "output"), rows, LONGEST),
         ]
     )

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from weft.recipes.common.files import write_json
+from weft.recipes.common.markdown import table
 from weft.recipes.finetuning import plots
-from weft.recipes.finetuning.report_files import in_cell, place_of, write_csv
+from weft.recipes.finetuning.report_files import place_of, write_csv
 from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION
 from weft.recipes.metrics import load_metric
 
@@ -163,13 +164,19 @@ def _scores(answers: Answers) -> dict[str, list[float]]:
 
 def _table(answers: Answers) -> list[str]:
     scores = _scores(answers)
-    rows = ["| | label | precision | recall | F1 | examples |", "| ---: | --- | ---: | ---: | ---: | ---: |"]
-    for number, name in enumerate(answers.names[:LABELS_IN_TABLE]):
-        values = " | ".join(f"{scores[key][number]:.3f}" for key in ("precision", "recall", "f1"))
-        rows.append(f"| {number} | {in_cell(name)} | {values} | {scores['support'][number]:,} |")
+    rows = [
+        (
+            number,
+            name,
+            *(f"{scores[key][number]:.3f}" for key in ("precision", "recall", "f1")),
+            f"{scores['support'][number]:,}",
+        )
+        for number, name in enumerate(answers.names[:LABELS_IN_TABLE])
+    ]
+    lines = [table(("", "label", "precision", "recall", "F1", "examples"), rows)]
     if len(answers.names) > LABELS_IN_TABLE:
-        rows += ["", f"(the first {LABELS_IN_TABLE} of {len(answers.names)} labels)"]
-    return rows
+        lines += ["", f"(the first {LABELS_IN_TABLE} of {len(answers.names)} labels)"]
+    return lines
 
 
 def _plot_labels(path: Path, answers: Answers) -> None:

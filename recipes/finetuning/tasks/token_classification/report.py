@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weft.recipes.common.files import write_text
+from weft.recipes.common.markdown import table
 from weft.recipes.finetuning.plots import plot_confusion, plot_scores
-from weft.recipes.finetuning.report_files import in_cell, write_csv
+from weft.recipes.finetuning.report_files import write_csv
 from weft.recipes.finetuning.tasks.token_classification.decoding import Prediction
 from weft.recipes.finetuning.tasks.token_classification.passages import EntitySpan
 
@@ -100,13 +101,11 @@ def write_types(path: Path, types: Mapping[str, Mapping[str, float]]) -> None:
 def type_table(types: Mapping[str, Mapping[str, float]], what: str) -> str:
     """Scores of each type in Markdown, the most frequent first."""
     ordered = sorted(types.items(), key=lambda entry: (-entry[1]["support"], entry[0]))
-    rows = [
-        f"| {in_cell(name)} | {of['precision']:.4f} | {of['recall']:.4f} | {of['f1']:.4f} | {of['support']:,} |"
-        for name, of in ordered[:MOST_ROWS_IN_CARD]
-    ]
+    shown = ordered[:MOST_ROWS_IN_CARD]
+    rows = [(name, *(f"{of[one]:.4f}" for one in TYPE_COLUMNS[:3]), f"{of['support']:,}") for name, of in shown]
     rest = len(ordered) - len(rows)
     more = f"\n\n{rest} more are in `types.csv`." if rest > 0 else ""
-    return "\n".join([f"| {what} | precision | recall | F1 | support |", "|---|---|---|---|---|", *rows]) + more
+    return table((what, "precision", "recall", "F1", "support"), rows) + more
 
 
 def plot_types(types: Mapping[str, Mapping[str, float]], path: Path) -> None:
