@@ -59,7 +59,9 @@ def read_columns(
                 f"{path}, line {number}: {len(row)} columns, where the others have {width}: mend the line."
             )
         words.append(row[word][0] if is_numbered and _NUMBERED.fullmatch(row[word]) else row[word])
-        tags.append(row[tag])
+        if labelled and not row[tag].strip():
+            raise RecipeError(f"{path}, line {number}: the tag is empty: write one, or drop the line.")
+        tags.append(row[tag].strip())
         places.append(number)
     close()
     if is_numbered:

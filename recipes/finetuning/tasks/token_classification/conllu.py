@@ -8,6 +8,7 @@ from pathlib import Path
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.text_files import read_lines
 from weft.recipes.finetuning.tasks.token_classification.passages import Sentence
+from weft.recipes.finetuning.tasks.token_classification.schemes import OUTSIDE, split_tag
 
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 NO_VALUE = "_"
@@ -19,8 +20,8 @@ def is_word_line(row: list[str]) -> bool:
     return len(row) == len(CONLLU_COLUMNS) and _ID.fullmatch(row[0]) is not None
 
 
-def read_conllu(path: Path, tag_column: str | None, notes: Counter[str], labelled: bool = True) -> Iterator[Sentence]:
-    """The sentences of a file, in order.
+def read_conllu(path: Path, tag_column: str | None, notes: Counter[str], labelled: bool = True) -> list[Sentence]:
+    """The sentences of a file, in order. A word without a value is outside where the others are parts of entities.
 
     Args:
         tag_column: one of CoNLL-U's columns or a key of FEATS or MISC; None: upos.
@@ -29,6 +30,16 @@ def read_conllu(path: Path, tag_column: str | None, notes: Counter[str], labelle
     Raises:
         RecipeError: a line is broken, or no word has a tag.
     """
+    sentences = list(_sentences(path, tag_column, notes, labelled))
+    tags = {tag for sentence in sentences for tag in sentence.tags or ()} - {NO_VALUE, OUTSIDE}
+    if not tags or not all(map(split_tag, tags)):
+        return sentences
+    for sentence in sentences:
+        sentence.tags[:] = [OUTSIDE if tag == NO_VALUE else tag for tag in sentence.tags or ()]
+    return sentences
+
+
+def _sentences(path: Path, tag_column: str | None, notes: Counter[str], labelled: bool) -> Iterator[Sentence]:
     block: list[tuple[int, list[str]]] = []
     column = tag_column or "upos"
     any_tag = False

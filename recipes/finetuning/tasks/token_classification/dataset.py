@@ -24,6 +24,7 @@ from weft.recipes.finetuning.tasks.token_classification.reading import TABLES, E
 from weft.recipes.finetuning.tasks.token_classification.schemes import (
     OUTSIDE,
     PLAIN,
+    StrayTagError,
     TagError,
     detect_scheme,
     entities_of,
@@ -80,7 +81,10 @@ class TaggedData:
             raise RecipeError("scheme is given, but the entities are given by their characters: leave it out.")
         self.scheme = scheme
         if not self.by_spans and scheme is None:
-            self.scheme = detect_scheme(example.tags for example in everything)
+            try:
+                self.scheme = detect_scheme(example.tags for example in everything)
+            except StrayTagError as error:
+                raise _refusal(everything[error.sentence], error) from error
         self.is_plain = self.scheme == PLAIN
         self.joiner = Joiner(joiner, not self.by_spans and is_by_character(splits["train"]))
         self.passages = {split: [self._passage(example) for example in examples] for split, examples in splits.items()}
@@ -139,7 +143,7 @@ class TaggedData:
         try:
             tags, broken = to_iob2(example.tags, str(self.scheme))
         except TagError as error:
-            raise RecipeError(f"{example.place(error.word)}: {error}: mend it, or give another --scheme.") from error
+            raise _refusal(example, error) from error
         self.broken_tags += broken
         spans = None if self.is_plain else spans_of_words(text, words, entities_of(tags))
         return Passage(text, words, tags, spans, example.where)
@@ -178,6 +182,13 @@ class TaggedData:
             f"{' ...' if len(names) > MOST_NAMES else ''}): "
             + (f"did you mean {near[0]!r}?" if near else "mend it, or drop the row.")
         )
+
+
+def _refusal(sentence: Sentence, error: TagError) -> RecipeError:
+    return RecipeError(
+        f"{sentence.place(error.word)}: {error}: mend it, or give another --scheme ({PLAIN}: each word has a tag of "
+        "its own, and there are no entities)."
+    )
 
 
 def _group_of(example: Sentence | SpanText) -> Any:

@@ -60,7 +60,7 @@ class Reader:
         if form == "conll":
             return read_columns(path, self.word_column, self.tag_column, self.notes, labelled)
         if form == "conllu":
-            return list(read_conllu(path, self.tag_column, self.notes, labelled))
+            return read_conllu(path, self.tag_column, self.notes, labelled)
         return self.read_rows(read_records(path), form, labelled)
 
     def read_rows(self, records: Iterable[Record], form: str | None = None, labelled: bool = True) -> Examples:
@@ -101,7 +101,7 @@ class Reader:
     def _tag(self, tag: Any, number: int, record: Record, column: str) -> str:
         """The name of a tag."""
         if isinstance(tag, str) and tag.strip():
-            return tag
+            return tag.strip()
         where = f"{record.where}: tag {number + 1} of column {column!r}"
         if not isinstance(tag, int) or isinstance(tag, bool):
             raise RecipeError(f"{where} is {_kind(tag)}, where a name or a number is needed: mend or drop the row.")

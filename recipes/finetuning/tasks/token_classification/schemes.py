@@ -7,7 +7,8 @@ plain: every word has a tag of its own, such as its part of speech, and there ar
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from weft.recipes.common.errors import RecipeError
 
@@ -16,6 +17,8 @@ PLAIN = "plain"
 _LETTERS = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES", "BMES": "BMESW", "BILOU": "BILU"}
 SCHEMES = (*_LETTERS, "IO", PLAIN)
 _TAG = re.compile(r"([BIEMSLUW])[-_](.+)", re.DOTALL)
+_ALIKE = re.compile(r"([BIEMSLUW])[-_:./|+](.+)", re.DOTALL | re.IGNORECASE)  # as a tag is written by mistake
+FEW = 0.1  # of all tags: so many may be mistakes
 _MEANING = {"B": "B", "I": "I", "E": "E", "S": "S", "M": "I", "L": "E", "U": "S", "W": "S"}
 
 
@@ -27,6 +30,14 @@ class TagError(ValueError):
         self.word = word
 
 
+class StrayTagError(TagError):
+    """A tag that is not of the scheme of nearly all others; `sentence` is the place of its sequence among all."""
+
+    def __init__(self, message: str, sentence: int, word: int) -> None:
+        super().__init__(message, word)
+        self.sentence = sentence
+
+
 def split_tag(tag: str) -> tuple[str, str] | None:
     """The letter and the type of a tag such as B-PER or B_PER; None for O and for tags without a letter."""
     match = _TAG.fullmatch(tag)
@@ -34,41 +45,72 @@ def split_tag(tag: str) -> tuple[str, str] | None:
 
 
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
-    """The scheme of all tags together: "plain" where not every tag but O has a letter before its type.
+    """The scheme of all tags together: "plain" where tags but O have no letter before a type.
 
     IOB1 and IOB2 share their tags. IOB2 begins every entity with B-, IOB1 none that follows anything but its own type;
     data with mistakes are of the scheme that fewer tags contradict.
 
     Raises:
         RecipeError: the letters belong to no single scheme.
+        StrayTagError: nearly all tags are of one scheme, but this one is not.
     """
-    letters: set[str] = set()
-    began_with_i = began_with_b = 0
+    sentences = list(sentences)
+    times = Counter(tag for tags in sentences for tag in tags if tag != OUTSIDE)
+    letters: Counter[str] = Counter()
+    for tag, number in times.items():
+        if match := _ALIKE.fullmatch(tag):
+            letters[match[1].upper()] += number
+    is_strict = all(split_tag(tag) for tag in times)
+    if not times or not (is_strict or _are_strays(times, letters)):
+        return PLAIN
+    scheme = _scheme_of(letters)
+    if scheme == "IOB2" and is_strict:
+        scheme = _iob_of(sentences)
+    for number, tags in enumerate(sentences):
+        for word, tag in enumerate(tags):
+            try:
+                _read(tag, scheme, word)
+            except TagError as error:
+                raise StrayTagError(f"{error}, as nearly all tags are", number, word) from None
+    return scheme
+
+
+def _are_strays(times: Mapping[str, int], letters: Counter[str]) -> bool:
+    """Whether tags that no scheme has are mistakes among those of one: few words have them, or they are few beside the
+    different tags of the scheme (0 for every O). Tags that differ in case or sign only (b-per, B:PER) are its own."""
+    odd = {tag: number for tag, number in times.items() if not _ALIKE.fullmatch(tag)}
+    usual = {"B", "I"} & set(letters)
+    if len(usual) < (1 if any(split_tag(tag) for tag in times) else 2):
+        return False
+    return sum(odd.values()) <= FEW * letters.total() or 2 * len(odd) <= len(times) - len(odd)
+
+
+def _scheme_of(letters: Counter[str]) -> str:
+    """The scheme that has all letters, or nearly all; IOB2 stands for IOB1 too."""
+    if letters["E"] + letters["L"] <= FEW * letters["B"] and set(letters) <= set("BIEL"):
+        return "IOB2"  # which has none of them: an entity of any other scheme is closed as often as it is opened
+    lacking = {name: sum(n for letter, n in letters.items() if letter not in _LETTERS[name]) for name in _LETTERS}
+    del lacking["IOB1"]
+    scheme = min(lacking, key=lambda name: lacking[name])
+    if lacking[scheme] > FEW * letters.total():
+        raise RecipeError(
+            f"the tags begin with {', '.join(sorted(letters))}, which no single scheme has: name one with --scheme "
+            f"({', '.join(SCHEMES)}), or mend the tags."
+        )
+    return scheme
+
+
+def _iob_of(sentences: Iterable[Sequence[str]]) -> str:
+    """IOB1 or IOB2, whichever fewer tags contradict."""
+    began = {"B": 0, "I": 0}
     for tags in sentences:
         before: str | None = None
         for tag in tags:
-            parts = split_tag(tag)
-            if parts is None:
-                if tag != OUTSIDE:
-                    return PLAIN
-                before = None
-                continue
-            letters.add(parts[0])
-            if parts[1] != before:
-                began_with_i += parts[0] != "B"
-                began_with_b += parts[0] == "B"
-            before = parts[1]
-    if not letters:
-        return PLAIN
-    if letters <= {"B", "I"}:
-        return "IOB1" if began_with_i > began_with_b else "IOB2"
-    for scheme, allowed in _LETTERS.items():
-        if letters <= set(allowed):
-            return scheme
-    raise RecipeError(
-        f"the tags begin with {', '.join(sorted(letters))}, which no single scheme has: name one with --scheme "
-        f"({', '.join(SCHEMES)}), or mend the tags."
-    )
+            letter, kind = split_tag(tag) or (OUTSIDE, None)
+            if kind is not None and kind != before:
+                began["B" if letter == "B" else "I"] += 1
+            before = kind
+    return "IOB1" if began["I"] > began["B"] else "IOB2"
 
 
 def to_iob2(tags: Sequence[str], scheme: str) -> tuple[list[str], int]:
