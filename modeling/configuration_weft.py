@@ -51,7 +51,7 @@ class WeftConfig(PreTrainedConfig):
         vocab_size, hidden_size: number of token ids with rows in embedding and head; width of the residual stream.
         intermediate_size: width inside the feed-forward; the default is 8/3 of hidden_size, rounded up to a multiple of
             64, which makes a gated feed-forward as large as a plain one of 4 times hidden_size.
-        num_hidden_layers, num_attention_heads: number of layers, and of query heads.
+        num_hidden_layers, num_attention_heads: number of layers; number of query heads.
         num_key_value_heads: number of key and value heads, shared by groups of query heads (GQA,
             https://huggingface.co/papers/2305.13245); the default is num_attention_heads.
         head_dim: width of one head; the default is hidden_size / num_attention_heads.
@@ -60,7 +60,7 @@ class WeftConfig(PreTrainedConfig):
         initializer_range: standard deviation of the initial weights; the two projections that write to the residual
             stream get initializer_range / sqrt(2 * num_hidden_layers), as in GPT-2.
         norm_type: "rmsnorm", or "layernorm".
-        norm_affine, norm_bias: whether norms scale what they have normalised, and whether LayerNorm shifts it too.
+        norm_affine, norm_bias: whether norms scale what they have normalised; whether LayerNorm shifts it too.
         norm_offset: added to the scale of RMSNorm, whose weights then start at 1 - norm_offset (1.0 in Gemma).
         norm_eps: added to the mean square inside every norm.
         norm_position: what is normalised: "pre", each sublayer's input (GPT-2, Llama); "post", the sum after it (BERT);
@@ -78,7 +78,7 @@ class WeftConfig(PreTrainedConfig):
         attention_scale: factor of the scores; None: 1 / sqrt(head_dim). 1.0 in T5.
         attn_logit_softcapping: scores are squashed to lie between this and its negative (Gemma 2); not on sdpa.
         final_logit_softcapping: the same of the head's logits.
-        attention_bias, mlp_bias: biases in the four attention projections, in the feed-forward projections.
+        attention_bias, mlp_bias: biases in the four attention projections; in those of the feed-forward.
         attention_dropout: share of attention weights dropped in training.
         hidden_dropout: share of activations dropped in training after the embedding and before each residual sum.
         is_causal: whether a token sees itself and what came before, or all, in the base model and fine-tuning heads;
@@ -105,21 +105,21 @@ class WeftConfig(PreTrainedConfig):
         sliding_window: tokens, itself included, that a sliding_attention layer sees; without is_causal to each side.
         type_vocab_size: number of token types (segments), or 0; where no token_type_ids are given all are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
-        lm_head_transform_bias, lm_head_bias: a bias in that map (default: lm_head_bias), in the head's output matrix.
+        lm_head_transform_bias, lm_head_bias: a bias in that map (default: lm_head_bias); in the head's output matrix.
         lm_head_scale: factor of what the head is given (1 / sqrt(hidden_size) in T5 v1.0).
         classifier_dropout: share of activations dropped in training before the output matrix of a fine-tuning head.
         classifier_pooling: which hidden state heads of whole documents read: "cls" (the first token's, as in BERT; not
             with is_causal), "mean" (over all tokens) or "last" (as in Llama). None: "last" with is_causal, else "mean".
         classifier_transform: activation of a dense map, if any, before heads of whole documents (BERT: "tanh"), which
             are sequence classification and multiple choice.
-        classifier_transform_norm, classifier_transform_bias: a norm behind that map, a bias in it.
+        classifier_transform_norm, classifier_transform_bias: a norm behind that map; a bias in it.
         classifier_transform_tokens: the same map also before the heads that read every token (ModernBERT).
         classifier_bias: a bias in the output matrix of sequence and token classification.
         is_encoder_decoder: an encoder of num_hidden_layers and a causal decoder that attends to it.
         num_decoder_layers, decoder_start_token_id: layers of it (default: num_hidden_layers); what it begins with.
         tie_word_embeddings: one matrix for the embedding and the head.
         use_cache: return keys and values, so that generation does not compute them again.
-        pad_token_id, bos_token_id, eos_token_id: id of padding, that starts a document, that (or those) that end it."""
+        pad_token_id, bos_token_id, eos_token_id: id of padding; of a document's first token; of its last (or more)."""
 
     model_type = "weft"
     keys_to_ignore_at_inference = ["past_key_values"]

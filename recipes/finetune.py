@@ -11,7 +11,7 @@
 | multiple_choice | finetune_choice.py |
 | seq2seq: text to text | finetune_seq2seq.py |
 
---task NAME --help says what a task takes.
+--task NAME --help says what a task takes, --task NAME --help_all all of it.
 """
 
 import difflib
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name, known = task_of(words), known_task_names()
     names = [*known, *task_names()]
     if name is None:
-        if {"-h", "--help"} & set(words):
+        if {"-h", "--help", "--help_all"} & set(words):
             print(f"{__doc__}\nTasks: {', '.join(task_names())}\nKnown data sets: {', '.join(known)}")
             return
         if misspelt := difflib.get_close_matches("--task", [word for word in words if word.startswith("--")], n=1):

@@ -5,6 +5,7 @@ import builtins
 import dataclasses
 import enum
 import functools
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +26,15 @@ def config_fields() -> dict[str, Any]:
     return {name: _value_of(node.annotation, {}) for name, node in _fields_of(CONFIG, "WeftConfig")}
 
 
-def config_documentation() -> str:
-    """The docstring of WeftConfig."""
-    return ast.get_docstring(_find(CONFIG, "WeftConfig"), clean=False) or ""
+def config_texts() -> dict[str, str]:
+    """What WeftConfig's docstring says of each field: an entry about several has a part for each, or one for all."""
+    texts: dict[str, str] = {}
+    documentation = ast.get_docstring(_find(CONFIG, "WeftConfig"), clean=False) or ""
+    for names, text in re.findall(r"^ +(\w+(?:, \w+)*): (.*?)(?=^ +\w+(?:, \w+)*: |\Z)", documentation, re.M | re.S):
+        each, whole = names.split(", "), " ".join(text.split())
+        parts = whole.rstrip(".").split("; ")
+        texts |= zip(each, parts if len(parts) == len(each) else [whole] * len(each))
+    return texts
 
 
 def trainer_arguments(heading: str) -> type:

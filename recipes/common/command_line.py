@@ -4,6 +4,7 @@ import argparse
 import copy
 import dataclasses
 import difflib
+import functools
 import json
 import re
 import sys
@@ -16,8 +17,9 @@ from typing import Any, TypeVar
 import yaml
 from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
-from weft.recipes.common.class_source import config_documentation, config_fields, trainer_arguments
+from weft.recipes.common.class_source import config_fields, config_texts, trainer_arguments
 from weft.recipes.common.errors import RecipeError, one_line, refusing
+from weft.recipes.common.help import USUAL_OF_MODEL, USUAL_OF_TRAINER, listed_section, own_sections, page
 from weft.recipes.common.options import RULES
 
 Group = TypeVar("Group")
@@ -69,7 +71,9 @@ _REASONS = {
 }
 MANAGED_TRAINER_FIELDS = {name: reason for reason, names in _REASONS.items() for name in names}
 
-TRAINER_GROUP = "any other field of transformers.TrainingArguments"  # its heading in --help
+CONFIG_HELP = "A YAML file of fields may come first; what is given on the command line wins."
+MODEL_GROUP = "Shape of a new model (fields of WeftConfig), where it is not the preset's"  # headings in --help
+TRAINER_GROUP = "Other fields of transformers.TrainingArguments"
 
 
 @dataclasses.dataclass
@@ -125,11 +129,9 @@ def parse_arguments(
     trainer_groups = [trainer_arguments(TRAINER_GROUP)] if with_trainer else []
     parser = _Parser(
         [*trainer_groups, *groups],
-        usage="%(prog)s [CONFIG.yaml] [--field value ...]",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         conflict_handler="resolve",
         allow_abbrev=False,
+        add_help=False,
     )
     own = {field.name for group in groups for field in dataclasses.fields(group)}
     trainer_fields = {field.name for group in trainer_groups for field in dataclasses.fields(group)} - own
@@ -141,8 +143,10 @@ def parse_arguments(
     shape = [name for name in model_fields or shape_fields() if name not in own] if with_model else []
     _add_model_fields(parser, shape)
     managed = {name: reason for name, reason in managed.items() if name in trainer_fields}
-    _arrange_help(parser, managed)
-    parser.add_argument("config", nargs="?", help="a YAML file of fields; what is given on the command line wins")
+    pages = functools.partial(_page, parser, description, groups, shape, trainer_fields - set(managed))
+    for words in (("-h", "--help"), ("--help_all",)):
+        parser.add_argument(*words, dest="help", action=_Help, nargs=0, const=pages, default=argparse.SUPPRESS)
+    parser.add_argument("config", nargs="?")
 
     argv = list(sys.argv[1:] if argv is None else argv)
     given, unknown = parser.parse_known_args(argv)
@@ -188,15 +192,13 @@ def shape_fields() -> list[str]:
 def _add_model_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     if not names:
         return
-    group = parser.add_argument_group("shape of a new model (WeftConfig)")
-    hints, documentation = config_fields(), config_documentation()
+    group = parser.add_argument_group(MODEL_GROUP)
+    hints, texts = config_fields(), config_texts()
     for name in names:
-        entry = rf"^ +(?:\w+, )*{name}(?:, \w+)*: (.*?)(?=^ +\w+(?:, \w+)*: |\Z)"
-        text = re.search(entry, documentation, re.MULTILINE | re.DOTALL)
         group.add_argument(
             f"--{name}",
             default=argparse.SUPPRESS,
-            help=" ".join(text.group(1).split()).replace("%", "%%") if text else None,
+            help=texts.get(name, "").replace("%", "%%"),
             **_argument_type(hints[name]),
         )
 
@@ -220,12 +222,31 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _arrange_help(parser: argparse.ArgumentParser, managed: dict[str, str]) -> None:
-    """The recipe's own fields first; transformers' last, without those that the recipes derive."""
-    parser._action_groups.sort(key=lambda group: group.title == TRAINER_GROUP)
-    for action in parser._actions:
-        if action.dest in managed:
-            action.help = argparse.SUPPRESS
+def _page(
+    parser: argparse.ArgumentParser,
+    description: str | None,
+    groups: Sequence[type],
+    shape: Sequence[str],
+    trainer_fields: set[str],
+    everything: bool,
+) -> str:
+    """The recipe's own fields first, transformers' last."""
+    sections = own_sections(groups)
+    for heading, names, usual in (
+        (MODEL_GROUP, set(shape), USUAL_OF_MODEL),
+        (TRAINER_GROUP, trainer_fields, USUAL_OF_TRAINER),
+    ):
+        sections[heading] = listed_section((each for each in parser._actions if each.dest in names), usual)
+    usage = f"{parser.prog} [CONFIG.yaml] [--field value ...]"
+    return page(usage, f"{description}\n{CONFIG_HELP}", sections, everything)
+
+
+class _Help(argparse.Action):
+    """Prints the page of --help or --help_all, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> typing.NoReturn:
+        print(self.const(everything="--help_all" in self.option_strings), end="")
+        parser.exit()
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -6,12 +6,27 @@ import math
 import operator
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from weft.recipes.common.errors import RecipeError
 
 RULES = "rules"  # in a field's metadata, beside what argparse knows
 _LIMITS = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
+
+
+class Rules(NamedTuple):
+    """What a field's value may be, and whether few need the field."""
+
+    choices: tuple[str, ...] = ()
+    limits: dict[str, float] = {}
+    otherwise: str | None = None
+    folder_or_id: bool = False
+    rare: bool = False
+
+
+def rules_of(field: dataclasses.Field) -> Rules:
+    """What a field was declared with."""
+    return field.metadata.get(RULES, Rules())
 
 
 def option(
@@ -25,6 +40,7 @@ def option(
     below: float | None = None,
     otherwise: str | None = None,
     folder_or_id: bool = False,
+    rare: bool = False,
 ) -> Any:
     """A field with its default, of which each instance gets a list of its own, and its line of `--help`.
 
@@ -33,10 +49,11 @@ def option(
         least, above, most, below: limits of a number, which may be `least` and `most` themselves.
         otherwise: what to do instead of giving an allowed value.
         folder_or_id: the value is a folder or an id of the Hub; what can only be a folder has to be there.
+        rare: few need it, so that `--help_all` shows it and `--help` does not.
     """
     limits = dict(zip(_LIMITS, (least, above, most, below)))
     limits = {words: limit for words, limit in limits.items() if limit is not None}
-    metadata = {"help": help, RULES: (tuple(choices), limits, otherwise, folder_or_id)}
+    metadata = {"help": help, RULES: Rules(tuple(choices), limits, otherwise, folder_or_id, rare)}
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -48,7 +65,7 @@ class Options:
     def check(self) -> None:
         """Raise RecipeError where a value, or one of a list, is not what its field was declared with."""
         for field in dataclasses.fields(self):
-            choices, limits, otherwise, is_model = field.metadata.get(RULES, ((), {}, None, False))
+            choices, limits, otherwise, is_model, _ = rules_of(field)
             if otherwise is None and field.default is None:
                 otherwise = "leave it out"
             value = getattr(self, field.name)

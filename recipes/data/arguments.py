@@ -27,11 +27,13 @@ class TextArguments(SourceArguments):
         SAMPLE_CHARACTERS,
         "learn from so many characters at most, taken evenly over the text; those of scripts without "
         "blanks between words count ten times, since trainers need that much more memory for them",
+        rare=True,
     )
     add_prefix_space: bool = option(
         False,
         "for bpe and unigram: take a text's first word as if a blank stood before it; needed to label "
         "words that are given one by one",
+        rare=True,
     )
 
     def check(self) -> None:
@@ -64,7 +66,11 @@ class DataArguments(FilterArguments, TextArguments):
         choices=("exact", "near", "off"),
     )
     near_duplicate_threshold: float = option(
-        0.8, "dedup near: share of what two documents have that must be in both", above=0, most=1
+        0.8,
+        "dedup near: share of what two documents have that must be in both",
+        above=0,
+        most=1,
+        rare=True,
     )
     validation_fraction: float = option(
         0.02, "share of the training text to hold out where there are no validation_files", above=0, below=1
@@ -73,6 +79,7 @@ class DataArguments(FilterArguments, TextArguments):
         "document",
         "document: hold out whole documents; tail: hold out the end of every document",
         choices=("document", "tail"),
+        rare=True,
     )
     tokenizer_name: str | None = option(
         None, "folder or Hub id of a tokenizer; without it one is trained on the text", folder_or_id=True
@@ -86,7 +93,7 @@ class DataArguments(FilterArguments, TextArguments):
         "without blanks each is a word), jieba (words of Chinese), or module:function of your own, which cuts a "
         "run of such a script; none: keep no boundaries",
     )
-    split_seed: int = option(0, "which documents are held out", least=0)
+    split_seed: int = option(0, "which documents are held out", least=0, rare=True)
 
     def check(self) -> None:
         """Refuse as `TextArguments.check` does, and settings that contradict each other."""

@@ -22,20 +22,22 @@ _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 class FilterArguments(Options):
     """Limits beyond which documents of the training text are left out."""
 
-    min_characters: int | None = option(None, "drop documents with fewer characters", least=1)
-    max_characters: int | None = option(None, "drop documents with more characters", least=1)
+    min_characters: int | None = option(None, "drop documents with fewer characters", least=1, rare=True)
+    max_characters: int | None = option(None, "drop documents with more characters", least=1, rare=True)
     min_letter_share: float | None = option(
         None,
         "drop documents with a smaller share of letters among what is not blank: tables, code, debris "
         "(articles have 0.7 or more in Chinese, 0.85 in English; Gopher wants letters in 0.8 of the words)",
         least=0,
         most=1,
+        rare=True,
     )
     max_repeated_line_share: float | None = option(
         None,
         "drop documents with more of their characters in lines that were there before (Gopher: 0.2)",
         least=0,
         most=1,
+        rare=True,
     )
     max_repeated_passage_share: float | None = option(
         None,
@@ -43,6 +45,7 @@ class FilterArguments(Options):
         "were there before (Gopher: 0.15 for five words)",
         least=0,
         most=1,
+        rare=True,
     )
 
     def check(self) -> None:

@@ -146,8 +146,8 @@ class SourceArguments(Options):
     dataset_name: str | None = option(
         None, "a data set of the Hub instead of files, or a folder that `datasets` can load"
     )
-    dataset_config_name: str | None = option(None, "its configuration")
-    dataset_split: str = option("train", "its split")
+    dataset_config_name: str | None = option(None, "its configuration", rare=True)
+    dataset_split: str = option("train", "its split", rare=True)
     text_column: str = option("text", "the field that holds the text (all but .txt)")
     documents: str = option(
         "blank-line",

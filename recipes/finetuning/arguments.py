@@ -34,11 +34,11 @@ class FileArguments(Options):
     )
     test_file: str | None = option(None, "labelled examples that the finished model is scored on, once")
     dataset_name: str | None = option(None, "or a data set of the Hub, or a folder of one")
-    dataset_config_name: str | None = option(None, "its configuration")
+    dataset_config_name: str | None = option(None, "its configuration", rare=True)
     validation_fraction: float = option(
         0.1, "share of the training examples to hold out where there are no others", above=0, below=1
     )
-    split_seed: int = option(0, "which examples are held out", least=0, most=LARGEST_SEED)
+    split_seed: int = option(0, "which examples are held out", least=0, most=LARGEST_SEED, rare=True)
     max_train_examples: int | None = option(None, "learn from the first so many only", least=1)
 
     def check_files(self) -> None:
@@ -121,7 +121,7 @@ class FineTuningArguments(Options):
     )
     plan: bool = option(False, "print the plan and stop")
     push_to_hub: str | None = option(None, "publish the result under this name, e.g. me/model")
-    hub_private_repo: bool = option(False, "make the repository private")
+    hub_private_repo: bool = option(False, "make the repository private", rare=True)
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""
@@ -146,7 +146,10 @@ class ModelSetupArguments(Options):
         folder_or_id=True,
     )
     config_name: str | None = option(
-        None, "or a folder whose shape and tokenizer (and not its weights) a new model gets", folder_or_id=True
+        None,
+        "or a folder whose shape and tokenizer (and not its weights) a new model gets",
+        folder_or_id=True,
+        rare=True,
     )
     tokenizer_name: str | None = option(
         None, "tokenizer of a new model; without it one is trained on the training text", folder_or_id=True
@@ -161,20 +164,25 @@ class ModelSetupArguments(Options):
     )
     vocab_size: int = option(8192, "tokens of a new tokenizer, at most")
     causal: bool = option(False, "a new model looks at earlier tokens only")
-    attn_implementation: str | None = option(None, "attention backend: sdpa (the default), eager, flash_attention_2")
+    attn_implementation: str | None = option(
+        None, "attention backend: sdpa (the default), eager, flash_attention_2", rare=True
+    )
     trust_remote_code: bool = option(False, "run the code that comes with a model of an unknown family")
     lora_rank: int | None = option(
         None, "train adapters of this rank instead of all weights (LoRA, needs peft)", least=1
     )
     lora_alpha: float | None = option(None, "their scale; the default is twice lora_rank")
-    lora_dropout: float = option(0.0, "share of their input that is dropped in training")
-    freeze_embeddings: bool = option(False, "leave the embeddings as they are")
-    freeze_layers: int = option(0, "leave the embeddings and so many of the first layers as they are", least=0)
+    lora_dropout: float = option(0.0, "share of their input that is dropped in training", rare=True)
+    freeze_embeddings: bool = option(False, "leave the embeddings as they are", rare=True)
+    freeze_layers: int = option(
+        0, "leave the embeddings and so many of the first layers as they are", least=0, rare=True
+    )
     layer_decay: float = option(
         1.0,
         "learning rate of a layer over that of the layer above it; the embeddings are the lowest layer",
         above=0,
         most=1,
+        rare=True,
     )
 
     def check(self) -> None:

@@ -33,6 +33,7 @@ class SearchArguments(Options):
     search_space: list[str] = option(
         ["learning_rate=1e-4:2e-3"],
         "NAME=LOW:HIGH (on a logarithmic scale) or NAME=A,B,C ..., of " + ", ".join(SEARCHABLE),
+        rare=True,
     )
 
     def check(self, parsed: Parsed) -> None:

@@ -28,10 +28,15 @@ class RunArguments(Options):
         "the model's size and the length of the run (2,048 for the smallest)",
     )
     initial_tokens_per_step: str | None = option(
-        None, "tokens of the first steps, doubled at equal distances until they are tokens_per_step"
+        None,
+        "tokens of the first steps, doubled at equal distances until they are tokens_per_step",
+        rare=True,
     )
     batch_ramp_steps: float | None = option(
-        None, f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}", least=0
+        None,
+        f"steps until then; below 1: a share of all steps; left out: {DEFAULT_RAMP}",
+        least=0,
+        rare=True,
     )
     tokens: str | None = option(None, "length of the run in tokens, e.g. 20M")
     num_train_epochs: float | None = option(
@@ -55,38 +60,45 @@ class RunArguments(Options):
     decay_steps: float = option(
         0.3, "warmup_stable_decay: steps in which it falls; below 1: a share of all steps", least=0
     )
-    decay_type: str = option("linear", "warmup_stable_decay: falls linear, cosine or 1-sqrt", choices=DECAYS)
-    min_lr_ratio: float = option(0.0, "the last learning rate over the highest", least=0, most=1)
+    decay_type: str = option("linear", "warmup_stable_decay: falls linear, cosine or 1-sqrt", choices=DECAYS, rare=True)
+    min_lr_ratio: float = option(0.0, "the last learning rate over the highest", least=0, most=1, rare=True)
     weight_decay: float | None = option(
         None,
         "decay of matrices (norms, biases and embeddings never decay); without it it follows from size, "
         "length, batch and learning rate (about 0.1)",
         least=0,
     )
-    adam_beta2: float = option(0.95, "second beta of AdamW", least=0, below=1)
+    adam_beta2: float = option(0.95, "second beta of AdamW", least=0, below=1, rare=True)
     optimizer: str | None = option(
         None,
         "muon (Muon for the layers' matrices, AdamW for the rest; the default), or adamw (where optim is "
         "given or weights are sharded)",
         choices=OPTIMIZERS,
     )
-    cautious_weight_decay: bool = option(False, "decay a weight only where its step goes towards zero")
+    cautious_weight_decay: bool = option(False, "decay a weight only where its step goes towards zero", rare=True)
     average_decay: float | None = option(
-        None, "evaluate and publish an exponential moving average of the weights, e.g. 0.999", least=0, below=1
+        None,
+        "evaluate and publish an exponential moving average of the weights, e.g. 0.999",
+        least=0,
+        below=1,
+        rare=True,
     )
-    z_loss: float = option(0.0, "weight of the squared logarithm of the softmax's denominator, e.g. 1e-4", least=0)
+    z_loss: float = option(
+        0.0, "weight of the squared logarithm of the softmax's denominator, e.g. 1e-4", least=0, rare=True
+    )
     cpu_threads: int | None = option(
         None, "threads of each process on a CPU; the default shares the cores evenly", least=1
     )
     seed: int = option(42, "of the initial weights, the order of the text and dropout", least=0, below=2**32)
     push_to_hub: str | None = option(None, "publish the result under this name, e.g. me/model")
     hub_revisions: bool = option(False, "also publish each checkpoint, as revision step-N")
-    hub_private_repo: bool = option(False, "make the repository private")
+    hub_private_repo: bool = option(False, "make the repository private", rare=True)
     plan: bool = option(False, "print the plan and stop")
     sample_prompt: str = option(
         "",
         "what the sample texts of the model card begin with; for a masked model a text with mask tokens to "
         "fill in (without masks held-out text is masked)",
+        rare=True,
     )
 
     def check(self) -> None:

@@ -40,12 +40,16 @@ class ModelArguments(Options):
         ),
         choices=PRESETS,
     )
-    config_name: str | None = option(None, "folder or file with a config.json of a Weft model, instead of a preset")
+    config_name: str | None = option(
+        None, "folder or file with a config.json of a Weft model, instead of a preset", rare=True
+    )
     model_name_or_path: str | None = option(
         None, "an existing Weft checkpoint (folder or Hub id) to train on", folder_or_id=True
     )
     attn_implementation: str | None = option(
-        None, "attention backend: sdpa (the default), eager, flex_attention, flash_attention_2"
+        None,
+        "attention backend: sdpa (the default), eager, flex_attention, flash_attention_2",
+        rare=True,
     )
 
     def check(self, model_fields: dict[str, Any]) -> None:

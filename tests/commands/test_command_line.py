@@ -190,9 +190,9 @@ def test_fields_of_the_model_have_their_types():
     assert all(getattr(config, name) == value for name, value in fields.items())
 
 
-def test_help_names_every_field_with_a_text(capsys):
+def test_every_field_has_a_text(capsys):
     with pytest.raises(SystemExit) as ended:
-        parse("--help")
+        parse("--help_all")
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert "What it does." in text

@@ -118,5 +118,6 @@ def test_fields_of_the_trainer_are_those_of_transformers(monkeypatch: pytest.Mon
 
 def test_fields_of_the_config_and_names_of_families_are_read_as_they_are() -> None:
     assert list(class_source.config_fields().items()) == list(WeftConfig.__annotations__.items())
-    assert class_source.config_documentation() == WeftConfig.__doc__
+    for name, text in class_source.config_texts().items():
+        assert name in WeftConfig.__annotations__ and text in " ".join(WeftConfig.__doc__.split()), name
     assert interop.family_names() == sorted(interop.families())

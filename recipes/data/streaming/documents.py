@@ -31,7 +31,7 @@ class StreamArguments:
         "first block trains the tokenizer, unless one is given, and has the held-out text, unless there are "
         "validation_files; duplicates are dropped within a block",
     )
-    block_size: str = option("64M", "stream: bytes of text of a block, within which documents are shuffled")
+    block_size: str = option("64M", "stream: bytes of text of a block, within which documents are shuffled", rare=True)
 
     def check(self, data: DataArguments, has_length: bool) -> None:
         """Refuse settings that a stream cannot follow.

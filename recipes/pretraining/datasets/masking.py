@@ -45,15 +45,22 @@ class MaskingArguments(Options):
     mask_rate_end: float | None = option(
         None, "the share at the end of the run, reached linearly; without it mask_rate stays", above=0, below=1
     )
-    mask_token_share: float = option(0.8, "of the masked tokens: replaced by the mask token", least=0)
+    mask_token_share: float = option(0.8, "of the masked tokens: replaced by the mask token", least=0, rare=True)
     random_token_share: float = option(
-        0.1, "of the masked tokens: replaced by a random one (the rest stays as it is)", least=0
+        0.1,
+        "of the masked tokens: replaced by a random one (the rest stays as it is)",
+        least=0,
+        rare=True,
     )
     span_success: float = option(
-        0.2, "span: the geometric distribution's parameter; mean length is about its inverse", above=0, most=1
+        0.2,
+        "span: the geometric distribution's parameter; mean length is about its inverse",
+        above=0,
+        most=1,
+        rare=True,
     )
-    max_span: int = option(10, "span: longest, in words", least=1)
-    max_ngram: int = option(3, "ngram: longest, in words", least=1)
+    max_span: int = option(10, "span: longest, in words", least=1, rare=True)
+    max_ngram: int = option(3, "ngram: longest, in words", least=1, rare=True)
     target_share: float | None = option(
         None,
         "compute head and loss at this share of the places of every batch, whatever the number of masked "

@@ -23,15 +23,15 @@ class QuestionAnsweringArguments(FileArguments):
         "en: answers are compared by words; zh: by characters; auto: zh for texts in Han characters",
         choices=("auto", "en", "zh"),
     )
-    stride: int = option(128, "tokens that two windows of a long text share", least=0)
-    max_question_length: int = option(64, "tokens of a question at most; the rest is cut off", least=1)
+    stride: int = option(128, "tokens that two windows of a long text share", least=0, rare=True)
+    max_question_length: int = option(64, "tokens of a question at most; the rest is cut off", least=1, rare=True)
     max_answer_length: int | None = option(
         None,
         f"tokens of an answer at most; the default covers {COVERED}%% of the training answers, and is at "
         f"least {SHORTEST_LIMIT}",
         least=1,
     )
-    n_best_size: int = option(20, "answers that nbest.json holds for each question", least=1)
+    n_best_size: int = option(20, "answers that nbest.json holds for each question", least=1, rare=True)
 
     @staticmethod
     def formats() -> tuple[str, ...]:

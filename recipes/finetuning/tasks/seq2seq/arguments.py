@@ -37,6 +37,7 @@ class Seq2SeqArguments(FileArguments):
         "references",
         "what a list in target_column is: references (each a text by itself), or sentences of one",
         choices=("references", "sentences"),
+        rare=True,
     )
     source_prefix: str = option("", "put before every source, as T5's tasks want it")
     max_source_length: int | None = option(

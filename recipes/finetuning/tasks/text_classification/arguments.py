@@ -34,13 +34,18 @@ class TextClassificationArguments(FileArguments):
         0.0, "share of each target that is spread over all classes", least=0, below=1
     )
     metric: str | None = option(None, "what the best weights are chosen by")
-    greater_is_better: bool | None = option(None, "whether a greater value of metric is better; by default as it is")
+    greater_is_better: bool | None = option(
+        None, "whether a greater value of metric is better; by default as it is", rare=True
+    )
     thresholds: str = option(
         "label",
         "multi-label: tune on the validation examples one threshold for each label, or one for all",
         choices=("label", "one"),
+        rare=True,
     )
-    glue_submission: bool = option(False, "label the official test set of a GLUE task, in the files that GLUE takes")
+    glue_submission: bool = option(
+        False, "label the official test set of a GLUE task, in the files that GLUE takes", rare=True
+    )
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""

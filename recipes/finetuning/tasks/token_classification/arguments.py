@@ -40,10 +40,15 @@ class TokenClassificationArguments(FileArguments):
         "Japanese, Thai ... signs",
     )
     stride: int | None = option(
-        None, "tokens that windows of a longer text share; the default is a quarter of max_length", least=0
+        None,
+        "tokens that windows of a longer text share; the default is a quarter of max_length",
+        least=0,
+        rare=True,
     )
     label_all_pieces: bool = option(
-        True, 'label every piece of a word, as aggregation_strategy="simple" reads them; otherwise the first alone'
+        True,
+        'label every piece of a word, as aggregation_strategy="simple" reads them; otherwise the first alone',
+        rare=True,
     )
 
     def formats(self) -> tuple[str, ...]:
