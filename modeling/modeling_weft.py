@@ -723,6 +723,8 @@ class WeftForSequenceClassification(WeftTaskModel):
         problem_type = find_problem_type(self.config.problem_type, self.num_labels, labels)
         is_class = problem_type == "single_label_classification"
         check_count("labels", labels.numel(), len(logits), "document", 1 if is_class else self.num_labels)
+        if self.config.problem_type is None:
+            self.config.problem_type = problem_type  # as in stock classes; pipelines read it
         return self.loss_function(logits, labels, problem_type, **kwargs)
 
 
