@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import size_and_time
@@ -94,6 +94,8 @@ class DataArguments(FilterArguments, TextArguments):
         "run of such a script; none: keep no boundaries",
     )
     split_seed: int = option(0, "which documents are held out", least=0, rare=True)
+
+    CAN_CUT_TAILS: ClassVar[bool] = True  # so that validation_split may be tail
 
     def check(self) -> None:
         """Refuse as `TextArguments.check` does, and settings that contradict each other."""

@@ -248,9 +248,11 @@ def _hold_out(writer: CorpusWriter, arguments: DataArguments) -> None:
     """Mark the documents to hold out: a random share, at least one and not all."""
     number = len(writer.lengths)
     if number < 2:
+        ways = [f"--documents {choice}" for choice in arguments.finer_documents()]
+        ways += ["--validation_files", *(["--validation_split tail"] if arguments.CAN_CUT_TAILS else [])]
         raise RecipeError(
             f"there is one document in {arguments.describe_source()}, so none can be held out: give "
-            "--validation_files, or --validation_split tail, or --documents blank-line."
+            f"{', or '.join(ways)}."
         )
     chosen = min(max(1, round(number * arguments.validation_fraction)), number - 1)
     for document in np.random.default_rng(arguments.split_seed).permutation(number)[:chosen]:

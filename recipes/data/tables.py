@@ -138,10 +138,10 @@ def _tsv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read_json(path: Path) -> Iterator[Record]:
-    """Yield an object a line, or the objects of an array that the whole file holds."""
+    """Yield an object a line, or the objects of an array that the whole file holds, which is kept in memory."""
     lines = ((number, text) for number, text in read_lines(path) if text.strip())
     first = list(itertools.islice(lines, 2))
-    if first and (first[0][1].lstrip().startswith("[") or (len(first) == 2 and first[0][1].strip() == "{")):
+    if first and (first[0][1].lstrip().startswith("[") or (len(first) == 2 and _opens_object(path, first[0][1]))):
         where = f"{path}, line {first[0][0]}" if len(first) == 1 else str(path)
         yield from _entries(path, parse_json("".join(text for _, text in read_lines(path)), where))
         return
@@ -161,6 +161,19 @@ def _entries(path: Path, content: Any) -> Iterator[Record]:
     for number, values in enumerate(arrays[0], start=1):
         where = f"{path}, entry {number}"
         yield Record(_checked_object(values, where), where)
+
+
+def _opens_object(path: Path, line: str) -> bool:
+    """Tell whether the first line of a file begins an object that goes on in the next one."""
+    if line.strip() == "{":
+        return True
+    if file_format(path) != ".json" or not line.lstrip().startswith("{"):
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _is_around_array(content: Any) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.compression import BROKEN, COMPRESSIONS, open_bytes
 
-DOCUMENTS = ("blank-line", "file")
+DOCUMENTS = ("blank-line", "line", "file")
 
 
 def check_file(path: Path, formats: Sequence[str], kind: str = "text", content: str = "text") -> None:
@@ -67,13 +67,17 @@ def read_text(path: Path, documents: str) -> Iterator[str]:
     """Yield the documents of a plain text file.
 
     Args:
-        documents: "blank-line" (blank lines separate documents) or "file" (the file is one document).
+        documents: "blank-line" (blank lines separate documents), "line" (each line that is not blank is one) or "file"
+            (the file is one document).
 
     Raises:
         RecipeError: as `read_lines`.
     """
     if documents == "file":
         yield "".join(text for _, text in read_lines(path))
+        return
+    if documents == "line":
+        yield from (text.rstrip("\n") for _, text in read_lines(path) if text.strip())
         return
     lines: list[str] = []
     for _, text in read_lines(path):

@@ -151,7 +151,7 @@ class SourceArguments(Options):
     text_column: str = option("text", "the field that holds the text (all but .txt)")
     documents: str = option(
         "blank-line",
-        "what a document is in .txt files: blank-line (separated by blank lines) or file",
+        "what a document is in .txt files: blank-line (separated by blank lines), line (each line) or file",
         choices=DOCUMENTS,
     )
 
@@ -165,6 +165,16 @@ class SourceArguments(Options):
         """Return the source that each name stands for."""
         kinds = [next(kind for kind in SOURCES if kind.accepts(name)) for name in names]
         return [kind(name, self.text_column, self.documents) for kind, name in zip(kinds, names)]
+
+    def finer_documents(self) -> list[str]:
+        """List the other values of `documents` that make more than one document of the .txt files."""
+        files = [Path(source.name) for source in self.sources() if isinstance(source, TextFile)]
+        plain, finer = [path for path in files if file_format(path) == ".txt"], []
+        for documents in DOCUMENTS:
+            texts = (text for path in plain for text in read_text(path, documents) if text.strip())
+            if documents != self.documents and len(set(itertools.islice(texts, 2))) > 1:
+                finer.append(documents)
+        return finer
 
     def describe_source(self) -> str:
         """Name the sources of the training text in a few words."""

@@ -36,7 +36,7 @@ class EvaluateArguments(Options):
     text_column: str = option("text", "the field that holds the text (perplexity, last-word)")
     documents: str = option(
         "blank-line",
-        "perplexity: what a document is in .txt files: blank-line (separated by blank lines) or file",
+        "perplexity: what a document is in .txt files: blank-line (separated by blank lines), line (each line) or file",
         choices=DOCUMENTS,
     )
     max_tokens: int | None = option(None, "perplexity: score the first so many tokens of each file only", least=1)

@@ -58,6 +58,15 @@ WRITERS = {
     "a.jsonl.gz": lambda path, documents: path.write_bytes(gzip.compress(as_json_lines(documents))),
     "a.jsonl.zst": lambda path, documents: path.write_bytes(zstandard.compress(as_json_lines(documents))),
     "array.json": lambda path, documents: path.write_text(json.dumps([{"text": t} for t in documents], indent=1)),
+    "array_of_lines.json": lambda path, documents: path.write_text(
+        "[" + ",\n".join(json.dumps({"text": t}) for t in documents) + "]"
+    ),
+    "object_of_lines.json": lambda path, documents: path.write_text(
+        '{"data": [\n' + ",\n".join(json.dumps({"text": t}) for t in documents) + "\n]}\n"
+    ),
+    "pretty_object.json": lambda path, documents: path.write_text(
+        json.dumps({"version": 1, "data": [{"text": t} for t in documents]}, indent=2)
+    ),
     "object.json": lambda path, documents: path.write_text(json.dumps({"data": [{"text": t} for t in documents]})),
     "a.csv": write_csv,
     "a.parquet": write_parquet,
@@ -83,6 +92,11 @@ def test_a_txt_file_can_be_one_document(tmp_path):
     (tmp_path / "a.txt").write_text("First part.\n\n\n  Second part.\n")
     assert documents_in(tmp_path / "a.txt", documents="file") == ["First part.\n\n\n  Second part.\n"]
     assert documents_in(tmp_path / "a.txt") == ["First part.", "  Second part."]
+
+
+def test_each_line_of_a_txt_file_can_be_one_document(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"  First one.\r\nSecond one.\n\n \nThird one.")
+    assert documents_in(tmp_path / "a.txt", documents="line") == ["  First one.", "Second one.", "Third one."]
 
 
 def test_a_folder_that_datasets_can_load_is_a_source(tmp_path):

@@ -11,8 +11,10 @@ import zstandard
 from helpers.text import make_data, sentences, write_paragraphs
 
 from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.data.prepare import prepare
+from weft.recipes.data.streaming.documents import BlockArguments
 
 GOOD = b'{"text": "a good line"}\n'
 TABLE = "\n".join(json.dumps({"text": text}) for text in sentences(300)).encode()
@@ -125,7 +127,28 @@ def test_one_document_cannot_be_split_and_the_ways_out_are_named(tmp_path):
     message = refusal(make_data(train_files=[path]), tmp_path)
     assert "one document in a.txt" in message
     assert "--validation_files" in message and "--validation_split tail" in message
+    assert "--documents" not in message
     prepare(make_data(train_files=[path], validation_split="tail"), tmp_path / "tail", quiet=True)
+
+
+@pytest.mark.parametrize(
+    "given, content, helps",
+    [
+        ("blank-line", "\n".join(sentences(9)), "--documents line, or --validation_files"),
+        ("file", "\n".join(sentences(9)), "--documents line, or --validation_files"),
+        ("file", "\n\n".join(sentences(9)), "--documents blank-line, or --documents line, or --validation_files"),
+        ("line", "one line alone", "--validation_files"),
+        ("blank-line", "one line\n" * 9, "--validation_files"),
+    ],
+)
+def test_another_division_of_one_document_is_named_if_it_helps(tmp_path, given, content, helps):
+    (tmp_path / "a.txt").write_text(content)
+    kinds = {DataArguments: ", or --validation_split tail.", BlockArguments: "."}
+    for kind, rest in kinds.items():
+        data = kind(train_files=[str(tmp_path / "a.txt")], documents=given, vocab_size=300)
+        message = refusal(data, tmp_path)
+        assert message.endswith(f"in a.txt, so none can be held out: give {helps}{rest}")
+        (tmp_path / ".corpus.lock").unlink()
 
 
 def test_validation_text_that_is_all_training_text_is_refused(tmp_path):

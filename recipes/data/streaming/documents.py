@@ -9,7 +9,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -73,6 +73,8 @@ class BlockArguments(DataArguments):
     """Settings that the blocks of a stream depend on."""
 
     block_bytes: int = 0
+
+    CAN_CUT_TAILS: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
