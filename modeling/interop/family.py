@@ -15,6 +15,7 @@ from transformers.models.auto import modeling_auto
 
 import weft
 from weft import WeftConfig
+from weft.interop.tying import copies
 from weft.interop.weights import Weight, prefixed, with_layers
 
 
@@ -175,6 +176,7 @@ class Family:
             given |= {name: getattr(config, name) for name in LABELS}
         try:
             stock = transformers.AutoConfig.for_model(self.model_type, **given)
+            stock.tie_word_embeddings = config.tie_word_embeddings  # T5's class forgets it
             back = self.import_config(stock, head)
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
@@ -238,6 +240,9 @@ class Family:
             if entry.stock in target and all(name in own for name in entry.weft):
                 found[entry.stock] = entry.layout.join([own[name] for name in entry.weft], model.config).contiguous()
                 used |= set(entry.weft)
+        for twin, source in copies(stock):
+            if twin in found:
+                found.setdefault(source, found[twin])
         free = [*self.ignored, *self.heads[head].dropped]
         missing = [name for name in target if name not in found and not _matches(name, free)]
         left = sorted(own.keys() - used)

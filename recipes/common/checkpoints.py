@@ -6,6 +6,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+from weft.interop.tying import fill_copies, head_matrix, tell_tying
 from weft.recipes.common.errors import RecipeError, refusing
 
 # What transformers raises for a checkpoint that is missing, broken, or of a kind that it does not know.
@@ -31,10 +32,15 @@ def load_whole(
     """
     with refusing(f"model {name!r} cannot be loaded", *UNLOADABLE):
         model, info = model_class.from_pretrained(name, output_loading_info=True, **options)
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith(tuple(may_be_new)))
+    absent = set(info["missing_keys"])
+    absent -= set(fill_copies(model, absent))
+    tell_tying(model)
+    missing = sorted(key for key in absent if not key.startswith(tuple(may_be_new)))
     unused = sorted(info["unexpected_keys"])
     if missing:
         holds = f" (and holds {listed(unused)}, which it has no place for)" if unused else ""
+        if missing == [head_matrix(model)]:
+            advice += ', or write "tie_word_embeddings": true into its config.json if the embedding is its head as well'
         raise RecipeError(
             f"model {name!r} lacks {listed(missing)}, which {type(model).__name__} needs{holds}: {advice}."
         )

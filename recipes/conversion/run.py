@@ -7,7 +7,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from weft import WeftConfig
+from weft import WeftConfig, WeftPreTrainedModel
 from weft.interop import InteropError, find_family, find_head, weft_class
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
 from weft.interop.family import Family
@@ -18,6 +18,8 @@ from weft.recipes.common.hardware import settle_on_processor
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "source.spm")
+# Of `from_pretrained`: the dtype of the file, and attention written out, so that both models sum alike.
+OPTIONS = {"dtype": "auto", "attn_implementation": "eager", "use_safetensors": True}
 
 
 def convert(command: str, checkpoint: str, output: Path, family: str | None) -> None:
@@ -48,7 +50,7 @@ def import_checkpoint(checkpoint: str, output: Path) -> None:
     _refuse_unknown(unused, family, config, checkpoint)
     tokenizer = _load_tokenizer(checkpoint)
     model, dropped = import_model(stock, family, head)
-    _write(model, stock, model, head, tokenizer, output)
+    _write(stock, model, head, tokenizer, output)
     if dropped or unused:
         print(f"left out, since {type(model).__name__} has no use for them: {', '.join([*dropped, *unused])}")
 
@@ -65,20 +67,17 @@ def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
     if unused:
         raise RecipeError(f"{checkpoint} holds {listed(unused)}, for which {type(model).__name__} has no place.")
     stock = export_model(model, family, head)
-    _write(model, stock, stock, head, _load_tokenizer(checkpoint), output)
+    _write(model, stock, head, _load_tokenizer(checkpoint), output)
 
 
 def _write(
-    model: PreTrainedModel,
-    stock: PreTrainedModel,
+    source: PreTrainedModel,
     result: PreTrainedModel,
     head: str,
     tokenizer: PreTrainedTokenizerBase | None,
     output: Path,
 ) -> None:
-    """Compare Weft's and the stock model, then save one of them."""
-    difference = check_same(model, stock, head, sample_batch(model, head, tokenizer))
-    source = stock if result is model else model
+    """Save a converted model, and keep it if what was written computes what its source does."""
     if result.can_generate() and source.can_generate():
         result.generation_config = source.generation_config
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -86,8 +85,11 @@ def _write(
         result.save_pretrained(folder)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
+        written = type(result).from_pretrained(folder, **OPTIONS).eval()
+        ours, theirs = (written, source) if isinstance(written, WeftPreTrainedModel) else (source, written)
+        difference = check_same(ours, theirs, head, sample_batch(ours, head, tokenizer))
     on = "sample text" if tokenizer is not None else "random ids (there is no tokenizer)"
-    print(f"{type(model).__name__} and {type(stock).__name__} differ by {difference:.1e} at most, on {on}")
+    print(f"{type(ours).__name__} and {type(theirs).__name__} differ by {difference:.1e} at most, on {on}")
     print(f"written: {output} loads with {type(result).__name__}.from_pretrained")
 
 
@@ -121,9 +123,8 @@ def _load_config(checkpoint: str) -> PreTrainedConfig:
 
 
 def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> tuple[PreTrainedModel, list[str]]:
-    """The model in the dtype it is stored in, attention written out, so that both sum alike; see `load_whole`."""
-    options = {"dtype": "auto", "attn_implementation": "eager", "use_safetensors": True}
-    model, unused = load_whole(model_class, checkpoint, **options)
+    """The model in evaluation mode, and the names of what it has no place for."""
+    model, unused = load_whole(model_class, checkpoint, **OPTIONS)
     return model.eval(), unused
 
 
