@@ -13,7 +13,7 @@ import importlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import regex
@@ -35,6 +35,9 @@ _OTHER = r"(?=\S)\X"
 _CHARACTERS = regex.compile(rf"{_WORD}|(?={_UNSPACED})\X\p{{M}}*|{_OTHER}", regex.V1)
 _RUNS = regex.compile(rf"{_WORD}|(?P<run>{_UNSPACED}[{_UNSPACED}\p{{M}}{_JOINERS}]*)|{_OTHER}", regex.V1)
 
+_UNSPACED_SIGN = regex.compile(_UNSPACED, regex.V1)
+_SPACED_SIGN = regex.compile(rf"[[\p{{L}}\p{{N}}]--{_UNSPACED}]", regex.V1)
+
 _LINE_END = regex.compile(r"[\n\r\v\f\x85\u2028\u2029]+")
 # Unicode's property lacks the ellipsis, Tibetan's shad and Greek's question mark, mostly written as a semicolon.
 _TERMINATOR = r"\p{Sentence_Terminal}…\u0F0D\u037E"
@@ -42,13 +45,21 @@ _NEEDS_BLANK = r".!?…;\u037E"  # these stand inside numbers, names and address
 _CLOSERS = r"[\p{Close_Punctuation}\p{Final_Punctuation}'\"]*"
 _SENTENCE_END = regex.compile(rf"(?P<marks>(?:[{_TERMINATOR}]|(?<=\p{{Greek}});)+){_CLOSERS}", regex.V1)
 _ENDS_ANYWHERE = regex.compile(rf"[[{_TERMINATOR}]--[{_NEEDS_BLANK}]]", regex.V1)
-_NO_BLANK_EXPECTED = regex.compile(_UNSPACED, regex.V1)
 _LOWER_CASE = regex.compile(r"\p{Ll}")
 # No full stop ends a sentence after an initial (J.), a title without vowels (Mr., Dr., St.), the number of a list item.
 _BEFORE_INNER_STOP = regex.compile(r"[^\p{L}\p{M}\p{N}]\p{Lu}[b-df-hj-np-tv-xz]{0,2}\Z|\n\p{Nd}{1,2}\Z")
 _INNER_STOP_REACH = 4
 
 _IS_BLANK = np.array([regex.match(r"\s", chr(code)) is not None for code in range(0x3001)])  # no white space above
+
+
+def is_unspaced(texts: Iterable[str]) -> bool:
+    """Tell whether most letters and digits of texts are of scripts without blanks between words."""
+    spaced = unspaced = 0
+    for text in texts:
+        unspaced += len(_UNSPACED_SIGN.findall(text))
+        spaced += len(_SPACED_SIGN.findall(text))
+    return unspaced > spaced
 
 
 def word_starts(text: str, offsets: Offsets, segment: Segmenter | None = None) -> np.ndarray:
@@ -208,7 +219,7 @@ def _ends_sentence(text: str, match: regex.Match) -> bool:
     if _ENDS_ANYWHERE.search(marks):
         return not (marks == "\uff0e" and behind.isdecimal())  # a full-width full stop may be a decimal point
     if behind and not behind.isspace():
-        return marks[-1] in "!?" and _NO_BLANK_EXPECTED.match(behind) is not None
+        return marks[-1] in "!?" and _UNSPACED_SIGN.match(behind) is not None
     while behind.isspace():
         end += 1
         behind = text[end : end + 1]

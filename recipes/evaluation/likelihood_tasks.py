@@ -3,17 +3,21 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.segmentation import is_unspaced
 from weft.recipes.evaluation.likelihood import ScoredText, Scorer, TokenSpan
 from weft.recipes.evaluation.records import ChoiceQuestion
 
 TEXTS_TOKENISED_AT_ONCE = 256
+LONGEST_MEAN_WORD = 8  # characters; longer between blanks in Chinese, Thai and their like are no words but clauses
+LARGEST_EXPONENT = 700.0  # of which e to its power is a number
 
 
-def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = None) -> dict[str, float]:
+def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = None) -> dict[str, Any]:
     """Measure how well documents are predicted, each by itself.
 
     Longer ones pass through a sliding window, so that every token is scored once. A causal model sees at least
@@ -27,7 +31,7 @@ def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = No
         perplexity (per token; a pseudo-perplexity for masked scoring, as are the others), word_perplexity (per word
         between blanks), bits_per_character and bits_per_byte (of the text's UTF-8; a first token that nothing
         predicts costs nothing), nats, and the numbers of documents, tokens, unknown_tokens, words, characters and
-        bytes.
+        bytes. word_perplexity is None for text without blanks between words; `undefined` has the reason then.
 
     Raises:
         RecipeError: there is nothing to score.
@@ -47,14 +51,25 @@ def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = No
         "characters": sum(len(document.text) for document, _ in scored),
         "bytes": sum(len(document.text.encode()) for document, _ in scored),
     }
+    reason = _no_words(documents, counts, nats)
     return {
         "perplexity": _exp(nats / counts["tokens"]),
-        "word_perplexity": _exp(nats / max(counts["words"], 1)),
+        "word_perplexity": _exp(nats / counts["words"]) if reason is None else None,
         "bits_per_character": nats / math.log(2) / counts["characters"],
         "bits_per_byte": nats / math.log(2) / counts["bytes"],
         "nats": nats,
         **counts,
+        **({} if reason is None else {"undefined": {"word_perplexity": reason}}),
     }
+
+
+def _no_words(documents: Sequence[ScoredText], counts: dict[str, int], nats: float) -> str | None:
+    """Say why what stands between blanks is no words of which a perplexity could be told; None if it is."""
+    if counts["characters"] > LONGEST_MEAN_WORD * counts["words"] and is_unspaced(each.text for each in documents):
+        return "the text has no blanks between its words"
+    if LARGEST_EXPONENT * counts["words"] < nats < math.inf:
+        return "the text has too few blanks to tell words by"
+    return None
 
 
 def _encode_documents(scorer: Scorer, texts: Iterable[str], max_tokens: int | None) -> Iterator[ScoredText]:
@@ -123,5 +138,5 @@ def _is_best(values: np.ndarray, label: int) -> bool:
 
 
 def _exp(nats: float) -> float:
-    """Return the exponential, of at most 700 so that it is a number."""
-    return math.exp(min(nats, 700.0))
+    """Return the exponential; infinity where it is too large for a number."""
+    return math.exp(nats) if nats < LARGEST_EXPONENT else math.inf

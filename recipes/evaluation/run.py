@@ -1,6 +1,7 @@
 """What evaluate_lm.py does once its examples are read: load a model, score them, and report."""
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from weft.recipes.evaluation.likelihood import Scorer
 from weft.recipes.evaluation.likelihood_tasks import last_word, multiple_choice, perplexity
 from weft.recipes.evaluation.minimal_pairs import score_pairs
 from weft.recipes.evaluation.model_loading import load_model
+
+MOST_WRITTEN_OUT = 1e9  # from here on a figure is given with its power of ten
+UNDEFINED = "undefined"  # of results: the reason of each figure that is None
 
 
 def evaluate(arguments: EvaluateArguments, segment: Segmenter | None, examples: Any) -> None:
@@ -35,7 +39,7 @@ def evaluate(arguments: EvaluateArguments, segment: Segmenter | None, examples: 
         "window": scorer.window,
         "stride": scorer.stride,
         "files": arguments.files,
-        "results": _run(arguments, scorer, examples),
+        "results": _defined(_run(arguments, scorer, examples)),
     }
     print(f"{arguments.task} of {arguments.model}, {scorer.name} scoring")
     print("\n".join(_table(results["results"])))
@@ -57,14 +61,27 @@ def _run(arguments: EvaluateArguments, scorer: Scorer, examples: Any) -> dict[st
     return {name: perplexity(scorer, each, arguments.max_tokens) for name, each in texts.items()}
 
 
+def _defined(values: dict[str, Any]) -> dict[str, Any]:
+    """Put None for figures that are no numbers, which JSON cannot tell, and the reasons into a group `undefined`."""
+    reasons = {
+        name: "it is not a number" if math.isnan(value) else "the model gives some token next to no probability"
+        for name, value in values.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    }
+    found = {name: _defined(value) if isinstance(value, dict) else value for name, value in values.items()}
+    found |= dict.fromkeys(reasons)
+    return found if not reasons else {**found, UNDEFINED: {**values.get(UNDEFINED, {}), **reasons}}
+
+
 def _table(values: dict[str, Any], indent: str = "") -> list[str]:
     """Write results as aligned lines: plain values first, then each group of values under its name."""
-    lines = []
-    groups = {name: value for name, value in values.items() if isinstance(value, dict)}
+    lines, reasons = [], values.get(UNDEFINED, {})
+    groups = {name: value for name, value in values.items() if isinstance(value, dict) and name != UNDEFINED}
     plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
     width = max((len(name) for name in plain), default=0) + 2
     for name, value in plain.items():
-        lines.append(f"{indent}{name:{width}}{_number(value):>14}")
+        why = f": {reasons[name]}" if name in reasons else ""
+        lines.append(f"{indent}{name:{width}}{_number(value):>14}{why}")
     is_listing = bool(groups) and all("accuracy" in group and "pairs" in group for group in groups.values())
     width = max((len(name) for name in groups), default=0) + 2
     for name, group in groups.items():
@@ -76,4 +93,8 @@ def _table(values: dict[str, Any], indent: str = "") -> list[str]:
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return UNDEFINED
+    if isinstance(value, float) and abs(value) >= MOST_WRITTEN_OUT:
+        return f"{value:.4e}"
     return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,6 +1,8 @@
 """`recipes/evaluate_lm.py` scores any checkpoint that has the head for it, and refuses the others in a sentence."""
 
 import json
+import math
+import re
 import shutil
 
 import pytest
@@ -10,6 +12,7 @@ from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertMode
 
 from weft.recipes import evaluate_lm
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.evaluation import run as run_module
 from weft.recipes.evaluation.arguments import TASKS
 from weft.recipes.evaluation.model_loading import load_model
 
@@ -82,6 +85,24 @@ def test_every_task_runs_on_every_family(run, files, tmp_path, family, scoring, 
     assert (found["task"], found["scoring"]) == (task, scoring)
     assert found["files"] == [str(files[task])]
     assert f"{task} of" in printed and ("perplexity  " in printed or "accuracy  " in printed)
+
+
+def test_undefined_figures_are_said_in_words_and_null_in_json(run, folders, tmp_path, monkeypatch):
+    text, out = tmp_path / "zh.txt", tmp_path / "out.json"
+    text.write_text("今天天气很好、我们去公园散步吧。" * 60, encoding="utf-8")
+    printed = run("weft", "--files", text, "--output_file", out, "--window", 64)
+    assert re.search(r"word_perplexity +undefined: the text has no blanks between its words\n", printed)
+    assert max(map(len, printed.splitlines())) < 200
+    found = json.loads(out.read_text(), parse_constant=lambda name: pytest.fail(name))["results"][str(text)]
+    assert found["word_perplexity"] is None
+    assert found["undefined"] == {"word_perplexity": "the text has no blanks between its words"}
+
+    monkeypatch.setattr(run_module, "perplexity", lambda *_: {"perplexity": math.inf, "loss": math.nan, "words": 3})
+    printed = run("weft", "--files", text, "--output_file", tmp_path / "other.json")
+    found = json.loads((tmp_path / "other.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert found["results"][str(text)]["perplexity"] is found["results"][str(text)]["loss"] is None
+    assert re.search(r"  perplexity +undefined: the model gives some token next to no probability\n", printed)
+    assert re.search(r"  loss +undefined: it is not a number\n", printed)
 
 
 def test_the_results_are_those_of_the_model_in_the_folder(run, folders, files, tmp_path):

@@ -81,6 +81,25 @@ def test_perplexity_is_that_of_all_tokens_of_all_documents(tokenizer, encoder_to
     }
 
 
+@pytest.mark.parametrize(
+    "texts, reason",
+    [
+        (["今天天气很好、我们去公园散步吧。" * 60], "the text has no blanks between its words"),
+        (["今天天气很好、 我们去公园散步吧。"] * 9, "the text has no blanks between its words"),
+        (["วันนี้อากาศดีมาก เราไปเดินเล่นกัน"] * 9, "the text has no blanks between its words"),
+        (["river" * 400], "the text has too few blanks to tell words by"),
+        (["今天 天气 很 好 、 我们 去 公园 散步 吧 。"], None),
+        (["今天天气很好。", "the river is quietly under the stone, and the light made a river of stone"], None),
+        (["river", "stone"], None),
+    ],
+)
+def test_perplexity_of_words_is_undefined_where_blanks_tell_none(tokenizer, texts, reason):
+    found = perplexity(scorer_of("llama", tokenizer, "causal", window=64), texts)
+    assert (found["word_perplexity"] is None) == (reason is not None)
+    assert found.get("undefined") == (None if reason is None else {"word_perplexity": reason})
+    assert found["perplexity"] > 1 and found["bits_per_byte"] > 0
+
+
 def test_bits_per_byte_are_those_that_training_reports(tmp_path):
     held_out = tmp_path / "held_out.txt"
     texts = [*sentences(6, words=6), CHINESE, EMOJI, "x"]
