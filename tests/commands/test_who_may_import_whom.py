@@ -11,7 +11,7 @@ ALLOWED = {
     "modeling/interop": {"modeling"},
     "tokenizer": set(),
     "recipes/metrics": {"recipes/common"},
-    "recipes/common": {"modeling"},
+    "recipes/common": {"modeling", "modeling/interop"},
     "recipes/generation": BELOW_ALL,
     "recipes/training": BELOW_ALL,
     "recipes/data": BELOW_ALL | {"tokenizer"},
