@@ -103,6 +103,20 @@ def previous_tokens(states: torch.Tensor, attention_mask: Any, position_ids: tor
     return torch.where(previous < 0, index, previous)
 
 
+def is_closed(
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    past_key_values: Cache | None,
+    eos_token_id: int | list[int] | None,
+) -> bool:
+    """Tell whether every row of a prompt [batch, tokens] ends with an end token, and has something before it."""
+    if input_ids is None or input_ids.shape[-1] < 2 or eos_token_id is None or _holds_tokens(past_key_values):
+        return False
+    ends = torch.tensor(eos_token_id, device=input_ids.device)
+    before = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    return bool(torch.isin(input_ids[:, -1], ends).all() and before[:, :-1].any(-1).all())
+
+
 def _holds_tokens(past_key_values: Cache | None) -> bool:
     """Whether a cache holds tokens; one whose length is a tensor is taken to while tracing, which cannot read it."""
     length = 0 if past_key_values is None else past_key_values.get_seq_length()

@@ -37,6 +37,7 @@ from .masks import (
     document_lengths,
     document_places,
     find_documents,
+    is_closed,
     previous_tokens,
     token_mask,
 )
@@ -467,6 +468,24 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         targets = None if labels is None else kwargs.setdefault("shift_labels", next_labels(labels))
         logits, loss, _ = self.predict(outputs.last_hidden_state[:, kept], labels, targets, return_logits, **kwargs)
         return modeling_outputs.CausalLMOutputWithPast(loss, logits, **captured(outputs))
+
+    def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own. The tokenizer of a model of both roles (`masked_next_token`) closes each text, as the
+        masked role reads it. That end token behind a prompt is not read, and stands in the result as it was given."""
+        ids, mask = kwargs.get("input_ids") if inputs is None else inputs, kwargs.get("attention_mask")
+        both_roles, ends = self.config.masked_next_token, self.config.eos_token_id
+        if not both_roles or not is_closed(ids, mask, kwargs.get("past_key_values"), ends):
+            return super().generate(inputs, *args, **kwargs)
+        given = {name: kwargs[name] for name in ("attention_mask", "token_type_ids") if kwargs.get(name) is not None}
+        kwargs |= {name: each[:, :-1] for name, each in {"input_ids": ids, **given}.items()}
+        result = super().generate(None, *args, **kwargs)
+        rows = result if isinstance(result, torch.Tensor) else result.sequences
+        last = ids[:, -1:].to(rows.device).repeat_interleave(len(rows) // len(ids), dim=0)
+        whole = torch.cat((rows[:, : ids.shape[1] - 1], last, rows[:, ids.shape[1] - 1 :]), dim=1)
+        if isinstance(result, torch.Tensor):
+            return whole
+        result.sequences = whole
+        return result
 
     @staticmethod
     def create_masks_for_generate(

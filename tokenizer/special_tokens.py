@@ -54,6 +54,22 @@ def for_role(tokenizer: PreTrainedTokenizerBase, role: str, token_types: bool = 
     return result
 
 
+def without_start_and_end(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
+    """Copy a tokenizer and have it put nothing around a text, whatever its post-processor did before.
+
+    It names no start and end token either, so that nothing adds one by its name, as generation and scoring do. The
+    tokens stay in the vocabulary, with their ids.
+
+    Args:
+        tokenizer: any fast tokenizer; it is left as it is.
+    """
+    nameless = dict.fromkeys(("bos_token", "eos_token", "cls_token", "sep_token"))
+    result = _plain(tokenizer, nameless, "token_type_ids" in tokenizer.model_input_names)
+    trimming = _trimming(result.backend_tokenizer)
+    result.backend_tokenizer.post_processor = processors.Sequence(trimming)
+    return result
+
+
 def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Give a tokenizer a mask token, "<mask>", if it has none; a blank before it then belongs to the masked word.
 
@@ -66,7 +82,9 @@ def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> bool:
     return True
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, names: dict[str, str], token_types: bool) -> PreTrainedTokenizerFast:
+def _plain(
+    tokenizer: PreTrainedTokenizerBase, names: dict[str, str | None], token_types: bool
+) -> PreTrainedTokenizerFast:
     """Copy a tokenizer to the plain class, since some classes set their own template when they are loaded."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
@@ -105,9 +123,12 @@ def _set_template(backend: Tokenizer, start: str, end: str, closed: bool) -> Non
         pair=f"{start} $A {end} $B:1{last and f'{last}:1'}",
         special_tokens=[(token, backend.token_to_id(token)) for token in dict.fromkeys((start, end))],
     )
+    trimming = _trimming(backend)
+    backend.post_processor = processors.Sequence([*trimming, template]) if trimming else template
+
+
+def _trimming(backend: Tokenizer) -> list[processors.PostProcessor]:
+    """Return what lets a byte-level tokenizer go on to trim blanks off its offsets as before."""
     state = json.loads(backend.to_str())["post_processor"] or {}
     trims = [part["trim_offsets"] for part in (state, *state.get("processors", ())) if "trim_offsets" in part]
-    # A byte-level tokenizer goes on to trim blanks off its offsets as before.
-    backend.post_processor = (
-        processors.Sequence([processors.ByteLevel(trim_offsets=trims[0]), template]) if trims else template
-    )
+    return [processors.ByteLevel(trim_offsets=trims[0])] if trims else []

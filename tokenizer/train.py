@@ -5,7 +5,7 @@ import runpy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from weft.tokenizer.pre_tokenizers import LONGEST_WORD, prefix_blank, split_pieces, split_unspaced_and_long
@@ -82,13 +82,6 @@ def train_tokenizer(
         **({} if model_max_length is None else {"model_max_length": model_max_length}),
     )
     return for_role(tokenizer, "decoder")
-
-
-def without_boundaries(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """Take start and end tokens from a tokenizer: calling it adds none then, and it names none."""
-    tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
-    tokenizer.bos_token = tokenizer.eos_token = None
-    return tokenizer
 
 
 def _learn_bpe(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:

@@ -16,6 +16,7 @@ from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
+from weft.tokenizer.special_tokens import for_role
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "source.spm")
 # Of `from_pretrained`: the dtype of the file, and attention written out, so that both models sum alike.
@@ -67,7 +68,10 @@ def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
     if unused:
         raise RecipeError(f"{checkpoint} holds {listed(unused)}, for which {type(model).__name__} has no place.")
     stock = export_model(model, family, head)
-    _write(model, stock, head, _load_tokenizer(checkpoint), output)
+    tokenizer = _load_tokenizer(checkpoint)
+    if tokenizer is not None and head == "causal" and model.config.masked_next_token and tokenizer.bos_token:
+        tokenizer = for_role(tokenizer, "decoder")  # that of a model of both roles closes each text
+    _write(model, stock, head, tokenizer, output)
 
 
 def _write(

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json
 from weft.recipes.data.source_mixture import ALL, Source
+from weft.tokenizer.special_tokens import without_start_and_end
 
 FORMAT_VERSION = 2
 DESCRIPTION = "corpus.json"
@@ -129,7 +130,10 @@ class Corpus:
         return np.flatnonzero(self.is_validation if split == "validation" else ~self.is_validation)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return transformers.AutoTokenizer.from_pretrained(self.folder / "tokenizer")
+        """Load the tokenizer; it puts nothing around a text where nothing stands around the documents."""
+        tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder / "tokenizer")
+        # corpora of before hold the tokenizer as it was given
+        return tokenizer if self.has_end_tokens else without_start_and_end(tokenizer)
 
 
 class CorpusWriter:

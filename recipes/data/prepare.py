@@ -22,7 +22,8 @@ from weft.recipes.data.source_mixture import assign_sources
 from weft.recipes.data.text_source import Read, documents_of
 from weft.recipes.data.tokenization import EncodedDocument, ScriptSample, document_encoder, load_tokenizer
 from weft.tokenizer.script_statistics import COMMON, table_lines
-from weft.tokenizer.train import train_tokenizer, without_boundaries
+from weft.tokenizer.special_tokens import without_start_and_end
+from weft.tokenizer.train import train_tokenizer
 
 T = TypeVar("T")
 
@@ -151,8 +152,7 @@ def get_tokenizer(arguments: DataArguments, quiet: bool, read: Read = documents_
     texts = show_progress((text for text, _ in read(arguments, "train")), "training the tokenizer", quiet)
     if arguments.active_filters():
         texts = (text for text in texts if arguments.refused_by(text) is None)
-    tokenizer = learn_tokenizer(texts, arguments)
-    return tokenizer if arguments.document_tokens == "both" else without_boundaries(tokenizer)
+    return learn_tokenizer(texts, arguments)
 
 
 def learn_tokenizer(
@@ -219,8 +219,9 @@ def finish_corpus(
             "there is no text to evaluate on: the validation text is empty, or all of it is in the training text too "
             "(--dedup off keeps it)."
         )
-    tokenizer.save_pretrained(writer.folder / "tokenizer")
     marked = arguments.document_tokens == "both"
+    published = tokenizer if marked else without_start_and_end(tokenizer)
+    published.save_pretrained(writer.folder / "tokenizer")
     removed = asdict(dropped)
     if arguments.dedup != "near":
         del removed["near_duplicates"]

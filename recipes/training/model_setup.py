@@ -72,7 +72,12 @@ def make_model(
     # what only sentence pairs have may be new
     others = ("pooler.", "seq_relationship.")
     options = {"config": config, "dtype": torch.float32, **backend}
-    return load_whole(model_class, arguments.model_name_or_path, others, **options)[0]
+    model = load_whole(model_class, arguments.model_name_or_path, others, **options)[0]
+    if model.can_generate():
+        generation = model.generation_config
+        for name in ("bos_token_id", "eos_token_id"):
+            setattr(generation, name, _same_or(getattr(generation, name), getattr(config, name)))
+    return model
 
 
 @dataclass(frozen=True)
@@ -123,13 +128,19 @@ def _existing_config(
     if content.get("type_vocab_size", 0) < role.get("type_vocab_size", 0):
         raise RecipeError(f"model {name!r} has no token types, which sentence pairs need: train a new one.")
     role = {**role, "type_vocab_size": content.get("type_vocab_size", 0)}
+    own_ids = {name: _same_or(content.get(name), getattr(tokenizer, name)) for name in ("bos_token_id", "eos_token_id")}
     longest = content.get("max_position_embeddings")
     if (
         content.get("position_embedding_type") == "learned"
         and fields.get("max_position_embeddings", longest) != longest
     ):
         raise RecipeError(f"model {name!r} has learned {longest} positions: max_position_embeddings cannot be changed.")
-    return _checked({**content, **fields, **role}, sequence_length)
+    return _checked({**content, **own_ids, **fields, **role}, sequence_length)
+
+
+def _same_or(before: int | list[int] | None, now: int | list[int] | None) -> int | list[int] | None:
+    """What a config has said of a special token before, where that is or includes what holds now."""
+    return before if isinstance(before, list) and now in before else now
 
 
 def _without_mask(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

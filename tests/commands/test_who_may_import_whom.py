@@ -12,10 +12,8 @@ ALLOWED = {
     "tokenizer": set(),
     "recipes/metrics": {"recipes/common"},
     "recipes/common": {"modeling", "modeling/interop"},
-    "recipes/generation": BELOW_ALL,
-    "recipes/training": BELOW_ALL,
-    "recipes/data": BELOW_ALL | {"tokenizer"},
-    "recipes/conversion": BELOW_ALL | {"modeling/interop", "recipes/training"},
+    **dict.fromkeys(("recipes/generation", "recipes/training", "recipes/data"), BELOW_ALL | {"tokenizer"}),
+    "recipes/conversion": BELOW_ALL | {"tokenizer", "modeling/interop", "recipes/training"},
 }
 LOWER = BELOW_ALL | {"tokenizer", "recipes/data", "recipes/training", "recipes/generation", "recipes/metrics"}
 ALLOWED |= dict.fromkeys(("recipes/pretraining", "recipes/finetuning", "recipes/evaluation"), LOWER)

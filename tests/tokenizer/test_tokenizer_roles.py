@@ -1,42 +1,12 @@
 """A tokenizer puts around a text what its role needs, whoever made it, and keeps doing so when it is saved."""
 
-import json
-
 import pytest
-from helpers.text import sentences
-from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer, RobertaTokenizer
+from helpers.stock_tokenizers import STOCK, bert, gpt2, roberta, train_small
+from transformers import AutoTokenizer
 
-from weft.tokenizer import train
-from weft.tokenizer.special_tokens import add_mask_token, for_role
+from weft.tokenizer.special_tokens import add_mask_token, for_role, without_start_and_end
 
 TYPES = ("bpe", "wordpiece", "unigram", "char")
-TEXTS = sentences(40)
-
-
-def train_small(kind):
-    return train.train_tokenizer(iter(TEXTS), kind, 320)
-
-
-def bpe_parts(**added):
-    model = json.loads(train_small("bpe").backend_tokenizer.to_str())["model"]
-    return {**model["vocab"], **added}, [tuple(pair) for pair in model["merges"]]
-
-
-def gpt2():
-    vocabulary, merges = bpe_parts(**{"<|endoftext|>": 320})
-    vocabulary["unused"] = vocabulary.pop("<mask>")
-    return GPT2Tokenizer(vocab=vocabulary, merges=merges)
-
-
-def bert():
-    names = {"<pad>": "[PAD]", "<s>": "[CLS]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
-    model = json.loads(train_small("wordpiece").backend_tokenizer.to_str())["model"]
-    return BertTokenizer(vocab={names.get(token, token): index for token, index in model["vocab"].items()})
-
-
-def roberta():
-    vocabulary, merges = bpe_parts()
-    return RobertaTokenizer(vocab=vocabulary, merges=merges)
 
 
 def reloaded(tokenizer, folder):
@@ -139,3 +109,15 @@ def test_roles_that_cannot_be_had_are_refused():
     without_end.eos_token = None
     with pytest.raises(ValueError, match="no end token, which the role encoder needs: set its eos_token"):
         for_role(without_end, "encoder")
+
+
+@pytest.mark.parametrize("kind", list(STOCK))
+def test_a_tokenizer_can_be_had_that_puts_nothing_around_a_text(tmp_path, kind):
+    source = STOCK[kind]()
+    tokenizer = reloaded(without_start_and_end(source), tmp_path)
+    assert tokenizer("the river").input_ids == plain(source, "the river")
+    assert tokenizer("the", "river").input_ids == plain(source, "the") + plain(source, "river")
+    assert [tokenizer.bos_token, tokenizer.eos_token, tokenizer.cls_token, tokenizer.sep_token] == [None] * 4
+    assert tokenizer.get_vocab() == source.get_vocab()
+    places = {"return_offsets_mapping": True, "add_special_tokens": False}
+    assert tokenizer("the river", **places).offset_mapping == source("the river", **places).offset_mapping

@@ -118,8 +118,10 @@ class Objective(ABC):
 
 
 def as_decoder(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer for a model that continues text: it puts no end token behind a text."""
-    ids = tokenizer("a").input_ids
-    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None or ids[-1:] != [tokenizer.eos_token_id]:
+    """The tokenizer for a model that continues text: it puts the start token before a text, as documents had it in
+    training, and no end token behind it."""
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        return tokenizer
+    if tokenizer("a").input_ids == [tokenizer.bos_token_id, *tokenizer("a", add_special_tokens=False).input_ids]:
         return tokenizer
     return for_role(tokenizer, "decoder")

@@ -16,14 +16,12 @@ from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.pretraining.datasets.hybrid import HybridArguments, HybridCollator, HybridRows
 from weft.recipes.pretraining.datasets.masking import MaskingArguments
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
-from weft.recipes.pretraining.objectives.base import as_decoder
 from weft.recipes.pretraining.objectives.causal import CausalEvaluator, CausalObjective
 from weft.recipes.pretraining.objectives.masked import MaskedEvaluator, MaskedObjective
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.samples import sample_texts
 from weft.recipes.training.evaluator import Evaluator
 from weft.recipes.training.model_arguments import ModelArguments
-from weft.tokenizer.special_tokens import add_mask_token
 
 
 class HybridObjective(MaskedObjective):
@@ -56,10 +54,6 @@ class HybridObjective(MaskedObjective):
                 f"attn_implementation {backend} attends in one direction per batch, and hybrid rows in both: choose "
                 "sdpa or flex_attention."
             )
-
-    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
-        add_mask_token(tokenizer)
-        return as_decoder(tokenizer)
 
     def role(self) -> dict[str, Any]:
         return {"is_causal": False, "masked_next_token": True}

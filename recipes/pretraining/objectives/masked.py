@@ -32,7 +32,8 @@ VALIDATION_SEED = 0  # the masks of the held-out text are the same in all runs
 
 def make_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     """The ids that masking knows. An unknown token is text: it may be masked, but nothing is replaced by it."""
-    special = set(tokenizer.all_special_ids)
+    unnamed = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = {*tokenizer.all_special_ids, *unnamed}
     named = {name: token for name, token in tokenizer.special_tokens_map.items() if name != "unk_token"}
     is_text = tokenizer.unk_token not in named.values()  # unlike GPT-2's, which is its end token too
     return Vocabulary(
