@@ -19,6 +19,14 @@ class RecipeError(Exception):
     """Something a user asked for cannot be done; the message says what was given, what is allowed and what to do."""
 
 
+class Stopped(Exception):  # no error: what was asked for
+    """A run was stopped by a signal, and can go on: its process ends with the status that a shell gives to that."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.status = 128 + number
+
+
 def first_line(error: BaseException) -> str:
     """What an error says in one line: its first, or its name where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -51,7 +59,8 @@ def optional_package(name: str, needed_by: str) -> Any:
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Run a recipe's main function; a RecipeError ends the process with its sentence and status 2."""
+    """Run a recipe's main function; a RecipeError ends the process with its sentence and status 2, a signal with 128
+    and its number, so that `finetune && publish` does not go on."""
     status = 0
     try:
         command()
@@ -60,6 +69,8 @@ def run_command(command: Callable[[], None]) -> None:
             time.sleep(PATIENCE)
         print(f"error: {error}", file=sys.stderr, flush=True)
         status = 2
+    except Stopped as stop:
+        status = stop.status
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr, flush=True)
         status = 130

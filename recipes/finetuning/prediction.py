@@ -1,6 +1,6 @@
 """Predictions and scores of a whole split, the same for any number of processes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ class TaskEvaluator:
         arguments = trainer.args
         results = predict(
             *(self.task, trainer.model, self.rows, self.collator, self.batch_size),
-            *(arguments.process_index, arguments.world_size),
+            *(arguments.process_index, arguments.world_size, trainer.obey_stop),
         )
         return self.task.score(self.split, self.rows, results)
 
@@ -37,11 +37,13 @@ def predict(
     batch_size: int,
     process: int = 0,
     processes: int = 1,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> list[Any]:
     """What a model says of items, in their order; each process does its share and gets the results of all.
 
     Args:
         batch_size: items of a forward pass; those of like length go together.
+        before_batch: is called before each batch, as often in every process.
     """
     device = next(model.parameters()).device
     order = sorted(range(len(items)), key=lambda index: -items[index].tokens)
@@ -49,7 +51,11 @@ def predict(
     was_training = model.training
     model.eval()
     found: dict[int, Any] = {}
-    for batch in batches[process::processes]:
+    for first in range(0, len(batches), processes):
+        before_batch()
+        batch = batches[first + process] if first + process < len(batches) else []
+        if not batch:
+            break
         number_of = {id(items[index]): index for index in batch}
         inputs, layout = collator.lay_out([items[index] for index in batch])
         answers = task.predict(model, {name: tensor.to(device) for name, tensor in inputs.items()}, layout)

@@ -52,7 +52,6 @@ class SeedRun:
         trainable: the training items that have a target.
         validation: the items that choose the weights.
         grouped: whether a batch's examples are of like length.
-        stop: tells of SIGTERM in the last training.
     """
 
     task: Task
@@ -65,7 +64,6 @@ class SeedRun:
     collator: PackingCollator
     grouped: bool
     bf16: bool
-    stop: StopSignal | None = None
 
     def make_model(self, seed: int) -> nn.Module:
         """The model that a seed begins with, frozen or with adapters as the fields say."""
@@ -74,11 +72,6 @@ class SeedRun:
         if self.setup.arguments.lora_rank is None:
             return model
         return add_adapters(model, self.setup.arguments, self.setup.new_weights, self.task.has_own_head)
-
-    @property
-    def stop_asked(self) -> bool:
-        """Whether SIGTERM came too late to be obeyed in the last training."""
-        return self.stop is not None and self.stop.received
 
     def changed(self, chosen: dict[str, Any]) -> "SeedRun":
         """The same with other settings: fields of `FineTuningArguments` or of the model's config."""
@@ -114,7 +107,7 @@ class SeedRun:
             trainer.callback_handler.on_train_end(trainer.args, state, trainer.control)
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
-        if trainer.state.global_step < self.plan.max_steps and not best.stopped_early:
+        if trainer.stopped:
             if is_first_process():
                 step = trainer.state.global_step
                 print(f"stopped at step {step}: run the same command again to go on", flush=True)
@@ -183,7 +176,6 @@ class SeedRun:
         check_processes(arguments, plan.processes)
         model = self.make_model(seed)
         set_seed(seed)
-        self.stop = StopSignal()
         group = plan.batch_size if self.grouped else 0
         per_step = plan.items_per_step * len({item.example for item in self.trainable}) / plan.items  # examples
         return FineTuningTrainer(
@@ -202,7 +194,7 @@ class SeedRun:
             layer_decay=self.setup.arguments.layer_decay,
             callbacks=[
                 Console(arguments.disable_tqdm, headline=self.task.headline),
-                self.stop,
+                StopSignal(),
                 best,
             ],
         )

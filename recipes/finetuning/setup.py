@@ -98,9 +98,6 @@ class FineTuningRun:
             if result is None:
                 return False
             results.append(result)
-            if seed_run.stop_asked and seed != self.seeds[-1]:
-                print(f"stopped after seed {seed}: run the same command again to go on", flush=True)
-                return False
         FinishedSeeds(seed_run, settings, self.items, self.unlabelled, self.folder, results).write()
         return True
 

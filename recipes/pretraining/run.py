@@ -93,6 +93,8 @@ class _Training:
             run.change_length(run.monitor.steps, trainer.state.global_step)
             if is_first_process():
                 self._note_plan()
+            if trainer.stopped:
+                return trainer
             forget(run, trainer)
             # it would warn of evaluating and saving at other steps than before
             logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
@@ -121,7 +123,7 @@ class _Training:
 
     def _finish(self, trainer: PretrainingTrainer, is_new: bool) -> bool:
         run = self.run
-        finished = trainer.state.global_step >= run.plan.max_steps
+        finished = not trainer.stopped
         if finished:
             write_report(run, trainer)
             if run.budget and is_new and is_first_process():

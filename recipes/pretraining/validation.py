@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from weft.losses import IGNORE_INDEX
 from weft.recipes.pretraining.datasets.collators import Batch
+from weft.recipes.training.evaluator import EvaluatingTrainer
 
 
 class RowEvaluator(ABC):
@@ -20,7 +20,7 @@ class RowEvaluator(ABC):
         self.rows, self.collate = rows, collate
 
     @torch.no_grad()
-    def __call__(self, trainer: "transformers.Trainer") -> dict[str, float]:
+    def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]:
         arguments, model = trainer.args, trainer.model
         share = -(-len(self.rows) // arguments.world_size)  # the same number of rows for every process
         first = arguments.process_index * share
@@ -32,8 +32,11 @@ class RowEvaluator(ABC):
         )
         was_training = model.training
         model.eval()
-        batches = ({name: tensor.to(arguments.device) for name, tensor in batch.items()} for batch in loader)
-        sums = sum(self.score(model, batch) for batch in batches)  # on the CPU: not every device has float64
+        sums = torch.zeros(())
+        for batch in loader:
+            trainer.obey_stop()
+            on_device = {name: tensor.to(arguments.device) for name, tensor in batch.items()}
+            sums = sums + self.score(model, on_device)  # on the CPU: not every device has float64
         model.train(was_training)
         if arguments.world_size > 1:
             sums = trainer.accelerator.reduce(sums.to(arguments.device), "sum")

@@ -28,6 +28,11 @@ class WholeCheckpoints(Trainer):
 
     _unfinished: str | None = None
 
+    @property
+    def checkpoint_of_step(self) -> Path:
+        """The folder of the checkpoint of the step that training stands at, whether it was written or not."""
+        return Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+
     def _get_output_dir(self, trial: Any) -> str:
         """The run's folder, or, while a checkpoint is being written, a hidden folder inside of it."""
         folder = super()._get_output_dir(trial)

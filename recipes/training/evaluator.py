@@ -1,9 +1,21 @@
 """What a Trainer asks its evaluation for."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import transformers
+from torch import nn
 from torch.utils.data import Dataset
+
+
+class EvaluatingTrainer(Protocol):
+    """What an evaluator needs of a Trainer."""
+
+    args: "transformers.TrainingArguments"
+    model: nn.Module
+    accelerator: Any
+
+    def obey_stop(self) -> None:
+        """End the evaluation where SIGTERM asks for it; called before each batch, as often in every process."""
 
 
 class Evaluator(Protocol):
@@ -11,4 +23,4 @@ class Evaluator(Protocol):
 
     rows: Dataset
 
-    def __call__(self, trainer: "transformers.Trainer") -> dict[str, float]: ...
+    def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]: ...

@@ -1,5 +1,6 @@
 """The skeleton of every training run: open and lock its folder, plan, train or resume, report, publish."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import transformers
 
 from weft.recipes.common.command_line import Parsed
+from weft.recipes.common.errors import Stopped
 from weft.recipes.common.processes import end_group, is_first_process, world_size
 from weft.recipes.training.hub import publish
 from weft.recipes.training.run_folder import RunState, opened
@@ -28,7 +30,7 @@ class Run(Protocol):
         """The plan in words, made in every process."""
 
     def train(self) -> bool:
-        """Train, or go on from the last checkpoint, and write the report; whether that came to its end."""
+        """Train, or go on from the last checkpoint, and write the report; False where SIGTERM ended it on the way."""
 
 
 def settings_of(parsed: Parsed) -> dict[str, Any]:
@@ -50,6 +52,9 @@ def carry_out(
         look: looks at the folder and refuses one that is another run's.
         prepare: reads the data, and refuses what cannot be trained.
         use_finished: does, in one process, what a finished run is asked for besides publishing.
+
+    Raises:
+        Stopped: SIGTERM ended the run on the way.
     """
     transformers.logging.disable_progress_bar()
     revisions = getattr(arguments, "hub_revisions", False)
@@ -64,6 +69,8 @@ def carry_out(
                 return
             finished = run.train()
             end_group()  # uploads may take longer than its time limit
+            if not finished:
+                raise Stopped(signal.SIGTERM)
         elif is_first_process():
             print(f"{folder} is finished: nothing to train (give another --output_dir for a new run)")
             use_finished()

@@ -1,4 +1,4 @@
-"""SIGTERM in training: finish the step, save a checkpoint, exit cleanly."""
+"""SIGTERM in training: finish the step, save a checkpoint, and end as a signal ends a process."""
 
 import signal
 from types import FrameType
@@ -9,29 +9,39 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class StopSignal(TrainerCallback):
-    """Asks the Trainer to save and stop at the end of the step in which SIGTERM arrived, in all processes alike."""
+    """Remembers SIGTERM while a Trainer trains, and has it save and stop at the end of the step, in all processes."""
 
     def __init__(self, received: bool = False) -> None:
         """`received`: whether one came already, for a Trainer that goes on where another ended."""
         self.received = received
+        self.listens, self.obeyed = True, False
         self.previous = signal.signal(signal.SIGTERM, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = True
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """From here on SIGTERM ends the process as it always does."""
-        signal.signal(signal.SIGTERM, self.previous)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        """Processes agree on the step: one that was told tells the others."""
+    def is_asked(self, args: TrainingArguments) -> bool:
+        """Whether any process was told to stop while it trained; all processes have to call this."""
+        if not self.listens:
+            return False
         if args.world_size > 1:
             flag = torch.tensor(int(self.received), device=args.device)
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
             self.received = bool(flag.item())
-        if self.received and state.global_step < state.max_steps:
+        self.obeyed = self.received
+        return self.received
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """From here on SIGTERM ends the process as it always does, also one that came too late to be seen."""
+        self.listens = False
+        signal.signal(signal.SIGTERM, self.previous)
+        if self.received and not self.obeyed:
+            signal.raise_signal(signal.SIGTERM)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Ask for a checkpoint of this step."""
+        if self.is_asked(args):
             control.should_save = True
-            control.should_training_stop = True
         return control

@@ -5,6 +5,7 @@ It and its subclasses override these private methods of Trainer (tried with tran
 _get_output_dir, _save_checkpoint                               a checkpoint has its name only when it is whole
 _save_optimizer_and_scheduler, _load_optimizer_and_scheduler    checkpoints of sharded weights are those of whole ones
 _load_from_checkpoint, _prepare_for_training, _prepare_input    the same, and averaged weights are read
+_maybe_log_save_evaluate                                        a step is saved before it is evaluated
 _issue_warnings_after_load                                      a tied weight is not missing
 _get_num_items_in_batch                                         what the losses of a step divide by
 _track_num_input_tokens                                         an empty micro-batch has no tokens
@@ -23,13 +24,14 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, PrinterCallback
 
+from weft.recipes.training.evaluation_order import SavesFirst
 from weft.recipes.training.evaluator import Evaluator
 from weft.recipes.training.fsdp2 import ShardingTrainer
 from weft.recipes.training.safeguards import Cadence, StopAtNonFinite
 from weft.recipes.training.throughput import Throughput
 
 
-class WeftTrainer(ShardingTrainer):
+class WeftTrainer(SavesFirst, ShardingTrainer):
     """Trainer with atomic checkpoints, a guard against losses that are not finite, and the recipes' evaluation."""
 
     def __init__(

@@ -110,7 +110,9 @@ def test_bits_per_byte_are_those_that_training_reports(tmp_path):
     tokenizer = corpus.tokenizer()
     model = make_scored_model("weft", tokenizer)
     arguments = SimpleNamespace(world_size=1, process_index=0, per_device_eval_batch_size=2, device=torch.device("cpu"))
-    reported = CausalEvaluator(ValidationRows(corpus, 2000))(SimpleNamespace(args=arguments, model=model))
+    reported = CausalEvaluator(ValidationRows(corpus, 2000))(
+        SimpleNamespace(args=arguments, model=model, obey_stop=list)
+    )
     found = perplexity(Scorer(model, tokenizer, "causal", quiet=True), texts)
     assert found["bits_per_byte"] == pytest.approx(reported["bits_per_byte"], rel=1e-5)
 

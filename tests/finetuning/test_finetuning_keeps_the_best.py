@@ -8,7 +8,8 @@ from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.best_weights import BestWeights, Evaluation, best_of, load_weights, step_of_weights
 from weft.recipes.finetuning.prediction import TaskEvaluator
 from weft.recipes.finetuning.report import FinishedSeeds
-from weft.recipes.finetuning.trainer import FineTuningTrainer, SeedResult
+from weft.recipes.finetuning.trainer import SeedResult
+from weft.recipes.training import evaluation_order
 
 
 @pytest.fixture(scope="module")
@@ -69,25 +70,25 @@ def test_weights_kept_before_an_interruption_are_published_under_their_own_step_
     """As on hardware that gives other numbers when a run goes on: the log then has another step as the best."""
     fields = {**files, "output_dir": tmp_path / "run", "evaluations": 4}
     scores = {3: 0.5, 6: 0.9, 9: 0.3, 12: 0.2}
-    score, save = TaskEvaluator.__call__, FineTuningTrainer._save_checkpoint
+    score, write = TaskEvaluator.__call__, evaluation_order.write_text
 
     def scripted(evaluator, trainer):
         return {**score(evaluator, trainer), "accuracy": scores[trainer.state.global_step]}
 
-    def killed(trainer, *args):
-        if trainer.state.global_step == 6:
+    def killed(state, text):
+        if state.parent.name == "checkpoint-6":
             raise InterruptedError
-        save(trainer, *args)
+        write(state, text)
 
     monkeypatch.setattr(TaskEvaluator, "__call__", scripted)
-    monkeypatch.setattr(FineTuningTrainer, "_save_checkpoint", killed)
+    monkeypatch.setattr(evaluation_order, "write_text", killed)
     with pytest.raises(InterruptedError):
         ft.run_here(**fields)
     kept = tmp_path / "run" / "seed-1" / "best.safetensors"
     assert step_of_weights(kept) == 6
     weights = load_file(kept)
     scores[6] = 0.4
-    monkeypatch.setattr(FineTuningTrainer, "_save_checkpoint", save)
+    monkeypatch.setattr(evaluation_order, "write_text", write)
     scored = []
 
     def remember(model, file):

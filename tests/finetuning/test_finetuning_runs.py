@@ -12,7 +12,6 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertMod
 
 from weft.recipes import finetune
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.seed_training import SeedRun
 from weft.tokenizer.special_tokens import for_role
 from weft.tokenizer.train import train_tokenizer
 
@@ -199,22 +198,6 @@ def test_the_task_may_stand_in_the_yaml_file(tmp_path):
     (tmp_path / "run.yaml").write_text("task: rte\n", encoding="utf-8")
     assert finetune.task_of([str(tmp_path / "run.yaml"), "--seeds", "1"]) == "rte"
     assert finetune.task_of([str(tmp_path / "run.yaml"), "--task", "mrpc"]) == "mrpc"
-
-
-def test_sigterm_that_comes_too_late_for_one_seed_stops_before_the_next(files, tmp_path, monkeypatch, capsys):
-    result = SeedRun._result
-
-    def interrupted(self, *args):
-        self.stop.received = True
-        return result(self, *args)
-
-    monkeypatch.setattr(SeedRun, "_result", interrupted)
-    ft.run_here(**files, output_dir=tmp_path / "run", seeds=[1, 2], max_steps=2, evaluations=1)
-    assert "stopped after seed 1" in capsys.readouterr().out
-    assert not (tmp_path / "run" / "metrics.json").exists()
-    monkeypatch.undo()
-    ft.run_here(**files, output_dir=tmp_path / "run", seeds=[1, 2], max_steps=2, evaluations=1)
-    assert len(ft.metrics(tmp_path / "run")["seeds"]) == 2
 
 
 def test_a_search_goes_on_behind_a_trial_that_diverges(files, tmp_path):

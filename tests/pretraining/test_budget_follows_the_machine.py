@@ -12,6 +12,7 @@ from helpers.float64 import assert_same_weights, models_in_float64
 from helpers.launched import run_together
 from helpers.machine import STEP, Machine
 
+from weft.recipes.common.errors import Stopped
 from weft.recipes.pretraining import run
 from weft.recipes.pretraining.time_budget import measurement
 from weft.recipes.pretraining.time_budget.arithmetic import Costs
@@ -124,7 +125,8 @@ def test_a_stop_signal_that_comes_while_the_length_changes_is_obeyed(corpus, tmp
 
     monkeypatch.setattr(PretrainingTrainer, "_save_checkpoint", stopped)
     fields = {"data": corpus, "output_dir": tmp_path / "run", "budget": f"{BUDGET:.0f}s"}
-    runs.run_here(**fields)
+    with pytest.raises(Stopped):
+        runs.run_here(**fields)
     (length,) = machine.lengths
     assert "run the same command again to go on" in capsys.readouterr().out
     monkeypatch.undo()

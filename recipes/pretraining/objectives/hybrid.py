@@ -20,7 +20,7 @@ from weft.recipes.pretraining.objectives.causal import CausalEvaluator, CausalOb
 from weft.recipes.pretraining.objectives.masked import MaskedEvaluator, MaskedObjective
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.samples import sample_texts
-from weft.recipes.training.evaluator import Evaluator
+from weft.recipes.training.evaluator import EvaluatingTrainer, Evaluator
 from weft.recipes.training.model_arguments import ModelArguments
 
 
@@ -110,7 +110,7 @@ class HybridEvaluator:
         self.causal, self.masked, self.causal_share = causal, masked, causal_share
         self.rows = masked.rows
 
-    def __call__(self, trainer: "transformers.Trainer") -> dict[str, float]:
+    def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]:
         causal, masked = self.causal(trainer), self.masked(trainer)
         loss = self.causal_share * causal["loss"] + (1 - self.causal_share) * masked["loss"]
         return {**masked, **causal, "causal_loss": causal["loss"], "loss": loss}
