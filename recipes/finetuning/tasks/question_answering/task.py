@@ -41,6 +41,7 @@ from weft.recipes.finetuning.tasks.question_answering.spans import (
     target_of,
 )
 from weft.recipes.finetuning.tasks.question_answering.usage import usage_of
+from weft.recipes.finetuning.validation_split import squeezed
 from weft.recipes.training.run_folder import METRICS
 
 CHUNK = 1000  # questions that are tokenised at once
@@ -62,15 +63,14 @@ class QuestionAnswering(Task):
     pipeline_tag = "question-answering"
     target_names = ("start_positions", "end_positions", "sequence_lengths")
     finds_spans = True
+    input_name = "context"
     headline = ("exact_match", "f1")
     best_metric = BestMetric("f1")
 
     def __init__(self, files: QuestionAnsweringArguments) -> None:
         """Reads and checks all data; raises RecipeError."""
         self.files = files
-        self.examples = read_splits(
-            *(files, KNOWN_TASKS, read_questions, questions_of_rows), lambda question: question.context
-        )
+        self.examples = read_splits(files, KNOWN_TASKS, read_questions, questions_of_rows, self.input_of)
         # a set of which every question has an answer is of version 1
         self.version_2 = files.version_2 or any(
             not question.answers for split in ("train", "validation") for question in self.examples[split]
@@ -94,6 +94,10 @@ class QuestionAnswering(Task):
         self.max_answer_length = files.max_answer_length
         self.threshold: float | None = None  # of the probability of "no answer"; None: not tuned yet
         self.encoded: dict[str, WindowCounts] = {}
+
+    @staticmethod
+    def input_of(example: Question) -> str:
+        return squeezed(example.context)
 
     def texts(self) -> Iterator[str]:
         yield from dict.fromkeys(question.context for question in self.examples["train"])
