@@ -26,9 +26,9 @@ from weft.recipes.finetuning.tasks.question_answering.encoding import WindowCoun
 from weft.recipes.finetuning.tasks.question_answering.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.question_answering.reading import (
     Question,
-    is_chinese,
     questions_of_rows,
     read_questions,
+    rules_of,
 )
 from weft.recipes.finetuning.tasks.question_answering.report import write_answers, write_qa_report
 from weft.recipes.finetuning.tasks.question_answering.scoring import Answered, score_all, threshold_used
@@ -46,6 +46,7 @@ from weft.recipes.training.run_folder import METRICS
 
 CHUNK = 1000  # questions that are tokenised at once
 THRESHOLD = "no_answer_threshold"
+RULES = {"en": "as English", "zh": "as Chinese", "unspaced": "by characters"}
 
 
 class QuestionAnswering(Task):
@@ -81,9 +82,8 @@ class QuestionAnswering(Task):
                 f"{unexpected[0].where}: there is no answer, but all questions to learn from have one: give version_2, "
                 "or the file as predict_file if its answers are not known."
             )
-        chinese = files.language == "zh" or (files.language == "auto" and is_chinese(self.examples["train"]))
-        self.compared_as = "zh" if chinese else "en"
-        if chinese or files.language != "auto":
+        self.compared_as = rules_of(self.examples["train"]) if files.language == "auto" else files.language
+        if self.compared_as == "zh" or files.language == "en":
             self.language = self.compared_as
         self.read = {split: list(questions) for split, questions in self.examples.items()}
         self.examples["train"] = [question for question in self.examples["train"] if not question.is_lost]
@@ -107,7 +107,7 @@ class QuestionAnswering(Task):
         train = self.examples["train"]
         impossible = sum(not question.answers for question in train)
         form = f"version 2, {impossible / len(train):.1%} without an answer" if self.version_2 else "version 1"
-        lines = [("questions", f"{form}; compared as {'Chinese' if self.compared_as == 'zh' else 'English'}")]
+        lines = [("questions", f"{form}; compared {RULES[self.compared_as]}")]
         for split in self.read:
             figures = "; ".join(self._describe(split))
             lines += [(split, figures)] if figures else []
