@@ -40,7 +40,7 @@ def for_role(tokenizer: PreTrainedTokenizerBase, role: str, token_types: bool = 
         raise ValueError(f"role {role!r} is unknown: choose one of {', '.join(ROLES)}.")
     if not tokenizer.is_fast:
         raise ValueError("the tokenizer has no fast version (tokenizer.json): convert it.")
-    start, end = tokenizer.bos_token or tokenizer.cls_token, tokenizer.eos_token or tokenizer.sep_token
+    start, end = find_start_and_end(tokenizer)
     if start is None or end is None:
         raise ValueError(
             f"the tokenizer has no {'start' if start is None else 'end'} token, which the role {role} needs: set its "
@@ -54,6 +54,33 @@ def for_role(tokenizer: PreTrainedTokenizerBase, role: str, token_types: bool = 
     if not _puts_around(result, before, after, token_types):
         _set_template(result.backend_tokenizer, start, end, closed=role == "encoder")
     return result
+
+
+def find_start_and_end(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, str | None]:
+    """Return the tokens that open and close a text: bos, else cls; eos, else sep; None where it has neither."""
+    return tokenizer.bos_token or tokenizer.cls_token, tokenizer.eos_token or tokenizer.sep_token
+
+
+def separate_pairs(tokenizer: PreTrainedTokenizerBase, token: str, closed: bool = False) -> None:
+    """Have a fast tokenizer put a token between two texts, and go on to put around one text what it does.
+
+    Args:
+        closed: also put the token behind the second text where nothing stands there.
+    """
+    backend = tokenizer.backend_tokenizer
+    encoding = backend.encode("a")
+    names = [name for name, special in zip(encoding.tokens, encoding.special_tokens_mask) if special]
+    opening = [*encoding.special_tokens_mask, 0].index(0)
+    before, after = names[:opening], names[opening:]
+    last = after or ([token] if closed else [])
+    ids = {name: backend.token_to_id(name) for name in (*names, token)}
+    template = processors.TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", token, "$B", *last],
+        special_tokens=list(ids.items()),
+    )
+    trimming = _trimming(backend)
+    backend.post_processor = processors.Sequence([*trimming, template]) if trimming else template
 
 
 def without_start_and_end(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:

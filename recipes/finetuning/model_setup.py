@@ -18,7 +18,7 @@ from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.task import Task
 from weft.recipes.training.model_setup import CHANGEABLE_FIELDS, ModelArguments, make_config
-from weft.tokenizer.special_tokens import for_role
+from weft.tokenizer.special_tokens import find_start_and_end, for_role
 from weft.tokenizer.train import train_tokenizer
 from weft.tokenizer.vocabulary import check_rows, number_of_ids
 
@@ -231,9 +231,10 @@ def _start_head_anew(model: PreTrainedModel) -> None:
 def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) -> PreTrainedTokenizerBase:
     """Start and end token around each text: the end token is what a causal model is read at.
 
-    Raises:
-        RecipeError: the tokenizer has no such tokens.
+    A tokenizer that has only one of them or none goes on as it is: the model knows no other texts.
     """
+    if None in find_start_and_end(tokenizer):
+        return tokenizer
     with refusing(None, ValueError, say=str):
         return for_role(tokenizer, "encoder", token_types)
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.tasks.question_answering.reading import Question
 from weft.recipes.finetuning.tasks.question_answering.spans import ContextWindow
+from weft.tokenizer.special_tokens import find_start_and_end, separate_pairs
 
 
 @dataclass
@@ -36,6 +37,29 @@ def beginnings(texts: list[str], tokenizer: PreTrainedTokenizerBase, tokens: int
         text if len(encoding.ids) <= tokens else text[: encoding.offsets[tokens - 1][1]]
         for text, encoding in zip(texts, encodings)
     ]
+
+
+def closes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a special token stands behind a question and its context."""
+    return tokenizer("a", "b", return_special_tokens_mask=True)["special_tokens_mask"][-1:] == [1]
+
+
+def closing(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer that closes a context; one that does not gets its end token there, or its padding token.
+
+    Raises:
+        RecipeError: it has neither.
+    """
+    if closes(tokenizer):
+        return tokenizer
+    end = find_start_and_end(tokenizer)[1] or tokenizer.pad_token
+    if end is None:
+        raise RecipeError(
+            "the tokenizer has no special token to put behind a context, where a causal model says that there is no "
+            "answer: give a model whose tokenizer has an end or a padding token."
+        )
+    separate_pairs(tokenizer, end, closed=True)
+    return tokenizer
 
 
 def window_of(tokens: Any, question: Question) -> ContextWindow:

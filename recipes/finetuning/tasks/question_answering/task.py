@@ -22,7 +22,14 @@ from weft.recipes.finetuning.tasks.question_answering.arguments import (
     SHORTEST_LIMIT,
     QuestionAnsweringArguments,
 )
-from weft.recipes.finetuning.tasks.question_answering.encoding import WindowCounts, beginnings, is_exact, window_of
+from weft.recipes.finetuning.tasks.question_answering.encoding import (
+    WindowCounts,
+    beginnings,
+    closes,
+    closing,
+    is_exact,
+    window_of,
+)
 from weft.recipes.finetuning.tasks.question_answering.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.question_answering.reading import (
     Question,
@@ -153,8 +160,7 @@ class QuestionAnswering(Task):
         """A causal model's needs a token behind the context, which stands for "no answer"."""
         if not self.causal:
             return tokenizer
-        closed = tokenizer("a", "b")["input_ids"][-1] in tokenizer.all_special_ids
-        return tokenizer if closed else as_encoder(tokenizer)
+        return closing(tokenizer if closes(tokenizer) else as_encoder(tokenizer))
 
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
         questions = self.examples[split]

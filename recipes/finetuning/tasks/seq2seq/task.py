@@ -114,10 +114,11 @@ class Seq2SeqTask(Task):
         """What makes a new Weft model an encoder-decoder; of any other model the ids that its tokenizer gives."""
         if self.config is not None:
             return special_ids(self.config, self.tokenizer)
+        starts = [self.tokenizer.bos_token_id, self.tokenizer.pad_token_id, self.tokenizer.eos_token_id]
         return {
             "is_encoder_decoder": True,
             "is_causal": True,
-            "decoder_start_token_id": self.tokenizer.bos_token_id,
+            "decoder_start_token_id": next((each for each in starts if each is not None), None),
         }
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

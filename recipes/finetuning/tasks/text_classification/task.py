@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import processors
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from weft.losses import count_targets, sequence_classification_loss
@@ -31,6 +30,7 @@ from weft.recipes.finetuning.tasks.text_classification.scoring import (
     softmax,
     tune_thresholds,
 )
+from weft.tokenizer.special_tokens import find_start_and_end, separate_pairs
 
 _NUMBERS_OF_LABELS_SHOWN = 12
 
@@ -144,20 +144,18 @@ class TextClassification(Task):
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Pairs need something between their texts: where the tokenizer (GPT-2's, for one) puts nothing there, its end
-        token goes there from now on."""
+        token goes there from now on; raises RecipeError where it has none."""
         if not self.pairs or tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(
             pair=False
         ):
             return tokenizer
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None or tokenizer.eos_token is None:
-            raise RecipeError("the tokenizer puts no token between the texts of a pair: give one with a separator.")
-        end = tokenizer.eos_token
-        between = processors.TemplateProcessing(
-            single="$A", pair=f"$A {end} $B", special_tokens=[(end, tokenizer.eos_token_id)]
-        )
-        before = backend.post_processor
-        backend.post_processor = between if before is None else processors.Sequence([before, between])
+        _, end = find_start_and_end(tokenizer)
+        if end is None:
+            raise RecipeError(
+                "the tokenizer puts no token between the texts of a pair, and has no end token to put there: give a "
+                "model whose tokenizer has one, or join the texts into one column."
+            )
+        separate_pairs(tokenizer, end)
         return tokenizer
 
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
