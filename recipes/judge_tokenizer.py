@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import RecipeError, run_command
 from weft.recipes.common.options import Options, option
-from weft.recipes.data.text_source import SourceArguments, texts_of
+from weft.recipes.data.text_source import ENCODING_HELP, TEXT_COLUMN_HELP, SourceArguments, expand_names, texts_of
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.tokenizer.script_statistics import judge
 
@@ -22,8 +22,9 @@ class JudgeArguments(Options):
     """What to judge, and on which text."""
 
     tokenizer_name: str | None = option(None, "folder or Hub id of a tokenizer", folder_or_id=True)
-    files: list[str] = option([], "text: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet")
-    text_column: str = option("text", "the field that holds the text (all but .txt)")
+    files: list[str] = option([], "text, as the --train_files of a training")
+    text_column: str = option("text", TEXT_COLUMN_HELP)
+    encoding: str | None = option(None, ENCODING_HELP)
     sample_characters: int = option(
         SAMPLE_CHARACTERS,
         "look at so many characters at most, taken evenly over the text; those of scripts without blanks "
@@ -31,13 +32,17 @@ class JudgeArguments(Options):
         least=1,
     )
 
+    def __post_init__(self) -> None:
+        self.files = expand_names("files", self.files)
+
 
 def main() -> None:
     arguments = parse_arguments(__doc__, [JudgeArguments])[JudgeArguments]
     arguments.check()
     if not arguments.tokenizer_name or not arguments.files:
         raise RecipeError("give --tokenizer_name (a folder or a Hub id) and --files (the text to judge it on).")
-    text = SourceArguments(arguments.files, text_column=arguments.text_column)
+    text = SourceArguments(arguments.files, text_column=arguments.text_column, encoding=arguments.encoding)
+    text.check()
     for source in text.sources():
         source.check()
     tokenizer = load_tokenizer(arguments.tokenizer_name)

@@ -45,6 +45,8 @@ class TextArguments(SourceArguments):
         super().check()
         if self.dataset_name and self.train_files:
             raise RecipeError("both dataset_name and train_files are given: choose one.")
+        if self.dataset_name and self.encoding:
+            raise RecipeError("encoding has no effect on dataset_name: give train_files, or leave it out.")
         for source in self.sources():
             source.check()
 
@@ -95,6 +97,7 @@ class DataArguments(FilterArguments, TextArguments):
     )
     split_seed: int = option(0, "which documents are held out", least=0, rare=True)
 
+    FILE_FIELDS: ClassVar[tuple[str, ...]] = ("train_files", "validation_files")
     CAN_CUT_TAILS: ClassVar[bool] = True  # so that validation_split may be tail
 
     def check(self) -> None:

@@ -15,14 +15,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.files import only_one_process
+from weft.recipes.common.listing import some_of
 from weft.recipes.common.processes import available_cores
 from weft.recipes.data.arguments import DataArguments
-from weft.recipes.data.cluster_arguments import ClusterArguments, expand_patterns
+from weft.recipes.data.cluster_arguments import ClusterArguments
 from weft.recipes.data.corpus import DESCRIPTION, Corpus
 from weft.recipes.data.prepare import check_output_folder, prepare
 from weft.recipes.data.shards import PATIENCE, Shards, check_can_be_sharded
@@ -33,6 +33,8 @@ with refusing("this needs the package datatrove", ImportError, advice="pip insta
     from datatrove.executor.local import LocalPipelineExecutor
     from datatrove.executor.slurm import SlurmPipelineExecutor
     from datatrove.pipeline.base import PipelineStep
+
+MOST_TASKS_TOLD = 40  # by a plan
 
 
 class MakeShards(PipelineStep):
@@ -206,7 +208,7 @@ def prepare_many(
     """Prepare a corpus in `folder` with many tasks, or open an earlier one made from the same files and settings.
 
     Args:
-        data: as for `prepare`; a pattern like shards/*.txt among the files stands for the files that match it, sorted.
+        data: as for `prepare`.
 
     Returns:
         The corpus. None if it is not made yet: with `plan_only`, and after the tasks were given to Slurm.
@@ -214,8 +216,6 @@ def prepare_many(
     Raises:
         RecipeError: a field or the input is wrong, or a task failed (the shards of the others stay).
     """
-    files = {name: expand_patterns(getattr(data, name)) for name in ("train_files", "validation_files")}
-    data = replace(data, **files)
     check_can_be_sharded(data)
     cluster.check(len(data.train_files) + len(data.validation_files))
     folder = folder.resolve()
@@ -244,6 +244,8 @@ def describe(executor: PipelineExecutor, shards: Shards) -> str:
     tasks, names = executor.world_size, [source.name for source in shards.sources]
     waiting = [file for file in range(len(names)) if not shards.is_whole(file)]
     lines = [f"{len(names)} files for {tasks} tasks; {len(waiting)} files are to do"]
-    for task in range(tasks):
-        lines.append(f"  task {task}: {', '.join(names[file] for file in shards.files_of(task, tasks))}")
+    for task in range(min(tasks, MOST_TASKS_TOLD)):
+        lines.append(f"  task {task}: {some_of([names[file] for file in shards.files_of(task, tasks)])}")
+    if tasks > MOST_TASKS_TOLD:
+        lines.append(f"  and {tasks - MOST_TASKS_TOLD:,} tasks more")
     return "\n".join([*lines, *([executor.script()] if isinstance(executor, SlurmExecutor) else [])])

@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import Options, option
@@ -68,22 +67,3 @@ class ClusterArguments(Options):
             raise RecipeError("there is no sbatch on this machine: run the command on a login node of the cluster.")
         if "SLURM_ARRAY_TASK_ID" in os.environ:
             raise RecipeError("this is a task of a Slurm job array itself: run the command on a login node.")
-
-
-def expand_patterns(paths: Iterable[str]) -> list[str]:
-    """List the files that paths and patterns (with *, ** , ? or [...]) name; those of one pattern are sorted.
-
-    Raises:
-        RecipeError: no file matches a pattern.
-    """
-    expanded = []
-    for path in paths:
-        if Path(path).exists() or not any(sign in path for sign in "*?["):
-            expanded.append(path)
-            continue
-        root = Path(path).anchor
-        matching = sorted(str(match) for match in Path(root or ".").glob(path[len(root) :]) if match.is_file())
-        if not matching:
-            raise RecipeError(f"no file matches {path!r}: check the folder that the pattern starts from.")
-        expanded += matching
-    return expanded

@@ -24,7 +24,6 @@ from weft.recipes.data.tokenization import EncodedDocument, ScriptSample, docume
 from weft.tokenizer.script_statistics import COMMON, table_lines
 from weft.tokenizer.special_tokens import without_start_and_end
 from weft.tokenizer.train import train_tokenizer
-from weft.tokenizer.vocabulary import number_of_ids
 
 T = TypeVar("T")
 
@@ -118,10 +117,11 @@ def check_made_from(made_from: dict[str, Any], asked: dict[str, Any], folder: Pa
     Raises:
         RecipeError: they differ; names the settings.
     """
-    if made_from != asked:
-        differing = [name for name, value in asked["settings"].items() if made_from["settings"].get(name) != value] or [
-            "the files' sizes or times"
-        ]
+    before, now = made_from["settings"], asked["settings"]  # the former lacks fields that there were none of then
+    differing = [name for name in now if before.get(name) != now[name]]
+    if not differing and made_from["files"] != asked["files"]:
+        differing = ["the files' sizes or times"]
+    if differing:
         raise RecipeError(
             f"{folder} was prepared from other input ({', '.join(differing)} differ): name another output folder, or "
             "remove that one."
@@ -171,7 +171,7 @@ def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Rea
     encode = document_encoder(tokenizer, arguments)
     selection, counts, sample = Selection(arguments), Counts(), ScriptSample()
     sources, source_of_file = assign_sources([source.name for source in arguments.sources()], arguments.source_weights)
-    writer = CorpusWriter(folder, number_of_ids(tokenizer), sources, with_boundaries=arguments.segmenter != "none")
+    writer = CorpusWriter(folder, len(tokenizer), sources, with_boundaries=arguments.segmenter != "none")
 
     def write(split: str, title: str) -> None:
         is_training, files = split == "train", deque[int]()
@@ -229,7 +229,7 @@ def finish_corpus(
     writer.close(
         {
             "source": arguments.describe_source(),
-            "vocab_size": number_of_ids(tokenizer),
+            "vocab_size": len(tokenizer),
             "start_token_id": tokenizer.bos_token_id if marked else None,
             "end_token_id": tokenizer.eos_token_id if marked else None,
             "characters_per_token": counts.characters / max(counts.text_tokens, 1),

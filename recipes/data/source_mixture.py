@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.listing import some_of
 
 ALL, REST = "all", "rest"
 MOST_SOURCES = 1 << 16  # a corpus keeps the source of a document in two bytes
@@ -54,7 +55,7 @@ def assign_sources(paths: Sequence[str], weights: Sequence[str]) -> tuple[list[S
         source_of.append(matching[0] if matching else len(sources))
     for index, source in enumerate(sources):
         if index not in source_of:
-            raise RecipeError(f"source_weights: {source.name!r} matches none of train_files: {_some(paths)}.")
+            raise RecipeError(f"source_weights: {source.name!r} matches none of train_files: {some_of(paths)}.")
     return ([*sources, Source(REST)] if len(sources) in source_of else sources), source_of
 
 
@@ -74,7 +75,3 @@ def _parse(entry: str) -> Source:
 
 def _matches(path: str, pattern: str) -> bool:
     return pattern in path or fnmatch.fnmatchcase(path, pattern)
-
-
-def _some(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:3]) + (f" and {len(paths) - 3:,} more" if len(paths) > 3 else "")

@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 
 from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.data.json_values import parse_json
 from weft.recipes.data.text_files import check_file, file_format, read_lines
 
 if TYPE_CHECKING:  # it takes long to import, and only Hub data sets need it
@@ -30,7 +31,11 @@ class Record(NamedTuple):
 
 
 def read_records(
-    path: Path, header: Sequence[str] | None = None, broken: list[str] | None = None, text_column: str | None = None
+    path: Path,
+    header: Sequence[str] | None = None,
+    broken: list[str] | None = None,
+    text_column: str | None = None,
+    encoding: str | None = None,
 ) -> Iterator[Record]:
     """Yield the rows of one file in order, without holding the file in memory (but for a JSON array).
 
@@ -42,6 +47,7 @@ def read_records(
         broken: for .csv, .tsv and .txt: a list to which the faults of lines with too many or too few fields are added;
             such lines are left out. None: they are an error.
         text_column: for .parquet: the only column to read. None: all of them.
+        encoding: of all but .parquet. None: UTF-8.
 
     Raises:
         RecipeError: the file is missing, empty, of another format, or broken; names the file and the line.
@@ -51,9 +57,10 @@ def read_records(
     if kind == ".parquet":
         yield from _read_parquet(path, text_column)
     elif kind in (".json", ".jsonl"):
-        yield from _read_json(path)
+        yield from _read_json(path, encoding)
     else:
-        yield from _read_fields(path, header, broken, is_csv=kind == ".csv")
+        rows = (_csv_fields if kind == ".csv" else _tsv_fields)(path, encoding)
+        yield from _read_fields(path, rows, header, broken, "" if kind == ".csv" else " between tabs")
 
 
 def check_table(path: Path, formats: Sequence[str] = FORMATS) -> None:
@@ -102,10 +109,16 @@ def _label_feature(feature: Any) -> Any:
     return inner if isinstance(inner, datasets.ClassLabel) else None
 
 
-def _read_fields(path: Path, header: Sequence[str] | None, broken: list[str] | None, is_csv: bool) -> Iterator[Record]:
-    """Yield lines of fields as records; the first line names the columns unless `header` does."""
+def _read_fields(
+    path: Path,
+    rows: Iterable[tuple[int, list[str]]],
+    header: Sequence[str] | None,
+    broken: list[str] | None,
+    between: str,
+) -> Iterator[Record]:
+    """Yield rows of fields as records; the first row names the columns unless `header` does."""
     names = None if header is None else list(header)
-    for line, values in _csv_fields(path) if is_csv else _tsv_fields(path):
+    for line, values in rows:
         if names is None:
             names = values
             _refuse_repeated(names, f"{path}, line 1")
@@ -113,7 +126,7 @@ def _read_fields(path: Path, header: Sequence[str] | None, broken: list[str] | N
             yield Record(dict(zip(names, values)), f"{path}, line {line}")
         else:
             fault = (
-                f"{path}, line {line}: {len(values)} fields{'' if is_csv else ' between tabs'}, where {len(names)} are "
+                f"{path}, line {line}: {len(values)} fields{between}, where {len(names)} are "
                 f"needed ({', '.join(names)}): mend the line."
             )
             if broken is None:
@@ -121,9 +134,9 @@ def _read_fields(path: Path, header: Sequence[str] | None, broken: list[str] | N
             broken.append(fault)
 
 
-def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_fields(path: Path, encoding: str | None) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(sys.maxsize)
-    reader, line = csv.reader((text for _, text in read_lines(path)), strict=True), 0
+    reader, line = csv.reader((text for _, text in read_lines(path, encoding)), strict=True), 0
     try:
         for values in reader:
             line = reader.line_num
@@ -133,17 +146,17 @@ def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise RecipeError(f"{path}, line {line + 1}: not CSV from here on ({error}).") from error
 
 
-def _tsv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
-    return ((number, text.rstrip("\n").split("\t")) for number, text in read_lines(path) if text.strip())
+def _tsv_fields(path: Path, encoding: str | None) -> Iterator[tuple[int, list[str]]]:
+    return ((number, text.rstrip("\n").split("\t")) for number, text in read_lines(path, encoding) if text.strip())
 
 
-def _read_json(path: Path) -> Iterator[Record]:
+def _read_json(path: Path, encoding: str | None) -> Iterator[Record]:
     """Yield an object a line, or the objects of an array that the whole file holds, which is kept in memory."""
-    lines = ((number, text) for number, text in read_lines(path) if text.strip())
+    lines = ((number, text) for number, text in read_lines(path, encoding) if text.strip())
     first = list(itertools.islice(lines, 2))
     if first and (first[0][1].lstrip().startswith("[") or (len(first) == 2 and _opens_object(path, first[0][1]))):
         where = f"{path}, line {first[0][0]}" if len(first) == 1 else str(path)
-        yield from _entries(path, parse_json("".join(text for _, text in read_lines(path)), where))
+        yield from _entries(path, parse_json("".join(text for _, text in read_lines(path, encoding)), where))
         return
     for number, text in itertools.chain(first, lines):
         where = f"{path}, line {number}"
@@ -155,8 +168,9 @@ def _read_json(path: Path) -> Iterator[Record]:
 
 
 def _entries(path: Path, content: Any) -> Iterator[Record]:
-    arrays = [content] if isinstance(content, list) else [v for v in content.values() if isinstance(v, list)]
-    if len(arrays) != 1:
+    """Yield the objects of an array, or of the one array within an object, or an object without any."""
+    arrays = [content] if isinstance(content, list) else _arrays_of_objects(content) or [[content]]
+    if len(arrays) > 1:
         raise RecipeError(f"{path} holds {len(arrays)} arrays, where one array of objects is needed.")
     for number, values in enumerate(arrays[0], start=1):
         where = f"{path}, entry {number}"
@@ -178,41 +192,18 @@ def _opens_object(path: Path, line: str) -> bool:
 
 def _is_around_array(content: Any) -> bool:
     """Tell whether a value is an object that holds an array of objects and nothing else."""
-    arrays = list(content.values()) if isinstance(content, dict) else []
-    return len(arrays) == 1 and isinstance(arrays[0], list) and all(isinstance(entry, dict) for entry in arrays[0])
+    return isinstance(content, dict) and len(content) == len(_arrays_of_objects(content)) == 1
 
 
-def parse_json(text: str, where: str) -> Any:
-    """Return the value of a JSON text; raises RecipeError that begins with `where`."""
-    try:
-        return json.loads(text, object_pairs_hook=_object_of)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
-        raise RecipeError(f"{where}: not JSON ({error.msg} at {place}).") from error
-    except _GivenTwice as error:
-        raise RecipeError(f"{where}: the name {str(error)!r} is there twice: give it once.") from error
-    except ValueError as error:  # Python reads no whole number of more than 4,300 digits
-        raise RecipeError(f"{where}: a number has too many digits to be read: write it as text.") from error
-    except RecursionError as error:
-        raise RecipeError(f"{where}: nested too deeply.") from error
+def _arrays_of_objects(content: dict[str, Any]) -> list[list[Any]]:
+    lists = [value for value in content.values() if isinstance(value, list) and value]
+    return [entries for entries in lists if all(isinstance(entry, dict) for entry in entries)]
 
 
 def _refuse_repeated(names: Sequence[str], where: str) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise RecipeError(f"{where}: the column {repeated[0]!r} is there more than once: name each once.")
-
-
-class _GivenTwice(ValueError):
-    """A name that an object has twice, of which json would keep the last alone."""
-
-
-def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _GivenTwice(next(name for name in names if names.count(name) > 1))
-    return found
 
 
 def _checked_object(value: Any, where: str) -> dict[str, Any]:
@@ -226,7 +217,7 @@ def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
         table = pyarrow.parquet.ParquetFile(path, buffer_size=BYTES_AT_ONCE, pre_buffer=False)
     _refuse_repeated(table.schema_arrow.names, str(path))
     if text_column is not None:
-        value_of(Record(dict.fromkeys(table.schema_arrow.names), str(path)), text_column, "text_column")
+        value_of(Record(_columns_of(table.schema_arrow), str(path)), text_column, "text_column")
     batches = table.iter_batches(ROWS_AT_ONCE, columns=None if text_column is None else [text_column])
     row, batch = 0, True
     while batch is not None:
@@ -238,16 +229,34 @@ def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
         row += len(rows)
 
 
+def _columns_of(fields: Iterable[pyarrow.Field]) -> dict[str, Any]:
+    """Map the columns of a Parquet file to None, those with columns of their own to such a mapping."""
+    return {f.name: _columns_of(f.type) if isinstance(f.type, pyarrow.StructType) else None for f in fields}
+
+
 def value_of(record: Record, column: str, option: str) -> Any:
     """Return a record's value in a column; raises RecipeError, with the columns that there are, if it has no such one.
 
     Args:
+        column: its name; outer.inner names the value `inner` of the object in column `outer`, None where that is null.
         option: the field with which the user names the column.
     """
-    if column not in record.values:
+    outer, _, inner = column.partition(".")
+    within = record.values.get(outer) if column not in record.values and inner else None
+    if isinstance(within, dict):
+        return value_of(Record(within, f"{record.where}, column {outer!r}"), inner, option)
+    if column not in record.values and not (inner and outer in record.values and within is None):
         columns = ", ".join(map(str, record.values))
         raise RecipeError(f"{record.where}: no column {column!r}: there are {columns}; name it with --{option}.")
-    return record.values[column]
+    return record.values.get(column)
+
+
+def value_or_none(record: Record, column: str) -> Any:
+    """Return what `value_of` does, or None if the record has no such column."""
+    try:
+        return value_of(record, column, column)
+    except RecipeError:
+        return None
 
 
 def text_of(record: Record, column: str, option: str, may_be_blank: bool = False) -> str:

@@ -5,18 +5,25 @@ first into `SOURCES`. Every command that takes files of text then takes such nam
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from weft.recipes.common.errors import refusing
+from weft.recipes.common.listing import some_of
 from weft.recipes.common.options import Options, option
 from weft.recipes.data.builtin_text import TITLE, embedded_documents
-from weft.recipes.data.tables import Record, open_dataset, read_records, text_of
-from weft.recipes.data.text_files import DOCUMENTS, check_file, file_format, read_text
+from weft.recipes.data.file_names import check_name, expand_name
+from weft.recipes.data.tables import Record, open_dataset, read_records
+from weft.recipes.data.text_columns import documents_of_column
+from weft.recipes.data.text_files import DOCUMENTS, check_encoding, check_file, file_format, read_text
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+TEXT_COLUMN_HELP = "the field that holds the text (all but .txt); meta.text is the field text within meta"
+ENCODING_HELP = (
+    "how characters are written in the files (all but .parquet), such as gb18030 or utf-16; without it UTF-8"
+)
 
 
 class TextSource:
@@ -26,10 +33,13 @@ class TextSource:
         name: as the user gives it.
         text_column: the field with the text, if records have fields.
         documents: how plain text is divided, see `read_text`.
+        encoding: of files that hold characters; None: UTF-8.
     """
 
-    def __init__(self, name: str, text_column: str = "text", documents: str = "blank-line") -> None:
-        self.name, self.text_column, self.documents = name, text_column, documents
+    def __init__(
+        self, name: str, text_column: str = "text", documents: str = "blank-line", encoding: str | None = None
+    ) -> None:
+        self.name, self.text_column, self.documents, self.encoding = name, text_column, documents, encoding
 
     @classmethod
     def accepts(cls, name: str) -> bool:
@@ -80,6 +90,7 @@ class TextFile(TextSource):
         return Path(self.name).name
 
     def check(self) -> None:
+        check_name(self.name, FORMATS)
         check_file(Path(self.name), FORMATS)
 
     def files(self) -> list[Path]:
@@ -89,10 +100,10 @@ class TextFile(TextSource):
         self.check()
         path = Path(self.name)
         if file_format(path) == ".txt":
-            yield from read_text(path, self.documents)
+            yield from read_text(path, self.documents, self.encoding)
             return
-        for row in read_records(path, text_column=self.text_column):
-            yield text_of(row, self.text_column, "text_column", may_be_blank=True)
+        rows = read_records(path, text_column=self.text_column, encoding=self.encoding)
+        yield from documents_of_column(rows, self.text_column, self.name)
 
 
 class HubDataset(TextSource):
@@ -113,6 +124,9 @@ class HubDataset(TextSource):
         self.dataset = open_dataset(self.name, self.config_name, self.split, streaming=True)
         if state is not None:
             self.dataset.load_state_dict(state)
+        yield from documents_of_column(self._rows(record), self.text_column, f"data set {self.name!r}")
+
+    def _rows(self, record: int) -> Iterator[Record]:
         examples = iter(self.dataset)
         for number in itertools.count(record):
             after = f"data set {self.name!r} cannot be read after {number} examples"
@@ -120,8 +134,7 @@ class HubDataset(TextSource):
                 example = next(examples, None)
             if example is None:
                 return
-            row = Record(example, f"data set {self.name!r}, example {number}")
-            yield text_of(row, self.text_column, "text_column", may_be_blank=True)
+            yield Record(example, f"data set {self.name!r}, example {number}")
 
 
 class BuiltinText(TextSource):
@@ -134,26 +147,50 @@ class BuiltinText(TextSource):
 SOURCES: list[type[TextSource]] = [TextFile]  # the first that accepts a name reads it, so TextFile stays the last
 
 
+def _kind_of(name: str) -> type[TextSource]:
+    return next(kind for kind in SOURCES if kind.accepts(name))
+
+
+def expand_names(field: str, names: Sequence[str], formats: Sequence[str] = FORMATS) -> list[str]:
+    """List the sources that names stand for: `expand_name` of files, others as they are."""
+    found = ([name] if _kind_of(name) is not TextFile else expand_name(field, name, formats) for name in names)
+    return list(itertools.chain.from_iterable(found))
+
+
 @dataclass
 class SourceArguments(Options):
     """Where the text comes from."""
 
     train_files: list[str] = option(
         [],
-        "text to learn from: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet; without "
-        "any and without dataset_name: the English text that Python itself carries",
+        "text to learn from: .txt, .jsonl, .json, .csv, .tsv (each also .gz or .zst) or .parquet; a folder, or a "
+        "pattern between quotes, stands for its files; without any and without dataset_name: the English text that "
+        "Python itself carries",
     )
     dataset_name: str | None = option(
         None, "a data set of the Hub instead of files, or a folder that `datasets` can load"
     )
     dataset_config_name: str | None = option(None, "its configuration", rare=True)
     dataset_split: str = option("train", "its split", rare=True)
-    text_column: str = option("text", "the field that holds the text (all but .txt)")
+    text_column: str = option("text", TEXT_COLUMN_HELP)
     documents: str = option(
         "blank-line",
         "what a document is in .txt files: blank-line (separated by blank lines), line (each line) or file",
         choices=DOCUMENTS,
     )
+    encoding: str | None = option(None, ENCODING_HELP)
+
+    FILE_FIELDS: ClassVar[tuple[str, ...]] = ("train_files",)
+
+    def __post_init__(self) -> None:
+        """Put the files that folders and patterns stand for in their place, once: later ones are other text."""
+        for field in self.FILE_FIELDS:
+            setattr(self, field, expand_names(field, getattr(self, field)))
+
+    def check(self) -> None:
+        """Raise RecipeError where a field is not what it may be, or names an encoding that there is not."""
+        super().check()
+        check_encoding(self.encoding)
 
     def sources(self, split: str = "train") -> list[TextSource]:
         """List the sources of a split ("train" or "validation") in order."""
@@ -163,22 +200,21 @@ class SourceArguments(Options):
 
     def named(self, names: list[str]) -> list[TextSource]:
         """Return the source that each name stands for."""
-        kinds = [next(kind for kind in SOURCES if kind.accepts(name)) for name in names]
-        return [kind(name, self.text_column, self.documents) for kind, name in zip(kinds, names)]
+        return [_kind_of(name)(name, self.text_column, self.documents, self.encoding) for name in names]
 
     def finer_documents(self) -> list[str]:
         """List the other values of `documents` that make more than one document of the .txt files."""
         files = [Path(source.name) for source in self.sources() if isinstance(source, TextFile)]
         plain, finer = [path for path in files if file_format(path) == ".txt"], []
         for documents in DOCUMENTS:
-            texts = (text for path in plain for text in read_text(path, documents) if text.strip())
+            texts = (text for path in plain for text in read_text(path, documents, self.encoding) if text.strip())
             if documents != self.documents and len(set(itertools.islice(texts, 2))) > 1:
                 finer.append(documents)
         return finer
 
     def describe_source(self) -> str:
         """Name the sources of the training text in a few words."""
-        return ", ".join(source.title for source in self.sources())
+        return some_of([source.title for source in self.sources()])
 
 
 Read = Callable[[SourceArguments, str], Iterator[tuple[str, int]]]  # of settings and a split, as `documents_of`

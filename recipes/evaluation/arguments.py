@@ -7,8 +7,16 @@ from typing import ClassVar
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.options import Options, option
-from weft.recipes.data.text_files import DOCUMENTS
-from weft.recipes.data.text_source import SourceArguments, TextSource
+from weft.recipes.data.text_files import DOCUMENTS, check_encoding
+from weft.recipes.data.text_source import (
+    ENCODING_HELP,
+    FORMATS,
+    TEXT_COLUMN_HELP,
+    SourceArguments,
+    TextSource,
+    expand_names,
+)
+from weft.recipes.evaluation.records import RECORD_FORMATS
 
 TASKS = ("perplexity", "minimal-pairs", "last-word", "multiple-choice", "harness")
 SCORINGS = ("causal", "masked", "within-word")
@@ -33,12 +41,13 @@ class EvaluateArguments(Options):
         "within-word: given all others but the later ones of its word; auto: as the model was saved",
         choices=("auto", *SCORINGS),
     )
-    text_column: str = option("text", "the field that holds the text (perplexity, last-word)")
+    text_column: str = option("text", f"perplexity, last-word: {TEXT_COLUMN_HELP}")
     documents: str = option(
         "blank-line",
         "perplexity: what a document is in .txt files: blank-line (separated by blank lines), line (each line) or file",
         choices=DOCUMENTS,
     )
+    encoding: str | None = option(None, f"perplexity: {ENCODING_HELP}")
     max_tokens: int | None = option(None, "perplexity: score the first so many tokens of each file only", least=1)
     limit: int | None = option(None, "use the first so many examples of each file or task", least=1)
     delimiter: str = option(" ", "multiple-choice: what stands between query and choice")
@@ -62,12 +71,15 @@ class EvaluateArguments(Options):
 
     ONLY_FOR: ClassVar[dict[str, tuple[str, ...]]] = {
         "max_tokens": ("perplexity",),
-        "documents": ("perplexity",),
+        **dict.fromkeys(("documents", "encoding"), ("perplexity",)),
         "text_column": ("perplexity", "last-word"),
         "delimiter": ("multiple-choice",),
         **dict.fromkeys(("tasks", "include_path", "num_fewshot"), ("harness",)),
         "files": TASKS[:-1],
     }
+
+    def __post_init__(self) -> None:
+        self.files = expand_names("files", self.files, FORMATS if self.task == "perplexity" else RECORD_FORMATS)
 
     def check(self, parsed: Parsed) -> None:
         """Raises RecipeError where a field is out of range, has no effect, or names what is not there."""
@@ -80,6 +92,7 @@ class EvaluateArguments(Options):
         needed = "tasks" if self.task == "harness" else "files"
         if not getattr(self, needed):
             raise RecipeError(f"no {needed} are given: {self.task} needs --{needed}.")
+        check_encoding(self.encoding)
         if self.task == "perplexity":
             for source in self.sources():
                 source.check()
@@ -94,5 +107,7 @@ class EvaluateArguments(Options):
 
     def sources(self) -> list[TextSource]:
         """The texts of perplexity."""
-        text = SourceArguments(self.files, text_column=self.text_column, documents=self.documents)
+        text = SourceArguments(
+            self.files, text_column=self.text_column, documents=self.documents, encoding=self.encoding
+        )
         return text.sources()

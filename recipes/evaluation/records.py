@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.data.tables import Record, check_table, read_records
+from weft.recipes.data.file_names import check_name
+from weft.recipes.data.tables import Record, check_table, read_records, text_of
 from weft.recipes.data.text_files import file_format
 
+RECORD_FORMATS = (".jsonl", ".json")
 PHENOMENON_FIELDS = ("linguistics_term", "phenomenon", "field")
 
 
@@ -20,8 +22,9 @@ def read_examples(path: Path, limit: int | None = None) -> Iterator[Record]:
     Raises:
         RecipeError: the file is broken, of another format, or holds no object; names file and line.
     """
+    check_name(str(path), RECORD_FORMATS)
     check_table(path)
-    if file_format(path) not in (".jsonl", ".json"):
+    if file_format(path) not in RECORD_FORMATS:
         raise RecipeError(f"{path} is not a file of JSON lines (.jsonl): its task needs one object a line.")
     record = None
     for record in islice(read_records(path), limit):
@@ -89,7 +92,7 @@ def read_passages(paths: Sequence[Path], text_column: str, limit: int | None = N
     passages = []
     for path in paths:
         for record in read_examples(path, limit):
-            parts = re.fullmatch(r"(.*\S)(\s+\S+)", field_of(record, text_column).rstrip(), re.DOTALL)
+            parts = re.fullmatch(r"(.*\S)(\s+\S+)", text_of(record, text_column, "text_column").rstrip(), re.DOTALL)
             if parts is None:
                 raise RecipeError(
                     f"{record.where}: the text has no blank before its last word: give two words at least."

@@ -22,7 +22,6 @@ from weft.recipes.generation.arguments import GenerateArguments
 from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
 from weft.recipes.generation.generate_text import compile_options, generate_texts, start_ids, write_ids
 from weft.recipes.generation.int8 import quantize_int8
-from weft.tokenizer.vocabulary import check_rows
 
 
 def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
@@ -34,8 +33,6 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     with refusing(f"model {arguments.model!r} cannot be loaded", *UNLOADABLE):
         tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
     model, _ = load_whole(AutoModelForCausalLM, arguments.model, trust_remote_code=arguments.trust_remote_code)
-    with refusing(None, ValueError, say=str):
-        check_rows(tokenizer, model.get_input_embeddings().weight.shape[0])
     model = move_to(model, arguments.device).eval()
     at_once = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
     if arguments.int8:

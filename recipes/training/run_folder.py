@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import flush_to_disk, only_one_process, read_json, write_json
+from weft.recipes.common.listing import MOST_NAMED
 from weft.recipes.common.processes import is_first_process
 from weft.recipes.training.checkpoints import remove_unfinished
 
@@ -78,12 +79,19 @@ def open_run(
         name for name in before.keys() | settings.keys() if name not in free and before.get(name) != settings.get(name)
     )
     if changed:
-        differences = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in changed[:4])
+        told = {name: (_told(before.get(name)), _told(settings.get(name))) for name in changed[:4]}
+        differences = "; ".join(f"{name} was {was}, now {now}" for name, (was, now) in told.items())
         raise RecipeError(
             f"{folder} holds a run with other settings ({differences}): give another --output_dir, or the same "
             "settings to resume it."
         )
     return RunState.FINISHED if is_finished else RunState.STARTED
+
+
+def _told(value: Any) -> str:
+    """A value as a message has it; of a long list its length."""
+    is_long = isinstance(value, list) and len(value) > MOST_NAMED
+    return f"a list of {len(value):,} that begins with {value[0]!r}" if is_long else repr(value)
 
 
 def start_run(folder: Path, settings: dict[str, Any], has_begun: bool | None = None) -> None:

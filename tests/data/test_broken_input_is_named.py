@@ -39,7 +39,11 @@ BROKEN = {
     "bad utf-8 after a byte order mark": ("a.txt", b"\xef\xbb\xbfab\xff\n", ", line 1: byte 0xff at column 3"),
     "bad utf-8 in json": ("a.jsonl", GOOD + b'{"text": "\xff"}\n', ", line 2: byte 0xff at column 11"),
     "bad utf-8 in csv": ("a.csv", b"text\nok\n\xff\n", ", line 3: byte 0xff at column 1"),
-    "utf-16": ("a.txt", "text".encode("utf-16"), ", line 1: byte 0xff at column 1"),
+    "utf-16": (
+        "a.txt",
+        "text".encode("utf-16"),
+        ", line 1: byte 0xff at column 1 is not valid UTF-8: it begins as UTF-16 does; convert the file",
+    ),
     "no such column in json": ("a.jsonl", GOOD + b'{"body": "x", "id": 1}\n', ", line 2: no column 'text': there are"),
     "no such column in csv": ("a.csv", b"id,body\n1,x\n", ", line 2: no column 'text': there are id, body"),
     "no such column in parquet": ("a.parquet", parquet_bytes(["x"], "body"), ": no column 'text': there are body"),
@@ -50,7 +54,10 @@ BROKEN = {
     "a list a line": ("a.jsonl", GOOD + b'["x"]\n', ", line 2: a list, where an object is needed"),
     "deep nesting": ("a.jsonl", b"[" * 100_000, ", line 1: nested too deeply"),
     "a number for text": ("a.jsonl", GOOD + b'{"text": 5}\n', ", line 2: column 'text' holds int"),
-    "null for text": ("a.jsonl", GOOD + b'{"text": null}\n', ", line 2: column 'text' holds null (None)"),
+    "a number in a list of texts": ("a.jsonl", GOOD + b'{"text": ["x", 5]}\n', ", line 2, text 2: column 'text' holds"),
+    "no such field in an object": (
+        "a.jsonl", b'{"text": {"a": "x"}}\n', ", line 1: column 'text' holds dict, where text is needed"
+    ),
     "half a surrogate pair": ("a.jsonl", GOOD + b'{"text": "x \\ud83d"}\n', ", line 2: column 'text' holds half of"),
     "a short csv row": ("a.csv", b"id,text\n1,ok\n2\n", ", line 3: 1 fields, where 2 are needed (id, text)"),
     "an unquoted comma": ("a.csv", b"id,text\n1,ok\n2,one, two\n", ", line 3: 3 fields, where 2 are needed (id, text)"),
@@ -58,7 +65,6 @@ BROKEN = {
     "a column twice": ("a.csv", b"text,text\n1,2\n", ", line 1: the column 'text' is there more than once"),
     "a short tsv row": ("a.tsv", b"id\ttext\n1\n", ", line 2: 1 fields between tabs, where 2 are needed (id, text)"),
     "an open quote": ("a.csv", b'text\n"ok"\n"never closed\n', ", line 3: not CSV from here on ("),
-    "null in parquet": ("a.parquet", parquet_bytes(["x", "y", None]), ", row 2: column 'text' holds null (None)"),
     "numbers in parquet": ("a.parquet", parquet_bytes([1, 2]), ", row 0: column 'text' holds int"),
     "not parquet": ("a.parquet", b"PAR1 is only how it begins", " is not a parquet file ("),
     "torn parquet": ("a.parquet", torn_parquet(), " is broken after row 0 ("),
@@ -114,7 +120,7 @@ def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path):
         f"{tmp_path}/no.txt is missing"
     )
     message = refusal(make_data(train_files=[str(tmp_path / "folder.txt")]), tmp_path)
-    assert message.startswith(f"{tmp_path}/folder.txt is a folder")
+    assert message.startswith(f"folder {tmp_path}/folder.txt has no file that ends in .txt, .jsonl")
 
 
 def test_text_of_blanks_only_is_no_text(tmp_path):

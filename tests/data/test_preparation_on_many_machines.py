@@ -23,7 +23,7 @@ from weft.recipes.common.files import remove_folder
 from weft.recipes.data import tokenization
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.cluster import build_executors, prepare_many
-from weft.recipes.data.cluster_arguments import ClusterArguments, expand_patterns
+from weft.recipes.data.cluster_arguments import ClusterArguments
 from weft.recipes.data.prepare import prepare
 from weft.recipes.data.shards import Shards, ShardSample
 from weft.tokenizer.train import train_tokenizer
@@ -400,13 +400,3 @@ def test_a_folder_with_something_else_is_refused_before_any_work(tmp_path, data)
     (tmp_path / "work" / "parts").mkdir(parents=True)
     with pytest.raises(RecipeError, match="parts holds something else than shards: name another work_dir"):
         prepare_many(data, ClusterArguments(workers=1, work_dir=str(tmp_path / "work")), tmp_path / "other")
-
-
-def test_patterns_stand_for_the_files_that_match_in_order(tmp_path, shards, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert expand_patterns(["shards/e.txt", "shards/*.jsonl*", "missing.txt"]) == [
-        *("shards/e.txt", "shards/b.jsonl.gz", "shards/c.jsonl", "shards/d.jsonl", "missing.txt")
-    ]
-    assert expand_patterns([f"{tmp_path}/**/*.txt"]) == [shards[0], shards[4]]
-    (tmp_path / "odd[1].txt").write_text("A name that looks like a pattern.")
-    assert expand_patterns(["odd[1].txt"]) == ["odd[1].txt"]

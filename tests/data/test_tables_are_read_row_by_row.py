@@ -40,8 +40,8 @@ def test_a_row_is_given_before_the_lines_behind_it_are_read(tmp_path, monkeypatc
     path, read = write_many(tmp_path, ending), []
     lines_of = text_files.read_lines
 
-    def counted(path):
-        for number, text in lines_of(path):
+    def counted(path, encoding):
+        for number, text in lines_of(path, encoding):
             read.append(number)
             yield number, text
 

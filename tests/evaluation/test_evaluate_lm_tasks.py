@@ -305,7 +305,7 @@ def test_examples_may_stand_in_an_array(tmp_path):
         (read_pairs, '{"sentence_good": "a", "sentence_bad": 3}', "holds int, where str is needed"),
         (read_pairs, "\n", "holds no object"),
         (lambda paths: read_passages(paths, "text"), '{"text": "word"}', "line 1: the text has no blank"),
-        (lambda paths: read_passages(paths, "other"), '{"text": "a b"}', "line 1: no field 'other': there are text"),
+        (lambda paths: read_passages(paths, "other"), '{"text": "a b"}', "line 1: no column 'other': there are text"),
         (read_questions, '{"query": "q", "choices": ["a"], "label": 0}', "must hold two texts at least"),
         (read_questions, '{"query": "q", "choices": ["a", "b"], "label": 2}', "give the index of a choice, 0 to 1"),
         (read_questions, '{"query": "q", "choices": ["a", "b"], "label": true}', "give the index of a choice"),

@@ -8,7 +8,6 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import Record, read_records, text_of, value_of
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments, check_lines
-from weft.recipes.finetuning.validation_split import squeezed
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,6 @@ class PairColumns:
     source: str = "source"
     target: str = "target"
     target_lists: str = "references"
-
-
-def source_of(pair: TextPair) -> str:
-    """The source of a pair, by which equal ones are told."""
-    return squeezed(pair.source)
 
 
 def read_parallel(sources: Path, targets: Path) -> list[TextPair]:
@@ -110,9 +104,6 @@ def _source_of(record: Record, column: str) -> str:
 
 def _texts(record: Record, column: str, option: str) -> list[str]:
     """The text of a column, or the texts of a list in it but for blank ones, which say nothing."""
-    outer, _, inner = column.partition(".")
-    if inner and column not in record.values and isinstance(record.values.get(outer), dict):
-        record, column = Record(record.values[outer], f"{record.where}, column {outer!r}"), inner
     value = value_of(record, column, option)
     if not isinstance(value, list):
         return [text_of(record, column, option).strip()]

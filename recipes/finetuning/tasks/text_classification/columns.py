@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.data.tables import Record, value_of
+from weft.recipes.data.tables import Record, value_of, value_or_none
 from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
 from weft.recipes.finetuning.tasks.text_classification.known_task import KnownTextTask
 from weft.recipes.finetuning.tasks.text_classification.labels import is_missing, name_of, number_in
@@ -121,5 +121,5 @@ def _choose(first: Record, what: str, found: Sequence[str], option: str) -> str:
 
 def has_labels(records: Sequence[Record], columns: Sequence[str]) -> bool:
     """Whether any row has a label; -1 stands for one that is kept secret."""
-    values = [record.values.get(column) for record in records for column in columns]
+    values = [value_or_none(record, column) for record in records for column in columns]
     return any(not is_missing(value) and number_in(value) != -1 for value in values)
