@@ -1,53 +1,126 @@
 """Checkpoints are loaded whole, or refused: a tensor that a file lacks would be random numbers, without a word."""
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from weft.interop.tying import fill_copies, head_matrix, tell_tying
+from weft.recipes.common.checkpoint_files import BrokenFileError, check_config_file
+from weft.recipes.common.checkpoint_weights import check_weights_files
 from weft.recipes.common.errors import RecipeError, refusing
+
+
+@dataclass(frozen=True)
+class LoadingInfo:
+    """What became of the tensors of a checkpoint.
+
+    Attributes:
+        missing: names of those that the model has and the checkpoint lacks, which have random values.
+        unused: names of those that the model has no place for.
+        other_shapes: name -> shape in the checkpoint and in the model, where these differ; values are random too.
+    """
+
+    missing: list[str]
+    unused: list[str]
+    other_shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def shapes_told(self) -> dict[str, str]:
+        """Name -> name and both shapes in words, of tensors of other shapes."""
+        return {
+            name: f"{name} ({list(found)} in the file, {list(needed)} in the model)"
+            for name, (found, needed) in self.other_shapes.items()
+        }
+
 
 # What transformers raises for a checkpoint that is missing, broken, or of a kind that it does not know.
 UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError)
 
 
-def load_whole(
-    model_class: Any, name: str, may_be_new: Sequence[str] = (), advice: str = "give a whole one", **options: Any
-) -> tuple[PreTrainedModel, list[str]]:
-    """Load a model, every tensor of it from the checkpoint.
+def check_files(name: str) -> None:
+    """Look at config and weights of a folder before work is done for it; raises RecipeError where they are broken."""
+    with refusing(f"model {name!r} cannot be loaded", BrokenFileError):
+        check_config_file(name)
+        check_weights_files(name)
+
+
+def load_config(name: str, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The config of a folder or id of the Hub; raises RecipeError."""
+    with refusing(f"model {name!r} cannot be loaded", *UNLOADABLE):
+        check_config_file(name)
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+
+
+def load_reporting(model_class: Any, name: str, **options: Any) -> tuple[PreTrainedModel, LoadingInfo]:
+    """Load a model, and tell what its file lacks, holds beside it, and holds in another shape.
 
     Args:
         model_class: a model's or an Auto class.
         name: folder or id of the Hub.
-        may_be_new: beginnings of the names of tensors that a checkpoint may lack, such as those of another head.
         options: of `from_pretrained`.
+
+    Raises:
+        RecipeError: its files cannot be read.
+    """
+    with refusing(f"model {name!r} cannot be loaded", *UNLOADABLE), silenced("transformers"):
+        check_weights_files(name)
+        model, info = model_class.from_pretrained(
+            name, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    other_shapes = {key: (tuple(found), tuple(needed)) for key, found, needed in info["mismatched_keys"]}
+    missing = set(info["missing_keys"]) - other_shapes.keys()
+    missing -= set(fill_copies(model, missing))
+    tell_tying(model)
+    return model, LoadingInfo(sorted(missing), sorted(info["unexpected_keys"]), other_shapes)
+
+
+def load_whole(
+    model_class: Any, name: str, may_be_new: Sequence[str] = (), advice: str = "give a whole one", **options: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model, every tensor of it from the checkpoint; for what is not said here see `load_reporting`.
+
+    Args:
+        may_be_new: beginnings of the names of tensors that a checkpoint may lack, such as those of another head.
 
     Returns:
         The model, and the names of tensors that the checkpoint has and the model has no place for.
 
     Raises:
-        RecipeError: it cannot be loaded, or lacks tensors; names them.
+        RecipeError: it cannot be loaded, lacks tensors, or has some of another shape; names them.
     """
-    with refusing(f"model {name!r} cannot be loaded", *UNLOADABLE):
-        model, info = model_class.from_pretrained(name, output_loading_info=True, **options)
-    absent = set(info["missing_keys"])
-    absent -= set(fill_copies(model, absent))
-    tell_tying(model)
-    missing = sorted(key for key in absent if not key.startswith(tuple(may_be_new)))
-    unused = sorted(info["unexpected_keys"])
+    model, info = load_reporting(model_class, name, **options)
+    missing = [key for key in info.missing if not key.startswith(tuple(may_be_new))]
     if missing:
-        holds = f" (and holds {listed(unused)}, which it has no place for)" if unused else ""
+        holds = f" (and holds {listed(info.unused)}, which it has no place for)" if info.unused else ""
         if missing == [head_matrix(model)]:
             advice += ', or write "tie_word_embeddings": true into its config.json if the embedding is its head as well'
         raise RecipeError(
             f"model {name!r} lacks {listed(missing)}, which {type(model).__name__} needs{holds}: {advice}."
         )
-    return model, unused
+    if info.other_shapes:
+        raise RecipeError(
+            f"model {name!r} has other shapes than its config.json says: {listed(list(info.shapes_told().values()))}."
+        )
+    return model, info.unused
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
     """Some names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+@contextlib.contextmanager
+def silenced(library: str) -> Iterator[None]:
+    """Keep a library's warnings back."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

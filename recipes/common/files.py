@@ -12,6 +12,9 @@ from filelock import FileLock, Timeout
 
 from weft.recipes.common.errors import RecipeError
 
+GIT_LFS = b"version https://git-lfs"
+GIT_LFS_ADVICE = "a pointer of Git LFS, not the file itself: run `git lfs pull` in its repository"
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one move: a reader sees the old content or the new, never a part."""
@@ -29,6 +32,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def is_git_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git leaves in place of a large one that it did not fetch."""
+    with path.open("rb") as handle:
+        return handle.read(len(GIT_LFS)) == GIT_LFS
 
 
 def size_and_time(path: Path) -> list[int]:

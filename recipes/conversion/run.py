@@ -5,22 +5,22 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftConfig, WeftPreTrainedModel
 from weft.interop import InteropError, find_family, find_head, weft_class
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
 from weft.interop.family import Family
-from weft.recipes.common.checkpoints import UNLOADABLE, listed, load_whole
-from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.checkpoint_files import load_tokenizer, tokenizer_files
+from weft.recipes.common.checkpoints import UNLOADABLE, listed, load_config, load_whole
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 from weft.tokenizer.special_tokens import for_role
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "source.spm")
 # Of `from_pretrained`: the dtype of the file, and attention written out, so that both models sum alike.
-OPTIONS = {"dtype": "auto", "attn_implementation": "eager", "use_safetensors": True}
+OPTIONS = {"dtype": "auto", "attn_implementation": "eager"}
 
 
 def convert(command: str, checkpoint: str, output: Path, family: str | None) -> None:
@@ -41,7 +41,7 @@ def convert(command: str, checkpoint: str, output: Path, family: str | None) -> 
 
 def import_checkpoint(checkpoint: str, output: Path) -> None:
     """Write a Weft checkpoint with the weights of another family's; raises RecipeError and InteropError."""
-    config = _load_config(checkpoint)
+    config = load_config(checkpoint)
     if config.model_type == WeftConfig.model_type:
         raise RecipeError(f"{checkpoint} is a Weft checkpoint already: to write it as another family, use export.")
     family = find_family(config.model_type)
@@ -58,7 +58,7 @@ def import_checkpoint(checkpoint: str, output: Path) -> None:
 
 def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
     """Write a checkpoint of another family with the weights of a Weft one; raises RecipeError and InteropError."""
-    config = _load_config(checkpoint)
+    config = load_config(checkpoint)
     if config.model_type != WeftConfig.model_type:
         raise RecipeError(f"{checkpoint} is {config.model_type!r}, no Weft checkpoint: use import for it first.")
     family = find_family(family_name)
@@ -121,11 +121,6 @@ def _refuse_unknown(names: list[str], family: Family, config: PreTrainedConfig, 
         )
 
 
-def _load_config(checkpoint: str) -> PreTrainedConfig:
-    with refusing(f"{checkpoint!r} cannot be loaded", *UNLOADABLE):
-        return AutoConfig.from_pretrained(checkpoint)
-
-
 def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> tuple[PreTrainedModel, list[str]]:
     """The model in evaluation mode, and the names of what it has no place for."""
     model, unused = load_whole(model_class, checkpoint, **OPTIONS)
@@ -133,9 +128,10 @@ def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> tuple[Pr
 
 
 def _load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a checkpoint, None where there is none; raises RecipeError for one that cannot be loaded."""
     folder = Path(checkpoint)
-    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        return None  # transformers would make one without a vocabulary
+    if folder.is_dir():
+        return load_tokenizer(checkpoint) if tokenizer_files(folder) else None
     with contextlib.suppress(*UNLOADABLE):
         return AutoTokenizer.from_pretrained(checkpoint)
     return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.files import GIT_LFS_ADVICE, is_git_lfs_pointer
 from weft.recipes.data.compression import BROKEN, COMPRESSIONS, open_bytes
 
 UTF_8, MARK_BYTES = "utf-8", "weft.mark_bytes"
@@ -23,12 +24,14 @@ def check_file(path: Path, formats: Sequence[str], kind: str = "text", content: 
         content: what to call its content.
 
     Raises:
-        RecipeError: no such file, a folder, an empty file, or an unknown format.
+        RecipeError: no such file, a folder, an empty file, a pointer of Git LFS, or an unknown format.
     """
     if not path.is_file():
         raise RecipeError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: give the path of a {kind} file.")
     if path.stat().st_size == 0:
         raise RecipeError(f"{path} is empty: give a file with {content}, or leave it out.")
+    if is_git_lfs_pointer(path):
+        raise RecipeError(f"{path} is {GIT_LFS_ADVICE}.")
     if file_format(path) not in formats:
         raise RecipeError(
             f"{path} ends in {path.suffix!r}: files must end in {', '.join(formats)}, where all but .parquet may be "

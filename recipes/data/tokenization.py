@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import transformers
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.checkpoint_files import load_tokenizer as load_any_tokenizer
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.segmentation import get_segmenter, sentence_starts, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
@@ -50,9 +50,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     Raises:
         RecipeError: it cannot be loaded, or has no fast version.
     """
-    # a broken file can raise anything, tokenizers' own plain Exception among it
-    with refusing(f"tokenizer {name!r} cannot be loaded", Exception, advice="check its name or folder."):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    tokenizer = load_any_tokenizer(name, trust_remote_code)
     if not tokenizer.is_fast:
         raise RecipeError(f"tokenizer {name!r} has no fast version (tokenizer.json): convert it.")
     return tokenizer

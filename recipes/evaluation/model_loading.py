@@ -2,17 +2,16 @@
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
-from weft.recipes.common.checkpoints import UNLOADABLE, load_whole
-from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.checkpoint_files import load_tokenizer
+from weft.recipes.common.checkpoints import load_config, load_whole
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.hardware import move_to
 from weft.recipes.evaluation.arguments import SCORINGS
 from weft.tokenizer.special_tokens import for_role
@@ -39,11 +38,10 @@ def load_model(
         RecipeError: the checkpoint cannot be loaded, has no weights for the head, or a causal score is asked of a
             model that sees what comes after a token.
     """
-    with refusing(f"model {name!r} cannot be loaded", *UNLOADABLE):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        chosen = _choose(config, name) if scoring == "auto" else scoring
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-        auto_class = AutoModelForCausalLM if chosen == "causal" else AutoModelForMaskedLM
+    config = load_config(name, trust_remote_code)
+    chosen = _choose(config, name) if scoring == "auto" else scoring
+    tokenizer = load_tokenizer(name, trust_remote_code)
+    auto_class = AutoModelForCausalLM if chosen == "causal" else AutoModelForMaskedLM
     advice = f"give another --scoring (auto, {', '.join(SCORINGS)}), or another checkpoint"
     model, _ = load_whole(auto_class, name, advice=advice, dtype=dtype, trust_remote_code=trust_remote_code)
     model = move_to(model, device).eval()

@@ -1,7 +1,6 @@
 """The model that is fine-tuned, and its tokenizer: Weft's or another family's, pretrained or new."""
 
 import itertools
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 import regex
 import torch
 import transformers
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.recipes.common.checkpoints import UNLOADABLE, listed
+from weft.recipes.common.checkpoints import UNLOADABLE, check_files, listed, load_config, load_reporting
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.arguments import ModelSetupArguments
@@ -67,7 +66,7 @@ class ModelSetup:
         """The model a seed begins with; what is new in it depends on the seed, weights are float32.
 
         Raises:
-            RecipeError: it cannot be loaded, a Weft model lacks more than a head, or another one most of its weights.
+            RecipeError: it cannot be loaded, or lacks more than a head and, in other families, a pooler.
         """
         set_seed(seed)
         auto_class = getattr(transformers, self.task.auto_class)
@@ -79,21 +78,14 @@ class ModelSetup:
             if name is None:
                 model = auto_class.from_config(self.config, dtype=torch.float32, **options)
                 return self.task.prepare_model(model)
-            with _silence("transformers"):
-                model, info = auto_class.from_pretrained(
-                    name,
-                    config=self.config,
-                    dtype=torch.float32,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                    **options,
-                )
-        new = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+        model, info = load_reporting(auto_class, name, config=self.config, dtype=torch.float32, **options)
+        new = {*info.missing, *info.other_shapes}
         prefix = f"{model.base_model_prefix}." if self.task.has_own_head else ""
-        body = sorted(key for key in new if key.startswith(prefix))
-        # a pooler may be missing in other families, but not most of the model
-        whole = self.is_weft or not self.task.has_own_head
-        if body and (whole or 2 * len(body) > sum(key.startswith(prefix) for key in model.state_dict())):
+        # poolers start anew in other families: pretraining often saves none
+        new_pooler = self.task.has_own_head and not self.is_weft
+        body = [key for key in info.missing if key.startswith(prefix) and not (new_pooler and "pooler" in key)]
+        body += [shape for key, shape in info.shapes_told().items() if key.startswith(prefix)]
+        if body:
             raise RecipeError(f"model {name!r} has no weights for {listed(body)}: it is not whole, give another.")
         if not self.keep_head:
             _start_head_anew(model)
@@ -124,7 +116,9 @@ def set_up_model(
     ]
     if given:
         raise RecipeError(f"{', '.join(given)} cannot be given with model_name_or_path, which has its own: choose one.")
-    config, tokenizer = load_config(arguments, name), load_tokenizer(name, arguments.trust_remote_code)
+    config = load_config(name, arguments.trust_remote_code)
+    tokenizer = load_tokenizer(name, arguments.trust_remote_code)
+    check_files(name)
     keep_head = task.align_labels(config)
     if config.model_type == WeftConfig.model_type:
         fixed = [field for field in fields if field not in CHANGEABLE]
@@ -174,7 +168,9 @@ def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max
         kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(task)
         with refusing(None, ValueError, say=str):
             tokenizer = train_tokenizer(task.texts(), kind_of_tokenizer, arguments.vocab_size)
-    existing = None if arguments.config_name is None else load_config(arguments, arguments.config_name)
+    existing = (
+        None if arguments.config_name is None else load_config(arguments.config_name, arguments.trust_remote_code)
+    )
     if existing is not None and existing.model_type != WeftConfig.model_type:
         if fields:
             raise RecipeError(f"{', '.join(fields)} can only be given for Weft models, not {arguments.config_name}.")
@@ -236,12 +232,6 @@ def as_encoder(tokenizer: PreTrainedTokenizerBase, token_types: bool = False) ->
         return for_role(tokenizer, "encoder", token_types)
 
 
-def load_config(arguments: ModelSetupArguments, name: str) -> PreTrainedConfig:
-    """The config of a folder or Hub id; raises RecipeError."""
-    with refusing(f"model {name!r} cannot be loaded", *UNLOADABLE):
-        return AutoConfig.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
-
-
 def default_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of a sequence at most where max_length is not given."""
     return min(DEFAULT_LENGTH, length_limit(config, tokenizer))
@@ -262,20 +252,6 @@ def _set(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
     if isinstance(config, WeftConfig) and hasattr(config, "validate"):
         with refusing("no such model", ValueError, say=one_line):
             config.validate()
-
-
-class _silence:
-    """Keeps a library's warnings back; what is new in a model is said in the plan instead."""
-
-    def __init__(self, name: str) -> None:
-        self.logger = logging.getLogger(name)
-
-    def __enter__(self) -> None:
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: Any) -> None:
-        self.logger.setLevel(self.level)
 
 
 def is_weft_model(model: PreTrainedModel) -> bool:

@@ -9,6 +9,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from weft.recipes.common.checkpoints import load_config
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, remove_folder, write_json
 from weft.recipes.common.hardware import share_cores
@@ -20,7 +21,7 @@ from weft.recipes.finetuning.best_weights import WEIGHTS, load_weights
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
 from weft.recipes.finetuning.curve import plot_seeds
 from weft.recipes.finetuning.model_card import results_section, scores_of
-from weft.recipes.finetuning.model_setup import default_length, is_weft_model, load_config
+from weft.recipes.finetuning.model_setup import default_length, is_weft_model
 from weft.recipes.finetuning.prediction import predict
 from weft.recipes.finetuning.seed_training import SeedRun
 from weft.recipes.finetuning.task import Task
@@ -236,7 +237,7 @@ def use_finished(
     remove_leftovers(folder)
     if not task.unlabelled(folder):
         return
-    if not task.align_labels(load_config(setup, str(folder))):
+    if not task.align_labels(load_config(str(folder), setup.trust_remote_code)):
         raise RecipeError(f"the labels of {folder} are not those of the data: give the data it was trained on.")
     share_cores(arguments.cpu_threads)
     tokenizer = task.prepare_tokenizer(load_tokenizer(str(folder), setup.trust_remote_code))

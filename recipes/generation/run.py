@@ -8,15 +8,14 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TextStreamer,
     set_seed,
 )
 
-from weft.recipes.common.checkpoints import UNLOADABLE, load_whole
-from weft.recipes.common.errors import refusing
+from weft.recipes.common.checkpoint_files import load_tokenizer
+from weft.recipes.common.checkpoints import check_files, load_whole
 from weft.recipes.common.hardware import move_to
 from weft.recipes.generation.arguments import GenerateArguments
 from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
@@ -30,8 +29,8 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     Raises:
         RecipeError: the model cannot be loaded, or not be used as asked for.
     """
-    with refusing(f"model {arguments.model!r} cannot be loaded", *UNLOADABLE):
-        tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    check_files(arguments.model)
+    tokenizer = load_tokenizer(arguments.model, arguments.trust_remote_code)
     model, _ = load_whole(AutoModelForCausalLM, arguments.model, trust_remote_code=arguments.trust_remote_code)
     model = move_to(model, arguments.device).eval()
     at_once = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from weft.recipes.common.checkpoints import check_files
 from weft.recipes.common.command_line import Parsed, parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.processes import check_same_checkpoint, is_first_of_machine, is_first_process
@@ -24,6 +25,7 @@ from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.time_budget.measurement import describe_budget, forget, plan_within
 from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
 from weft.recipes.pretraining.trainer import PretrainingTrainer
+from weft.recipes.training.model_arguments import ModelArguments
 from weft.recipes.training.run import carry_out, settings_of
 from weft.recipes.training.run_folder import last_checkpoint, note_plan, open_run, start_run
 
@@ -42,7 +44,9 @@ def run_objective(objective: Objective, parsed: Parsed) -> None:
 
 def _open_text(parsed: Parsed, folder: Path) -> tuple[Corpus, BlockArguments | None]:
     """The prepared text, or the first block of a stream and what its blocks are made of."""
-    data, stream = parsed[DataArguments], parsed[StreamArguments]
+    data, stream, existing = parsed[DataArguments], parsed[StreamArguments], parsed[ModelArguments].model_name_or_path
+    if existing is not None:  # before text is prepared for it
+        check_files(existing)
     if stream.stream:
         blocks = BlockArguments(**asdict(data), block_bytes=parse_bytes(stream.block_size))
         return open_first_block(blocks, StreamFolder(folder)), blocks

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.recipes.common.checkpoints import load_whole
+from weft.recipes.common.checkpoint_files import load_tokenizer
+from weft.recipes.common.checkpoints import check_files, load_whole
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.training.model_arguments import CHANGEABLE_FIELDS as CHANGEABLE_FIELDS
 from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_config
@@ -108,9 +109,10 @@ def _existing_config(
     role: dict[str, Any],
 ) -> WeftConfig:
     name = arguments.model_name_or_path
+    check_files(name)
     with refusing(f"model {name!r} cannot be loaded", OSError, ValueError):
         content, _ = PreTrainedConfig.get_config_dict(name)
-        own = AutoTokenizer.from_pretrained(name)
+    own = load_tokenizer(name)
     if content.get("model_type") != WeftConfig.model_type:
         raise RecipeError(
             f"model {name!r} is of type {content.get('model_type')!r}: only Weft models can be trained further here."
