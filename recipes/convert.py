@@ -12,6 +12,7 @@ from pathlib import Path
 
 from weft.interop import family_names
 from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.common.files import refuse_unwritable
 from weft.recipes.common.options import refuse_missing_folder
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output.exists():
         raise RecipeError(f"{arguments.output} exists: give a folder that does not, nothing is overwritten.")
+    refuse_unwritable(arguments.output.parent)
     refuse_missing_folder("checkpoint", arguments.checkpoint)
     from weft.recipes.conversion.run import convert  # with torch, which no refusal waits for
 

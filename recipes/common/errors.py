@@ -2,13 +2,31 @@
 
 import atexit
 import contextlib
+import errno
 import importlib
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
+
+# What the system says of a file that cannot be written, or not be opened at all.
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+_CLOSED = {
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EEXIST: "something of that name is there already",
+    errno.EISDIR: "a folder stands where a file is needed",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EIO: "the disk reports an error",
+}
+# What libraries say that hide the system's error: those written in Rust, NumPy, and PyTorch.
+_IN_RUST = re.compile(r"\(os error (\d+)\)")
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+|iostream error")
 
 # Seconds. The processes of a machine mostly meet the same error, and the launcher ends all of them with the first that
 # ends: the first process says what it is, and the others do where that one goes on.
@@ -50,6 +68,41 @@ def refusing(
         raise RecipeError(f"{what} ({why}): {advice}" if advice else sentence) from error
 
 
+def unwritable(error: BaseException, place: Any = None) -> str | None:
+    """The sentence for an error which says that a file cannot be written or opened; None: it says something else.
+
+    Args:
+        place: named instead of the file that the error names.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    name = place or getattr(error, "filename2", None) or getattr(error, "filename", None) or "a file"
+    if number is None:
+        in_rust = _IN_RUST.search(str(error))
+        number = int(in_rust[1]) if in_rust else errno.ENOSPC if _CUT_SHORT.search(str(error)) else None
+    if number in _FULL:
+        return f"{name} cannot be written, because {_FULL[number]}: free some space and run the same command again."
+    if number in _CLOSED:
+        return f"{name} cannot be opened or written, because {_CLOSED[number]}: name another place, or change that."
+    return None
+
+
+@contextlib.contextmanager
+def refusing_unwritable(kept: Callable[[], str] = str, place: Any = None) -> Iterator[None]:
+    """Turn errors which say that a file cannot be written or opened into a RecipeError, whichever library raises them.
+
+    Args:
+        kept: says what there is to go on from, behind that sentence.
+        place: named instead of the file that the error names.
+    """
+    try:
+        yield
+    except Exception as error:
+        sentence = None if isinstance(error, RecipeError) else unwritable(error, place)
+        if sentence is None:
+            raise
+        raise RecipeError(sentence + kept()) from error
+
+
 def optional_package(name: str, needed_by: str) -> Any:
     """Import a package that is not installed with Weft; raises RecipeError."""
     try:
@@ -63,7 +116,8 @@ def run_command(command: Callable[[], None]) -> None:
     and its number, so that `finetune && publish` does not go on."""
     status = 0
     try:
-        command()
+        with refusing_unwritable():
+            command()
     except RecipeError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             time.sleep(PATIENCE)

@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing_unwritable
 
 GIT_LFS = b"version https://git-lfs"
 GIT_LFS_ADVICE = "a pointer of Git LFS, not the file itself: run `git lfs pull` in its repository"
@@ -19,9 +20,14 @@ GIT_LFS_ADVICE = "a pointer of Git LFS, not the file itself: run `git lfs pull` 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one move: a reader sees the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    flush_to_disk(temporary)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        flush_to_disk(temporary)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -38,6 +44,21 @@ def is_git_lfs_pointer(path: Path) -> bool:
     """Whether a file is what Git leaves in place of a large one that it did not fetch."""
     with path.open("rb") as handle:
         return handle.read(len(GIT_LFS)) == GIT_LFS
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse, before any work is done, a file or folder to come that cannot be written; nothing is left there.
+
+    Raises:
+        RecipeError: says why.
+    """
+    with refusing_unwritable(place=path), tempfile.TemporaryFile(dir=existing_part(path)):
+        pass
+
+
+def existing_part(path: Path) -> Path:
+    """The folder that a path begins with and that is there, as far as it goes."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def size_and_time(path: Path) -> list[int]:
@@ -104,6 +125,7 @@ def only_one_process(lock: Path, what: str, patience: float = 60.0) -> Iterator[
     Raises:
         RecipeError: another process holds it for longer than that.
     """
+    refuse_unwritable(lock.parent)
     lock.parent.mkdir(parents=True, exist_ok=True)
     file_lock = FileLock(lock, on_acquired=_write_process_id, poll_interval=0.2)
     try:

@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from weft.recipes.common.errors import RecipeError, one_line, refusing
+from weft.recipes.common.errors import RecipeError, one_line, refusing, unwritable
 from weft.recipes.common.files import only_one_process
 from weft.recipes.common.listing import some_of
 from weft.recipes.common.processes import available_cores
@@ -95,7 +95,7 @@ class LocalExecutor(LocalPipelineExecutor):
         first = min(errors)
         reason = errors[first]
         if not isinstance(reason, RecipeError):
-            reason = f"{type(reason).__name__}: {one_line(reason)}."
+            reason = unwritable(reason) or f"{type(reason).__name__}: {one_line(reason)}."
         raise RecipeError(
             f"{len(errors)} of {self.tasks} tasks failed ({', '.join(map(str, sorted(errors)))}). Task {first}: "
             f"{reason} What is done stays: mend the cause and run the same command again. Logs are in "

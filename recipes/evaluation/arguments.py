@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from weft.recipes.common.command_line import Parsed
-from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import refuse_unwritable
 from weft.recipes.common.options import Options, option
 from weft.recipes.data.text_files import DOCUMENTS, check_encoding
 from weft.recipes.data.text_source import (
@@ -101,9 +102,8 @@ class EvaluateArguments(Options):
         if self.output_file is not None and Path(self.output_file).exists():
             raise RecipeError(f"{self.output_file} exists: name another output_file, or remove it.")
         if self.output_file is not None:
-            folder = Path(self.output_file).parent
-            with refusing(f"output_file cannot be written into {folder}", OSError):
-                folder.mkdir(parents=True, exist_ok=True)  # now, rather than when there are results to lose
+            refuse_unwritable(Path(self.output_file).parent)  # now, rather than when there are results to lose
+            Path(self.output_file).parent.mkdir(parents=True, exist_ok=True)
 
     def sources(self) -> list[TextSource]:
         """The texts of perplexity."""

@@ -21,6 +21,8 @@ class FineTuningTrainer(WeftTrainer):
     does not depend on how a step is cut into forward passes and processes.
     """
 
+    kept_beside = 3  # the best weights, the next better ones, and the finished model
+
     def __init__(self, *args: Any, task: Task, layer_decay: float, **kwargs: Any) -> None:
         # a loss function is given so that the Trainer does not divide the loss by the accumulation steps
         super().__init__(*args, compute_loss_func=task.loss, **kwargs)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.files import refuse_unwritable
 from weft.recipes.common.options import Options, option
 
 
@@ -36,6 +37,8 @@ class GenerateArguments(Options):
             raise RecipeError(f"num_beams is {self.num_beams}, but compile is for one beam: leave one of them out.")
         if self.output_file is not None and Path(self.output_file).exists():
             raise RecipeError(f"{self.output_file} exists: name another output_file, or remove it.")
+        if self.output_file is not None:
+            refuse_unwritable(Path(self.output_file).parent)
         if self.do_sample and self.temperature <= 0:
             raise RecipeError(
                 f"temperature is {self.temperature}: give a number above 0, or --do_sample false for the most likely "

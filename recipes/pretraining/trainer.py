@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.training.batch_schedule import CollateSome, StepBatches
+from weft.recipes.training.disk_space import weight_bytes
 from weft.recipes.training.optimizers import make_optimizer
 from weft.recipes.training.trainer import WeftTrainer
 from weft.recipes.training.weight_average import WeightAverage
@@ -118,6 +119,16 @@ class PretrainingTrainer(WeftTrainer):
         """The Trainer warns of a batch without tokens."""
         if inputs:
             super()._track_num_input_tokens(inputs)
+
+    def state_bytes(self) -> int:
+        """Muon keeps one number for each of its weights, and an average is one more for each."""
+        if self.optimizer_kind == "muon":
+            decayed = set(self.get_decay_parameter_names(self.model))
+            each = ((4 if name in decayed else 8) * weight.numel() for name, weight in self.model.named_parameters())
+            state = sum(each)
+        else:
+            state = super().state_bytes()
+        return state + (0 if self.average is None else weight_bytes(self))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Muon or cautious decay where it is asked for, else the Trainer's own."""

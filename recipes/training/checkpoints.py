@@ -52,6 +52,10 @@ class WholeCheckpoints(Trainer):
                 self.save_beside(run / self._unfinished / name)
                 move_folder(run / self._unfinished / name, run / name)
                 (run / self._unfinished).rmdir()
+        except BaseException:  # a full disk, for one: what is half-written would only take space
+            if self.args.should_save:
+                shutil.rmtree(run / self._unfinished, ignore_errors=True)
+            raise
         finally:
             self._unfinished = None
         limit = self.args.save_total_limit

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import transformers
 
 from weft.recipes.common.command_line import Parsed
-from weft.recipes.common.errors import Stopped
+from weft.recipes.common.errors import Stopped, refusing_unwritable
 from weft.recipes.common.processes import end_group, is_first_process, world_size
 from weft.recipes.training.hub import publish
-from weft.recipes.training.run_folder import RunState, opened
+from weft.recipes.training.run_folder import RunState, last_checkpoint, opened
 
 
 class RunFields(Protocol):
@@ -58,7 +58,7 @@ def carry_out(
     """
     transformers.logging.disable_progress_bar()
     revisions = getattr(arguments, "hub_revisions", False)
-    with opened(folder, look, arguments.plan) as state:
+    with refusing_unwritable(lambda: _kept(folder)), opened(folder, look, arguments.plan) as state:
         finished = state is RunState.FINISHED
         if not finished:
             run = prepare()
@@ -77,3 +77,10 @@ def carry_out(
         if finished and is_first_process() and arguments.push_to_hub is not None:
             address = publish(folder, arguments.push_to_hub, revisions, arguments.hub_private_repo)
             print(f"published as {address}", flush=True)
+
+
+def _kept(folder: Path) -> str:
+    """What a run that could not write goes on from."""
+    found = [last_checkpoint(path) for path in (folder, *sorted(folder.glob("seed-*")))]
+    whole = [name for name in found if name is not None]
+    return f" It goes on from {whole[-1]}, the last whole checkpoint." if whole else ""

@@ -17,7 +17,7 @@ from typing import Any
 from transformers.trainer_utils import get_last_checkpoint
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import flush_to_disk, only_one_process, read_json, write_json
+from weft.recipes.common.files import flush_to_disk, only_one_process, read_json, refuse_unwritable, write_json
 from weft.recipes.common.listing import MOST_NAMED
 from weft.recipes.common.processes import is_first_process
 from weft.recipes.training.checkpoints import remove_unfinished
@@ -124,8 +124,12 @@ def finished_folder(folder: Path) -> Iterator[Path]:
     staging = folder / ".finished.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    yield staging
-    flush_to_disk(staging)
+    try:
+        yield staging
+        flush_to_disk(staging)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     for path in staging.iterdir():
         if path.is_dir():
             shutil.rmtree(folder / path.name, ignore_errors=True)
@@ -141,6 +145,7 @@ def opened(folder: Path, look: Callable[[], RunState], is_plan: bool) -> Iterato
         return
     lock = contextlib.nullcontext()
     if is_first_process():
+        refuse_unwritable(folder)
         look()  # before the lock, so that none is left in a folder that is refused
         lock = only_one_process(folder / ".lock", str(folder))
     with lock:

@@ -24,6 +24,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, PrinterCallback
 
+from weft.recipes.training.disk_space import check_space
 from weft.recipes.training.evaluation_order import SavesFirst
 from weft.recipes.training.evaluator import Evaluator
 from weft.recipes.training.fsdp2 import ShardingTrainer
@@ -66,10 +67,24 @@ class WeftTrainer(SavesFirst, ShardingTrainer):
             if parameter.ndim >= 2 and id(parameter) not in embeddings
         ]
 
+    # How often the weights are written besides checkpoints.
+    kept_beside = 1
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as the Trainer does, with the clock of the throughput started at the first step."""
+        """Train as the Trainer does, with the clock of the throughput started at the first step.
+
+        Raises:
+            RecipeError: the checkpoints have no room on the disk.
+        """
+        check_space(self, self.state_bytes(), self.kept_beside)
         self.throughput.start()
         return super().train(*args, **kwargs)
+
+    def state_bytes(self) -> int:
+        """Bytes of the optimizer's state in a checkpoint, at least: two numbers for each of AdamW."""
+        if "adamw" not in self.args.optim:
+            return 0
+        return 8 * sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add rates to training logs, and count epochs of the text."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing_unwritable
 from weft.recipes.common.files import new_folder, only_one_process, read_json, remove_folder, write_json
 from weft.recipes.common.processes import end_with_parent, is_first_of_machine
 from weft.recipes.data.corpus import Corpus, CorpusWriter
@@ -185,7 +185,7 @@ def main() -> None:
     os.nice(NICENESS)  # training comes first, and waits for blocks if it has to
     given = read_json(specification)
     try:
-        with only_one_process(stream.folder / ".lock", str(stream.folder), patience=math.inf):
+        with refusing_unwritable(), only_one_process(stream.folder / ".lock", str(stream.folder), math.inf):
             for leftover in (*stream.folder.glob(".block-*.partial"), *stream.folder.glob(".block-*.removed")):
                 shutil.rmtree(leftover, ignore_errors=True)
             writer = BlockWriter(stream, BlockArguments(**given["arguments"]), given["first_place"])
@@ -193,8 +193,8 @@ def main() -> None:
                 if not writer.step():
                     time.sleep(POLL_SECONDS)
     except RecipeError as error:
-        stream.fail(str(error))
         print(f"the run will stop where its blocks end: {error}", file=sys.stderr, flush=True)
+        stream.fail(str(error))
         sys.exit(2)
     except Exception as error:
         stream.fail(f"the blocks of {stream.folder} cannot be prepared ({type(error).__name__}: {error}).")
