@@ -84,7 +84,8 @@ def summarize(sides: dict[str, TrainerSide]) -> dict[str, list[dict[str, Any]]]:
             run["mfu"] = run["flops"] / fastest
         middle = {key: statistics.median(run[key] for run in side.found) for key in side.found[0] if key != "device"}
         memory = f", {middle['peak_megabytes']:,.0f} MB at most" if side.measure_memory else ""
-        print(f"{name:24} {middle['tokens_per_second']:10,.0f} tokens/s, MFU {middle['mfu']:.1%}{memory}")
+        used = f", MFU {middle['mfu']:.1%}" if middle["mfu"] <= 1 else ""  # else all were measured in slow moments
+        print(f"{name:24} {middle['tokens_per_second']:10,.0f} tokens/s{used}{memory}")
     return {name: side.found for name, side in sides.items()}
 
 

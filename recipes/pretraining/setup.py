@@ -211,9 +211,7 @@ class PretrainingRun:
         keep_models_whole()
         model = make_model(self.model_arguments, self.config, self.objective.model_class)
         if self.peak_flops is None:  # once, so that the whole run is compared with the same
-            dtype = torch.bfloat16 if self.bf16 else torch.float32
-            of_one = measure_matmul_flops(arguments.device, dtype, torch.get_num_threads())
-            self.peak_flops = plan.processes * of_one
+            self.peak_flops = self._measure_peak(arguments.device)
         flops = training_flops_per_token(
             self.config, self.parameters, plan.sequence_length, self.objective.head_share()
         )
@@ -224,13 +222,25 @@ class PretrainingRun:
             train_dataset=self.rows if changes is None else self.objective.make_rows(self.packed, plan),
             processing_class=self.tokenizer,
             evaluator=self.evaluator,
-            throughput=Throughput(plan.tokens_before, flops, self.peak_flops),
+            throughput=Throughput(
+                plan.tokens_before,
+                flops,
+                self.peak_flops,
+                measure_again=lambda: self._measure_peak(arguments.device, 1),
+            ),
             epochs_before=plan.epochs_before,
             batches=plan.batches,
             objective=self.objective,
             run=self.arguments,
             callbacks=self._callbacks(arguments.disable_tqdm) if clock is None else [clock],
         )
+
+    def _measure_peak(self, device: torch.device, attempt: int = 0) -> float:
+        """The matrix-product rate of all processes' devices together, the best of what was measured."""
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        of_one = measure_matmul_flops(device, dtype, torch.get_num_threads(), attempt=attempt)
+        self.peak_flops = max(self.peak_flops or 0, self.plan.processes * of_one)
+        return self.peak_flops
 
     def _training_arguments(self) -> TrainingArguments:
         plan, evaluations = self.plan, TIMES if self.budget is None else self.budget["evaluations"]

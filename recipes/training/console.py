@@ -7,7 +7,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from weft.recipes.training.metric_format import FORMATS, in_order, text_of, words_of
+from weft.recipes.training.metric_format import FORMATS, in_order, speed_of, text_of, words_of
 
 
 def _words(name: str) -> str:
@@ -64,9 +64,11 @@ class Console(TrainerCallback):
             if "grad_norm" in logs:
                 parts.append(f"grad norm {logs['grad_norm']:.2f}")
             if "tokens_per_second" in logs:
-                parts += [f"{logs['tokens_per_second']:,.0f} tokens/s", f"MFU {logs['mfu']:.1%}"]
+                parts.append(f"{speed_of(logs['tokens_per_second'])} tokens/s")
+            if "mfu" in logs:
+                parts.append(f"MFU {logs['mfu']:.1%}")
             if "examples_per_second" in logs:
-                parts.append(f"{logs['examples_per_second']:,.0f} examples/s")
+                parts.append(f"{speed_of(logs['examples_per_second'])} examples/s")
             if self.has_epochs:
                 parts.append(f"epoch {logs.get('epoch', 0):.2f}")
         elif "eval_loss" in logs:

@@ -22,7 +22,14 @@ def text_of(name: str, value: Any, formats: Mapping[str, str] = FORMATS) -> str:
     """A metric's value; "-" for one that was not measured."""
     if value is None:
         return "-"
+    if name.endswith("_per_second"):
+        return speed_of(value)
     return format(value, formats.get(name, ",.4f" if isinstance(value, float) else ",d"))
+
+
+def speed_of(value: float) -> str:
+    """So many in a second, never "0" for what is only slow."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def in_order(metrics: Mapping[str, Any], prefix: str, formats: Mapping[str, str]) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from weft.recipes.training.model_setup import ParameterCounts
 
 
 @cache
-def measure_matmul_flops(device: torch.device, dtype: torch.dtype, threads: int, seconds: float = 0.5) -> float:
+def measure_matmul_flops(
+    device: torch.device, dtype: torch.dtype, threads: int, seconds: float = 0.5, attempt: int = 0
+) -> float:
     """Floating-point operations per second of a square matrix product on this device with so many threads (those that
     PyTorch has now), the best within `seconds`; of at least one, however slow (bfloat16 is on many processors).
-    Measured once in a process, whatever number of runs it makes, and with random numbers of its own, which leave those
-    of the run as they are."""
+    Measured once in a process for each `attempt`, whatever number of runs it makes, and with random numbers of its own,
+    which leave those of the run as they are."""
     size = 4096 if device.type == "cuda" else 1024
     draw = torch.Generator(device).manual_seed(0)
     left, right = (torch.randn(size, size, generator=draw, device=device).to(dtype) for _ in range(2))
@@ -68,14 +70,17 @@ class Throughput:
         flops_per_token: float | None = None,
         peak_flops: float = 1.0,
         unit: str = "tokens",
+        measure_again: Callable[[], float] | None = None,
     ) -> None:
         """Args:
         seen_before: how many tokens so many steps take, or examples, as `unit` says.
         flops_per_token: None: mfu is not told.
         peak_flops: matrix-product rate of all processes' devices together.
+        measure_again: measures that once more, where training is faster: it was measured in a slow moment.
         """
         self.seen_before, self.unit = seen_before, unit
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self.measure_again, self.measuring = measure_again, 0.0  # seconds that it took just now
         self.last: tuple[int, float] | None = None
 
     def start(self) -> None:
@@ -83,16 +88,24 @@ class Throughput:
         self.last = None
 
     def rates(self, step: int, idle_seconds: float) -> dict[str, float]:
-        """tokens_seen so far, and tokens_per_second and mfu since the last call."""
+        """tokens_seen so far, and tokens_per_second and mfu since the last call; an mfu above 1 is left out."""
         now, seen = time.perf_counter() - idle_seconds, self.seen_before(step)
         rates: dict[str, float] = {f"{self.unit}_seen": round(seen)}
         if self.last is not None and step > self.last[0]:
             speed = (seen - self.seen_before(self.last[0])) / (now - self.last[1])
-            rates[f"{self.unit}_per_second"] = round(speed, 1)
+            rates[f"{self.unit}_per_second"] = round(speed, 1) if speed >= 10 else float(f"{speed:.3g}")
             if self.flops_per_token is not None:
-                rates["mfu"] = round(speed * self.flops_per_token / self.peak_flops, 4)
-        self.last = (step, now)
+                rates |= self._use(speed * self.flops_per_token)
+        self.last = (step, now + self.measuring)
         return rates
+
+    def _use(self, flops: float) -> dict[str, float]:
+        self.measuring = 0.0
+        if flops > self.peak_flops and self.measure_again is not None:
+            began = time.perf_counter()
+            self.peak_flops, self.measure_again = max(self.peak_flops, self.measure_again()), None
+            self.measuring = time.perf_counter() - began
+        return {"mfu": round(flops / self.peak_flops, 4)} if flops <= self.peak_flops else {}
 
 
 def seconds_of(times: int, call: Callable[[], Any]) -> float:

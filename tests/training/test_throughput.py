@@ -1,11 +1,16 @@
 """How many operations a token takes in training, by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 from helpers.models import tiny_config
 
 from weft import WeftForCausalLM
+from weft.recipes.training import throughput
+from weft.recipes.training.console import Console
+from weft.recipes.training.metric_format import speed_of
 from weft.recipes.training.model_setup import ParameterCounts, count_parameters
-from weft.recipes.training.throughput import training_flops_per_token
+from weft.recipes.training.throughput import Throughput, training_flops_per_token
 
 COUNTS = ParameterCounts(total=900, body=700, head=100)
 ROW = 10
@@ -36,3 +41,28 @@ def test_what_is_multiplied_is_counted_once_and_embeddings_are_not() -> None:
     counts = count_parameters(tiny_config(tie_word_embeddings=True, qk_norm=False), WeftForCausalLM)
     layer = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32
     assert counts == ParameterCounts(total=2 * layer + 32 + 61 * 32, body=2 * layer + 32, head=61 * 32)
+
+
+def rates_at(monkeypatch, speed: float, peak: float, again: float | None) -> list[dict[str, float]]:
+    """Rates of two logs, of `speed` tokens a second with one operation each, on a device said to make `peak`."""
+    now = iter(range(10))
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(now))
+    measured = Throughput(lambda step: speed * step, 1.0, peak, measure_again=again and (lambda: again))
+    return [measured.rates(step, 0.0) for step in (0, 1, 2)][1:]
+
+
+def test_a_reference_that_was_measured_in_a_slow_moment_is_measured_again_and_no_share_is_above_one(monkeypatch):
+    assert [one["mfu"] for one in rates_at(monkeypatch, 50.0, 100.0, 1.0)] == [0.5, 0.5]
+    assert [one["mfu"] for one in rates_at(monkeypatch, 50.0, 40.0, 200.0)] == [0.25, 0.25]
+    for again in (45.0, None):
+        assert ["mfu" in one for one in rates_at(monkeypatch, 50.0, 40.0, again)] == [False, False]
+        assert rates_at(monkeypatch, 50.0, 40.0, again)[0]["tokens_per_second"] == 50.0
+
+
+def test_what_is_slow_is_not_shown_as_nothing(monkeypatch, capsys):
+    assert rates_at(monkeypatch, 0.0123, 1.0, None)[0]["tokens_per_second"] == 0.0123
+    assert [speed_of(value) for value in (0.0123, 3.21, 12.3, 4567.8)] == ["0.012", "3.2", "12", "4,568"]
+    state = SimpleNamespace(is_world_process_zero=True, global_step=1, max_steps=2)
+    logs = {"loss": 1.0, "learning_rate": 0.1, "examples_per_second": 0.31}
+    Console(True, has_epochs=False).on_log(None, state, None, logs)
+    assert "| 0.31 examples/s" in capsys.readouterr().out
