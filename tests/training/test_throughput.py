@@ -45,10 +45,19 @@ def test_what_is_multiplied_is_counted_once_and_embeddings_are_not() -> None:
 
 def rates_at(monkeypatch, speed: float, peak: float, again: float | None) -> list[dict[str, float]]:
     """Rates of two logs, of `speed` tokens a second with one operation each, on a device said to make `peak`."""
-    now = iter(range(10))
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(now))
-    measured = Throughput(lambda step: speed * step, 1.0, peak, measure_again=again and (lambda: again))
-    return [measured.rates(step, 0.0) for step in (0, 1, 2)][1:]
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock.now)
+
+    def measure() -> float:
+        clock.now += 5.0  # which are not those of training
+        return again
+
+    measured = Throughput(lambda step: speed * step, 1.0, peak, measure_again=again and measure)
+    found = []
+    for step in range(3):
+        found.append(measured.rates(step, 0.0))
+        clock.now += 1.0
+    return found[1:]
 
 
 def test_a_reference_that_was_measured_in_a_slow_moment_is_measured_again_and_no_share_is_above_one(monkeypatch):
