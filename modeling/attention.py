@@ -1,5 +1,6 @@
 """How strongly tokens look at each other: the backends, and the one attention module."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,28 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.integrations.flex_attention import compile_friendly_flex_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .positions import Distances, ScoreBias, WeftRelativeBuckets, rotate
+from .positions import Distances, PagedDistances, ScoreBias, WeftRelativeBuckets, rotate
 
 
-def find_distances(config: PreTrainedConfig, states: torch.Tensor, cache: Cache | None, layer_type: str) -> Distances:
-    """How far apart the new tokens [batch, tokens, anything] and all that layers of this type see are."""
+def find_distances(
+    config: PreTrainedConfig,
+    states: torch.Tensor,
+    cache: Cache | None,
+    layer_type: str,
+    position_ids: torch.Tensor,
+    mask: Any,
+    given: dict[str, Any],
+) -> Distances | PagedDistances:
+    """How far apart the new tokens [batch, tokens, anything] and all that layers of this type see are. In continuous
+    batching, which puts a cache among what is `given` to the backend, `mask` [1, 1, tokens, keys] is of many requests:
+    each has its last new token at the end of its part of the row, and its keys, in order, end with that token."""
     tokens, device = states.shape[1], states.device
+    if "cache" in given:
+        ends, key_ends = given["cu_seq_lens_q"][1:], given["cu_seq_lens_k"][layer_type][1:]
+        index, positions = torch.arange(mask.shape[-1], device=device), position_ids[0]
+        request = torch.searchsorted(key_ends, index, right=True).clamp(max=len(ends) - 1)
+        key_positions = positions[ends - 1][request] - (key_ends[request] - 1 - index)
+        return PagedDistances(key_positions - positions[:, None])
     if cache is None:
         return Distances(tokens, tokens, 0, device)
     layer = config.layer_types.index(layer_type)
@@ -64,6 +81,15 @@ def sdpa_attention(
     is_causal = kwargs.get("is_causal", module.is_causal)
     attention_mask = fold_bias(attention_mask, kwargs.pop("score_bias", None), is_causal)
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
+
+
+@torch.compiler.disable
+def read_pages(
+    cache: Any, key: torch.Tensor, value: torch.Tensor, layer_idx: int, options: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values [1, key-value heads, keys, head_dim] of all requests of continuous batching, new tokens included;
+    `options` are what it gives to the backend."""
+    return cache.update(key_states=key, value_states=value, layer_idx=layer_idx, kwargs=options)
 
 
 def fold_bias(mask: torch.Tensor | None, score_bias: ScoreBias | None, is_causal: bool) -> torch.Tensor | None:
@@ -131,7 +157,10 @@ def flex_attention(
 
 # Backends for which this file stands in; all others are transformers' own.
 BACKENDS = {"eager": eager_attention, "sdpa": sdpa_attention, "flex_attention": flex_attention}
+BACKENDS["paged|eager"] = eager_attention  # the name that continuous batching has for it
 BIASES = ("alibi", "t5", "disentangled")
+# Those that transformers hands to a flash-attention kernel, which caps scores or says that it cannot.
+FLASH = re.compile(r"(paged\|)?(flash_attention_[234]|kernels-community/[\w-]*flash-attn\d*\b.*)")
 
 
 def default_backend(config: PreTrainedConfig) -> str:
@@ -149,20 +178,24 @@ def check_backend(config: PreTrainedConfig, implementation: str | dict[str, str]
 
 
 def refusal(config: PreTrainedConfig, implementation: str) -> str | None:
-    """Why a backend cannot compute a config; None where it can."""
+    """Why a backend cannot compute a config; None where it can. What is added to scores, and their cap, are computed by
+    backends that are known to: any other drops them without a word."""
     if implementation == "flex_attention" and config.attention_dropout > 0:
         return (
             f"flex_attention cannot drop attention weights, and attention_dropout is {config.attention_dropout}: set "
             "it to 0, or use attn_implementation='sdpa' or 'eager'."
         )
-    if implementation == "sdpa" and config.attn_logit_softcapping is not None:
+    is_flash = FLASH.fullmatch(implementation) is not None
+    cannot = "cannot" if implementation in BACKENDS or is_flash else "is not known to"
+    caps = is_flash or (implementation in BACKENDS and implementation != "sdpa")
+    if config.attn_logit_softcapping is not None and not caps:
         return (
-            f"sdpa cannot cap scores, and attn_logit_softcapping is {config.attn_logit_softcapping}: use "
+            f"{implementation} {cannot} cap scores, and attn_logit_softcapping is {config.attn_logit_softcapping}: use "
             "attn_implementation='eager', or on a GPU 'flex_attention' or 'flash_attention_2'."
         )
-    if "flash" in implementation and config.position_embedding_type in BIASES:
+    if config.position_embedding_type in BIASES and implementation not in BACKENDS:
         return (
-            f"{implementation} cannot add to scores, as position_embedding_type={config.position_embedding_type!r} "
+            f"{implementation} {cannot} add to scores, as position_embedding_type={config.position_embedding_type!r} "
             "asks: use attn_implementation='sdpa', 'eager' or 'flex_attention'."
         )
     return None
@@ -250,6 +283,10 @@ class WeftAttention(nn.Module):
             window += 1  # read by flash attention only, which looks window - 1 to each side where the masks look window
         implementation = self.config._attn_implementation
         attend = BACKENDS.get(implementation) or ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        if "cache" in kwargs and implementation in BACKENDS:
+            key, value = read_pages(kwargs.pop("cache"), key, value, self.layer_idx, kwargs)
+        elif implementation == "paged|eager":
+            raise ValueError(f"{implementation} is for continuous batching alone: use attn_implementation='eager'.")
         if relative is not None:
             kwargs["score_bias"] = self._score_bias(table, relative, query, key, is_causal)
         kwargs |= {"scaling": self.scaling, "sliding_window": window, "softcap": self.softcap}
@@ -288,7 +325,7 @@ class WeftAttention(nn.Module):
         `relative` are distances, of which `table` has the numbers that all layers share, or this layer numbers of its
         own; or, disentangled, distances and their buckets, of which `table` has the vectors [buckets, hidden_size],
         compared with queries (what content says of a position, c2p) and keys (p2c) through this layer's own maps."""
-        if isinstance(relative, Distances):
+        if not isinstance(relative, tuple):
             table = self.position_bias(relative, query.dtype, is_causal) if table is None else table
             return ScoreBias(relative, table)
         distances, buckets = relative

@@ -153,11 +153,17 @@ class WeftModel(WeftPreTrainedModel):
         return self.dropout(self.embedding_norm(hidden_states))
 
     def place(
-        self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor, cache: Cache | None, masks: dict[str, Any]
+        self,
+        inputs_embeds: torch.Tensor,
+        position_ids: torch.Tensor,
+        cache: Cache | None,
+        masks: dict[str, Any],
+        options: dict[str, Any],
     ) -> dict[str, tuple[tuple[Any, Any], dict[str, Any]]]:
         """What layers need to know of positions, for each layer type: the attention mask, which a bias that all layers
         share is written into, but for flex attention; `table`, what else of it is learned; and as keyword arguments
-        `position_embeddings` (cos and sin) and `relative` (what scores are edited with)."""
+        `position_embeddings` (cos and sin) and `relative` (what scores are edited with). `options` go to the
+        backend."""
         config, kind, turns = self.config, self.config.position_embedding_type, {}
         if kind == "rope":
             at = (inputs_embeds, position_ids)
@@ -166,7 +172,8 @@ class WeftModel(WeftPreTrainedModel):
         for layer_type, mask in masks.items():
             given, table = {"position_embeddings": turns.get(layer_type, turns.get("all"))}, None
             if kind in BIASES:
-                given["relative"] = distances = find_distances(config, inputs_embeds, cache, layer_type)
+                seen = (cache, layer_type, position_ids, mask, options)
+                given["relative"] = distances = find_distances(config, inputs_embeds, *seen)
             if kind == "disentangled":
                 table, buckets = self.relative_embeddings(distances)
                 given["relative"] = (distances, buckets)
@@ -231,7 +238,7 @@ class WeftModel(WeftPreTrainedModel):
             encoder = (encoder_hidden_states, encoder_attention_mask, documents, encoder_documents)
             kwargs["cross_mask"] = create_cross_mask(self.config, inputs_embeds, *encoder)
 
-        placed = self.place(inputs_embeds, position_ids, cache, masks)
+        placed = self.place(inputs_embeds, position_ids, cache, masks, kwargs)
         unplaced = {layer_type: ((mask, None), {}) for layer_type, mask in masks.items()}
         without = self.config.layers_without_positions
         kwargs |= {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
@@ -461,6 +468,8 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
             return_logits: False: where there are labels, the same loss in less memory, and no logits (see `predict`).
         Returns: loss and logits [batch, tokens kept, vocab_size]."""
         kwargs = {"is_causal": True, **kwargs}
+        if "cache" in kwargs:  # continuous batching says that masks, not the backend, hide what comes later
+            kwargs["is_causal"] = True
         inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids}
         outputs = self.model(**inputs, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
@@ -508,6 +517,10 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
 
     _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
     has_encoder = True
+
+    def init_continuous_batching(self, *_: Any, **__: Any) -> None:
+        """Refuses `generate_batch` with a ValueError: continuous batching knows models of one stack only."""
+        raise ValueError("Continuous batching cannot run an encoder-decoder: use `generate` on batches of texts.")
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """What the decoder reads to predict labels [batch, tokens]."""

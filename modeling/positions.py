@@ -148,10 +148,31 @@ class Distances:
 
 
 @dataclass(frozen=True)
+class PagedDistances:
+    """The same of requests that lie side by side in one row: each pair by itself. A mask hides those of two requests,
+    whatever their distance."""
+
+    steps: torch.Tensor  # position of key minus position of query [queries, keys]
+
+    @property
+    def device(self) -> torch.device:
+        return self.steps.device
+
+    @property
+    def line(self) -> torch.Tensor:
+        """[queries x keys], in no order."""
+        return self.steps.flatten()
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Values along the line [..., queries x keys] to [..., queries, keys]."""
+        return values.unflatten(-1, self.steps.shape)
+
+
+@dataclass(frozen=True)
 class ScoreBias:
     """What is added to attention scores, as small as it is: by distance (ALiBi, T5), or by distance and content."""
 
-    distances: Distances
+    distances: Distances | PagedDistances
     by_distance: torch.Tensor | None = None  # [heads, queries + keys - 1], along `distances.line`
     query_terms: torch.Tensor | None = None  # [batch, heads, queries, buckets], what each adds for each bucket
     key_terms: torch.Tensor | None = None  # [batch, heads, keys, buckets]
@@ -190,7 +211,7 @@ class WeftAlibi(nn.Module):
         super().__init__()
         self.num_heads = config.num_attention_heads
 
-    def forward(self, distances: Distances, dtype: torch.dtype, is_causal: bool) -> torch.Tensor:
+    def forward(self, distances: Distances | PagedDistances, dtype: torch.dtype, is_causal: bool) -> torch.Tensor:
         """What each head adds at each distance: [heads, queries + keys - 1]."""
         powers = 2 ** math.ceil(math.log2(self.num_heads))
         wide = torch.promote_types(dtype, torch.float32)
@@ -211,7 +232,7 @@ class WeftRelativeBuckets(nn.Module):
         self.max_distance = config.relative_attention_max_distance
         self.table = nn.Embedding(self.num_buckets, config.num_attention_heads)
 
-    def forward(self, distances: Distances, dtype: torch.dtype, is_causal: bool) -> torch.Tensor:
+    def forward(self, distances: Distances | PagedDistances, dtype: torch.dtype, is_causal: bool) -> torch.Tensor:
         """What each head adds at each distance: [heads, queries + keys - 1]. Without a direction of attention, half of
         the buckets are for keys behind the query."""
         line, number = distances.line, self.num_buckets
@@ -243,7 +264,7 @@ class WeftDisentangled(nn.Module):
         self.table = nn.Embedding(2 * self.span, config.hidden_size)
         self.norm = norm
 
-    def forward(self, distances: Distances) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, distances: Distances | PagedDistances) -> tuple[torch.Tensor, torch.Tensor]:
         """The vectors [2 span, hidden_size], and the number of that of each distance [queries + keys - 1]."""
         steps = -distances.line
         if self.position_buckets:

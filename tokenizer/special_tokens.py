@@ -6,6 +6,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from weft.tokenizer.vocabulary import number_of_ids
+
 MASK = "<mask>"
 # A blank before a mask belongs to the masked word, as in RoBERTa.
 LEFT_STRIPPING_MASK = AddedToken(MASK, lstrip=True, special=True, normalized=False)
@@ -101,12 +103,23 @@ def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Give a tokenizer a mask token, "<mask>", if it has none; a blank before it then belongs to the masked word.
 
     Returns:
-        Whether it had none. The vocabulary may have grown by one: resize the model's embeddings to `len(tokenizer)`.
+        Whether it had none. The vocabulary may have grown by one: resize the model's embeddings to `number_of_ids`.
     """
     if tokenizer.mask_token is not None:
         return False
+    if tokenizer.is_fast and number_of_ids(tokenizer) > len(tokenizer):
+        _append(tokenizer, MASK)
     tokenizer.add_special_tokens({"mask_token": LEFT_STRIPPING_MASK})
     return True
+
+
+def _append(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
+    """Give a token the id behind the largest. Added to ids with holes it might get one that another token has."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    if isinstance(vocabulary, dict) and token not in tokenizer.get_vocab():
+        vocabulary[token] = number_of_ids(tokenizer)
+        tokenizer.backend_tokenizer.model = Tokenizer.from_str(json.dumps(state)).model
 
 
 def _plain(

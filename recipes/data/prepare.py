@@ -24,6 +24,7 @@ from weft.recipes.data.tokenization import EncodedDocument, ScriptSample, docume
 from weft.tokenizer.script_statistics import COMMON, table_lines
 from weft.tokenizer.special_tokens import without_start_and_end
 from weft.tokenizer.train import train_tokenizer
+from weft.tokenizer.vocabulary import number_of_ids
 
 T = TypeVar("T")
 
@@ -171,7 +172,7 @@ def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Rea
     encode = document_encoder(tokenizer, arguments)
     selection, counts, sample = Selection(arguments), Counts(), ScriptSample()
     sources, source_of_file = assign_sources([source.name for source in arguments.sources()], arguments.source_weights)
-    writer = CorpusWriter(folder, len(tokenizer), sources, with_boundaries=arguments.segmenter != "none")
+    writer = CorpusWriter(folder, number_of_ids(tokenizer), sources, with_boundaries=arguments.segmenter != "none")
 
     def write(split: str, title: str) -> None:
         is_training, files = split == "train", deque[int]()
@@ -229,7 +230,7 @@ def finish_corpus(
     writer.close(
         {
             "source": arguments.describe_source(),
-            "vocab_size": len(tokenizer),
+            "vocab_size": number_of_ids(tokenizer),
             "start_token_id": tokenizer.bos_token_id if marked else None,
             "end_token_id": tokenizer.eos_token_id if marked else None,
             "characters_per_token": counts.characters / max(counts.text_tokens, 1),

@@ -26,6 +26,7 @@ from weft.recipes.data.selection import DIGEST_BYTES, Dropped, Selection, digest
 from weft.recipes.data.source_mixture import assign_sources
 from weft.recipes.data.text_source import TextSource
 from weft.recipes.data.tokenization import ScriptSample, document_encoder, load_tokenizer
+from weft.tokenizer.vocabulary import number_of_ids
 
 PLAN = "plan.json"
 PATIENCE = 24 * 3600  # seconds to wait for another process
@@ -129,7 +130,7 @@ class Shards:
     def _write_shard(self, folder: Path, texts: Iterator[str], is_training: bool) -> None:
         selection, sample = Selection(self.arguments), ShardSample()
         with_boundaries = self.arguments.segmenter != "none"
-        writer = CorpusWriter(folder, len(self.tokenizer), with_boundaries=with_boundaries)
+        writer = CorpusWriter(folder, number_of_ids(self.tokenizer), with_boundaries=with_boundaries)
         digests, rows = [], []
 
         def kept() -> Iterator[str]:
@@ -166,7 +167,9 @@ class Shards:
     def _write_corpus(self, folder: Path) -> None:
         arguments = self.arguments
         sources, source_of_file = assign_sources(arguments.train_files, arguments.source_weights)
-        writer = CorpusWriter(folder, len(self.tokenizer), sources, with_boundaries=arguments.segmenter != "none")
+        writer = CorpusWriter(
+            folder, number_of_ids(self.tokenizer), sources, with_boundaries=arguments.segmenter != "none"
+        )
         counts, dropped, sample = Counts(), Dropped(), ScriptSample()
         samples = [read_json(self.shard(file) / "sample.json") for file in range(len(self.sources))]
         step = max(each["step"] for each in samples)

@@ -22,9 +22,10 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.data.segmentation import Segmenter, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
+from weft.tokenizer.vocabulary import check_rows
 
 DEFAULT_WINDOW = 1024  # for models without a limit of their own
 UNLIMITED = 10**9  # tokenizers without a limit say 1e30
@@ -212,12 +213,8 @@ class Scorer:
             raise RecipeError(
                 f"the tokenizer has no mask token, which {self.scoring} scoring needs: score it causally."
             )
-        rows = self.model.get_input_embeddings().weight.shape[0]
-        largest = max(self.tokenizer.get_vocab().values())
-        if largest >= rows:
-            raise RecipeError(
-                f"the tokenizer has ids up to {largest}, but the model only {rows}: they do not belong together."
-            )
+        with refusing(None, ValueError, say=str):
+            check_rows(self.tokenizer, self.model.get_input_embeddings().weight.shape[0])
 
     def _special_tokens(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids before and after a text."""

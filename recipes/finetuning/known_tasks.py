@@ -9,7 +9,7 @@ from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.data.compression import COMPRESSIONS
 from weft.recipes.data.tables import Record, read_hub_records
 from weft.recipes.finetuning.arguments import FileArguments
-from weft.recipes.finetuning.validation_split import split_off
+from weft.recipes.finetuning.validation_split import hold_out
 
 Example = TypeVar("Example")
 WITH_TEST = {"train": "train", "validation": "validation", "test": "test"}  # names of splits on the Hub
@@ -81,7 +81,7 @@ def read_splits(
     tasks: Mapping[str, KnownTask],
     from_file: Callable[[Path], list[Example]],
     from_records: Callable[[list[Record]], list[Example]],
-    group_of: Callable[[Example], Hashable],
+    input_of: Callable[[Example], Hashable],
 ) -> dict[str, list[Example]]:
     """Read "train", "validation" and, where it is given, "test"; a part of "train" is held out if there is no other.
 
@@ -89,8 +89,7 @@ def read_splits(
         tasks: the known ones, by name.
         from_file: reads the examples of a labelled file.
         from_records: makes examples of rows of the Hub.
-        group_of: what examples that must not be torn apart have in common, such as the text they ask about: the split
-            that is held out shares none with the rest.
+        input_of: see `Task.input_of`; the split that is held out shares none with the rest.
 
     Raises:
         RecipeError: no source is given, an unknown task, a file that is missing, no example in a split.
@@ -111,24 +110,12 @@ def read_splits(
     if empty:
         raise RecipeError(f"the {empty[0]} split holds no example: give files with examples.")
     if "validation" not in splits:
-        kept, held_out = hold_out([group_of(example) for example in splits["train"]], files)
+        kept, held_out = hold_out([input_of(example) for example in splits["train"]], files)
         examples = splits["train"]
         parts = {"train": [examples[i] for i in kept], "validation": [examples[i] for i in held_out]}
         splits = {**parts, **{split: rest for split, rest in splits.items() if split not in parts}}
     splits["train"] = splits["train"][: files.max_train_examples]
     return splits
-
-
-def hold_out(groups: Sequence[Hashable], files: FileArguments) -> tuple[list[int], list[int]]:
-    """Indices of the examples to learn from and of those held out: whole groups, of which about `validation_fraction`
-    are held out."""
-    number_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    _, chosen = split_off(len(number_of), files.validation_fraction, files.split_seed)
-    held_out = set(chosen)
-    sides: tuple[list[int], list[int]] = ([], [])
-    for index, group in enumerate(groups):
-        sides[number_of[group] in held_out].append(index)
-    return sides
 
 
 def _of_task(

@@ -19,6 +19,7 @@ from weft.recipes.finetuning.task import Task
 from weft.recipes.training.model_setup import CHANGEABLE_FIELDS, ModelArguments, make_config
 from weft.tokenizer.special_tokens import find_start_and_end, for_role
 from weft.tokenizer.train import train_tokenizer
+from weft.tokenizer.vocabulary import check_rows, number_of_ids
 
 DEFAULT_LENGTH, SAMPLE_TEXTS = 512, 1000
 # What a Weft model gets for fine-tuning unless told otherwise: few examples, seen several times.
@@ -119,6 +120,8 @@ def set_up_model(
     config = load_config(name, arguments.trust_remote_code)
     tokenizer = load_tokenizer(name, arguments.trust_remote_code)
     check_files(name)
+    with refusing(f"model {name!r} cannot be trained", ValueError, say=str):
+        check_rows(tokenizer, getattr(config, "vocab_size", None) or number_of_ids(tokenizer))
     keep_head = task.align_labels(config)
     if config.model_type == WeftConfig.model_type:
         fixed = [field for field in fields if field not in CHANGEABLE]
@@ -176,7 +179,7 @@ def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max
             raise RecipeError(f"{', '.join(fields)} can only be given for Weft models, not {arguments.config_name}.")
         task.align_labels(existing)
         tokenizer = _with_padding(task.prepare_tokenizer(tokenizer), str(source))
-        vocabulary = max(existing.vocab_size, len(tokenizer))
+        vocabulary = max(existing.vocab_size, number_of_ids(tokenizer))
         _set(existing, {"vocab_size": vocabulary, "pad_token_id": tokenizer.pad_token_id, **task.config_fields()})
         length = _checked_length(max_length, existing, tokenizer, str(arguments.config_name))
         return ModelSetup(task, arguments, existing, tokenizer, length, keep_head=True)

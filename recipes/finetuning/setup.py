@@ -20,6 +20,7 @@ from weft.recipes.finetuning.report import FinishedSeeds, encode_unlabelled
 from weft.recipes.finetuning.run_folder import has_begun
 from weft.recipes.finetuning.seed_training import SeedRun
 from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.validation_split import describe_equal_inputs
 from weft.recipes.training.learning_rate_schedule import schedule_fields
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS, describe_added
 from weft.recipes.training.run_folder import METRICS, SETTINGS, start_run
@@ -118,6 +119,10 @@ class FineTuningRun:
         new = self.setup.new_weights
         return [
             ("examples", ", ".join(f"{split} {number:,}" for split, number in self.task.splits.items())),
+            *describe_equal_inputs(
+                {split: [*map(self.task.input_of, self.task.examples[split])] for split in self.task.splits},
+                self.task.input_name,
+            ),
             *self.task.describe(),
             (
                 "model",

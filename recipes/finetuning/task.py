@@ -1,7 +1,7 @@
 """The contract of a task: what the run, its Trainer, its evaluation and its card ask it for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -57,6 +57,7 @@ class Task(ABC):
     refused_fields: ClassVar[dict[str, str]] = {}
     # Keys of a batch that are targets: they go to `loss`, all others to the model.
     target_names: ClassVar[tuple[str, ...]] = ("labels",)
+    input_name: ClassVar[str] = "text"  # what `input_of` gives, in a word
     # Metrics that the console, the card and the summary over seeds show first.
     headline: tuple[str, ...]
     best_metric: BestMetric
@@ -75,6 +76,12 @@ class Task(ABC):
     def splits(self) -> dict[str, int]:
         """The number of examples of each labelled split."""
         return {split: len(examples) for split, examples in self.examples.items() if split != PREDICT}
+
+    @staticmethod
+    def input_of(example: Any) -> Hashable:
+        """What examples that must not stand on both sides of a split have in common, such as their text; without a
+        method of its own, a task keeps those together that are equal as a whole."""
+        return str(example)
 
     @abstractmethod
     def texts(self) -> Iterator[str]:

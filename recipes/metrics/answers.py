@@ -1,4 +1,4 @@
-"""How a predicted answer is compared with the gold ones: what squad and squad_v2 share."""
+"""How a predicted answer is compared with the gold ones: what squad and squad_v2 share, and words of any script."""
 
 import re
 import string
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import regex
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Language:
         return 2 * common / (len(units) + len(guessed)) if common else 0.0
 
 
+# Scripts that write words without blanks between them, and the sign that lengthens vowels in both kana.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\u30FC"
+# A sign of these with the marks on it, or a run of letters and digits of all others.
+WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+", regex.VERSION1)
 _ENGLISH_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CHINESE_PUNCTUATION = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")  # noqa: RUF001
 _CHINESE_UNIT = re.compile("([\u4e00-\u9fa5])")
@@ -62,6 +67,15 @@ def _split_chinese(text: str) -> list[str]:
     return units
 
 
+def _split_unspaced(text: str) -> list[str]:
+    """Each sign of a script without blanks between words alone, words of other scripts whole."""
+    return WORD.findall(text.lower())
+
+
+def _normalise_unspaced(text: str) -> str:
+    return "".join(_split_unspaced(text))
+
+
 def _common_words(gold: list[str], predicted: list[str]) -> int:
     return (Counter(gold) & Counter(predicted)).total()
 
@@ -80,6 +94,7 @@ def _longest_common_run(gold: list[str], predicted: list[str]) -> int:
 _LANGUAGES = {
     "en": Language(_normalise_english, _split_english, _common_words),
     "zh": Language(_normalise_chinese, _split_chinese, _longest_common_run),
+    "unspaced": Language(_normalise_unspaced, _split_unspaced, _longest_common_run),
 }
 
 

@@ -13,6 +13,7 @@ from weft.recipes.common.checkpoints import check_files, load_whole
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.training.model_arguments import CHANGEABLE_FIELDS as CHANGEABLE_FIELDS
 from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_config
+from weft.tokenizer.vocabulary import number_of_ids
 
 # What a new model is given beside its shape, unless it is told not to: a lower loss for the same tokens (measured:
 # RESULTS.md, section 26), which no stock class computes.
@@ -43,7 +44,7 @@ def make_config(
         return _existing_config(arguments, fields, tokenizer, sequence_length, role)
     shape = read_config(arguments.config_name) if arguments.config_name else PRESETS[arguments.preset]
     from_tokenizer = {
-        "vocab_size": -(-len(tokenizer) // VOCABULARY_UNIT) * VOCABULARY_UNIT,
+        "vocab_size": -(-number_of_ids(tokenizer) // VOCABULARY_UNIT) * VOCABULARY_UNIT,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -122,9 +123,10 @@ def _existing_config(
             f"model {name!r} and the corpus have different tokenizers: prepare the corpus with the model's own "
             f"(--tokenizer_name {name})."
         )
-    if content["vocab_size"] < len(tokenizer):
+    if content["vocab_size"] < number_of_ids(tokenizer):
         raise RecipeError(
-            f"model {name!r} has {content['vocab_size']} token ids and its tokenizer {len(tokenizer)}, the mask token "
+            f"model {name!r} has {content['vocab_size']} token ids and its tokenizer ids up to "
+            f"{number_of_ids(tokenizer) - 1}, the mask token "
             "included if it needs one: train a new one."
         )
     if content.get("type_vocab_size", 0) < role.get("type_vocab_size", 0):

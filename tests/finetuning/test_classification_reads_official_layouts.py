@@ -340,7 +340,11 @@ def test_rows_of_the_hub_give_the_same_labels(monkeypatch, task):
             **HUB_ROWS[task],
             column: OTHER.get(task, KNOWN_TASKS[task].labels[0] if KNOWN_TASKS[task].labels else 0),
         }
-        return [Record(values, f"row {n}") for n, values in enumerate([HUB_ROWS[task], other] * 3)]
+        text = next(name for name in ("text", "sentence", "sentence1", "premise", "review") if name in other)
+        return [
+            Record({**values, text: f"{values[text]} {n}"}, f"row {n}")
+            for n, values in enumerate([HUB_ROWS[task], other] * 3)
+        ]
 
     monkeypatch.setattr(classification_files, "read_hub_records", rows)
     data = read_classification(TextClassificationArguments(task=task))

@@ -108,20 +108,20 @@ def test_texts_and_label_are_guessed_where_that_is_unambiguous(tmp_path):
         ("text",),
         ("foo",),
     ):
-        rows = [{"labels": label, **dict.fromkeys(columns, "a text")} for label in TWO]
+        rows = [{"labels": label, **dict.fromkeys(columns, f"text {n}")} for n, label in enumerate(TWO)]
         data = read(tmp_path, rows)
         assert data.text_columns == columns
         assert labels_of(data).count("no") == 9
 
 
 def test_columns_are_named_where_they_cannot_be_guessed(tmp_path):
-    rows = [{"id": "1", "a": "x", "b": "y", "class": label} for label in TWO]
+    rows = [{"id": "1", "a": f"x{n}", "b": "y", "class": label} for n, label in enumerate(TWO)]
     message = refusal(tmp_path, rows)
     assert "no column is known to hold the label: name it with --label_column (there are id, a, b, class)." in message
     message = refusal(tmp_path, rows, label_column="class")
     assert "no column is known to hold the text: name it with --text_columns (there are id, a, b, class)." in message
     data = read(tmp_path, rows, label_column="class", text_columns="a, b")
-    assert data.splits["train"][0].texts == ("x", "y")
+    assert data.splits["train"][0].texts == ("x0", "y")
     both = [{"text": "x", "review": "y", "label": label} for label in TWO]
     assert "text and review could hold the text" in refusal(tmp_path, both)
     assert "label and labels could hold the label" in refusal(tmp_path, [{"text": "x", "label": 1, "labels": 2}])

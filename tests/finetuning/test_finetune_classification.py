@@ -78,9 +78,10 @@ def test_a_table_becomes_a_classifier_that_loads_without_this_package(tmp_path):
 
 def test_pairs_with_several_labels_and_what_their_card_says_to_run(tmp_path):
     draws = [(n % 2, n // 2 % 2) for n in range(64)]
+    things = [f"{'red' if a else 'plain'} thing {n}" for n, (a, _) in enumerate(draws)]
     rows = [
-        {"text_a": "red thing" if a else "plain thing", "text_b": "big box" if b else "box", "colour": a, "size": b}
-        for a, b in draws
+        {"text_a": thing, "text_b": "big box" if b else "box", "colour": a, "size": b}
+        for thing, (a, b) in zip(things, draws)
     ]
     folder = tmp_path / "run"
     run(folder, train_file=write_csv(tmp_path / "a.csv", rows), label_column="colour,size", max_steps=30)

@@ -350,6 +350,27 @@ def test_chinese_answers_are_compared_by_characters(tmp_path):
         assert scores["f1"] == pytest.approx(0 if language == "en" else 60)
 
 
+def test_thai_answers_are_compared_by_characters(tmp_path):
+    context = "แอนนาเขียนจดหมายยาวฉบับนี้ในเดือนพฤษภาคมแล้วส่งให้เพื่อนริมแม่น้ำ"
+    answer = {"text": ["เพื่อนริมแม่น้ำ"], "answer_start": [context.index("เพื่อน")]}
+    row = {"context": context, "question": "ส่งให้ใคร", "answers": answer}
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(json.dumps({**row, "id": str(i)}) for i in range(2)))
+    task = QuestionAnswering(QuestionAnsweringArguments(train_file=str(path), validation_file=str(path)))
+    assert ("questions", "version 1; compared by characters") in task.describe()
+    tokenizer = make_tokenizer(task, "char")
+    items = task.encode("validation", tokenizer, 128)
+    # the friend without the river
+    shorter = len("ริมแม่น้ำ")
+    results = [
+        spans._replace(ends=spans.ends[:1] - shorter, starts=spans.starts[:1], scores=spans.scores[:1])
+        for spans in oracle(task, items)
+    ]
+    scores = task.score("validation", items, results)
+    assert scores["exact_match"] == 0
+    assert scores["f1"] == pytest.approx(100 * 2 * 4 / (4 + 10))  # เ พื่ อ น of เ พื่ อ น ริ ม แ ม่ น้ ำ
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_usage_of_the_card_gives_the_answer_and_refuses_at_the_threshold(causal, tmp_path):
     task = make_task(tmp_path)

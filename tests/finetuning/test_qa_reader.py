@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.tasks.question_answering.reading import Answer, is_chinese, nearest, read_questions
+from weft.recipes.finetuning.tasks.question_answering.reading import Answer, nearest, read_questions, rules_of
 
 CONTEXT = "Anna met Bob in Paris. Bob left Paris in May."
 
@@ -113,11 +113,23 @@ def test_questions_to_predict_for_need_no_answers(tmp_path):
         read_questions(path)
 
 
-def test_han_texts_are_chinese_and_others_are_not(tmp_path):
-    chinese = "安娜在五月写了这封信 (Anna, 2020)。"
-    assert is_chinese(read_questions(write(tmp_path / "x.json", squad(question(), context=chinese))))
-    for other in (CONTEXT, "Anna (安娜) wrote the letter", "1234 ()", "Анна написала письмо"):
-        assert not is_chinese(read_questions(write(tmp_path / "x.json", squad(question(), context=other))))
+SCRIPTS = {
+    "zh": ["安娜在五月写了这封信 (Anna, 2020)。", "安娜在东京写了这封很长很长的信。信里有一个词。の。"],
+    "en": ["Anna (安娜) wrote the letter", "1234 ()", "Анна написала письмо", "안나는 편지를 썼다"],
+    "unspaced": [
+        "ประเทศไทยมีเมืองหลวงชื่อกรุงเทพ",
+        "これは東京で書かれた手紙です",
+        "ສະບາຍດີ",
+        "ភាសាខ្មែរ",
+        "မြန်မာစာ",
+        "བོད་སྐད",
+    ],
+}
+
+
+@pytest.mark.parametrize(("rules", "context"), [(rules, text) for rules in SCRIPTS for text in SCRIPTS[rules]])
+def test_answers_are_compared_as_their_script_asks(tmp_path, rules, context):
+    assert rules_of(read_questions(write(tmp_path / "x.json", squad(question(), context=context)))) == rules
 
 
 BROKEN = {

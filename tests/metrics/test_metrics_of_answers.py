@@ -9,6 +9,8 @@ import pytest
 from helpers.metric_cases import CASES_OF_ANSWERS
 from helpers.metrics import METRICS_FOLDER, assert_scores_are_those_of, assert_some_scores_are
 
+from weft.recipes.metrics import load_metric
+
 
 def english_words(text):
     """Lower case, no punctuation, no articles."""
@@ -175,3 +177,22 @@ def test_worked_examples(name, case, expected):
 def test_both_question_metrics_compare_answers_by_the_same_code():
     texts = [(METRICS_FOLDER / name / "answers.py").read_text(encoding="utf-8") for name in ("squad", "squad_v2")]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", ["squad", "squad_v2"])
+def test_answers_in_scripts_without_blanks_are_compared_by_characters(name):
+    """The run of signs that two answers have in common, each with its marks; blanks and punctuation do not matter."""
+
+    def scores(gold, guess):
+        references = [{"id": "1", "answers": {"text": [gold], "answer_start": [0]}}]
+        guesses = [{"id": "1", "prediction_text": guess, **({"no_answer_probability": 0.0} if name != "squad" else {})}]
+        found = load_metric(name).compute(predictions=guesses, references=references, language="unspaced")
+        return found["exact_match" if name == "squad" else "exact"], found["f1"]
+
+    assert scores("กรุงเทพ มหานคร!", "กรุงเทพมหานคร") == (100, 100)
+    # ก รุ ง เ ท พ and ก รุ ง: three signs in common of six and three
+    assert scores("กรุงเทพ", "กรุง") == (0, pytest.approx(100 * 2 * 3 / 9))
+    assert scores("กรุงเทพ", "กรัง") == (0, pytest.approx(100 * 2 * 1 / 9))  # another vowel makes another sign
+    assert scores("東京タワー", "タワー") == (0, pytest.approx(100 * 2 * 3 / 8))
+    assert scores("ປະເທດລາວ in Asia", "ລາວ in Asia") == (0, pytest.approx(100 * 2 * 5 / 15))
+    assert scores("กรุงเทพ", "") == (0, 0)

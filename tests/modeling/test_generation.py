@@ -9,9 +9,7 @@ import transformers
 from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
 from packaging.version import Version
 from transformers import (
-    ContinuousBatchingConfig,
     DynamicCache,
-    GenerationConfig,
     PreTrainedModel,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -184,25 +182,6 @@ def test_a_bidirectional_checkpoint_still_generates_causally(layers: str, cache:
     assert expected[0] == slow_greedy(model, ids[:1])[0]
     assert new_tokens(model, ids, attention_mask=mask, **CACHES[cache]) == expected
     assert model.config.is_causal is False
-
-
-@pytest.mark.parametrize("layers", list(LAYERS))
-def test_continuous_batching_equals_generate(layers: str) -> None:
-    """Prompts of several lengths served together from a paged cache."""
-    model = generating_model(layers, eos_token_id=2)
-    prompts = [random_ids(1, length, seed=length) for length in (9, 3, 14, 6)]
-    settings = GenerationConfig(max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0)
-    paging = ContinuousBatchingConfig(block_size=16, num_blocks=32, max_batch_tokens=64)
-    served = model.generate_batch(
-        [prompt[0].tolist() for prompt in prompts],
-        generation_config=settings,
-        continuous_batching_config=paging,
-        progress_bar=False,
-    )
-    by_prompt = {tuple(output.prompt_ids): output.generated_tokens for output in served.values()}
-    for prompt in prompts:
-        expected = model.generate(prompt, generation_config=settings)[0, prompt.shape[1] :].tolist()
-        assert by_prompt[tuple(prompt[0].tolist())] == expected
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 16])

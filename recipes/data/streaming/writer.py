@@ -28,6 +28,7 @@ from weft.recipes.data.streaming.blocks import POLL_SECONDS, Block, StreamFolder
 from weft.recipes.data.streaming.documents import BlockArguments, Cursor, DocumentStream
 from weft.recipes.data.text_source import texts_of
 from weft.recipes.data.tokenization import document_encoder, load_tokenizer
+from weft.tokenizer.vocabulary import number_of_ids
 
 AHEAD, BEHIND = 2, 1  # blocks to keep ahead of the first reader and behind the last
 NICENESS = 10
@@ -86,7 +87,7 @@ class BlockWriter:
     def _write(self, folder: Path) -> Block:
         """Write the next block of the stream as a corpus without held-out text."""
         start, combined, selection = self.documents.cursor, hashlib.blake2b(digest_size=16), Selection(self.arguments)
-        writer = CorpusWriter(folder, len(self.tokenizer), with_boundaries=self.arguments.segmenter != "none")
+        writer = CorpusWriter(folder, number_of_ids(self.tokenizer), with_boundaries=self.arguments.segmenter != "none")
 
         def texts() -> Iterator[str]:
             for text, digest in self.documents.block(self.arguments.block_bytes):

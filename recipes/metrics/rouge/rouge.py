@@ -4,8 +4,9 @@ from typing import Any
 
 import datasets
 import evaluate
-import regex
 from rouge_score.rouge_scorer import RougeScorer
+
+from .answers import WORD
 
 _DESCRIPTION = """
 How much of its references a text holds and how much of it they hold (F score): single words (rouge1), pairs of words
@@ -28,8 +29,6 @@ Raises:
     ValueError: a text without reference.
 """
 _KINDS = ("rouge1", "rouge2", "rougeL")
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-_WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+", regex.VERSION1)
 
 
 class Rouge(evaluate.Metric):
@@ -49,7 +48,7 @@ class Rouge(evaluate.Metric):
         scorer = RougeScorer(list(_KINDS), tokenizer=_Words())
         scores = [scorer.score_multi(texts, text) for text, texts in zip(predictions, references)]
         result: dict[str, Any] = {kind: sum(s[kind].fmeasure for s in scores) / len(scores) for kind in _KINDS}
-        longest = [max(len(_WORD.findall(text)) for text in texts) for texts in references]
+        longest = [max(len(WORD.findall(text)) for text in texts) for texts in references]
         undefined = [
             f"{names} of {count:,} texts: no reference has {what}"
             for names, what, count in (
@@ -65,4 +64,4 @@ class _Words:
     """In the form that the library takes a tokenizer."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.lower())
+        return WORD.findall(text.lower())

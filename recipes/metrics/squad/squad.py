@@ -11,7 +11,8 @@ _DESCRIPTION = """
 How well predicted answers match the best of several gold answers: exactly, and by F1. English, as SQuAD 1.1's official
 script: case, punctuation, articles and white space do not matter, and F1 counts the words that both answers hold.
 Chinese, as CMRC 2018's official script: case and punctuation do not matter, and F1 counts the longest run of characters
-(and words of other scripts) that both answers hold.
+(and words of other scripts) that both answers hold. Other scripts without blanks between words ("unspaced": Thai, Lao,
+Khmer, Burmese, Tibetan, Japanese) have no official script, and are compared in the same way; blanks do not matter.
 """
 _CITATION = "https://huggingface.co/papers/1606.05250 and https://huggingface.co/papers/1810.07366"
 _INPUTS = """
@@ -19,8 +20,8 @@ Args:
     predictions (list of dict): `id` of the question and `prediction_text`.
     references (list of dict): `id` of the question and `answers`: `text`, the gold answers (one or more), and
         `answer_start`, which is not looked at.
-    language (str): "en" or "zh". CMRC 2018's script cuts text between Chinese characters by a tokenizer that has to be
-        downloaded; here it is cut by the same rules without its model of sentences.
+    language (str): "en", "zh" or "unspaced". CMRC 2018's script cuts text between Chinese characters by a tokenizer
+        that has to be downloaded; here it is cut by the same rules without its model of sentences.
 
 Returns:
     exact_match, f1 (float): means over questions, in percent.

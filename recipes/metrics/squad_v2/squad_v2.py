@@ -11,7 +11,7 @@ _DESCRIPTION = """
 How well predicted answers match the best of several gold answers, or the absence of any, as SQuAD 2.0's official script
 has it: exactly, and by F1; of all questions, of those with an answer and of those without; and the best that could be
 had by giving no answer wherever its probability is above a threshold. Chinese answers are compared as CMRC 2018's
-official script does.
+official script does, and so are those in other scripts without blanks between words ("unspaced").
 """
 _CITATION = "https://huggingface.co/papers/1806.03822 and https://huggingface.co/papers/1810.07366"
 _INPUTS = """
@@ -21,8 +21,8 @@ Args:
     references (list of dict): `id` of the question and `answers`: `text`, the gold answers (empty if the question has
         none), and `answer_start`, which is not looked at.
     no_answer_threshold (float): a question whose no_answer_probability is larger counts as answered by nothing.
-    language (str): "en" or "zh". CMRC 2018's script cuts text between Chinese characters by a tokenizer that has to be
-        downloaded; here it is cut by the same rules without its model of sentences.
+    language (str): "en", "zh" or "unspaced". CMRC 2018's script cuts text between Chinese characters by a tokenizer
+        that has to be downloaded; here it is cut by the same rules without its model of sentences.
 
 Returns:
     exact, f1 (float), total (int): means over questions, in percent, and the number of questions.

@@ -38,7 +38,7 @@ def make_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     is_text = tokenizer.unk_token not in named.values()  # unlike GPT-2's, which is its end token too
     return Vocabulary(
         mask=tokenizer.mask_token_id,
-        ordinary=np.array([i for i in range(len(tokenizer)) if i not in special], dtype=np.int64),
+        ordinary=np.array(sorted(set(tokenizer.get_vocab().values()) - special), dtype=np.int64),
         special=np.array(sorted(special - ({tokenizer.unk_token_id} if is_text else set())), dtype=np.int64),
     )
 

@@ -20,6 +20,7 @@ from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, h
 from weft.recipes.finetuning.tasks.multiple_choice.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample, choices_of_rows, read_choices
 from weft.recipes.finetuning.tasks.multiple_choice.report import write_choice_report, write_choice_table
+from weft.recipes.finetuning.validation_split import squeezed
 from weft.recipes.metrics import load_metric
 
 USAGE = """\
@@ -56,14 +57,19 @@ class MultipleChoice(Task):
     pipeline_tag = "multiple-choice"
     target_names = ("labels", "numbers_of_choices")
     has_choices = True
+    input_name = "prompt"
     headline = ("accuracy",)
     best_metric = BestMetric("accuracy")
 
     def __init__(self, files: FileArguments) -> None:
         """Reads and checks all data; raises RecipeError."""
-        self.examples = read_splits(files, KNOWN_TASKS, read_choices, choices_of_rows, lambda example: example.prompt)
+        self.examples = read_splits(files, KNOWN_TASKS, read_choices, choices_of_rows, self.input_of)
         self.cut: dict[str, int] = {}
         self.max_length: int | None = None
+
+    @staticmethod
+    def input_of(example: ChoiceExample) -> str:
+        return squeezed(example.prompt)
 
     def texts(self) -> Iterator[str]:
         for example in self.examples["train"]:

@@ -20,8 +20,9 @@ class QuestionAnsweringArguments(FileArguments):
     )
     language: str = option(
         "auto",
-        "en: answers are compared by words; zh: by characters; auto: zh for texts in Han characters",
-        choices=("auto", "en", "zh"),
+        "en: answers are compared by words; zh: by characters; unspaced: by characters in scripts other than Chinese "
+        "(Thai, Japanese ...); auto: as the texts are written",
+        choices=("auto", "en", "zh", "unspaced"),
     )
     stride: int = option(128, "tokens that two windows of a long text share", least=0, rare=True)
     max_question_length: int = option(64, "tokens of a question at most; the rest is cut off", least=1, rare=True)

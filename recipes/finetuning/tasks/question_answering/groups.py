@@ -46,10 +46,10 @@ def _question_word(question: str, language: str) -> str:
 
 
 def _length(question: Question, language: str) -> str:
-    """The range of the shortest gold answer's length, in words or Chinese characters."""
+    """The range of the shortest gold answer's length, in words or, of scripts without blanks, characters."""
     if not question.answers:
         return NONE
-    length = min(len(a.text) if language == "zh" else len(a.text.split()) for a in question.answers)
+    length = min(len(a.text.split()) if language == "en" else len(a.text) for a in question.answers)
     names = _length_names()
     return next((name for limit, name in zip(LENGTHS, names[1:]) if length <= limit), names[-1])
 

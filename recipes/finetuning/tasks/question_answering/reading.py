@@ -11,10 +11,13 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.json_values import parse_json
 from weft.recipes.data.tables import Record, check_table, read_records, text_of
 from weft.recipes.data.text_files import file_format, read_lines
+from weft.recipes.metrics.answers import UNSPACED
 
 QA_FORMATS = (".json", ".jsonl", ".parquet")
-CHINESE_SHARE = 0.3  # of the letters of a text: from here on answers are compared by characters
+UNSPACED_SHARE = 0.3  # of the letters of a text: from here on answers are compared by characters
+KANA_SHARE = 0.1  # of the letters of Japanese; Chinese texts hold a few too
 _LETTER, _HAN = regex.compile(r"\p{L}"), regex.compile(r"\p{Script=Han}")
+_KANA, _UNSPACED_LETTER = regex.compile(r"[\p{Hiragana}\p{Katakana}]"), regex.compile(rf"(?V1)[[{UNSPACED}]&&\p{{L}}]")
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,14 @@ def questions_of_rows(rows: Iterable[Record], labelled: bool = True) -> list[Que
     )
 
 
-def is_chinese(questions: Sequence[Question], sample: int = 1000) -> bool:
-    """Whether the texts are mostly written in Han characters."""
+def rules_of(questions: Sequence[Question], sample: int = 1000) -> str:
+    """By which rules answers are compared: "zh" for texts in Han characters, "unspaced" for other scripts without
+    blanks between words (Thai, Japanese ...), and else "en"."""
     text = "".join(question.context[:500] for question in questions[:sample])
-    letters = len(_LETTER.findall(text))
-    return letters > 0 and len(_HAN.findall(text)) >= CHINESE_SHARE * letters
+    letters, han, kana, unspaced = (len(kind.findall(text)) for kind in (_LETTER, _HAN, _KANA, _UNSPACED_LETTER))
+    if not letters or unspaced < UNSPACED_SHARE * letters:
+        return "en"
+    return "zh" if han >= UNSPACED_SHARE * letters and kana < KANA_SHARE * letters else "unspaced"
 
 
 def nearest(context: str, text: str, offset: int) -> int | None:

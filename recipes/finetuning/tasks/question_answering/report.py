@@ -121,7 +121,7 @@ def _markdown(
     language: str,
 ) -> str:
     place = place_of(folder, split)
-    unit = "characters" if language == "zh" else "words"
+    unit = "words" if language == "en" else "characters"
     lines = []
     if at is not None:
         chosen = "chosen on these questions" if split == "validation" else "chosen on the validation questions"

@@ -33,9 +33,9 @@ from weft.recipes.finetuning.tasks.question_answering.encoding import (
 from weft.recipes.finetuning.tasks.question_answering.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.question_answering.reading import (
     Question,
-    is_chinese,
     questions_of_rows,
     read_questions,
+    rules_of,
 )
 from weft.recipes.finetuning.tasks.question_answering.report import write_answers, write_qa_report
 from weft.recipes.finetuning.tasks.question_answering.scoring import Answered, score_all, threshold_used
@@ -48,10 +48,12 @@ from weft.recipes.finetuning.tasks.question_answering.spans import (
     target_of,
 )
 from weft.recipes.finetuning.tasks.question_answering.usage import usage_of
+from weft.recipes.finetuning.validation_split import squeezed
 from weft.recipes.training.run_folder import METRICS
 
 CHUNK = 1000  # questions that are tokenised at once
 THRESHOLD = "no_answer_threshold"
+RULES = {"en": "as English", "zh": "as Chinese", "unspaced": "by characters"}
 
 
 class QuestionAnswering(Task):
@@ -69,15 +71,14 @@ class QuestionAnswering(Task):
     pipeline_tag = "question-answering"
     target_names = ("start_positions", "end_positions", "sequence_lengths")
     finds_spans = True
+    input_name = "context"
     headline = ("exact_match", "f1")
     best_metric = BestMetric("f1")
 
     def __init__(self, files: QuestionAnsweringArguments) -> None:
         """Reads and checks all data; raises RecipeError."""
         self.files = files
-        self.examples = read_splits(
-            *(files, KNOWN_TASKS, read_questions, questions_of_rows), lambda question: question.context
-        )
+        self.examples = read_splits(files, KNOWN_TASKS, read_questions, questions_of_rows, self.input_of)
         # a set of which every question has an answer is of version 1
         self.version_2 = files.version_2 or any(
             not question.answers for split in ("train", "validation") for question in self.examples[split]
@@ -88,9 +89,8 @@ class QuestionAnswering(Task):
                 f"{unexpected[0].where}: there is no answer, but all questions to learn from have one: give version_2, "
                 "or the file as predict_file if its answers are not known."
             )
-        chinese = files.language == "zh" or (files.language == "auto" and is_chinese(self.examples["train"]))
-        self.compared_as = "zh" if chinese else "en"
-        if chinese or files.language != "auto":
+        self.compared_as = rules_of(self.examples["train"]) if files.language == "auto" else files.language
+        if self.compared_as == "zh" or files.language == "en":
             self.language = self.compared_as
         self.read = {split: list(questions) for split, questions in self.examples.items()}
         self.examples["train"] = [question for question in self.examples["train"] if not question.is_lost]
@@ -102,6 +102,10 @@ class QuestionAnswering(Task):
         self.threshold: float | None = None  # of the probability of "no answer"; None: not tuned yet
         self.encoded: dict[str, WindowCounts] = {}
 
+    @staticmethod
+    def input_of(example: Question) -> str:
+        return squeezed(example.context)
+
     def texts(self) -> Iterator[str]:
         yield from dict.fromkeys(question.context for question in self.examples["train"])
         yield from (question.question for question in self.examples["train"])
@@ -110,7 +114,7 @@ class QuestionAnswering(Task):
         train = self.examples["train"]
         impossible = sum(not question.answers for question in train)
         form = f"version 2, {impossible / len(train):.1%} without an answer" if self.version_2 else "version 1"
-        lines = [("questions", f"{form}; compared as {'Chinese' if self.compared_as == 'zh' else 'English'}")]
+        lines = [("questions", f"{form}; compared {RULES[self.compared_as]}")]
         for split in self.read:
             figures = "; ".join(self._describe(split))
             lines += [(split, figures)] if figures else []

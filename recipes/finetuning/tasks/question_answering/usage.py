@@ -17,7 +17,7 @@ def usage_of(
         causal: "no answer" is the last token, not the first.
         threshold: where there may be no answer, the probability of that above which none is given; None: there is one.
     """
-    question, context = _EXAMPLE[language]
+    question, context = _EXAMPLE.get(language, _EXAMPLE["en"])
     lines = [
         "import torch",
         "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",

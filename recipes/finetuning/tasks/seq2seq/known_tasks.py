@@ -14,6 +14,7 @@ from weft.recipes.finetuning.tasks.seq2seq.reading import (
     pairs_of_records,
     read_pairs,
     read_parallel,
+    source_of,
 )
 
 
@@ -95,9 +96,7 @@ def read_all(files: Seq2SeqArguments) -> dict[str, list[TextPair]]:
             validation_file=files.validation_source,
             test_file=files.test_source,
         )
-    return read_splits(
-        *(files, KNOWN_TASKS, from_file, lambda records: pairs_of_records(records, columns)), lambda pair: pair.source
-    )
+    return read_splits(*(files, KNOWN_TASKS, from_file, lambda records: pairs_of_records(records, columns)), source_of)
 
 
 def _partner_of(path: Path, suffix: str) -> Path:

@@ -8,6 +8,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.tables import Record, read_records, text_of, value_of
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments, check_lines
+from weft.recipes.finetuning.validation_split import squeezed
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class PairColumns:
     source: str = "source"
     target: str = "target"
     target_lists: str = "references"
+
+
+def source_of(pair: TextPair) -> str:
+    """The source of a pair, by which equal ones are told."""
+    return squeezed(pair.source)
 
 
 def read_parallel(sources: Path, targets: Path) -> list[TextPair]:

@@ -8,12 +8,10 @@ import regex
 from sacrebleu.metrics import CHRF
 
 from weft.recipes.metrics import load_metric
+from weft.recipes.metrics.answers import UNSPACED
 
 SAMPLE_TEXTS = 1000
-_KANA, _UNSPACED = (
-    regex.compile(r"[\p{Hiragana}\p{Katakana}]"),
-    regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"),
-)
+_KANA, _UNSPACED = regex.compile(r"[\p{Hiragana}\p{Katakana}]"), regex.compile(rf"[{UNSPACED}]")
 _HAN, _LETTER = regex.compile(r"\p{Han}"), regex.compile(r"\p{L}")
 KANA_OF_JAPANESE = 0.1  # share of the letters; Chinese texts hold a few too
 

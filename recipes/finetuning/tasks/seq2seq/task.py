@@ -21,7 +21,7 @@ from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
 from weft.recipes.finetuning.tasks.seq2seq.encoding import PairCounts, encode_sources, encode_targets
 from weft.recipes.finetuning.tasks.seq2seq.known_tasks import KNOWN_TASKS, columns_of, read_all
-from weft.recipes.finetuning.tasks.seq2seq.reading import read_sources
+from weft.recipes.finetuning.tasks.seq2seq.reading import read_sources, source_of
 from weft.recipes.finetuning.tasks.seq2seq.report import write_seq2seq_report, write_texts
 from weft.recipes.finetuning.tasks.seq2seq.scoring import bleu_tokenizer, score_texts
 from weft.recipes.finetuning.tasks.seq2seq.special_tokens import special_ids
@@ -46,6 +46,8 @@ class Seq2SeqTask(Task):
     summary = "Writes a text for a text."
     auto_class = "AutoModelForSeq2SeqLM"
     has_own_head = False
+    input_name = "source"
+    input_of = staticmethod(source_of)
     refused_fields = {
         "causal": "the encoder reads in both directions and the decoder in one: leave it out",
         "max_length": "a source and a target have a limit each: give max_source_length and max_target_length",

@@ -22,7 +22,7 @@ from weft.recipes.finetuning.tasks.text_classification.labels import (
     number_in,
 )
 from weft.recipes.finetuning.tasks.text_classification.official_files import read_file, read_task
-from weft.recipes.finetuning.validation_split import split_off
+from weft.recipes.finetuning.validation_split import hold_out, squeezed
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Example:
     texts: tuple[str, ...]
     label: Any = None
     index: str = ""  # as the official test set numbers it
+
+
+def input_of(example: Example) -> tuple[str, ...]:
+    """The text or pair of an example, by which equal ones are told."""
+    return tuple(map(squeezed, example.texts))
 
 
 @dataclass
@@ -150,9 +155,7 @@ def _finish(
         examples[split] = [Example(_texts(r, columns.texts, True), None, _index(r, n)) for n, r in enumerate(records)]
     if "validation" not in examples:
         train = examples["train"]
-        learn, held_out = split_off(
-            len(train), arguments.validation_fraction, arguments.split_seed, _strata(problem_type, train)
-        )
+        learn, held_out = hold_out([input_of(one) for one in train], arguments, _strata(problem_type, train))
         examples |= {"train": [train[i] for i in learn], "validation": [train[i] for i in held_out]}
         notes.append(("validation", f"{len(held_out):,} examples held out of the training examples"))
     if arguments.max_train_examples is not None:

@@ -18,7 +18,7 @@ from weft.recipes.finetuning.tasks.text_classification.arguments import TextClas
 from weft.recipes.finetuning.tasks.text_classification.class_weights import class_weights, times_of_labels
 from weft.recipes.finetuning.tasks.text_classification.glue_submission import write_glue_submission
 from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE
-from weft.recipes.finetuning.tasks.text_classification.reading import Example, read_classification, read_texts
+from weft.recipes.finetuning.tasks.text_classification.reading import Example, input_of, read_classification, read_texts
 from weft.recipes.finetuning.tasks.text_classification.scoring import (
     BINARY_SCORES,
     SCORES,
@@ -44,6 +44,7 @@ class TextClassification(Task):
 
     auto_class = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
+    input_of = staticmethod(input_of)
 
     def __init__(self, arguments: TextClassificationArguments) -> None:
         """Read and check all data; raises RecipeError."""
@@ -63,6 +64,10 @@ class TextClassification(Task):
         self.thresholds = np.full(len(self.names), 0.5)
         self.cut: dict[str, int] = {}
         self._check_loss()
+
+    @property
+    def input_name(self) -> str:
+        return "pair" if self.pairs else "text"
 
     @property
     def summary(self) -> str:

@@ -1,7 +1,7 @@
 """All tagged examples of a run: read, checked, in one scheme and as texts."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class TaggedData:
             RecipeError: files are missing or broken, or tags make no sense; names the row.
         """
         self.reader, self.broken_tags = reader, 0
-        splits: dict[str, list[Any]] = read_splits(files, tasks, reader.read, reader.read_rows, _group_of)
+        splits: dict[str, list[Any]] = read_splits(files, tasks, reader.read, reader.read_rows, _input_of)
         everything = [example for examples in splits.values() for example in examples]
         self.by_spans = isinstance(everything[0], SpanText)
         for example in everything:
@@ -191,6 +191,10 @@ def _refusal(sentence: Sentence, error: TagError) -> RecipeError:
     )
 
 
-def _group_of(example: Sentence | SpanText) -> Any:
-    """Examples with the same text stay together when a split is held out."""
-    return example.text if isinstance(example, SpanText) else tuple(example.words)
+def without_blanks(texts: Sequence[str]) -> str:
+    """A text by which equal ones are told, however it is cut into words."""
+    return "".join("".join(texts).split())
+
+
+def _input_of(example: Sentence | SpanText) -> str:
+    return without_blanks([example.text] if isinstance(example, SpanText) else example.words)

@@ -29,7 +29,7 @@ from weft.recipes.finetuning.report_files import place_of
 from weft.recipes.finetuning.task import Batch, Divisor, Items, Task, label_fields
 from weft.recipes.finetuning.tasks.token_classification import report
 from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
-from weft.recipes.finetuning.tasks.token_classification.dataset import TaggedData
+from weft.recipes.finetuning.tasks.token_classification.dataset import TaggedData, without_blanks
 from weft.recipes.finetuning.tasks.token_classification.decoding import Prediction, Tokens, entities, word_tags
 from weft.recipes.finetuning.tasks.token_classification.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.token_classification.offsets import keeps_blanks, surroundings, trim_offsets
@@ -87,6 +87,10 @@ class TokenClassification(Task):
             self.headline, self.best_metric = ("accuracy", "f1_macro"), BestMetric("accuracy")
         else:
             self.headline, self.best_metric = ("f1", "precision", "recall", "accuracy"), BestMetric("f1")
+
+    @staticmethod
+    def input_of(example: Passage) -> str:
+        return without_blanks([example.text])
 
     def texts(self) -> Iterator[str]:
         for passage in self.examples["train"]:
