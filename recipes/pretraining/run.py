@@ -18,6 +18,7 @@ from weft.recipes.data.streaming.blocks import StreamFolder, open_first_block
 from weft.recipes.data.streaming.documents import BlockArguments, StreamArguments, parse_bytes
 from weft.recipes.data.streaming.writer import keep_writing
 from weft.recipes.pretraining.arguments import RunArguments
+from weft.recipes.pretraining.extension import look_at
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import describe
 from weft.recipes.pretraining.report import write_report
@@ -27,7 +28,7 @@ from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.model_arguments import ModelArguments
 from weft.recipes.training.run import carry_out, settings_of
-from weft.recipes.training.run_folder import last_checkpoint, note_plan, open_run, start_run
+from weft.recipes.training.run_folder import last_checkpoint, note_plan, start_run
 
 
 def run_objective(objective: Objective, parsed: Parsed) -> None:
@@ -37,7 +38,7 @@ def run_objective(objective: Objective, parsed: Parsed) -> None:
     carry_out(
         folder,
         arguments,
-        look=lambda: open_run(folder, settings),
+        look=lambda: look_at(folder, settings),
         prepare=lambda: _Training(PretrainingRun(objective, parsed, *_open_text(parsed, folder), folder, settings)),
     )
 
@@ -78,7 +79,8 @@ class _Training:
         return self._finish(trainer, is_new)
 
     def _train(self) -> PretrainingTrainer:
-        run, checkpoint = self.run, last_checkpoint(self.run.folder)
+        run, extension = self.run, self.run.extension
+        checkpoint = str(extension.checkpoint) if extension else last_checkpoint(run.folder)
         if is_first_process():
             start_run(run.folder, run.settings)
             if checkpoint is None:
@@ -87,6 +89,11 @@ class _Training:
             run.monitor = BudgetMonitor(run.budget, parse_duration(run.given.budget), run.trainer_fields)
         trainer = run.make_trainer()
         check_same_checkpoint(checkpoint)
+        if extension is not None:
+            logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
+            if is_first_process():  # when all processes have seen the folder as it was
+                extension.apply(run.settings, run.derived())
+                print(extension.line(run.plan.max_steps), flush=True)
         if checkpoint and is_first_process():
             print(f"resuming from {checkpoint}", flush=True)
         while True:
@@ -106,9 +113,7 @@ class _Training:
             check_same_checkpoint(checkpoint)
 
     def _note_plan(self) -> None:
-        run = self.run
-        budget = {} if run.budget is None else {"budget": run.budget}
-        note_plan(run.folder, run.hyperparameters() | run.extras | budget)
+        note_plan(self.run.folder, self.run.derived())
 
     @contextlib.contextmanager
     def _blocks_written(self, checkpoint: str | None) -> Iterator[None]:

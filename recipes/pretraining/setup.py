@@ -19,6 +19,7 @@ from weft.recipes.data.streaming.blocks import StreamFolder
 from weft.recipes.data.streaming.documents import BlockArguments
 from weft.recipes.pretraining.arguments import LENGTHS, RunArguments
 from weft.recipes.pretraining.checks import check_sharding
+from weft.recipes.pretraining.extension import find_extension
 from weft.recipes.pretraining.hyperparameters import HYPERPARAMETERS, describe_hyperparameters, with_hyperparameters
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import Plan, make_plan
@@ -44,6 +45,7 @@ from weft.recipes.training.stop_signal import StopSignal
 from weft.recipes.training.throughput import Throughput, measure_matmul_flops, training_flops_per_token
 from weft.recipes.training.zero3 import keep_models_whole
 
+KEPT = ("warmup_steps", "decay_steps", "batch_ramp_steps")
 GPU_WORKERS = 4  # processes that make rows while the GPU computes; on a CPU they would take its cores
 
 # Fields with which a model has a size of its own.
@@ -81,7 +83,8 @@ class PretrainingRun:
         self.objective, self.corpus, self.folder, self.settings = objective, corpus, folder, settings
         self.blocks, self.stream = blocks, StreamFolder(folder)
         self.given, self.model_arguments = parsed[RunArguments], parsed[ModelArguments]
-        noted = noted_plan(folder)
+        self.extension = find_extension(folder, settings)
+        noted = noted_plan(folder) | (self.extension.kept if self.extension else {})
         has_shape = self.model_arguments.config_name or self.model_arguments.model_name_or_path
         # a run that began before there were such fields noted none of them
         self.extras = {} if has_shape else {name: noted.pop(name, not noted) for name in DEFAULT_EXTRAS}
@@ -99,10 +102,12 @@ class PretrainingRun:
             settle_on_processor()
         self.evaluator = objective.make_evaluator(corpus, length, self.tokenizer)
         # fields of the schedule that stayed as they were when the length of the run changed
-        self.kept = {name: noted[name] for name in ("warmup_steps", "decay_steps") if name in noted}
+        self.kept = {name: noted[name] for name in KEPT if name in noted}
         self.budget: dict[str, Any] | None = noted.pop("budget", None)
         if self.given.budget is None or noted:
             self.configure(**noted)
+        if self.extension is not None:
+            self.extension.check(self.plan.max_steps)
 
     def configure(self, preset: str | None = None, **fields: Any) -> None:
         """Become the run of that preset (None: as given) with these fields; one that gives the length replaces all."""
@@ -129,8 +134,12 @@ class PretrainingRun:
         """The fields that were filled in or decided: `configure` makes the same run of them again."""
         values = {name: getattr(self.arguments, name) for name in (*HYPERPARAMETERS, "optimizer")}
         if self.budget is not None:
-            values |= {"max_steps": self.plan.max_steps, "preset": self.model_arguments.preset, **self.kept}
-        return values
+            values |= {"max_steps": self.plan.max_steps, "preset": self.model_arguments.preset}
+        return values | self.kept
+
+    def derived(self) -> dict[str, Any]:
+        """What plan.json notes for a resumed run to keep."""
+        return self.hyperparameters() | self.extras | ({} if self.budget is None else {"budget": self.budget})
 
     @property
     def last_full_rate(self) -> int | None:
@@ -215,7 +224,7 @@ class PretrainingRun:
         flops = training_flops_per_token(
             self.config, self.parameters, plan.sequence_length, self.objective.head_share()
         )
-        return PretrainingTrainer(
+        trainer = PretrainingTrainer(
             model=model,
             args=arguments,
             # measuring stays within the first block of a stream
@@ -234,6 +243,9 @@ class PretrainingRun:
             run=self.arguments,
             callbacks=self._callbacks(arguments.disable_tqdm) if clock is None else [clock],
         )
+        # from which the run can be made longer; a limit that is given is all that is kept
+        trainer.kept_up_to = None if "save_total_limit" in self.trainer_fields else self.last_full_rate
+        return trainer
 
     def _measure_peak(self, device: torch.device, attempt: int = 0) -> float:
         """The matrix-product rate of all processes' devices together, the best of what was measured."""

@@ -27,6 +27,8 @@ class WholeCheckpoints(Trainer):
         self._whole_class = type(self.model)  # sharding may give it another
 
     _unfinished: str | None = None
+    # The newest checkpoint up to this step is kept besides the last ones.
+    kept_up_to: int | None = None
 
     @property
     def checkpoint_of_step(self) -> Path:
@@ -60,8 +62,11 @@ class WholeCheckpoints(Trainer):
             self._unfinished = None
         limit = self.args.save_total_limit
         if self.args.should_save and limit:
-            for checkpoint in sort_checkpoints(output_dir=str(run))[:-limit]:
-                remove_folder(Path(checkpoint))
+            old = [Path(checkpoint) for checkpoint in sort_checkpoints(output_dir=str(run))[:-limit]]
+            before = [one for one in old if int(one.name.rpartition("-")[2]) <= (self.kept_up_to or 0)]
+            for checkpoint in old:
+                if checkpoint not in before[-1:]:
+                    remove_folder(checkpoint)
         self.accelerator.wait_for_everyone()
 
     def save_beside(self, checkpoint: Path) -> None:

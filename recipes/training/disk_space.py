@@ -4,16 +4,16 @@ import math
 import shutil
 from pathlib import Path
 
-from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import existing_part
+from weft.recipes.training.checkpoints import WholeCheckpoints
 
 CODE_AND_TOKENIZER = 500_000  # bytes of a checkpoint, roughly
 
 
-def check_space(trainer: Trainer, state_bytes: int, kept_beside: int = 1) -> None:
+def check_space(trainer: WholeCheckpoints, state_bytes: int, kept_beside: int = 1) -> None:
     """Refuse a run whose checkpoints do not fit on the disk, counting those that are there from before as room.
 
     Args:
@@ -30,7 +30,7 @@ def check_space(trainer: Trainer, state_bytes: int, kept_beside: int = 1) -> Non
     interval = arguments.save_steps if arguments.save_steps >= 1 else arguments.save_steps * arguments.max_steps
     number = math.ceil(arguments.max_steps / interval)
     if arguments.save_total_limit:  # the oldest is removed when the newest is whole
-        number = min(number, arguments.save_total_limit + 1)
+        number = min(number, arguments.save_total_limit + 1 + (trainer.kept_up_to is not None))
     one = weights + state_bytes + CODE_AND_TOKENIZER
     before = sum(path.stat().st_size for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/*") if path.is_file())
     needed, free = (
@@ -45,7 +45,7 @@ def check_space(trainer: Trainer, state_bytes: int, kept_beside: int = 1) -> Non
         )
 
 
-def weight_bytes(trainer: Trainer) -> int:
+def weight_bytes(trainer: WholeCheckpoints) -> int:
     """Bytes of the weights in a checkpoint; of a model with adapters, of these alone."""
     only_trained = hasattr(trainer.model, "peft_config")
     return sum(weight.nbytes for weight in trainer.model.parameters() if weight.requires_grad or not only_trained)

@@ -72,9 +72,8 @@ def open_run(
     if not is_finished and not has_begun:
         return RunState.NEW  # nothing was trained yet: the command may be corrected
     before = read_json(folder / SETTINGS)
-    dropout = any(settings.get(name) for name in ("attention_dropout", "hidden_dropout"))
     if free is None:
-        free = FREE_FIELDS | MACHINE_FIELDS if is_finished else FREE_FIELDS - CUT_FIELDS if dropout else FREE_FIELDS
+        free = FREE_FIELDS | MACHINE_FIELDS if is_finished else free_fields(settings)
     changed = sorted(
         name for name in before.keys() | settings.keys() if name not in free and before.get(name) != settings.get(name)
     )
@@ -92,6 +91,12 @@ def _told(value: Any) -> str:
     """A value as a message has it; of a long list its length."""
     is_long = isinstance(value, list) and len(value) > MOST_NAMED
     return f"a list of {len(value):,} that begins with {value[0]!r}" if is_long else repr(value)
+
+
+def free_fields(settings: dict[str, Any]) -> set[str]:
+    """The fields that may change while a pretraining run with these settings goes on."""
+    dropout = any(settings.get(name) for name in ("attention_dropout", "hidden_dropout"))
+    return FREE_FIELDS - CUT_FIELDS if dropout else FREE_FIELDS
 
 
 def start_run(folder: Path, settings: dict[str, Any], has_begun: bool | None = None) -> None:
