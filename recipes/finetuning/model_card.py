@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weft.recipes.training.metric_format import words_of
-from weft.recipes.training.model_card import metrics_table, pairs_table
+from weft.recipes.common.markdown import in_cell, table
+from weft.recipes.training.metric_format import text_of, words_of
+from weft.recipes.training.model_card import pairs_table
 
 
 def results_section(
@@ -15,12 +16,31 @@ def results_section(
     Args:
         reports: Markdown of the task itself, by split.
     """
-    parts = [_of_seeds(metrics, headline, best_metric)]
+    parts = [_of_seeds(metrics, headline, best_metric), *_notes(metrics["notes"])]
     parts += [
-        f"### {split}\n\n{metrics_table(scores_of(metrics, split, headline))}\n\n{report}"
-        for split, report in reports.items()
+        f"### {split}\n\n{_scores_table(metrics, split, headline)}\n\n{report}" for split, report in reports.items()
     ]
     return "\n\n".join(parts)
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    lines = "\n".join(f"- {in_cell(note)}." for note in notes)
+    return [f"Before you rely on these scores:\n\n{lines}"] if lines else []
+
+
+def _scores_table(metrics: Mapping[str, Any], split: str, headline: Sequence[str]) -> str:
+    """The model's scores, those of the answers that need no model, and how sure the first one is."""
+    scores, baselines = scores_of(metrics, split, headline), metrics["baselines"].get(split, [])
+    rows = [
+        (words_of(name), text_of(name, value), *(text_of(name, of.get(name)) for of in baselines))
+        for name, value in scores.items()
+    ]
+    named = (("", "this model", *(of["answer"] for of in baselines))) if baselines else ("", "")
+    sure = [
+        f"\n\n95% interval of {words_of(name)} over examples: {text_of(name, low)} to {text_of(name, high)}."
+        for name, (low, high) in metrics["intervals"].get(split, {}).items()
+    ]
+    return table(named, rows) + "".join(sure)
 
 
 def scores_of(metrics: Mapping[str, Any], split: str, headline: Sequence[str]) -> dict[str, int | float]:

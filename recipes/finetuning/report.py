@@ -20,6 +20,7 @@ from weft.recipes.finetuning.arguments import FineTuningArguments, ModelSetupArg
 from weft.recipes.finetuning.best_weights import WEIGHTS, load_weights
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
 from weft.recipes.finetuning.curve import plot_seeds
+from weft.recipes.finetuning.judgement import Judge, SplitJudgement, closing_figures, notes_of
 from weft.recipes.finetuning.model_card import results_section, scores_of
 from weft.recipes.finetuning.model_setup import default_length, is_weft_model
 from weft.recipes.finetuning.prediction import predict
@@ -27,7 +28,7 @@ from weft.recipes.finetuning.seed_training import SeedRun
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
-from weft.recipes.training.metric_format import text_of, words_of
+from weft.recipes.training.metric_format import words_of
 from weft.recipes.training.model_card import Card, versions
 from weft.recipes.training.run_folder import METRICS, SETTINGS, finished_folder
 
@@ -56,6 +57,8 @@ class FinishedSeeds:
 
     def __post_init__(self) -> None:
         self.task, self.setup, self.arguments = self.seed_run.task, self.seed_run.setup, self.seed_run.arguments
+        self.judged: dict[str, SplitJudgement] = {}
+        self.remarks: list[str] = []
 
     def write(self) -> None:
         """Write the finished folder (metrics.json last) with the model of the best seed."""
@@ -68,12 +71,15 @@ class FinishedSeeds:
             model.save_pretrained(staging)
             self.setup.tokenizer.save_pretrained(staging)
             metrics, sections = self._score(model, staging, best)
+            self._judge(metrics, best)
             plot_seeds(self.results, self.task.best_metric.name, staging / "curve.png")
             self._card(metrics, sections, best).write(staging / "README.md")
             self._reopen()
         _predict_unlabelled(self.task, self.arguments, model, self.seed_run.collator, self.folder, self.unlabelled)
         write_json(self.folder / METRICS, metrics)
         remove_leftovers(self.folder)
+        for note in metrics["notes"]:
+            print(f"note: {note}")
         print(self._last_line(metrics))
 
     def _model_of(self, seed: int, adapter: Path) -> PreTrainedModel:
@@ -104,12 +110,16 @@ class FinishedSeeds:
         """Metrics of the model on each labelled split but the training one, and what the task reports of them."""
         plan, metrics = self.seed_run.plan, {}
         sections: dict[str, str] = {}
+        judge = Judge(self.task, self.seed_run.trainable)
         # validation first: it tunes the thresholds that the other splits are scored with
         for split in sorted(self.items.keys() - {"train"}, key=lambda split: (split != "validation", split)):
             results = self._predict(model, self.items[split])
             prefix = "eval_" if split == "validation" else f"{split}_"
             scores = self.task.score(split, self.items[split], results)
             metrics |= {f"{prefix}{name}": value for name, value in scores.items()}
+            self.judged[split] = judge.of_split(split, self.items[split], results, scores)
+            if split == "validation":
+                self.remarks = self.task.remarks(split, self.items[split], results)
             reports = folder if split == "validation" else folder / split
             reports.mkdir(exist_ok=True)
             sections[split] = self.task.write_report(reports, split, self.items[split], results)
@@ -126,6 +136,14 @@ class FinishedSeeds:
             "over_seeds": over_seeds(self.results),
         }
         return metrics, sections
+
+    def _judge(self, metrics: dict[str, Any], best: SeedResult) -> None:
+        """Add what the scores are to be held against, and what should be known before they are relied on."""
+        metric, judged = self.task.best_metric.name, self.judged
+        scores = scores_of(metrics, "validation", self.task.headline)
+        metrics["baselines"] = {split: one.baselines for split, one in judged.items()}
+        metrics["intervals"] = {split: {metric: one.interval} for split, one in judged.items() if one.interval}
+        metrics["notes"] = notes_of(self.task, self.remarks, scores, judged["validation"], self.settings, best)
 
     def _predict(self, model: PreTrainedModel, items: list[EncodedExample]) -> list[Any]:
         return predict(self.task, model, items, self.seed_run.collator, self.arguments.per_device_eval_batch_size)
@@ -161,11 +179,8 @@ class FinishedSeeds:
         )
 
     def _last_line(self, metrics: dict[str, Any]) -> str:
-        figures = "; ".join(
-            f"{words_of(name)} {text_of(name, metrics[f'eval_{name}'])}"
-            for name in self.task.headline
-            if f"eval_{name}" in metrics
-        )
+        scores = scores_of(metrics, "validation", self.task.headline)
+        figures = closing_figures(self.task, scores, self.judged["validation"])
         spread = metrics["over_seeds"].get(self.task.best_metric.name)
         if spread and len(self.results) > 1:
             figures += (

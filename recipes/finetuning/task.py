@@ -10,9 +10,11 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.baseline import Baseline, constant_baselines
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
 from weft.recipes.finetuning.known_tasks import KnownTask
+from weft.recipes.training.metric_format import range_of
 
 Batch = dict[str, torch.Tensor]
 Items = Sequence[EncodedExample]
@@ -42,7 +44,8 @@ class Task(ABC):
     The order of calls: `read` (all data is read and checked before any other work), `align_labels` with the config of
     an existing model, `prepare_tokenizer`, `config_fields`, `encode` of each split, `prepare_model`. Then, over and
     over, `targets`, `forward`, `loss` and `count` in training, `predict` and `score` in evaluation. In the end
-    `write_report` and `write_predictions`.
+    `baselines`, `remarks`, `write_report` and `write_predictions`. `score` is also
+    called with a part of a split's items and `examples`, on a copy of the task, and with results that no model made.
     """
 
     summary: ClassVar[str]  # a sentence for the model card
@@ -166,6 +169,29 @@ class Task(ABC):
     @abstractmethod
     def score(self, split: str, items: Items, results: Sequence[Any]) -> dict[str, float]:
         """Metrics of a labelled split, "loss" among them. `results` stand in the order of `items`."""
+
+    def baselines(self, split: str, items: Items, learnt: Items) -> list[Baseline]:
+        """What could be answered without a model, for its scores to be compared with.
+
+        By default that is the most frequent class of the training items, their mean, or their most frequent labels,
+        seen from the targets (`baseline.constant_baselines`).
+
+        Args:
+            items: of a labelled split, to answer for.
+            learnt: the training items that have a target.
+        """
+        return constant_baselines(items, learnt, self.config_fields().get("id2label", {}), self.results)
+
+    def remarks(self, split: str, items: Items, results: Sequence[Any]) -> list[str]:
+        """What makes the results of a labelled split useless: the same answer for every text, for one.
+
+        Each is a sentence without its full stop; what may help is said behind them.
+        """
+        return []
+
+    def range_of(self, metric: str) -> tuple[float, float] | None:
+        """The lowest and the highest value of one of its metrics; None without limits."""
+        return range_of(metric)
 
     @abstractmethod
     def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:

@@ -1,5 +1,6 @@
 """How metrics are shown to people: their names in words, and how many digits they have."""
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,18 @@ _WORDS = {
     "mfu": "share of the measured matrix-product rate (MFU)",
     "matmul_gflops": "measured matrix-product rate (GFLOP/s)",
 }
+_SHARE = re.compile(r"(.+_)?(accuracy|precision|recall|f1|mfu|ece)(_.+)?|rouge\w+")
+_CORRELATION = re.compile(r"matthews_correlation|pearsonr?|spearmanr|corrcoef")
+_PERCENT = ("bleu", "chrf", "exact_match")
+
+
+def range_of(name: str) -> tuple[float, float] | None:
+    """The lowest and the highest value that a metric can have; None for one without limits, or an unknown one."""
+    if name in _PERCENT:
+        return 0.0, 100.0
+    if _CORRELATION.fullmatch(name):
+        return -1.0, 1.0
+    return (0.0, 1.0) if _SHARE.fullmatch(name) else None
 
 
 def words_of(name: str) -> str:

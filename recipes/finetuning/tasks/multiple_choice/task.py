@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from weft.losses import IGNORE_INDEX, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.arguments import FileArguments
+from weft.recipes.finetuning.baseline import Baseline, most_frequent
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.known_tasks import read_splits
@@ -42,6 +43,7 @@ with torch.no_grad():
     logits = model(**{name: tensor[None] for name, tensor in inputs.items()}).logits[0]
 for choice, probability in zip(choices, logits.softmax(-1).tolist()):
     print(f"{probability:.3f} {choice}")"""
+_HARDLY = 1e-6  # the probability of a choice that is not answered
 CHUNK = 1000  # examples that are tokenised at once
 
 
@@ -145,6 +147,16 @@ class MultipleChoice(Task):
                 found = accuracy.compute(predictions=guesses[of_these], references=gold[of_these])
                 scores[f"accuracy_of_{number}_choices"] = found["accuracy"]
         return scores
+
+    def baselines(self, split: str, items: Items, learnt: Items) -> list[Baseline]:
+        """Chance, and the place at which the right choice of the training examples stands most often."""
+        numbers = [len(item.sequences) for item in items]
+        place = most_frequent([item.target for item in learnt])
+        results = [np.log(np.eye(number)[min(place, number - 1)] + _HARDLY) for number in numbers]
+        return [
+            Baseline("by chance", scores={"accuracy": float(np.mean([1 / number for number in numbers]))}),
+            Baseline(f"always answers choice {place + 1}, the most frequent", results),
+        ]
 
     def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:
         return write_choice_report(folder, split, self.examples[split], results)

@@ -1,5 +1,6 @@
 """Extractive question answering: the answer is a part of a given text, or there is none."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from weft.losses import IGNORE_INDEX, question_answering_loss, target_nats
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
+from weft.recipes.finetuning.baseline import Baseline
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.known_tasks import read_splits
@@ -294,6 +296,21 @@ class QuestionAnswering(Task):
             Answered(question, merge(question.context, windows[number], found[number], self.files.n_best_size))
             for number, question in enumerate(self.examples[split])
         ]
+
+    def baselines(self, split: str, items: Items, learnt: Items) -> list[Baseline]:
+        """Never an answer, where some questions have none."""
+        none = np.empty(0, dtype=np.int32)
+        nothing = WindowSpans(none, none, none.astype(np.float32), math.nan)
+        return [Baseline("never answers", [nothing] * len(items))] if self.version_2 else []
+
+    def remarks(self, split: str, items: Items, results: Sequence[Any]) -> list[str]:
+        at = threshold_used(self.version_2, self.threshold)
+        texts = {one.text(at) for one in self._answer(split, items, results)}
+        return [f"no {split} question is answered"] if texts == {""} else []
+
+    def range_of(self, metric: str) -> tuple[float, float] | None:
+        """Scores are in percent."""
+        return (0.0, 100.0) if metric.endswith(("exact_match", "f1")) else super().range_of(metric)
 
     def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:
         answered = self._answer(split, items, results)

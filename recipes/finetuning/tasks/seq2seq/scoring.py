@@ -1,16 +1,20 @@
 """How texts that a model wrote are scored: BLEU, chrF and ROUGE, by what the language has for words."""
 
 import itertools
+import math
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import regex
 from sacrebleu.metrics import CHRF
 
+from weft.recipes.finetuning.tasks.seq2seq.reading import TextPair
 from weft.recipes.metrics import load_metric
 from weft.recipes.metrics.answers import UNSPACED
 
 SAMPLE_TEXTS = 1000
+MUCH_SHORTER = 0.5  # of a source's length: from here down a target is taken for a summary
 _KANA, _UNSPACED = regex.compile(r"[\p{Hiragana}\p{Katakana}]"), regex.compile(rf"[{UNSPACED}]")
 _HAN, _LETTER = regex.compile(r"\p{Han}"), regex.compile(r"\p{L}")
 KANA_OF_JAPANESE = 0.1  # share of the letters; Chinese texts hold a few too
@@ -39,6 +43,29 @@ def score_texts(texts: Sequence[str], references: Sequence[Sequence[str]], token
         **{name: rouge[name] for name in ("rouge1", "rouge2", "rougeL")},
         "signatures": {"BLEU": bleu.get("signature", ""), "chrF": chrf.get("signature", "")},
     }
+
+
+def beginnings(learnt: Sequence[TextPair], pairs: Sequence[TextPair], by_words: bool) -> tuple[str, list[str]]:
+    """What is written without a model: each source or, where the targets that were learnt are much shorter than their
+    sources, as much of its beginning as a target usually is long.
+
+    Args:
+        by_words: lengths are counted in words; otherwise in characters.
+
+    Returns:
+        It in words, and a text for each pair.
+    """
+
+    def units(text: str) -> list[str]:
+        return text.split() if by_words else list(text)
+
+    sources = statistics.median(len(units(pair.source)) for pair in learnt)
+    length = math.ceil(statistics.median(len(units(target)) for pair in learnt for target in pair.targets))
+    if length > MUCH_SHORTER * sources:
+        return "copies the source", [pair.source for pair in pairs]
+    unit, glue = ("words", " ") if by_words else ("characters", "")
+    answer = f"copies the first {length:,} {unit} of the source"
+    return answer, [glue.join(units(pair.source)[:length]) for pair in pairs]
 
 
 def chrf_of_each(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:

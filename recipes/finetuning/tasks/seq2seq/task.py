@@ -1,6 +1,7 @@
 """Text to text: an encoder reads the source, a decoder writes the target."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from weft.losses import IGNORE_INDEX, masked_lm_loss, target_nats
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.baseline import Baseline
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
 from weft.recipes.finetuning.model_setup import default_length, length_limit
@@ -23,7 +25,7 @@ from weft.recipes.finetuning.tasks.seq2seq.encoding import PairCounts, encode_so
 from weft.recipes.finetuning.tasks.seq2seq.known_tasks import KNOWN_TASKS, columns_of, read_all
 from weft.recipes.finetuning.tasks.seq2seq.reading import read_sources, source_of
 from weft.recipes.finetuning.tasks.seq2seq.report import write_seq2seq_report, write_texts
-from weft.recipes.finetuning.tasks.seq2seq.scoring import bleu_tokenizer, score_texts
+from weft.recipes.finetuning.tasks.seq2seq.scoring import beginnings, bleu_tokenizer, score_texts
 from weft.recipes.finetuning.tasks.seq2seq.special_tokens import special_ids
 
 
@@ -214,6 +216,18 @@ class Seq2SeqTask(Task):
         self.signatures = scores.pop("signatures")
         loss = sum(result.nats for result in results) / sum(result.tokens for result in results)
         return {"loss": loss, **scores}
+
+    def baselines(self, split: str, items: Items, learnt: Items) -> list[Baseline]:
+        """The source as it is or, where targets are much shorter, as much of its beginning."""
+        by_words = self.tokenize == "13a"
+        answer, written = beginnings(self.examples["train"], self.examples[split], by_words)
+        return [Baseline(answer, [Written(written[item.example], math.nan, 1) for item in items])]
+
+    def remarks(self, split: str, items: Items, results: Sequence[Any]) -> list[str]:
+        texts = {result.text for result in results}
+        if len(results) < 2 or len(texts) > 1:
+            return []
+        return [f"{'nothing' if texts == {''} else 'the same'} is written for every {split} source"]
 
     def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:
         return write_seq2seq_report(folder, split, self.examples[split], [r.text for r in results], self.signatures)

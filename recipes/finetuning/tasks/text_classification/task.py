@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from weft.losses import count_targets, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
+from weft.recipes.finetuning.baseline import MOST_NAMES, named
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, label_fields
 from weft.recipes.finetuning.tasks.text_classification import report
@@ -241,6 +242,12 @@ class TextClassification(Task):
             self.files.label_separator or (self.data.task.separator if self.data.task else None) or "|",
         )
 
+    def remarks(self, split: str, items: Items, results: Sequence[np.ndarray]) -> list[str]:
+        said = set(self.answers(split, items, results).predicted)
+        if len(items) == 1 or len(said) > 1 or self.problem_type == REGRESSION:
+            return []
+        return [f"every {split} text gets {_said(*said)}"]
+
     def write_report(self, folder: Path, split: str, items: Items, results: Sequence[np.ndarray]) -> str:
         if split == "validation" and self.problem_type == MULTI:
             self.score(split, items, results)  # tunes the thresholds
@@ -279,6 +286,12 @@ class TextClassification(Task):
         if self.problem_type == MULTI:
             lines.append("# the scores are probabilities; thresholds.json says from where on a label holds")
         return "\n".join(lines)
+
+
+def _said(answer: str | tuple[str, ...]) -> str:
+    if isinstance(answer, tuple):
+        return " and ".join(map(named, answer[:MOST_NAMES])) if answer else "no label"
+    return named(answer)
 
 
 def _tokenize(

@@ -23,6 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from weft.losses import IGNORE_INDEX, count_targets, token_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.baseline import Baseline, named
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, cut_out, in_place
 from weft.recipes.finetuning.report_files import place_of
@@ -35,6 +36,7 @@ from weft.recipes.finetuning.tasks.token_classification.known_tasks import KNOWN
 from weft.recipes.finetuning.tasks.token_classification.offsets import keeps_blanks, surroundings, trim_offsets
 from weft.recipes.finetuning.tasks.token_classification.passages import Passage
 from weft.recipes.finetuning.tasks.token_classification.reading import Reader, label_names
+from weft.recipes.finetuning.tasks.token_classification.schemes import OUTSIDE
 from weft.recipes.finetuning.tasks.token_classification.scoring import score_plain, score_spans, score_tags
 from weft.recipes.finetuning.tasks.token_classification.windows import UNREACHABLE, WINDOWS, WindowMaker
 
@@ -253,6 +255,25 @@ class TokenClassification(Task):
             predicted += [number_of.get(tag, -1) for tag in word_tags(passage, tokens, self.is_plain)[0]]
         return gold, predicted
 
+    def baselines(self, split: str, items: Items, learnt: Items) -> list[Baseline]:
+        """The most frequent tag for every word; of entities that is none."""
+        times = np.sum([np.bincount(_known(item.target), minlength=len(self.labels)) for item in learnt], axis=0)
+        best = int(times.argmax()) if self.is_plain else self.labels.index(OUTSIDE)
+        results = [
+            Tagged(np.full(part.high - part.low, best, np.int16), np.ones(part.high - part.low, np.float32), 0.0, known)
+            for part, known in ((item.info, len(_known(item.target))) for item in items)
+        ]
+        answer = (
+            f"always answers {named(self.labels[best])}, the most frequent tag" if self.is_plain else "finds no entity"
+        )
+        return [Baseline(answer, results)]
+
+    def remarks(self, split: str, items: Items, results: Sequence[Tagged]) -> list[str]:
+        found = {self.labels[number] for result in results for number in np.unique(result.labels)}
+        if self.is_plain or found - {OUTSIDE} or not any(passage.spans for passage in self.examples[split]):
+            return []
+        return [f"no entity is found in any {split} text"]
+
     def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Tagged]) -> str:
         types = self._scores(split, items, results)["types"]
         rows = self._rows(split, items, results)
@@ -342,6 +363,12 @@ class TokenClassification(Task):
     @property
     def _used_stride(self) -> int:
         return self.max_length // 4 if self.stride is None else self.stride
+
+
+def _known(target: Sequence[int] | None) -> np.ndarray:
+    """The labels of a window that are learnt."""
+    labels = np.array([] if target is None else target, dtype=np.int64)
+    return labels[labels != IGNORE_INDEX]
 
 
 TASK = TokenClassification

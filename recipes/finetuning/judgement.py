@@ -1,0 +1,238 @@
+"""Whether a finished run's scores mean anything: against what needs no model, and by how many examples they rest on."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from weft.recipes.finetuning.best_weights import evaluations_of
+from weft.recipes.finetuning.collation import EncodedExample
+from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.trainer import SeedResult
+from weft.recipes.training.learning_curve import overfits, still_falls
+from weft.recipes.training.metric_format import text_of, words_of
+
+SURE = 0.95  # of an interval
+PARTS = 20  # of a split, each of which is left out once
+WIDEST = 0.2  # interval of a score that is known well, as a share of the highest one there can be
+FEWEST = 100  # examples, of a metric without limits
+PERFECT = 0.01  # of the range, below its end: from here on a loss that falls says nothing
+SHARES = ("accuracy", "exact_match", "subset_accuracy", "subset_accuracy_tuned")  # of the examples that are right
+INCOMPARABLE = ("loss", "ece")  # a baseline has no confidence of its own
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SplitJudgement:
+    """What the scores of a split are to be held against.
+
+    Attributes:
+        examples: how many the split has.
+        interval: in which the metric that chooses the weights would lie for other examples like these, 19 times out of
+            20; None where that cannot be said.
+        baselines: for each what it does ("answer") and its scores.
+    """
+
+    examples: int
+    interval: Interval | None
+    baselines: list[dict[str, Any]]
+
+
+class Judge:
+    """Judges the splits of a run one after another, the one first whose scores tune what the others are scored with."""
+
+    def __init__(self, task: Task, learnt: Sequence[EncodedExample]) -> None:
+        """Args:
+        learnt: the training items that have a target.
+        """
+        self.task, self.learnt = task, learnt
+        self.trials: dict[str, Task] = {}  # for each baseline a task of its own, with thresholds tuned for it
+
+    def of_split(
+        self, split: str, items: Sequence[EncodedExample], results: Sequence[Any], scores: Mapping[str, float]
+    ) -> SplitJudgement:
+        """Judge a labelled split.
+
+        Args:
+            results, scores: the model's.
+        """
+        metric = self.task.best_metric.name
+        interval = interval_of(self.task, split, items, results, metric, scores.get(metric, math.nan))
+        return SplitJudgement(self.task.splits[split], interval, self._baselines(split, items))
+
+    def _baselines(self, split: str, items: Sequence[EncodedExample]) -> list[dict[str, Any]]:
+        found = []
+        for baseline in self.task.baselines(split, items, self.learnt):
+            scores = dict(baseline.scores)
+            if baseline.results is not None:
+                trial = self.trials.setdefault(baseline.answer, copy.copy(self.task))
+                scores |= trial.score(split, items, baseline.results)
+            known = {name: value for name, value in scores.items() if name not in INCOMPARABLE and math.isfinite(value)}
+            found.append({"answer": baseline.answer, **known})
+        return found
+
+
+def interval_of(
+    task: Task, split: str, items: Sequence[EncodedExample], results: Sequence[Any], metric: str, value: float
+) -> Interval | None:
+    """The 95% confidence interval of a metric over the examples of a split.
+
+    Of a share of the examples it is Wilson's. Of any other metric the split is scored without each twentieth of it: the
+    delete-a-group jackknife (Shao and Tu 1995), which takes a metric as it is, whatever it is computed from.
+    """
+    examples, limits = task.splits[split], task.range_of(metric)
+    if not math.isfinite(value) or examples < 4:
+        return None
+    if metric in SHARES and limits is not None:
+        right = value / limits[1] * examples
+        if math.isclose(right, round(right), abs_tol=1e-6):  # else a share of words
+            return _wilson(round(right), examples, limits[1])
+    without = [_score_without(task, split, items, results, metric, part) for part in range(min(PARTS, examples))]
+    if not np.isfinite(without).all():
+        return None
+    count = len(without)
+    error = math.sqrt((count - 1) / count * float(np.square(np.array(without) - np.mean(without)).sum()))
+    if error == 0:  # every part has the same score, such as 0
+        return _wilson(round(value / limits[1] * examples), examples, limits[1]) if limits and value >= 0 else None
+    from scipy import stats  # at the end of a run only
+
+    reach = float(stats.t.ppf((1 + SURE) / 2, count - 1)) * error
+    low, high = limits or (-math.inf, math.inf)
+    return max(low, value - reach), min(high, value + reach)
+
+
+def _wilson(right: int, examples: int, highest: float) -> Interval:
+    from scipy import stats  # at the end of a run only
+
+    found = stats.binomtest(right, examples).proportion_ci(SURE, method="wilson")
+    return float(found.low) * highest, float(found.high) * highest
+
+
+def _score_without(
+    task: Task, split: str, items: Sequence[EncodedExample], results: Sequence[Any], metric: str, part: int
+) -> float:
+    """The metric of a split without every twentieth of its examples, beginning with one."""
+    rest, examples = copy.copy(task), task.examples[split]
+    kept = [number for number in range(len(examples)) if number % PARTS != part]
+    number_of = {number: place for place, number in enumerate(kept)}
+    rest.examples = {**task.examples, split: [examples[number] for number in kept]}
+    pairs = [
+        (replace(item, example=number_of[item.example]), result)
+        for item, result in zip(items, results, strict=True)
+        if item.example in number_of
+    ]
+    if not pairs:
+        return math.nan
+    return rest.score(split, *map(list, zip(*pairs))).get(metric, math.nan)
+
+
+def closing_figures(task: Task, scores: Mapping[str, float], judged: SplitJudgement) -> str:
+    """The scores of the headline, each with what a baseline reaches, the first that chooses the weights with its
+    interval too."""
+    metric, best = task.best_metric.name, _best_baseline(task, judged)
+    figures = []
+    for name in (name for name in task.headline if name in scores):
+        beside = []
+        if name == metric:
+            if judged.interval is not None:
+                low, high = (text_of(name, limit) for limit in judged.interval)
+                beside.append(f"{SURE:.0%} interval {low} to {high}")
+            beside += [f"{one['answer']}: {text_of(name, one[name])}" for one in judged.baselines if name in one]
+        elif best is not None and name in best:
+            beside.append(f"baseline {text_of(name, best[name])}")
+        figures.append(
+            f"{words_of(name)} {text_of(name, scores[name])}" + (f" ({'; '.join(beside)})" if beside else "")
+        )
+    return "; ".join(figures)
+
+
+def _best_baseline(task: Task, judged: SplitJudgement) -> dict[str, Any] | None:
+    best, metric = None, task.best_metric
+    for one in judged.baselines:
+        if metric.name in one and metric.is_better(one[metric.name], None if best is None else best[metric.name]):
+            best = one
+    return best
+
+
+def notes_of(
+    task: Task,
+    remarks: Sequence[str],
+    scores: Mapping[str, float],
+    judged: SplitJudgement,
+    settings: Mapping[str, Any],
+    best: SeedResult,
+) -> list[str]:
+    """What a reader should know before the scores are relied on, each with the fields that help.
+
+    Args:
+        remarks, scores, judged: of the validation split.
+        settings: all fields of the run.
+        best: the seed whose model is published.
+    """
+    useless = [*remarks, *_no_better(task, scores, judged)]
+    found = [f"{'; '.join(useless)}: {_help(settings)}"] if useless else _few(task, scores, judged, settings)
+    return [*found, *_curve(task, settings, best)]
+
+
+def _no_better(task: Task, scores: Mapping[str, float], judged: SplitJudgement) -> list[str]:
+    baseline, metric = _best_baseline(task, judged), task.best_metric
+    if baseline is None or metric.is_better(scores[metric.name], baseline[metric.name]):
+        return []
+    reached = text_of(metric.name, baseline[metric.name])
+    return [f"{words_of(metric.name)} is no better than without a model ({baseline['answer']}: {reached})"]
+
+
+def _help(settings: Mapping[str, Any]) -> str:
+    pretrained = "" if settings.get("model_name_or_path") else ", or from a pretrained model (model_name_or_path)"
+    return f"train longer ({_length(settings)}), on more examples, with another learning_rate{pretrained}"
+
+
+def _few(task: Task, scores: Mapping[str, float], judged: SplitJudgement, settings: Mapping[str, Any]) -> list[str]:
+    metric, interval, baseline = task.best_metric, judged.interval, _best_baseline(task, judged)
+    limits, name = task.range_of(metric.name), words_of(metric.name)
+    examples = f"{judged.examples:,} validation examples"
+    if interval and baseline and interval[0] <= (reached := baseline[metric.name]) <= interval[1]:
+        value, other = text_of(metric.name, scores[metric.name]), text_of(metric.name, reached)
+        return [f"{examples} are too few to tell {name} {value} from the {other} without a model: {_more(settings)}"]
+    if interval is not None and limits is not None:
+        is_known = interval[1] - interval[0] <= WIDEST * limits[1]
+    else:
+        is_known = judged.examples >= FEWEST
+    if is_known:
+        return []
+    return [f"{examples} are few, so that {name} is known roughly only: {_more(settings)}"]
+
+
+def _curve(task: Task, settings: Mapping[str, Any], best: SeedResult) -> list[str]:
+    training = [(entry["step"], entry["loss"]) for entry in best.history if "loss" in entry]
+    validation = [(one.step, one.scores["loss"]) for one in evaluations_of(best.history)]
+    found = overfits(training, validation)
+    if found is not None:
+        step, lowest, last = found
+        return [
+            f"overfitting: validation loss rose from {lowest:.4f} at step {step:,} to {last:.4f} while training loss "
+            f"fell; the weights of step {best.step:,} are kept: train less ({_length(settings)}, patience), with a "
+            "lower learning_rate, or on more examples"
+        ]
+    limits, metric = task.range_of(task.best_metric.name), best.metrics[task.best_metric.name]
+    is_perfect = limits is not None and metric >= limits[1] - PERFECT * (limits[1] - limits[0])
+    is_last = bool(validation) and best.step == validation[-1][0]
+    fall = still_falls(validation) if is_last and not is_perfect else None
+    more = f"train longer ({_length(settings)})"
+    return [] if fall is None else [f"validation loss still fell at the end, by {fall:.1%} in the last tenth: {more}"]
+
+
+def _length(settings: Mapping[str, Any]) -> str:
+    return "max_steps" if settings.get("max_steps") else "num_train_epochs"
+
+
+def _more(settings: Mapping[str, Any]) -> str:
+    if any(settings.get(name) for name in ("validation_file", "validation_source")):
+        return "give more of them in validation_file"
+    own = settings.get("task") is None
+    return (
+        "give more (validation_file, or a larger validation_fraction)" if own else "compare the mean of several seeds"
+    )
