@@ -13,7 +13,7 @@ from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.learning_curve import overfits, still_falls
-from weft.recipes.training.metric_format import text_of, words_of
+from weft.recipes.training.metric_format import counted, text_of, words_of
 
 SURE = 0.95  # of an interval
 PARTS = 20  # of a split, each of which is left out once
@@ -193,17 +193,17 @@ def _help(settings: Mapping[str, Any]) -> str:
 def _few(task: Task, scores: Mapping[str, float], judged: SplitJudgement, settings: Mapping[str, Any]) -> list[str]:
     metric, interval, baseline = task.best_metric, judged.interval, _best_baseline(task, judged)
     limits, name = task.range_of(metric.name), words_of(metric.name)
-    examples = f"{judged.examples:,} validation examples"
+    examples, are = counted(judged.examples, "validation example"), "is" if judged.examples == 1 else "are"
     if interval and baseline and interval[0] <= (reached := baseline[metric.name]) <= interval[1]:
         value, other = text_of(metric.name, scores[metric.name]), text_of(metric.name, reached)
-        return [f"{examples} are too few to tell {name} {value} from the {other} without a model: {_more(settings)}"]
+        return [f"{examples} {are} too few to tell {name} {value} from the {other} without a model: {_more(settings)}"]
     if interval is not None and limits is not None:
         is_known = interval[1] - interval[0] <= WIDEST * limits[1]
     else:
         is_known = judged.examples >= FEWEST
     if is_known:
         return []
-    return [f"{examples} are few, so that {name} is known roughly only: {_more(settings)}"]
+    return [f"{examples} {are} few, so that {name} is known roughly only: {_more(settings)}"]
 
 
 def _curve(task: Task, settings: Mapping[str, Any], best: SeedResult) -> list[str]:
@@ -220,9 +220,11 @@ def _curve(task: Task, settings: Mapping[str, Any], best: SeedResult) -> list[st
     limits, metric = task.range_of(task.best_metric.name), best.metrics[task.best_metric.name]
     is_perfect = limits is not None and metric >= limits[1] - PERFECT * (limits[1] - limits[0])
     is_last = bool(validation) and best.step == validation[-1][0]
-    fall = still_falls(validation) if is_last and not is_perfect else None
-    more = f"train longer ({_length(settings)})"
-    return [] if fall is None else [f"validation loss still fell at the end, by {fall:.1%} in the last tenth: {more}"]
+    falling = still_falls(validation) if is_last and not is_perfect else None
+    if falling is None:
+        return []
+    step, fall = falling
+    return [f"validation loss was still falling, by {fall:.1%} since step {step:,}: train longer ({_length(settings)})"]
 
 
 def _length(settings: Mapping[str, Any]) -> str:

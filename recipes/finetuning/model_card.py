@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weft.recipes.common.markdown import in_cell, table
+from weft.recipes.common.markdown import table
 from weft.recipes.training.metric_format import text_of, words_of
-from weft.recipes.training.model_card import pairs_table
+from weft.recipes.training.model_card import notes_section, pairs_table
 
 
 def results_section(
@@ -16,16 +16,11 @@ def results_section(
     Args:
         reports: Markdown of the task itself, by split.
     """
-    parts = [_of_seeds(metrics, headline, best_metric), *_notes(metrics["notes"])]
+    parts = [_of_seeds(metrics, headline, best_metric) + notes_section(metrics["notes"])]
     parts += [
         f"### {split}\n\n{_scores_table(metrics, split, headline)}\n\n{report}" for split, report in reports.items()
     ]
     return "\n\n".join(parts)
-
-
-def _notes(notes: Sequence[str]) -> list[str]:
-    lines = "\n".join(f"- {in_cell(note)}." for note in notes)
-    return [f"Before you rely on these scores:\n\n{lines}"] if lines else []
 
 
 def _scores_table(metrics: Mapping[str, Any], split: str, headline: Sequence[str]) -> str:

@@ -10,11 +10,13 @@ from weft.recipes.common.files import write_json
 from weft.recipes.common.processes import is_first_process
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.pretraining.curve import plot_curve
+from weft.recipes.pretraining.judgement import notes_of
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.trainer import PretrainingTrainer
+from weft.recipes.pretraining.validation import RowEvaluator
 from weft.recipes.training.metric_format import in_order, median_of, text_of, words_of
-from weft.recipes.training.model_card import Card, metrics_table, versions
+from weft.recipes.training.model_card import Card, metrics_table, notes_section, versions
 from weft.recipes.training.run_folder import METRICS, finished_folder
 
 # Fields of this machine, which are not for the card.
@@ -36,16 +38,26 @@ def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
             model.eval()
             model.save_pretrained(staging)
             run.tokenizer.save_pretrained(staging)
+            notes = _notes(run, trainer, metrics)
             plot_curve(history, run.objective.parts, run.plan.tokens_before, staging / "curve.png")
-            _card(run, model, metrics).write(staging / "README.md")
+            _card(run, model, metrics, notes).write(staging / "README.md")
             trainer.state.save_to_json(str(staging / "trainer_state.json"))
-        write_json(run.folder / METRICS, metrics)
+        write_json(run.folder / METRICS, {**metrics, "notes": notes})
+    for note in notes:
+        print(f"note: {note}")
     objective = run.objective
     named = [(name, metrics.get(f"eval_{name}")) for name in objective.headline]
     figures = "; ".join(
         f"{words_of(name)} {text_of(name, value, objective.formats)}" for name, value in named if value is not None
     )
     print(f"finished: {run.folder} loads with {objective.auto_class}.from_pretrained; {figures}")
+
+
+def _notes(run: PretrainingRun, trainer: PretrainingTrainer, metrics: dict[str, Any]) -> list[str]:
+    evaluator = trainer.evaluator
+    error = evaluator.loss_error(trainer.args.world_size) if isinstance(evaluator, RowEvaluator) else None
+    held_out = run.corpus.description["splits"]["validation"]
+    return notes_of(trainer.state.log_history, held_out, metrics["eval_loss"], error, run.settings)
 
 
 def _metrics_of_training(run: PretrainingRun, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -61,7 +73,7 @@ def _metrics_of_training(run: PretrainingRun, history: list[dict[str, Any]]) -> 
     }
 
 
-def _card(run: PretrainingRun, model: PreTrainedModel, metrics: dict[str, Any]) -> Card:
+def _card(run: PretrainingRun, model: PreTrainedModel, metrics: dict[str, Any], notes: list[str]) -> Card:
     objective, formats, description = run.objective, run.objective.formats, run.corpus.description
     name, made_from = run.arguments.push_to_hub or str(run.folder), description["made_from"]["settings"]
     samples = objective.make_samples(model, run.tokenizer, run.arguments.sample_prompt, run.corpus)
@@ -74,7 +86,8 @@ def _card(run: PretrainingRun, model: PreTrainedModel, metrics: dict[str, Any]) 
         facts=_facts(run),
         curve="loss over tokens",
         sections={
-            "Metrics on the held-out text": metrics_table(in_order(metrics, "eval_", formats), formats),
+            "Metrics on the held-out text": metrics_table(in_order(metrics, "eval_", formats), formats)
+            + notes_section(notes),
             "The run": metrics_table(in_order(of_run, "", formats), formats),
             **({"Samples": "\n\n".join(map(_quoted, samples))} if samples else {}),
         },

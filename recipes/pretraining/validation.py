@@ -1,5 +1,6 @@
 """Validation while training: every held-out row once, on any number of processes."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,12 +13,15 @@ from weft.losses import IGNORE_INDEX
 from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.training.evaluator import EvaluatingTrainer
 
+FEWEST_BATCHES = 4  # for the spread of their losses to say something
+
 
 class RowEvaluator(ABC):
     """Adds the scores of all rows up; `metrics` makes the result of the sums."""
 
     def __init__(self, rows: Dataset, collate: Callable[[Sequence[Any]], Batch]) -> None:
         self.rows, self.collate = rows, collate
+        self.of_batches: list[torch.Tensor] = []  # what each batch of this process added, when it was called last
 
     @torch.no_grad()
     def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]:
@@ -32,15 +36,31 @@ class RowEvaluator(ABC):
         )
         was_training = model.training
         model.eval()
-        sums = torch.zeros(())
+        self.of_batches = []
         for batch in loader:
             trainer.obey_stop()
             on_device = {name: tensor.to(arguments.device) for name, tensor in batch.items()}
-            sums = sums + self.score(model, on_device)  # on the CPU: not every device has float64
+            self.of_batches.append(self.score(model, on_device))  # on the CPU: not every device has float64
+        sums = sum(self.of_batches, torch.zeros(()))
         model.train(was_training)
         if arguments.world_size > 1:
             sums = trainer.accelerator.reduce(sums.to(arguments.device), "sum")
         return self.metrics(*sums.tolist())
+
+    def loss_error(self, processes: int) -> float | None:
+        """The standard error of the last loss over the held-out text, from the loss without each batch (the delete-one
+        jackknife). None where there are too few batches to say.
+
+        Args:
+            processes: how many scored a share as large as this one's.
+        """
+        number = len(self.of_batches)
+        if number < FEWEST_BATCHES:
+            return None
+        total = sum(self.of_batches)
+        without = [self.metrics(*(total - part).tolist())["loss"] for part in self.of_batches]
+        mean = sum(without) / number
+        return math.sqrt((number - 1) / number * sum((loss - mean) ** 2 for loss in without) / processes)
 
     @abstractmethod
     def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:

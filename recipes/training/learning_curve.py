@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 Curve = Sequence[tuple[int, float]]  # steps, rising, and a loss at each
 
-NOTABLE_RISE, NOTABLE_FALL = 0.02, 0.01  # of the loss, as shares of it
-LAST_PART = 0.1  # of the steps
+NOTABLE_RISE = 0.02  # of the loss, as a share of it
+# Parts of the steps, from the end, and the share of the loss that falls in each where training was too short. In the
+# last steps a learning rate that decays hides it.
+NOTABLE_FALLS = ((0.1, 0.01), (0.5, 0.05))
 _AVERAGED = 3  # training losses that are averaged, since each is that of some batches only
 
 
@@ -27,14 +29,18 @@ def overfits(training: Curve, validation: Curve) -> tuple[int, float, float] | N
     return (step, lowest, last) if fell else None
 
 
-def still_falls(validation: Curve) -> float | None:
-    """By which share the held-out loss fell over the last tenth of the steps; None where it hardly did."""
+def still_falls(validation: Curve) -> tuple[int, float] | None:
+    """Say whether the held-out loss fell notably over the last steps (see `NOTABLE_FALLS`).
+
+    Returns:
+        The step of an evaluation before these, and by which share of its loss it fell since; None where it hardly did.
+    """
     last_step, last = validation[-1] if validation else (0, 0.0)
-    earlier = [loss for step, loss in validation if step <= last_step * (1 - LAST_PART)]
-    if not earlier or not earlier[-1] > 0:
-        return None
-    fall = 1 - last / earlier[-1]
-    return fall if fall > NOTABLE_FALL else None
+    for part, notable in NOTABLE_FALLS:
+        earlier = [point for point in validation if point[0] <= last_step * (1 - part)]
+        if earlier and earlier[-1][1] > 0 and 1 - last / earlier[-1][1] > notable:
+            return earlier[-1][0], 1 - last / earlier[-1][1]
+    return None
 
 
 def _mean(values: Sequence[float]) -> float:

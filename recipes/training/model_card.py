@@ -7,7 +7,7 @@ Here is its form. What it says is put together in `pretraining/report.py` and `f
 import importlib.metadata
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from weft.recipes.common.markdown import table
+from weft.recipes.common.markdown import in_cell, table
 from weft.recipes.training.metric_format import FORMATS, text_of, words_of
 
 PACKAGES = ("weft-lm", "transformers", "torch")
@@ -128,3 +128,9 @@ def pairs_table(rows: Mapping[str, Any]) -> str:
 def metrics_table(metrics: Mapping[str, Any], formats: Mapping[str, str] = FORMATS) -> str:
     """Metrics as a Markdown table, with their names in words."""
     return pairs_table({words_of(name): text_of(name, value, formats) for name, value in metrics.items()})
+
+
+def notes_section(notes: Sequence[str]) -> str:
+    """What should be known of the scores above it, as a Markdown list; nothing where there is nothing to say."""
+    lines = "".join(f"\n- {in_cell(note)}." for note in notes)
+    return f"\n\nBefore you rely on these scores:\n{lines}" if notes else ""

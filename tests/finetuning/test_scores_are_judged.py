@@ -167,7 +167,7 @@ def test_overfitting_and_a_training_that_was_too_short_are_seen_in_the_curve() -
     assert "patience" in note and "learning_rate" in note
     assert say(validation=[0.8, 0.6, 0.5, 0.55, 0.6, 0.7], training=falling[::-1], step=30) == []  # it diverged
     (note,) = say(validation=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4], training=falling)
-    assert "still fell at the end, by 20.0%" in note and "num_train_epochs" in note
+    assert "still falling, by 20.0% since step 50" in note and "num_train_epochs" in note
     assert say(validation=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4], training=falling, score=1.0) == []
     assert say(validation=[0.9, 0.5, 0.45, 0.44, 0.438, 0.437], training=falling) == []
 
