@@ -132,7 +132,7 @@ def _score_without(
 def closing_figures(task: Task, scores: Mapping[str, float], judged: SplitJudgement) -> str:
     """The scores of the headline, each with what a baseline reaches, the first that chooses the weights with its
     interval too."""
-    metric, best = task.best_metric.name, _best_baseline(task, judged)
+    metric, best = task.best_metric.name, best_baseline(task, judged)
     figures = []
     for name in (name for name in task.headline if name in scores):
         beside = []
@@ -149,7 +149,8 @@ def closing_figures(task: Task, scores: Mapping[str, float], judged: SplitJudgem
     return "; ".join(figures)
 
 
-def _best_baseline(task: Task, judged: SplitJudgement) -> dict[str, Any] | None:
+def best_baseline(task: Task, judged: SplitJudgement) -> dict[str, Any] | None:
+    """The baseline with the best metric; None where there is none."""
     best, metric = None, task.best_metric
     for one in judged.baselines:
         if metric.name in one and metric.is_better(one[metric.name], None if best is None else best[metric.name]):
@@ -178,7 +179,7 @@ def notes_of(
 
 
 def _no_better(task: Task, scores: Mapping[str, float], judged: SplitJudgement) -> list[str]:
-    baseline, metric = _best_baseline(task, judged), task.best_metric
+    baseline, metric = best_baseline(task, judged), task.best_metric
     if baseline is None or metric.is_better(scores[metric.name], baseline[metric.name]):
         return []
     reached = text_of(metric.name, baseline[metric.name])
@@ -191,7 +192,7 @@ def _help(settings: Mapping[str, Any]) -> str:
 
 
 def _few(task: Task, scores: Mapping[str, float], judged: SplitJudgement, settings: Mapping[str, Any]) -> list[str]:
-    metric, interval, baseline = task.best_metric, judged.interval, _best_baseline(task, judged)
+    metric, interval, baseline = task.best_metric, judged.interval, best_baseline(task, judged)
     limits, name = task.range_of(metric.name), words_of(metric.name)
     examples, are = counted(judged.examples, "validation example"), "is" if judged.examples == 1 else "are"
     if interval and baseline and interval[0] <= (reached := baseline[metric.name]) <= interval[1]:

@@ -1,6 +1,7 @@
 """The end of a fine-tuning run: the best seed's model in a folder that loads anywhere, with all that is known of it."""
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from weft.recipes.finetuning.arguments import FineTuningArguments, ModelSetupArg
 from weft.recipes.finetuning.best_weights import WEIGHTS, load_weights
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
 from weft.recipes.finetuning.curve import plot_seeds
-from weft.recipes.finetuning.judgement import Judge, SplitJudgement, closing_figures, notes_of
+from weft.recipes.finetuning.judgement import Judge, SplitJudgement, best_baseline, closing_figures, notes_of
 from weft.recipes.finetuning.model_card import results_section, scores_of
 from weft.recipes.finetuning.model_setup import default_length, is_weft_model
 from weft.recipes.finetuning.prediction import predict
@@ -28,7 +29,8 @@ from weft.recipes.finetuning.seed_training import SeedRun
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
-from weft.recipes.training.metric_format import words_of
+from weft.recipes.training.figures import titled
+from weft.recipes.training.metric_format import text_of, words_of
 from weft.recipes.training.model_card import Card, versions
 from weft.recipes.training.run_folder import METRICS, SETTINGS, finished_folder
 
@@ -72,7 +74,7 @@ class FinishedSeeds:
             self.setup.tokenizer.save_pretrained(staging)
             metrics, sections = self._score(model, staging, best)
             self._judge(metrics, best)
-            plot_seeds(self.results, self.task.best_metric.name, staging / "curve.png")
+            self._plot(metrics, staging / "curve.png")
             self._card(metrics, sections, best).write(staging / "README.md")
             self._reopen()
         _predict_unlabelled(self.task, self.arguments, model, self.seed_run.collator, self.folder, self.unlabelled)
@@ -122,7 +124,8 @@ class FinishedSeeds:
                 self.remarks = self.task.remarks(split, self.items[split], results)
             reports = folder if split == "validation" else folder / split
             reports.mkdir(exist_ok=True)
-            sections[split] = self.task.write_report(reports, split, self.items[split], results)
+            with titled(self._title(split, scores)):
+                sections[split] = self.task.write_report(reports, split, self.items[split], results)
         metrics |= {
             "seed": best.seed,
             "steps": best.steps,
@@ -136,6 +139,16 @@ class FinishedSeeds:
             "over_seeds": over_seeds(self.results),
         }
         return metrics, sections
+
+    def _title(self, split: str, scores: Mapping[str, Any]) -> str:
+        """What a figure says above what it shows: the run, and its score."""
+        name = self.task.best_metric.name
+        return f"{self.folder.resolve().name}, {split}: {words_of(name)} {text_of(name, scores.get(name))}"
+
+    def _plot(self, metrics: dict[str, Any], path: Path) -> None:
+        name, best = self.task.best_metric.name, best_baseline(self.task, self.judged["validation"])
+        with titled(self._title("validation", scores_of(metrics, "validation", self.task.headline))):
+            plot_seeds(self.results, name, path, self.task.range_of(name), best and best[name])
 
     def _judge(self, metrics: dict[str, Any], best: SeedResult) -> None:
         """Add what the scores are to be held against, and what should be known before they are relied on."""

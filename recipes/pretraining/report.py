@@ -15,6 +15,7 @@ from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.pretraining.validation import RowEvaluator
+from weft.recipes.training.figures import titled
 from weft.recipes.training.metric_format import in_order, median_of, text_of, words_of
 from weft.recipes.training.model_card import Card, metrics_table, notes_section, versions
 from weft.recipes.training.run_folder import METRICS, finished_folder
@@ -39,18 +40,22 @@ def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
             model.save_pretrained(staging)
             run.tokenizer.save_pretrained(staging)
             notes = _notes(run, trainer, metrics)
-            plot_curve(history, run.objective.parts, run.plan.tokens_before, staging / "curve.png")
+            with titled(f"{run.folder.resolve().name}: {_figures(run.objective, metrics)}"):
+                plot_curve(history, run.objective.parts, run.plan.tokens_before, staging / "curve.png")
             _card(run, model, metrics, notes).write(staging / "README.md")
             trainer.state.save_to_json(str(staging / "trainer_state.json"))
         write_json(run.folder / METRICS, {**metrics, "notes": notes})
     for note in notes:
         print(f"note: {note}")
-    objective = run.objective
+    loads = f"{run.folder} loads with {run.objective.auto_class}.from_pretrained"
+    print(f"finished: {loads}; {_figures(run.objective, metrics)}")
+
+
+def _figures(objective: Objective, metrics: dict[str, Any]) -> str:
     named = [(name, metrics.get(f"eval_{name}")) for name in objective.headline]
-    figures = "; ".join(
+    return "; ".join(
         f"{words_of(name)} {text_of(name, value, objective.formats)}" for name, value in named if value is not None
     )
-    print(f"finished: {run.folder} loads with {objective.auto_class}.from_pretrained; {figures}")
 
 
 def _notes(run: PretrainingRun, trainer: PretrainingTrainer, metrics: dict[str, Any]) -> list[str]:

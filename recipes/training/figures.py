@@ -1,12 +1,23 @@
 """Figures of a run: panels that are saved as PNG."""
 
-from collections.abc import Iterator, Sequence
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# The first that is installed and has all characters needed is taken; all but the first have Chinese ones.
+FONTS = (
+    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "SimHei", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS"),
+)
+TITLE_CHARACTERS = 12  # of a title on an inch
+_title: ContextVar[str] = ContextVar("title", default="")
 
 
 @contextmanager
@@ -24,6 +35,35 @@ def stacked_panels(path: Path, size: tuple[float, float], heights: Sequence[floa
             axis.grid(alpha=0.3)
 
 
+@contextmanager
+def titled(title: str) -> Iterator[None]:
+    """Give every figure that is saved meanwhile this title: the run and its score, whatever the figure shows."""
+    token = _title.set(title)
+    try:
+        yield
+    finally:
+        _title.reset(token)
+
+
+def font_with(text: Iterable[str], families: Sequence[str] = FONTS) -> str | None:
+    """The first of some fonts that is installed and has all characters of a text; None where none has."""
+    from matplotlib import font_manager  # with the rest of it, at the end of a run only
+
+    needed = {ord(character) for part in text for character in part}
+    installed = set(font_manager.get_font_names())
+    for family in families:
+        if family in installed:
+            font = font_manager.get_font(font_manager.findfont(family))
+            if all(font.get_char_index(code) for code in needed):
+                return family
+    return None
+
+
+def literal(text: str) -> str:
+    """A text that matplotlib draws as it is, and not as a formula."""
+    return text.replace("$", "\\$")
+
+
 def _saved(
     path: Path, size: tuple[float, float], rows: int, columns: int, **options: object
 ) -> Iterator[Sequence["Axes"]]:
@@ -31,4 +71,16 @@ def _saved(
 
     figure = Figure(figsize=size, layout="tight")
     yield figure.subplots(rows, columns, squeeze=False, **options).ravel()
+    if title := _title.get():
+        text, family = drawable(title)
+        lines = textwrap.wrap(text, max(20, int(size[0] * TITLE_CHARACTERS)))
+        figure.suptitle(literal("\n".join(lines)), fontsize=10, family=family)
     figure.savefig(path, dpi=120)
+
+
+def drawable(text: str) -> tuple[str, str]:
+    """A text and a font that has its characters; where none has all of them, dots stand for those that are missing."""
+    family = font_with(text)
+    if family is not None:
+        return text, family
+    return re.sub("…+", "…", "".join(one if font_with(one, FONTS[:1]) else "…" for one in text)), FONTS[0]

@@ -9,8 +9,12 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
 from weft.recipes.finetuning import plots
+from weft.recipes.finetuning.curve import plot_seeds
 from weft.recipes.finetuning.tasks.text_classification.glue_submission import write_glue_submission
 from weft.recipes.finetuning.tasks.text_classification.report import Answers, write, write_predictions
+from weft.recipes.finetuning.trainer import SeedResult
+from weft.recipes.training import figures
+from weft.recipes.training.figures import titled
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
@@ -111,8 +115,8 @@ def test_confusion_matrices_stay_within_a_page(tmp_path, classes):
 
 def test_names_that_no_font_can_draw_are_shown_as_numbers(monkeypatch):
     monkeypatch.setattr(plots, "_FONTS", ("DejaVu Sans",))
-    assert plots._drawable(["neg", "pos"], [0, 1])[0] == ["neg", "pos"]
-    assert plots._drawable(["好", "坏"], [4, 7])[0] == ["4", "7"]
+    assert plots._drawable(["neg", "pos"], [0, 1]) == (["neg", "pos"], "DejaVu Sans", False)
+    assert plots._drawable(["好", "坏"], [4, 7]) == (["4", "7"], "DejaVu Sans", True)
     assert plots._drawable(["costs $5", "x" * 40], [0, 1])[0] == ["costs \\$5", "x" * 23 + "…"]
 
 
@@ -135,3 +139,63 @@ def test_plots_are_closed(tmp_path):
 def test_glue_takes_an_index_and_a_prediction(tmp_path, predicted, official, lines):
     write_glue_submission(tmp_path / "X.tsv", ["7", "9"], predicted, official)
     assert (tmp_path / "X.tsv").read_text().splitlines() == ["index\tprediction", *lines]
+
+
+def drawn(monkeypatch) -> list:
+    """The figures that are saved from now on."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        figures.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def test_every_picture_says_whose_it_is(tmp_path, monkeypatch):
+    saved = drawn(monkeypatch)
+    with titled("reviews, validation: accuracy 0.5000"):
+        write(tmp_path, "validation", ONE)
+    assert len(saved) == 2
+    assert {figure.get_suptitle() for figure in saved} == {"reviews, validation: accuracy 0.5000"}
+    write(tmp_path, "validation", ONE)
+    assert {figure.get_suptitle() for figure in saved[2:]} == {""}
+
+
+def test_a_confusion_matrix_shows_zeros_too(tmp_path, monkeypatch):
+    saved = drawn(monkeypatch)
+    for classes in (2, 20):
+        plots.plot_confusion(tmp_path / "c.png", list(map(str, range(classes))), np.eye(classes, dtype=int) * 3)
+        texts = [text.get_text() for text in saved[-1].axes[0].texts]
+        assert len(texts) == classes**2 and texts.count("0") == classes**2 - classes
+
+
+def test_bars_of_few_examples_are_pale_and_all_bars_have_their_number(tmp_path, monkeypatch):
+    saved = drawn(monkeypatch)
+    confidence = np.array([0.55] * 2 + [0.97] * 200)
+    plots.plot_calibration(tmp_path / "c.png", confidence, np.ones(202), 0.1)
+    top, bottom = saved[0].axes
+    few, many = (bar.get_facecolor()[3] for bar in top.patches)
+    assert 0 < few < many / 2 and [text.get_text() for text in bottom.texts] == ["2", "200"]
+
+
+def test_scores_are_drawn_from_zero(tmp_path, monkeypatch):
+    saved = drawn(monkeypatch)
+    plots.plot_scores(tmp_path / "s.png", ["a", "b"], [0.9, 0.95])
+    assert saved[-1].axes[0].get_xlim()[0] == 0
+    assert [text.get_text() for text in saved[-1].axes[0].texts] == ["0.90", "0.95"]
+    log = [{"step": n, "eval_loss": 1.0, "eval_accuracy": 0.9, "eval_mse": 5.0} for n in (1, 2)]
+    for metric, limits in (("accuracy", (0, 1)), ("mse", None)):
+        result = SeedResult(1, {metric: log[0][f"eval_{metric}"]}, 1, 2, 1.0, None, log)
+        plot_seeds([result], metric, tmp_path / "curve.png", limits, baseline=None)
+        assert (saved[-1].axes[1].get_ylim()[0] == 0) == (limits is not None)
+
+
+def test_a_title_without_a_font_has_dots_and_no_boxes(monkeypatch):
+    monkeypatch.setattr(figures.font_with, "__defaults__", (("DejaVu Sans",),))
+    monkeypatch.setattr(figures, "FONTS", ("DejaVu Sans",))
+    assert figures.drawable("情感 run: f1 0.5") == ("… run: f1 0.5", "DejaVu Sans")
+    assert figures.drawable("run: f1 0.5") == ("run: f1 0.5", "DejaVu Sans")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from weft.recipes.common.markdown import table
+from weft.recipes.finetuning.plots import faded
 from weft.recipes.finetuning.report_files import place_of, write_csv
 from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample
 from weft.recipes.metrics import load_metric
@@ -82,12 +83,18 @@ def _plot(path: Path, confidence: np.ndarray, right: np.ndarray, numbers: np.nda
     means = [(confidence[bins == number].mean(), right[bins == number].mean()) for number in filled]
     with panels(path, (4.5 * columns, 3.8), columns) as axes:
         axes[0].plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
-        axes[0].scatter(*zip(*means), s=[20 + 180 * (bins == number).mean() for number in filled])
+        sizes = np.array([(bins == number).sum() for number in filled])
+        axes[0].scatter(*zip(*means), s=20 + 180 * sizes / len(bins), c=[("tab:blue", alpha) for alpha in faded(sizes)])
+        for (x, y), size in zip(means, sizes):
+            axes[0].annotate(f"{size:,}", (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=7)
         axes[0].set(xlabel="probability of the chosen one", ylabel="accuracy", title="calibration")
-        axes[0].set(xlim=(0, 1), ylim=(0, 1.02))
+        axes[0].set(xlim=(0, 1.02), ylim=(0, 1.08))
         for axis in axes[1:]:
-            axis.bar(range(len(counts)), [right[numbers == number].mean() for number in counts])
+            shares = [right[numbers == number].mean() for number in counts]
+            axis.bar(range(len(counts)), shares)
+            for place, share in enumerate(shares):
+                axis.text(place, share + 0.01, f"{share:.2f}", ha="center", va="bottom", fontsize=8)
             axis.plot(range(len(counts)), [1 / number for number in counts], "k_", markersize=30, label="by chance")
             axis.set_xticks(range(len(counts)), counts)
-            axis.set(xlabel="choices", ylabel="accuracy", ylim=(0, 1), title="by number of choices")
+            axis.set(xlabel="choices", ylabel="accuracy", ylim=(0, 1.08), title="by number of choices")
             axis.legend()

@@ -99,14 +99,16 @@ def _plot(
             names = [in_latin(name) for name in members]
             axis.bar(range(len(names)), [100 * f1[numbers].mean() for numbers in members.values()])
             axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
-            axis.set(title=f"by {title}", ylabel="F1 (%)", ylim=(0, 108))
+            axis.set(title=f"by {title} (and how many)", ylabel="F1 (%)", ylim=(0, 118))
             for place, numbers in enumerate(members.values()):
-                axis.text(place, 100 * f1[numbers].mean() + 1, f"{len(numbers)}", ha="center", va="bottom", fontsize=7)
+                score = 100 * f1[numbers].mean()
+                text = f"{score:.0f}\n({len(numbers):,})"
+                axis.text(place, score + 1, text, ha="center", va="bottom", fontsize=7)
         if curve is not None:
             axes[-1].step(curve[0], curve[1], where="post")
             axes[-1].axvline(at, color="grey", linestyle="--", label="chosen")
             says = 'probability of "no answer" above which none is given'
-            axes[-1].set(title="by threshold", xlabel=says, ylabel="F1 (%)")
+            axes[-1].set(title="by threshold", xlabel=says, ylabel="F1 (%)", ylim=(0, 105))
             axes[-1].legend()
 
 

@@ -184,4 +184,4 @@ def _plot_labels(path: Path, answers: Answers) -> None:
     names, f1 = answers.names, _scores(answers)["f1"]
     order = sorted(range(len(names)), key=lambda number: (f1[number], number))[:MOST_LABELS]
     title = f"the {len(order)} worst of {len(names)} labels" if len(order) < len(names) else ""
-    plots.plot_scores(path, [names[number] for number in order], [f1[number] for number in order], title)
+    plots.plot_scores(path, [names[number] for number in order], [f1[number] for number in order], title, order)

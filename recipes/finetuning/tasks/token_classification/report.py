@@ -99,25 +99,42 @@ def write_types(path: Path, types: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def type_table(types: Mapping[str, Mapping[str, float]], what: str) -> str:
-    """Scores of each type in Markdown, the most frequent first."""
-    ordered = sorted(types.items(), key=lambda entry: (-entry[1]["support"], entry[0]))
-    shown = ordered[:MOST_ROWS_IN_CARD]
-    rows = [(name, *(f"{of[one]:.4f}" for one in TYPE_COLUMNS[:3]), f"{of['support']:,}") for name, of in shown]
-    rest = len(ordered) - len(rows)
+    """Scores of each type in Markdown, the most frequent first, with their numbers in `places`."""
+    rows = [
+        (place, name, *(f"{types[name][one]:.4f}" for one in TYPE_COLUMNS[:3]), f"{types[name]['support']:,}")
+        for name, place in list(places(types).items())[:MOST_ROWS_IN_CARD]
+    ]
+    rest = len(types) - len(rows)
     more = f"\n\n{rest} more are in `types.csv`." if rest > 0 else ""
-    return table((what, "precision", "recall", "F1", "support"), rows) + more
+    return table(("", what, "precision", "recall", "F1", "support"), rows) + more
+
+
+def places(types: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+    """The types from the most frequent to the rarest, each with its place, counted from 1."""
+    ordered = sorted(types, key=lambda name: (-types[name]["support"], name))
+    return {name: place for place, name in enumerate(ordered, 1)}
 
 
 def plot_types(types: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """F1 of each type as bars, the most frequent on top; in brackets stands how often it occurs."""
-    ordered = sorted(types.items(), key=lambda entry: (entry[1]["support"], entry[0]))[-MOST_ROWS_IN_CARD:]
-    plot_scores(path, [f"{name} ({of['support']:,})" for name, of in ordered], [of["f1"] for _, of in ordered])
+    ordered = list(places(types).items())[:MOST_ROWS_IN_CARD][::-1]
+    times = [f"({types[name]['support']:,})" for name, _ in ordered]
+    names = [f"{name} {often}" for (name, _), often in zip(ordered, times)]
+    numbers = [f"{place} {often}" for (_, place), often in zip(ordered, times)]
+    plot_scores(path, names, [types[name]["f1"] for name, _ in ordered], numbers=numbers)
 
 
-def plot_tags(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[str], path: Path) -> None:
-    """Which tags are taken for which; a predicted -1 is none."""
+def plot_tags(
+    gold: Sequence[int],
+    predicted: Sequence[int],
+    labels: Sequence[str],
+    types: Mapping[str, Mapping[str, float]],
+    path: Path,
+) -> None:
+    """Which tags are taken for which, of those that occur; a predicted -1 is none."""
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
     pairs = [(one, other) for one, other in zip(gold, predicted, strict=True) if other >= 0]
     if pairs:
         np.add.at(counts, tuple(np.array(pairs).T), 1)
-    plot_confusion(path, labels, counts)
+    place_of_tag = places(types)
+    plot_confusion(path, labels, counts, [place_of_tag.get(label, 0) for label in labels])

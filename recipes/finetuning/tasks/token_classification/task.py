@@ -285,7 +285,7 @@ class TokenClassification(Task):
         where = place_of(folder, split)
         text = [report.type_table(types, "tag" if self.is_plain else "type"), f"![F1 of each type]({where}types.png)"]
         if self.is_plain:
-            report.plot_tags(*self._plain_numbers(split, items, results), self.labels, folder / "confusion.png")
+            report.plot_tags(*self._plain_numbers(split, items, results), self.labels, types, folder / "confusion.png")
             text.append(f"![which tags are taken for which]({where}confusion.png)")
         columns = f"predictions.{self._companion}"
         text.append(
