@@ -7,7 +7,7 @@ Curve = Sequence[tuple[int, float]]  # steps, rising, and a loss at each
 NOTABLE_RISE = 0.02  # of the loss, as a share of it
 # Parts of the steps, from the end, and the share of the loss that falls in each where training was too short. In the
 # last steps a learning rate that decays hides it.
-NOTABLE_FALLS = ((0.1, 0.01), (0.5, 0.05))
+NOTABLE_FALLS = ((0.1, 0.02), (0.25, 0.03))
 _AVERAGED = 3  # training losses that are averaged, since each is that of some batches only
 
 
@@ -30,16 +30,17 @@ def overfits(training: Curve, validation: Curve) -> tuple[int, float, float] | N
 
 
 def still_falls(validation: Curve) -> tuple[int, float] | None:
-    """Say whether the held-out loss fell notably over the last steps (see `NOTABLE_FALLS`).
+    """Say whether the held-out loss fell notably below all before in the last steps (see `NOTABLE_FALLS`).
 
     Returns:
-        The step of an evaluation before these, and by which share of its loss it fell since; None where it hardly did.
+        The step of the lowest loss before these, and by which share it fell since; None where it hardly did.
     """
     last_step, last = validation[-1] if validation else (0, 0.0)
     for part, notable in NOTABLE_FALLS:
         earlier = [point for point in validation if point[0] <= last_step * (1 - part)]
-        if earlier and earlier[-1][1] > 0 and 1 - last / earlier[-1][1] > notable:
-            return earlier[-1][0], 1 - last / earlier[-1][1]
+        step, lowest = min(earlier, key=lambda point: (point[1], -point[0]), default=(0, 0.0))
+        if lowest > 0 and 1 - last / lowest > notable:
+            return step, 1 - last / lowest
     return None
 
 
