@@ -1,4 +1,4 @@
-"""Tables in: rows of CSV, TSV, JSON, JSON Lines and Parquet files or of a Hub data set, each with its place."""
+"""Tables in: rows of CSV, TSV, JSON, JSON Lines and Parquet files, each with its place."""
 
 import csv
 import itertools
@@ -6,17 +6,15 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
 
 from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.data.class_names import classes_only, features_of, with_class_names
 from weft.recipes.data.json_values import parse_json
 from weft.recipes.data.text_files import check_file, file_format, read_lines
-
-if TYPE_CHECKING:  # it takes long to import, and only Hub data sets need it
-    import datasets
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 BROKEN = (pyarrow.ArrowException, OSError, UnicodeDecodeError)  # what reading a Parquet file raises
@@ -70,43 +68,6 @@ def check_table(path: Path, formats: Sequence[str] = FORMATS) -> None:
         RecipeError: no such file, a folder, an empty file, or an unknown format.
     """
     check_file(path, formats, "data", "examples")
-
-
-def open_dataset(
-    name: str, config_name: str | None, split: str, streaming: bool
-) -> "datasets.Dataset | datasets.IterableDataset":
-    """Open a data set of the Hub, or of a folder that `datasets` can load; raises RecipeError if that fails."""
-    import datasets
-
-    what, advice = f"data set {name!r} (split {split!r})", "check its name and the network, or give local files."
-    with refusing(f"{what} cannot be loaded", OSError, ValueError, RuntimeError, advice=advice):
-        return datasets.load_dataset(name, config_name, split=split, streaming=streaming)
-
-
-def read_hub_records(name: str, config_name: str | None, split: str) -> list[Record]:
-    """Read the rows of a data set; labels become their names (raises RecipeError: it cannot be loaded)."""
-    dataset = open_dataset(name, config_name, split, streaming=False)
-    label_of = {column: label for column, feature in dataset.features.items() if (label := _label_feature(feature))}
-
-    def value_of(column: str, value: Any) -> Any:
-        if column not in label_of or value is None:
-            return value
-        if isinstance(value, list):
-            return [label_of[column].int2str(each) for each in value]
-        return label_of[column].int2str(value) if value >= 0 else None  # -1 stands for a secret label
-
-    return [
-        Record({column: value_of(column, value) for column, value in row.items()}, f"{name}, {split}, row {number}")
-        for number, row in enumerate(dataset)
-    ]
-
-
-def _label_feature(feature: Any) -> Any:
-    """Return the ClassLabel of a column of labels, or of lists of labels; None for any other."""
-    import datasets
-
-    inner = getattr(feature, "feature", feature)
-    return inner if isinstance(inner, datasets.ClassLabel) else None
 
 
 def _read_fields(
@@ -218,6 +179,7 @@ def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
     _refuse_repeated(table.schema_arrow.names, str(path))
     if text_column is not None:
         value_of(Record(_columns_of(table.schema_arrow), str(path)), text_column, "text_column")
+    features = classes_only(features_of(table.schema_arrow))
     batches = table.iter_batches(ROWS_AT_ONCE, columns=None if text_column is None else [text_column])
     row, batch = 0, True
     while batch is not None:
@@ -225,7 +187,8 @@ def _read_parquet(path: Path, text_column: str | None) -> Iterator[Record]:
             batch = next(batches, None)
             rows = [] if batch is None else batch.to_pylist()
         for number, values in enumerate(rows, start=row):
-            yield Record(values, f"{path}, row {number}")
+            where = f"{path}, row {number}"
+            yield Record(with_class_names(values, features, where) if features else values, where)
         row += len(rows)
 
 

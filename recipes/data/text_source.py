@@ -15,7 +15,8 @@ from weft.recipes.common.listing import some_of
 from weft.recipes.common.options import Options, option
 from weft.recipes.data.builtin_text import TITLE, embedded_documents
 from weft.recipes.data.file_names import check_name, expand_name
-from weft.recipes.data.tables import Record, open_dataset, read_records
+from weft.recipes.data.hub_sets import open_dataset
+from weft.recipes.data.tables import Record, read_records
 from weft.recipes.data.text_columns import documents_of_column
 from weft.recipes.data.text_files import DOCUMENTS, check_encoding, check_file, file_format, read_text
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.compression import COMPRESSIONS
-from weft.recipes.data.tables import Record, read_hub_records
+from weft.recipes.data.hub_sets import read_hub_records, split_names
+from weft.recipes.data.tables import Record
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.validation_split import hold_out
 
@@ -65,11 +66,7 @@ def read_hub_splits(name: str, config_name: str | None, wanted: Sequence[str]) -
     Raises:
         RecipeError: it cannot be loaded, or has no training split.
     """
-    import datasets  # it takes long to import, and only data sets need it
-
-    advice = "check its name, dataset_config_name and the network, or give local files."
-    with refusing(f"data set {name!r} cannot be loaded", OSError, ValueError, RuntimeError, advice=advice):
-        there = datasets.get_dataset_split_names(name, config_name)
+    there = split_names(name, config_name)
     if "train" not in there:
         raise RecipeError(f"data set {name!r} has no split 'train': there are {', '.join(there)}.")
     named = {split: next((other for other in HUB_NAMES[split] if other in there), None) for split in wanted}

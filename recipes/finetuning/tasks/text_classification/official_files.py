@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.data.tables import Record, check_table, read_hub_records, read_records
+from weft.recipes.data.hub_sets import read_hub_records
+from weft.recipes.data.tables import Record, check_table, read_records
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.known_tasks import find_file, find_files
 from weft.recipes.finetuning.tasks.text_classification.known_task import KnownTextTask
