@@ -33,9 +33,11 @@ def token_mask(attention_mask: Any, tokens: int) -> torch.Tensor | None:
 
 def _last_tokens(is_token: torch.Tensor) -> torch.Tensor:
     """For each place of bool [batch, tokens] the index of the last token before it, padding passed over, or -1."""
-    index = torch.arange(is_token.shape[-1], device=is_token.device)
-    last_token = torch.where(is_token, index, -1).cummax(dim=-1).values
-    return nn.functional.pad(last_token[:, :-1], (1, 0), value=-1)
+    count, tokens = is_token.cumsum(-1), is_token.shape[-1]
+    index = torch.arange(tokens, device=is_token.device).expand_as(count)
+    slots = count.where(is_token, tokens + 1)  # the first token's is 1; padding shares the last one
+    places = torch.full((*is_token.shape[:-1], tokens + 2), -1, device=is_token.device).scatter(-1, slots, index)
+    return places.gather(-1, count - is_token.long())
 
 
 def find_documents(
@@ -73,21 +75,24 @@ def document_places(hidden_states: torch.Tensor, attention_mask: Any, documents:
     `find_documents`, and documents what that returned.
     Returns: indices [documents, longest document, or tokens where rows are not packed] into the batch's tokens, row
         after row; -1 behind a document's last token."""
-    (batch_size, tokens), is_packed = hidden_states.shape[:2], documents is not None
+    (batch_size, tokens), device, is_packed = hidden_states.shape[:2], hidden_states.device, documents is not None
     if documents is None:
         is_token = token_mask(attention_mask, tokens)
-        documents = torch.zeros((), dtype=torch.long, device=hidden_states.device)
+        documents = torch.zeros((), dtype=torch.long, device=device)
         if is_token is not None:
             documents = documents.where(is_token | ~is_token.any(dim=-1, keepdim=True), -1)
     documents = documents.expand(batch_size, tokens)
     in_row = documents.amax(dim=-1) + 1
     total = int(in_row.sum()) if is_packed else batch_size
-    numbers = (documents + (in_row.cumsum(0) - in_row)[:, None]).where(documents >= 0, total)
-    sorted_numbers, order = numbers.flatten().sort(stable=True)
-    bounds = torch.searchsorted(sorted_numbers, torch.arange(total + 1, device=order.device))
-    lengths = bounds.diff()[:, None]
-    steps = torch.arange(int(lengths.max()) if is_packed else tokens, device=order.device)
-    return order[(bounds[:-1, None] + steps).clamp(max=order.shape[0] - 1)].where(steps < lengths, -1)
+    is_token = (documents >= 0).flatten()
+    numbers = (documents + (in_row.cumsum(0) - in_row)[:, None]).flatten().where(is_token, total)
+    lengths = torch.zeros(total + 1, dtype=torch.long, device=device).scatter_add(0, numbers, is_token.long())
+    longest = int(lengths.max()) if is_packed else tokens
+    # documents come one after the other: a token's place in its own is its place among all, less what came before
+    steps = is_token.cumsum(0) - 1 - (lengths.cumsum(0) - lengths)[numbers]
+    slots = (numbers * longest + steps).where(is_token, total * longest)  # padding shares a slot behind all
+    places = torch.full((total * longest + 1,), -1, device=device)
+    return places.scatter(0, slots, torch.arange(slots.shape[0], device=device))[:-1].view(total, longest)
 
 
 def previous_tokens(states: torch.Tensor, attention_mask: Any, position_ids: torch.Tensor | None) -> torch.Tensor:

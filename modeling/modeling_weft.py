@@ -666,7 +666,11 @@ def check_count(name: str, found: int, number: int, what: str, each: int = 1) ->
 
 class WeftTaskModel(WeftHeadModel):
     """The stack, in the direction that the config's `is_causal` says, and what the fine-tuning heads share. Any of them
-    loads what any other class saved: only its own output matrix is new."""
+    loads what any other class saved: only its own output matrix is new.
+
+    `past_key_values` of every `forward` are keys and values that stand before each row, as prefix tuning learns them
+    (https://huggingface.co/papers/2101.00190); attention_mask covers them too. None are returned. What `forward` is
+    said to return is that of one stack: of two it is transformers' class for such."""
 
     _keys_to_ignore_on_load_unexpected = TASK_HEADS + LANGUAGE_MODEL_HEADS
     is_of_document = False  # whether the head is given one hidden state for each document
@@ -698,19 +702,8 @@ class WeftTaskModel(WeftHeadModel):
         logits = getattr(self, self.head_name)(self.dropout(self.classifier_transform(states)))
         return outputs, last[1], documents, logits
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | dict[str, Any] | None = None,
-        position_ids: torch.LongTensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> ModelOutput:
-        """`labels` are as `get_loss` of the class says, which is also given `class_weights` and `label_smoothing`."""
-        inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
+    def classify(self, inputs: tuple[Any, ...], labels: torch.Tensor | None, **kwargs: Any) -> ModelOutput:
+        """The logits of these inputs (see `read`) and, with labels, the loss by `get_loss` of the class."""
         outputs, *_, logits = self.read(inputs, **kwargs)
         loss = None if labels is None else self.get_loss(logits, labels, **kwargs)
         return self.as_output(outputs, loss, logits)
@@ -749,6 +742,22 @@ class WeftForSequenceClassification(WeftTaskModel):
     loss_function = staticmethod(sequence_classification_loss)
     output_class = modeling_outputs.SequenceClassifierOutput
 
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> modeling_outputs.SequenceClassifierOutput:
+        """`labels` are as `get_loss` says, which is also given `class_weights` and `label_smoothing`."""
+        inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
+        return self.classify(inputs, labels, past_key_values=past_key_values, **kwargs)
+
     def get_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The loss of logits [documents, num_labels], one document in each row, or of packed rows all documents in
         order; labels for each as in `sequence_classification_loss`, ValueError where there are not as many."""
@@ -765,6 +774,22 @@ class WeftForTokenClassification(WeftTaskModel):
 
     loss_function = staticmethod(token_classification_loss)
     output_class = modeling_outputs.TokenClassifierOutput
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> modeling_outputs.TokenClassifierOutput:
+        """`labels` are as `get_loss` says, which is also given `class_weights` and `label_smoothing`."""
+        inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
+        return self.classify(inputs, labels, past_key_values=past_key_values, **kwargs)
 
     def get_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The loss of logits [batch, tokens, num_labels]; labels are class numbers [batch, tokens], those at i belong
@@ -791,8 +816,9 @@ class WeftForQuestionAnswering(WeftTaskModel):
         inputs_embeds: torch.FloatTensor | None = None,
         start_positions: torch.LongTensor | None = None,
         end_positions: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> ModelOutput:
+    ) -> modeling_outputs.QuestionAnsweringModelOutput:
         """Args:
             start_positions, end_positions: [documents], where the answer's first and last token are: counted over the
                 row, padding included, or in packed rows from the document's first token. -100, and what is outside of
@@ -801,7 +827,7 @@ class WeftForQuestionAnswering(WeftTaskModel):
             [documents, tokens of the longest], in order; the dtype's minimum at padding and behind a document.
         Raises: ValueError for positions that are not one for each document."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, attention_mask, documents, logits = self.read(inputs, **kwargs)
+        outputs, attention_mask, documents, logits = self.read(inputs, past_key_values=past_key_values, **kwargs)
         is_token = token_mask(attention_mask, logits.shape[1])
         if documents is not None:
             places = document_places(logits, attention_mask, documents)
@@ -834,8 +860,9 @@ class WeftForMultipleChoice(WeftTaskModel):
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         choice_counts: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> ModelOutput:
+    ) -> modeling_outputs.MultipleChoiceModelOutput:
         """Args:
             input_ids: [examples, choices, tokens], and so what stands beside them (inputs_embeds: [examples, choices,
                 tokens, hidden_size]). A choice whose attention_mask is all 0 does not exist. Or, with choice_counts,
@@ -865,7 +892,7 @@ class WeftForMultipleChoice(WeftTaskModel):
         else:
             counts, number, most = choice_counts.reshape(-1), int(choice_counts.sum()), int(choice_counts.max())
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, attention_mask, _, logits = self.read(inputs, **kwargs)
+        outputs, attention_mask, _, logits = self.read(inputs, past_key_values=past_key_values, **kwargs)
         scores, counts = logits[:, 0], counts.to(logits.device)
         if number != scores.shape[0]:  # len() would fix the size of an exported program
             raise ValueError(

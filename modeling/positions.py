@@ -144,6 +144,9 @@ class Distances:
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """Values along the line [..., queries + keys - 1] to those of each query and key [..., queries, keys]."""
+        if torch.compiler.is_exporting():  # an exported window has one length only
+            key = torch.arange(self.keys, device=values.device) + (self.queries - 1)
+            return values[..., key - torch.arange(self.queries, device=values.device)[:, None]]
         return values.unfold(-1, self.keys, 1).flip(-2)
 
 
