@@ -27,3 +27,18 @@ def encode_as_text(
         return encode(list(texts), add_special_tokens=False)
     finally:
         backend.encode_special_tokens = previous
+
+
+def unread_pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """List what a tokenizer has no token for, each once: pieces that become the unknown token, and characters, other
+    than blanks, that become none at all."""
+    (encoding,) = encode_as_text(tokenizer, [text])
+    unknown = {
+        text[start:end]: None
+        for token, (start, end) in zip(encoding.ids, encoding.offsets)
+        if token == tokenizer.unk_token_id
+    }
+    # each by itself: behind a character that becomes nothing, places can be wrong
+    characters = [character for character in dict.fromkeys(text) if not character.isspace()]
+    alone = encode_as_text(tokenizer, characters)
+    return list(unknown | {character: None for character, made in zip(characters, alone) if not made.ids})

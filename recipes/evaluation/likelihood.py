@@ -23,6 +23,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.positions import position_limit
 from weft.recipes.data.segmentation import Segmenter, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
 from weft.tokenizer.vocabulary import check_rows
@@ -134,6 +135,12 @@ class Scorer:
         specials = 0 if self.is_causal else sum(map(len, self._special_tokens()))
         if self.window < specials + 2:
             raise RecipeError(f"window is {self.window}: give at least {specials + 2} tokens.")
+        limit = position_limit(model)
+        if limit is not None and self.window > limit:
+            raise RecipeError(
+                f"window is {self.window}, but the model has only {limit} positions (max_position_embeddings): give "
+                f"{limit} at most."
+            )
         if not 1 <= self.stride <= self.window:
             raise RecipeError(f"stride is {self.stride}: give from 1 token to a whole window ({self.window}).")
 
@@ -328,6 +335,7 @@ class Scorer:
 
 def _longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
     """Return the shorter limit of tokenizer and model; the tokenizer's leaves out positions that padding takes."""
-    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+    own = (getattr(model.config, "max_position_embeddings", None), position_limit(model))
+    limits = [tokenizer.model_max_length, *own]
     known = [limit for limit in limits if limit is not None and 0 < limit < UNLIMITED]
     return int(min(known, default=DEFAULT_WINDOW))

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from weft import WeftConfig, WeftPreTrainedModel
 from weft.recipes.common.checkpoints import UNLOADABLE, check_files, listed, load_config, load_reporting
 from weft.recipes.common.errors import RecipeError, one_line, refusing
+from weft.recipes.common.positions import position_limit_of
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.task import Task
@@ -193,7 +194,7 @@ def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max
     role |= task.config_fields()
     model_arguments = ModelArguments(preset=arguments.preset, config_name=arguments.config_name)
     model_arguments.check(fields)
-    config = make_config(model_arguments, {**DROPOUT, **fields}, tokenizer, max_length, role)
+    config = make_config(model_arguments, {**DROPOUT, **fields}, tokenizer, max_length, role, "max_length")
     task.align_labels(config)
     return ModelSetup(task, arguments, config, tokenizer, max_length, keep_head=True)
 
@@ -244,7 +245,7 @@ def length_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -
     """Tokens that a model takes at most; of Weft's positions only those that are learned have an end."""
     if config.model_type == WeftConfig.model_type:
         return config.max_position_embeddings if config.position_embedding_type == "learned" else 1 << 30
-    known = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    known = [getattr(config, "max_position_embeddings", None), position_limit_of(config), tokenizer.model_max_length]
     return int(min(limit for limit in (*known, 1 << 30) if limit))
 
 

@@ -16,13 +16,12 @@ from transformers import (
 
 from weft.recipes.common.checkpoint_files import load_tokenizer
 from weft.recipes.common.checkpoints import check_files, load_whole
-from weft.recipes.common.errors import refusing
 from weft.recipes.common.hardware import move_to
 from weft.recipes.generation.arguments import GenerateArguments
 from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
 from weft.recipes.generation.generate_text import compile_options, generate_texts, start_ids, write_ids
 from weft.recipes.generation.int8 import quantize_int8
-from weft.tokenizer.vocabulary import check_rows
+from weft.recipes.generation.prompts import check_prompts
 
 
 def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
@@ -34,8 +33,7 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     check_files(arguments.model)
     tokenizer = load_tokenizer(arguments.model, arguments.trust_remote_code)
     model, _ = load_whole(AutoModelForCausalLM, arguments.model, trust_remote_code=arguments.trust_remote_code)
-    with refusing(None, ValueError, say=str):
-        check_rows(tokenizer, model.get_input_embeddings().weight.shape[0])
+    check_prompts(model, tokenizer, [arguments.prompt] if prompts is None else prompts, arguments.max_new_tokens)
     model = move_to(model, arguments.device).eval()
     at_once = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
     if arguments.int8:

@@ -29,6 +29,7 @@ def check_fields(parsed: Parsed) -> None:
     if Path(run.output_dir).exists() and not Path(run.output_dir).is_dir():
         raise RecipeError(f"output_dir {run.output_dir} is a file: give another.")
     model.check(parsed.model)
+    model.check_length(parsed.model, run.sequence_length)
     if not run.data:
         if data.tokenizer_name is None and model.model_name_or_path is not None:
             data.tokenizer_name = model.model_name_or_path

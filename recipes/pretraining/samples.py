@@ -4,6 +4,9 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerBase
 
+import weft
+from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.positions import WITH_TABLE, position_limit
 from weft.recipes.data.corpus import Corpus
 
 SAMPLES = 3
@@ -21,6 +24,16 @@ def sample_texts(model: "transformers.PreTrainedModel", tokenizer: PreTrainedTok
     return generate_texts(model, tokenizer, [prompt] * SAMPLES, **options)
 
 
+def check_sample_prompt(config: "weft.WeftConfig", tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
+    """Refuse, before the run begins, a sample_prompt that its model has no positions for; raises RecipeError."""
+    tokens, limit = len(tokenizer(prompt).input_ids), config.max_position_embeddings
+    if config.position_embedding_type in WITH_TABLE and tokens > limit:
+        raise RecipeError(
+            f"sample_prompt has {tokens} tokens, but the model has only {limit} positions (max_position_embeddings): "
+            "give a shorter one."
+        )
+
+
 @torch.no_grad()
 def sample_fills(
     model: "transformers.PreTrainedModel", tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus
@@ -33,10 +46,10 @@ def sample_fills(
     if tokenizer.mask_token in prompt:
         rows = [(None, tokenizer(prompt).input_ids)]
     else:
-        rows = []
+        rows, longest = [], min(SAMPLE_LENGTH, position_limit(model) or SAMPLE_LENGTH)
         for document in corpus.documents("validation")[:SAMPLES]:
             first, last = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
-            text = corpus.tokens[first : min(last, first + SAMPLE_LENGTH)].tolist()
+            text = corpus.tokens[first : min(last, first + longest)].tolist()
             row = list(text)
             for place in range(MASK_EVERY // 2, len(row) - 1, MASK_EVERY):
                 row[place] = tokenizer.mask_token_id

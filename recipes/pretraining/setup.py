@@ -23,6 +23,7 @@ from weft.recipes.pretraining.extension import find_extension
 from weft.recipes.pretraining.hyperparameters import HYPERPARAMETERS, describe_hyperparameters, with_hyperparameters
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import Plan, make_plan
+from weft.recipes.pretraining.samples import check_sample_prompt
 from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.pretraining.time_budget.arithmetic import TIMES
 from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
@@ -118,6 +119,7 @@ class PretrainingRun:
         length, role = arguments.sequence_length, self.objective.role()
         self.config = make_config(self.model_arguments, self.model_fields, self.tokenizer, length, role)
         self.tokenizer.model_max_length = self.config.max_position_embeddings
+        check_sample_prompt(self.config, self.tokenizer, arguments.sample_prompt)
         self.parameters = count_parameters(self.config, self.objective.model_class)
         # Muon does not know what Trainer or sharding offer beside it
         default = "adamw" if shards_weights() or "optim" in self.trainer_fields else "muon"

@@ -70,6 +70,49 @@ class ModelArguments(Options):
                 f"it out, or train a new model (changeable: {', '.join(CHANGEABLE_FIELDS)})."
             )
 
+    def check_length(self, model_fields: dict[str, Any], sequence_length: int) -> None:
+        """Refuse a sequence_length that a config or a folder's model does not take, before any text is prepared."""
+        name = self.config_name or self.model_name_or_path
+        if name is None or not (self.config_name or (Path(name) / "config.json").is_file()):
+            return
+        try:
+            content = read_config(name)
+        except RecipeError:  # of another family, which is refused when it is loaded
+            return
+        refuse_longer(content, model_fields, sequence_length, self.model_name_or_path)
+
+
+def refuse_longer(
+    content: dict[str, Any],
+    model_fields: dict[str, Any],
+    length: int,
+    existing: str | None = None,
+    length_field: str = "sequence_length",
+) -> None:
+    """Raise RecipeError where inputs are longer than a model takes, or learned positions would be changed.
+
+    Args:
+        content: fields of its config, and `model_fields` those that were given instead.
+        existing: the folder or id of a model whose weights are there.
+        length_field: what the length is called.
+    """
+    limit = content.get("max_position_embeddings")
+    wanted = model_fields.get("max_position_embeddings", limit)
+    if existing is not None and content.get("position_embedding_type") == "learned":
+        learned = f"model {existing!r} has learned {limit} positions"
+        if wanted != limit:
+            raise RecipeError(f"{learned}: max_position_embeddings cannot be changed.")
+        if limit is not None and length > limit:
+            raise RecipeError(
+                f"{length_field} is {length}, but {learned} (max_position_embeddings): give {limit} at most, or train "
+                "a new model."
+            )
+    if wanted is not None and length > wanted:
+        raise RecipeError(
+            f"{length_field}={length} is longer than the model's max_position_embeddings={wanted}: shorten it, or give "
+            f"--max_position_embeddings {length}."
+        )
+
 
 def read_config(path: str) -> dict[str, Any]:
     """The fields of a Weft model's config.json, or of the one in a folder; raises RecipeError where it is none."""

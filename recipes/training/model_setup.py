@@ -12,7 +12,7 @@ from weft.recipes.common.checkpoint_files import load_tokenizer
 from weft.recipes.common.checkpoints import check_files, load_whole
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.training.model_arguments import CHANGEABLE_FIELDS as CHANGEABLE_FIELDS
-from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_config
+from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_config, refuse_longer
 from weft.tokenizer.vocabulary import number_of_ids
 
 # What a new model is given beside its shape, unless it is told not to: a lower loss for the same tokens (measured:
@@ -28,6 +28,7 @@ def make_config(
     tokenizer: PreTrainedTokenizerBase,
     sequence_length: int,
     role: dict[str, Any],
+    length_field: str = "sequence_length",
 ) -> WeftConfig:
     """The config of the model to train.
 
@@ -36,6 +37,7 @@ def make_config(
         tokenizer: gives the vocabulary, padded to a multiple of 64, and the special ids.
         sequence_length: the longest input in training, and the model's unless `fields` say otherwise.
         role: WeftConfig fields that follow from what is trained.
+        length_field: the field that gives sequence_length.
 
     Raises:
         RecipeError: the shape is not possible, or the existing model's vocabulary is smaller than the tokenizer's.
@@ -50,7 +52,7 @@ def make_config(
         "eos_token_id": tokenizer.eos_token_id,
     }
     shape = {"max_position_embeddings": sequence_length, **shape, **fields}
-    return _checked({**shape, **from_tokenizer, **role}, sequence_length)
+    return _checked({**shape, **from_tokenizer, **role}, sequence_length, length_field)
 
 
 def describe_added(fields: dict[str, Any]) -> list[tuple[str, str]]:
@@ -133,12 +135,7 @@ def _existing_config(
         raise RecipeError(f"model {name!r} has no token types, which sentence pairs need: train a new one.")
     role = {**role, "type_vocab_size": content.get("type_vocab_size", 0)}
     own_ids = {name: _same_or(content.get(name), getattr(tokenizer, name)) for name in ("bos_token_id", "eos_token_id")}
-    longest = content.get("max_position_embeddings")
-    if (
-        content.get("position_embedding_type") == "learned"
-        and fields.get("max_position_embeddings", longest) != longest
-    ):
-        raise RecipeError(f"model {name!r} has learned {longest} positions: max_position_embeddings cannot be changed.")
+    refuse_longer(content, fields, sequence_length, name)
     return _checked({**content, **own_ids, **fields, **role}, sequence_length)
 
 
@@ -152,12 +149,8 @@ def _without_mask(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {token: number for token, number in tokenizer.get_vocab().items() if token != tokenizer.mask_token}
 
 
-def _checked(content: dict[str, Any], sequence_length: int) -> WeftConfig:
+def _checked(content: dict[str, Any], sequence_length: int, length_field: str = "sequence_length") -> WeftConfig:
     with refusing("no such model", ValueError, TypeError, KeyError, StrictDataclassError, say=one_line):
         config = WeftConfig(**content)
-    if sequence_length > config.max_position_embeddings:
-        raise RecipeError(
-            f"sequence_length={sequence_length} is longer than the model's max_position_embeddings="
-            f"{config.max_position_embeddings}: shorten it, or give --max_position_embeddings {sequence_length}."
-        )
+    refuse_longer(config.to_dict(), {}, sequence_length, None, length_field)
     return config
