@@ -38,6 +38,8 @@ def main() -> None:
     with only_one_process(folder.with_name(f".{folder.name}.lock"), str(folder)):
         if folder.exists():
             raise RecipeError(f"{folder} exists: name another --output_dir, or remove it.")
+        if not any(map(str.strip, texts_of(data, "train"))):
+            raise RecipeError(f"there is no text in {data.describe_source()}: a tokenizer learns from text.")
         texts = show_progress(texts_of(data, "train"), "training the tokenizer", quiet=False)
         tokenizer = learn_tokenizer(texts, data, output.model_max_length)
         with new_folder(folder) as partial:

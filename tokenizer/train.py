@@ -57,7 +57,8 @@ def train_tokenizer(
 
     Raises:
         ValueError: an unknown tokenizer_type, a vocab_size with no room for the special tokens and an alphabet,
-            sample_characters below 1, or add_prefix_space for a type that has no use for it.
+            sample_characters below 1, add_prefix_space for a type that has no use for it, or text of which the type
+            keeps nothing.
     """
     if tokenizer_type not in TOKENIZER_TYPES:
         raise ValueError(f"tokenizer_type {tokenizer_type!r} is unknown: choose one of {', '.join(TOKENIZER_TYPES)}.")
@@ -70,7 +71,13 @@ def train_tokenizer(
         raise ValueError(f"sample_characters={sample_characters} leaves no text to learn from: at least 1.")
     if add_prefix_space and tokenizer_type not in ("bpe", "unigram"):
         raise ValueError(f"add_prefix_space is for tokenizer_type bpe and unigram, not {tokenizer_type}: leave it out.")
-    backend = _LEARN[tokenizer_type](sample(texts, sample_characters), vocab_size, add_prefix_space)
+    learnt = sample(texts, sample_characters)
+    backend = _LEARN[tokenizer_type](learnt, vocab_size, add_prefix_space)
+    if backend.get_vocab_size() <= len(SPECIAL_TOKENS) and any(map(str.strip, learnt)):
+        raise ValueError(
+            f"tokenizer_type {tokenizer_type} keeps no character of the text, which is all of blanks, control and "
+            "private characters: choose bpe or unigram, or give other text."
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,
@@ -146,9 +153,13 @@ def _learn_unigram(texts: list[str], vocab_size: int, add_prefix_space: bool) ->
     )
     tokenizer.train_from_iterator(known, trainer)
     model = json.loads(tokenizer.to_str())["model"]
+    # Of a text of one character or of NUL, which the trainer takes for the end of one, a score is no number; and of a
+    # text with few characters it keeps more than it was asked for.
+    known_scores = [score for _, score in model["vocab"] if score is not None]
+    pieces = [(piece, min(known_scores) if score is None else score) for piece, score in model["vocab"]]
     # The trainer knows nothing of bytes. Their score does not matter: no piece of text spells one, so they are only
     # used for what has no other token.
-    vocabulary = [*map(tuple, model["vocab"]), *((byte, 0.0) for byte in BYTES)]
+    vocabulary = [*pieces[: vocab_size - len(BYTES)], *((byte, 0.0) for byte in BYTES)]
     return _with_model(tokenizer, models.Unigram(vocabulary, unk_id=model["unk_id"], byte_fallback=True))
 
 
