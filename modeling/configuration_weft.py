@@ -15,6 +15,8 @@ HEADS += ("QuestionAnswering", "MultipleChoice")
 AUTO_MAP = {"AutoConfig": "configuration_weft.WeftConfig", "AutoModel": "modeling_weft.WeftModel"}
 AUTO_MAP |= {f"AutoModelFor{head}": f"modeling_weft.WeftFor{head}" for head in HEADS}
 AUTO_MAP["AutoModelForSeq2SeqLM"] = "modeling_weft.WeftForConditionalGeneration"
+# Two of them stand for one class of several, by the config.
+AUTO_MAP |= {f"AutoModelFor{name}": f"modeling_weft.WeftAuto{name}" for name in ("PreTraining", "TextEncoding")}
 
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 LAYER_TYPES = ("full_attention", "sliding_attention")
@@ -33,11 +35,11 @@ LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(("type_vocab_size", "position_of
 LEAST["relative_attention_num_buckets"] = 4
 POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale")
 POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping")
-# how tensor parallelism divides a stack
+# how tensor parallelism divides a stack; some readers take the first name that a module's begins with
 TP_PLAN = {f"layers.*.self_attn.{name}": "colwise" for name in ("q_proj", "k_proj", "v_proj", "head_gate")}
 TP_PLAN |= {f"layers.*.mlp.{name}_proj": "colwise" for name in ("gate", "up")}
-TP_PLAN |= {f"layers.*.self_attn{of}": "replicated_with_grad_allreduce" for of in ("", ".q_norm", ".k_norm")}
 TP_PLAN |= {f"layers.*.{name}_proj": "rowwise" for name in ("self_attn.o", "mlp.down")}
+TP_PLAN |= {f"layers.*.self_attn{of}": "replicated_with_grad_allreduce" for of in (".q_norm", ".k_norm", "")}
 # how a pipeline divides it
 PP_PLAN = {"embed_tokens": (["input_ids"], ["inputs_embeds"]), "norm": (["hidden_states"], ["hidden_states"])}
 PP_PLAN["layers"] = (["hidden_states", "attention_mask"], ["hidden_states"])
@@ -123,6 +125,7 @@ class WeftConfig(PreTrainedConfig):
 
     model_type = "weft"
     keys_to_ignore_at_inference = ["past_key_values"]
+    attribute_map = {"d_model": "hidden_size"}  # the name that exporters of encoder-decoders read
 
     vocab_size: int = 32000
     hidden_size: int = 768

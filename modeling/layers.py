@@ -140,11 +140,11 @@ class WeftTokenEmbedding(nn.Embedding):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config.vocab_size, config.hidden_size, config.pad_token_id)
-        self.scale = config.embedding_scale
+        self.embed_scale = config.embedding_scale  # read by servers that put a table of their own in its place
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         vectors = super().forward(input_ids)
-        return vectors if self.scale == 1 else vectors * self.scale
+        return vectors if self.embed_scale == 1 else vectors * self.embed_scale
 
 
 def unchanged(states: torch.Tensor) -> torch.Tensor:

@@ -929,7 +929,74 @@ class WeftForMultipleChoice(WeftTaskModel):
             )
 
 
+class WeftTextEncoder(WeftModel):
+    """The encoder alone of an encoder-decoder, as text is encoded with it."""
+
+    _keys_to_ignore_on_load_unexpected = [*TASK_HEADS, *LANGUAGE_MODEL_HEADS, r"^(model\.)?decoder\."]
+
+    def build(self, config: WeftConfig) -> None:
+        self.encoder = WeftEncoder(config.of_stack(is_decoder=False))
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.encoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        """Returns what the encoder does; arguments as in `WeftModel.forward`."""
+        inputs = {"inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
+        return self.encoder(input_ids, attention_mask, position_ids, **inputs, **kwargs)
+
+
+class WeftAutoTextEncoding:
+    """What an Auto class is given where the class depends on the config: it makes models of the one that is chosen."""
+
+    config_class = WeftConfig
+
+    @classmethod
+    def choose(cls, config: WeftConfig) -> type[WeftPreTrainedModel]:
+        """Text is encoded by the stack, and of an encoder-decoder by the encoder alone."""
+        return WeftTextEncoder if config.is_encoder_decoder else WeftModel
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, config: WeftConfig, **kwargs: Any) -> Any:
+        return cls.choose(config).from_pretrained(*args, config=config, **kwargs)
+
+    @classmethod
+    def _from_config(cls, config: WeftConfig, **kwargs: Any) -> WeftPreTrainedModel:
+        return cls.choose(config)._from_config(config, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any) -> None:
+        """The classes that are chosen are registered themselves."""
+
+
+class WeftAutoPreTraining(WeftAutoTextEncoding):
+    """The same of pretraining."""
+
+    @classmethod
+    def choose(cls, config: WeftConfig) -> type[WeftPreTrainedModel]:
+        """Encoder-decoders learn to write, causal stacks the next token, others what BERT learns, and so does any that
+        was saved with the heads for it."""
+        if config.is_encoder_decoder:
+            return WeftForConditionalGeneration
+        has_both_heads = WeftForPreTraining.__name__ in (config.architectures or ())
+        return WeftForCausalLM if config.is_causal and not has_both_heads else WeftForPreTraining
+
+
 for _auto_class, _reference in AUTO_MAP.items():
     if _auto_class != "AutoConfig":
         globals()[_reference.split(".")[-1]].register_for_auto_class(_auto_class)
+WeftForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+WeftTextEncoder.register_for_auto_class("AutoModelForTextEncoding")
 WeftConfig.register_for_auto_class()

@@ -19,6 +19,7 @@ from weft import (
     WeftForPreTraining,
     WeftForSequenceClassification,
     WeftForTokenClassification,
+    modeling_weft,
 )
 from weft.configuration_weft import AUTO_MAP
 
@@ -372,8 +373,13 @@ def test_a_config_with_unknown_keys_still_loads(tmp_path: Path) -> None:
 def test_the_auto_map_names_every_class() -> None:
     heads = {name for name in weft.__all__ if name.startswith("Weft") and name != "WeftPreTrainedModel"}
     named = WeftConfig().auto_map
-    assert {reference.split(".")[1] for reference in named.values()} == heads
     assert named == AUTO_MAP
+    chosen = {"AutoModelForPreTraining": "WeftForPreTraining", "AutoModelForTextEncoding": "WeftTextEncoder"}
+    for auto_class, class_name in chosen.items():  # by a class that makes models of others
+        assert getattr(modeling_weft, class_name)._auto_class == auto_class
+        named[auto_class] = f"modeling_weft.{class_name}"
+    del named["AutoModelForTextEncoding"]
+    assert {reference.split(".")[1] for reference in named.values()} == heads
     for auto_class, reference in named.items():
         module, _, class_name = reference.partition(".")
         found = getattr(weft, class_name)

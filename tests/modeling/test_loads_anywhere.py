@@ -114,7 +114,7 @@ def test_with_the_package_no_trust_is_needed(tmp_path: Path) -> None:
             assert torch.equal(loaded(ids).logits, model(ids).logits)
     assert type(AutoModelForCausalLM.from_config(tiny_config())) is WeftForCausalLM
     assert type(AutoModelForMaskedLM.from_config(tiny_config())) is WeftForMaskedLM
-    assert type(AutoModelForPreTraining.from_config(tiny_config())) is WeftForPreTraining
+    assert type(AutoModelForPreTraining.from_config(tiny_config(is_causal=False))) is WeftForPreTraining
     assert type(AutoModel.from_config(tiny_config())) is WeftModel
 
 

@@ -26,7 +26,7 @@ collect_ignore = ["stand_ins"]
 for auto_class, reference in AUTO_MAP.items():
     if auto_class != "AutoConfig":
         names = getattr(transformers, auto_class)._model_mapping._model_mapping
-        names[weft.WeftConfig.model_type] = reference.split(".")[-1]
+        names[weft.WeftConfig.model_type] = reference.split(".")[-1].replace("WeftAuto", "WeftFor")
 
 
 def pytest_configure(config: pytest.Config) -> None:

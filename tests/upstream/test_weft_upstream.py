@@ -43,7 +43,7 @@ def weft_case(tests: type, is_sliding: bool = False, **arguments: Any) -> type[u
     """
     tester, tasks = ROLES[tests]
     heads = ("AutoModel", *(f"AutoModelFor{task}" for task in tasks))
-    classes = {head: getattr(weft, AUTO_MAP[head].split(".")[-1]) for head in heads}
+    classes = {head: getattr(weft, AUTO_MAP[head].split(".")[-1].replace("WeftAuto", "WeftFor")) for head in heads}
 
     class WeftTest(tests, unittest.TestCase):
         def make_tester(self) -> CausalTester:
