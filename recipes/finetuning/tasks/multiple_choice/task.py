@@ -17,6 +17,7 @@ from weft.recipes.finetuning.baseline import Baseline, most_frequent
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.known_tasks import read_splits
+from weft.recipes.finetuning.out_of_reach import warn_of
 from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, hide_behind
 from weft.recipes.finetuning.tasks.multiple_choice.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.multiple_choice.reading import ChoiceExample, choices_of_rows, read_choices
@@ -84,6 +85,9 @@ class MultipleChoice(Task):
         cut = [f"{number:,} in {split}" for split, number in self.cut.items() if number]
         if cut:
             lines.append(("cut", f"the beginning of the prompts of {', '.join(cut)}"))
+        for split, number in self.cut.items():
+            begun = f"the prompts of {split} are longer than what is read"
+            lines += warn_of(number, len(self.examples[split]), begun, "give a larger --max_length")
         return lines
 
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:

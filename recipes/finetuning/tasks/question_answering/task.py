@@ -18,6 +18,7 @@ from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.known_tasks import read_splits
 from weft.recipes.finetuning.model_setup import DEFAULT_LENGTH, as_encoder
+from weft.recipes.finetuning.out_of_reach import TOKENIZER_HELPS, warn_of
 from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, hide_behind, label_fields
 from weft.recipes.finetuning.tasks.question_answering.arguments import (
     COVERED,
@@ -120,9 +121,23 @@ class QuestionAnswering(Task):
         for split in self.read:
             figures = "; ".join(self._describe(split))
             lines += [(split, figures)] if figures else []
+            lines += self._warnings(split)
         if self.max_answer_length is not None:
             lines.append(("answers", f"{self.max_answer_length} tokens at most"))
         return lines
+
+    def _warnings(self, split: str) -> Iterator[tuple[str, str]]:
+        done, asked = self.encoded.get(split), sum(bool(question.answers) for question in self.read[split])
+        lost = sum(question.is_lost for question in self.read[split])
+        nowhere = f"the questions of {split} have no answer that their context holds"
+        yield from warn_of(lost, asked, nowhere, "look at the offsets and texts of the answers")
+        if done is not None:
+            inexact = f"the answers of {split} begin or end within a token, and cannot be found exactly"
+            yield from warn_of(done.inexact_answers, asked, inexact, TOKENIZER_HELPS)
+            missed = f"the answers of {split} are whole in no window"
+            yield from warn_of(done.missed_answers, asked, missed, "give a larger --max_length or --stride")
+            long = f"the answers of {split} are longer than max_answer_length"
+            yield from warn_of(done.long_answers, asked, long, "give a larger --max_answer_length")
 
     def _describe(self, split: str) -> Iterator[str]:
         """What became of a split's questions; `read` has those too that are left out."""

@@ -18,6 +18,7 @@ from weft.recipes.finetuning.baseline import Baseline
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
 from weft.recipes.finetuning.model_setup import default_length, length_limit
+from weft.recipes.finetuning.out_of_reach import warn_of
 from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments
 from weft.recipes.finetuning.tasks.seq2seq.batches import PairCollator, decoder_batch
@@ -100,6 +101,9 @@ class Seq2SeqTask(Task):
             named = [f"{number:,} in {split}" for split, number in cut if number]
             if named:
                 lines.append(("cut", f"the end of {side}s: {', '.join(named)} (max_{side}_length gives more room)"))
+            for split, found in self.encoded.items():
+                total, ends = getattr(found, f"{side}s"), f"the {side}s of {split} are longer than what is read"
+                lines += warn_of(getattr(found, f"cut_{side}s"), total, ends, f"give a larger --max_{side}_length")
         return lines
 
     def align_labels(self, config: PreTrainedConfig) -> bool:

@@ -13,6 +13,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
 from weft.recipes.finetuning.baseline import MOST_NAMES, named
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
+from weft.recipes.finetuning.out_of_reach import warn_of
 from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, label_fields
 from weft.recipes.finetuning.tasks.text_classification import report
 from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
@@ -124,6 +125,9 @@ class TextClassification(Task):
         cut = [f"{number:,} of {there[split]:,} {split}" for split, number in self.cut.items() if number]
         if cut:
             lines.append(("too long", f"{', '.join(cut)} examples, whose end is not read"))
+        for split, number in self.cut.items():
+            ends = f"the {split} examples are longer than what is read"
+            lines += warn_of(number, there[split], ends, "give a larger --max_length, as far as the model takes it")
         return lines
 
     def align_labels(self, config: PreTrainedConfig) -> bool:

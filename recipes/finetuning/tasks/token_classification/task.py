@@ -26,6 +26,7 @@ from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.baseline import Baseline, named
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, cut_out, in_place
+from weft.recipes.finetuning.out_of_reach import TOKENIZER_HELPS, warn_of
 from weft.recipes.finetuning.report_files import place_of
 from weft.recipes.finetuning.task import Batch, Divisor, Items, Task, label_fields
 from weft.recipes.finetuning.tasks.token_classification import report
@@ -38,7 +39,13 @@ from weft.recipes.finetuning.tasks.token_classification.passages import Passage
 from weft.recipes.finetuning.tasks.token_classification.reading import Reader, label_names
 from weft.recipes.finetuning.tasks.token_classification.schemes import OUTSIDE
 from weft.recipes.finetuning.tasks.token_classification.scoring import score_plain, score_spans, score_tags
-from weft.recipes.finetuning.tasks.token_classification.windows import UNREACHABLE, WINDOWS, WindowMaker
+from weft.recipes.finetuning.tasks.token_classification.windows import (
+    SHARED,
+    SILENT,
+    UNREACHABLE,
+    WINDOWS,
+    WindowMaker,
+)
 
 ENCODED_AT_ONCE = 1000
 LONGEST_SAMPLE = 200
@@ -107,6 +114,12 @@ class TokenClassification(Task):
             found = [f"{number:,}{share.get(name, '')} {name}" for name, number in counts.items() if number]
             if found:
                 lines.append((split, "; ".join(found)))
+            ends = f"the entities of {split} begin or end within a token, and cannot be found exactly"
+            lines += warn_of(counts[UNREACHABLE], entities_in_all, ends, TOKENIZER_HELPS)
+            words = sum(len(passage.words) for passage in self.examples[split])
+            lines += warn_of(counts[SILENT], words, f"the words of {split} have no token", TOKENIZER_HELPS)
+            shared = f"the words of {split} share a token with another word of another tag"
+            lines += warn_of(counts[SHARED], words, shared, TOKENIZER_HELPS)
         if not self.trims:
             lines.append(
                 ("blanks", "the tokenizer's tokens begin with the blank before them, and so do a pipeline's entities")
