@@ -55,7 +55,9 @@ class TextArguments(SourceArguments):
 class DataArguments(FilterArguments, TextArguments):
     """Where the text comes from and how it becomes tokens."""
 
-    validation_files: list[str] = option([], "text to evaluate on; without any, a part of the training text")
+    validation_files: list[str] = option(
+        [], "text to evaluate on, several files each by itself too; without any, a part of the training text"
+    )
     source_weights: list[str] = option(
         [],
         "PATTERN=WEIGHT ...: how often an epoch passes over the files whose path holds or matches a "

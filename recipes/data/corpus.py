@@ -81,7 +81,7 @@ class Corpus:
 
     @cached_property
     def source_of(self) -> np.ndarray:
-        """Index of each document's source [documents], without meaning for documents of validation files."""
+        """Index of each document's source [documents], or that of its validation file."""
         path = self.folder / "sources.npy"
         if not path.is_file():
             return np.zeros(len(self.byte_counts), dtype=np.uint16)
@@ -173,8 +173,9 @@ class CorpusWriter:
         for writer, flags in zip(self.boundaries, begins, strict=True):
             writer.add(flags)
 
-    def close(self, description: dict[str, Any]) -> None:
-        """Write the other files; `description` is completed with the counts of each split and of each source."""
+    def close(self, description: dict[str, Any], validation_files: Sequence[str] = ()) -> None:
+        """Write the other files; `description` is completed with the counts of each split, of each source, and of each
+        of the validation files, whose documents come in their order."""
         self.file.close()
         for writer in self.boundaries:
             writer.close()
@@ -205,6 +206,10 @@ class CorpusWriter:
                 "sources": [
                     {"name": source.name, "weight": source.weight, **count(~held_out & (source_of == index))}
                     for index, source in enumerate(self.sources)
+                ],
+                "validation_files": [
+                    {"name": name, **count(held_out & (source_of == index))}
+                    for index, name in enumerate(validation_files)
                 ],
             },
         )

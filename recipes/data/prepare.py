@@ -18,7 +18,7 @@ from weft.recipes.common.processes import is_first_of_machine, is_first_process,
 from weft.recipes.data.arguments import DataArguments, TextArguments
 from weft.recipes.data.corpus import DESCRIPTION, Corpus, CorpusWriter
 from weft.recipes.data.selection import Dropped, Selection
-from weft.recipes.data.source_mixture import assign_sources
+from weft.recipes.data.source_mixture import MOST_SOURCES, assign_sources
 from weft.recipes.data.text_source import Read, documents_of
 from weft.recipes.data.tokenization import EncodedDocument, ScriptSample, document_encoder, load_tokenizer
 from weft.tokenizer.script_statistics import COMMON, table_lines
@@ -27,6 +27,7 @@ from weft.tokenizer.train import train_tokenizer
 from weft.tokenizer.vocabulary import number_of_ids
 
 T = TypeVar("T")
+MOST_FILES = 100  # validation files that are counted each by itself
 
 
 @dataclass
@@ -186,7 +187,8 @@ def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Rea
                     yield text
 
         for encoded in encode(kept()):
-            source = source_of_file[files.popleft()] if is_training else 0
+            file = files.popleft()
+            source = source_of_file[file] if is_training else min(file, MOST_SOURCES - 1)
             for part in encoded:
                 is_validation = part.is_tail or not is_training
                 writer.add(part.ids, part.byte_count, is_validation, source, part.begins)
@@ -238,7 +240,8 @@ def finish_corpus(
             **removed,
             "scripts": sample.report(tokenizer),
             "made_from": made_from,
-        }
+        },
+        [source.name for source in arguments.sources("validation")][:MOST_FILES] if arguments.validation_files else [],
     )
 
 

@@ -1,6 +1,6 @@
 """The learning curve of a pretraining run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,17 @@ from weft.recipes.training.figures import stacked_panels
 
 
 def plot_curve(
-    history: list[dict[str, Any]], parts: dict[str, str], tokens_before: Callable[[int], int], path: Path
+    history: list[dict[str, Any]],
+    parts: dict[str, str],
+    tokens_before: Callable[[int], int],
+    path: Path,
+    files: Sequence[str] = (),
 ) -> None:
     """Draw training and validation loss over tokens seen, each part by itself, and the learning rate.
 
     Args:
         parts: the unit of each part of the loss; parts of one unit share a panel.
+        files: metrics of the loss on single validation files, drawn in the first panel.
     """
     training = [entry for entry in history if "loss" in entry]
     validation = [entry for entry in history if "eval_loss" in entry]
@@ -28,6 +33,11 @@ def plot_curve(
                 values = [e[validated] for e in steps]
                 style = {"color": f"C{2 * colour + 1}", "label": f"{name} validation".strip(), "markersize": 4}
                 axis.plot(tokens, values, "o-", **style)
+            for place, name in enumerate(files if axis is axes[0] else ()):
+                steps = [e for e in validation if f"eval_{name}" in e]
+                told = [tokens_before(e["step"]) for e in steps], [e[f"eval_{name}"] for e in steps]
+                label = f"validation {name.removeprefix('loss_')}".replace("_", " ", 1)
+                axis.plot(*told, ".--", color=f"C{(2 * len(curves) + place) % 10}", label=label, linewidth=1)
             axis.set_ylabel(f"loss ({unit})")
             axis.legend()
         rates = axes[-1]

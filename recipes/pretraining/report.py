@@ -15,6 +15,7 @@ from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.pretraining.validation import RowEvaluator
+from weft.recipes.pretraining.validation_files import names_of_files, on_file, whole_of
 from weft.recipes.training.figures import titled
 from weft.recipes.training.metric_format import in_order, median_of, text_of, words_of
 from weft.recipes.training.model_card import Card, metrics_table, notes_section, versions
@@ -40,8 +41,9 @@ def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
             model.save_pretrained(staging)
             run.tokenizer.save_pretrained(staging)
             notes = _notes(run, trainer, metrics)
+            files = [on_file("loss", name) for name in names_of_files(run.evaluator)]
             with titled(f"{run.folder.resolve().name}: {_figures(run.objective, metrics)}"):
-                plot_curve(history, run.objective.parts, run.plan.tokens_before, staging / "curve.png")
+                plot_curve(history, run.objective.parts, run.plan.tokens_before, staging / "curve.png", files)
             _card(run, model, metrics, notes).write(staging / "README.md")
             trainer.state.save_to_json(str(staging / "trainer_state.json"))
         write_json(run.folder / METRICS, {**metrics, "notes": notes})
@@ -59,7 +61,7 @@ def _figures(objective: Objective, metrics: dict[str, Any]) -> str:
 
 
 def _notes(run: PretrainingRun, trainer: PretrainingTrainer, metrics: dict[str, Any]) -> list[str]:
-    evaluator = trainer.evaluator
+    evaluator = whole_of(trainer.evaluator)
     error = evaluator.loss_error(trainer.args.world_size) if isinstance(evaluator, RowEvaluator) else None
     held_out = run.corpus.description["splits"]["validation"]
     return notes_of(trainer.state.log_history, held_out, metrics["eval_loss"], error, run.settings)

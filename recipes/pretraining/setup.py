@@ -28,6 +28,7 @@ from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.pretraining.time_budget.arithmetic import TIMES
 from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
 from weft.recipes.pretraining.trainer import PretrainingTrainer
+from weft.recipes.pretraining.validation_files import make_evaluator, names_of_files, on_file
 from weft.recipes.training.batch_schedule import steps_of
 from weft.recipes.training.console import Console
 from weft.recipes.training.learning_rate_schedule import schedule_fields
@@ -101,7 +102,7 @@ class PretrainingRun:
         self.threads = share_cores(self.given.cpu_threads)
         if not self.on_gpu:
             settle_on_processor()
-        self.evaluator = objective.make_evaluator(corpus, length, self.tokenizer)
+        self.evaluator = make_evaluator(objective, corpus, length, self.tokenizer)
         # fields of the schedule that stayed as they were when the length of the run changed
         self.kept = {name: noted[name] for name in KEPT if name in noted}
         self.budget: dict[str, Any] | None = noted.pop("budget", None)
@@ -289,7 +290,8 @@ class PretrainingRun:
 
     def _callbacks(self, disable_bar: bool) -> list[TrainerCallback]:
         """What watches the run: the terminal, signals, and the monitor of a budget, which lets a signal go first."""
-        self.console = self.console or Console(disable_bar, self.blocks is None, formats=self.objective.formats)
+        of_files = [on_file("loss", name) for name in names_of_files(self.evaluator)]
+        self.console = self.console or Console(disable_bar, self.blocks is None, of_files, self.objective.formats)
         self.stop_signal = StopSignal(self.stop_signal is not None and self.stop_signal.received)
         callbacks = [self.console, self.stop_signal]
         if self.monitor is not None:

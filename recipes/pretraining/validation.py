@@ -23,8 +23,12 @@ class RowEvaluator(ABC):
         self.rows, self.collate = rows, collate
         self.of_batches: list[torch.Tensor] = []  # what each batch of this process added, when it was called last
 
-    @torch.no_grad()
     def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]:
+        return self.metrics(*self.sums(trainer).tolist())
+
+    @torch.no_grad()
+    def sums(self, trainer: EvaluatingTrainer) -> torch.Tensor:
+        """The scores of all rows added up, in float64."""
         arguments, model = trainer.args, trainer.model
         share = -(-len(self.rows) // arguments.world_size)  # the same number of rows for every process
         first = arguments.process_index * share
@@ -45,7 +49,7 @@ class RowEvaluator(ABC):
         model.train(was_training)
         if arguments.world_size > 1:
             sums = trainer.accelerator.reduce(sums.to(arguments.device), "sum")
-        return self.metrics(*sums.tolist())
+        return sums.cpu()
 
     def loss_error(self, processes: int) -> float | None:
         """The standard error of the last loss over the held-out text, from the loss without each batch (the delete-one

@@ -103,6 +103,9 @@ class HybridObjective(MaskedObjective):
         return self.hybrid.causal_share + (1 - self.hybrid.causal_share) * super().head_share()
 
 
+CAUSAL_SUMS = 3  # that CausalEvaluator gives
+
+
 class HybridEvaluator:
     """Both evaluations of a model that is causal and masked; loss is their mean, weighted as the rows in training."""
 
@@ -111,7 +114,15 @@ class HybridEvaluator:
         self.rows = masked.rows
 
     def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]:
-        causal, masked = self.causal(trainer), self.masked(trainer)
+        return self.metrics(*self.sums(trainer).tolist())
+
+    def sums(self, trainer: EvaluatingTrainer) -> torch.Tensor:
+        """Those of the causal evaluation, and behind them those of the masked one."""
+        return torch.cat((self.causal.sums(trainer), self.masked.sums(trainer)))
+
+    def metrics(self, *sums: float) -> dict[str, float]:
+        """Both, and the weighted loss."""
+        causal, masked = self.causal.metrics(*sums[:CAUSAL_SUMS]), self.masked.metrics(*sums[CAUSAL_SUMS:])
         loss = self.causal_share * causal["loss"] + (1 - self.causal_share) * masked["loss"]
         return {**masked, **causal, "causal_loss": causal["loss"], "loss": loss}
 
