@@ -18,7 +18,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pretrain pretrain-mlm finetune tokenizer data generate test test-upstream lint clean
+.PHONY: help setup setup-dev pretrain pretrain-mlm finetune tokenizer data generate test test-upstream test-old lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -65,9 +65,18 @@ test-upstream: $(DEVELOPED)  ## run the model tests of the installed transformer
 	$(INSTALL) --editable '.[upstream]'
 	$(BIN)/python -m pytest -q -o addopts= tests/upstream $(ARGS)
 
+test-old: $(DEVELOPED) .venv-old/4.51/.installed .venv-old/4.57/.installed  ## load exports in transformers 4.51 and 4.57
+	$(BIN)/python -m pytest -q -o addopts= tests/transformers4 $(ARGS)
+
+.venv-old/%/.installed: tests/transformers4/%.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 lint: $(DEVELOPED)  ## check style, types' presence and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:  ## remove the environment and caches (runs/ and data/ stay)
-	rm -rf .venv .cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-old .cache .pytest_cache .ruff_cache

@@ -3,6 +3,17 @@
 import copy
 from typing import Any
 
+import transformers
+from packaging.version import Version
+
+NEEDED = "5.17"
+if Version(transformers.__version__) < Version(NEEDED):  # what is imported below is not in it
+    raise ImportError(
+        f"a Weft checkpoint needs transformers {NEEDED} or newer, and this is {transformers.__version__}: upgrade it, "
+        "or write the checkpoint as a stock model, which transformers 4 reads, with Weft's `convert.py export` (llama, "
+        "qwen3, bert ...)."
+    )
+
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig

@@ -15,6 +15,7 @@ from transformers.models.auto import modeling_auto
 
 import weft
 from weft import WeftConfig
+from weft.interop.earlier import earlier_fields
 from weft.interop.tying import copies
 from weft.interop.weights import Weight, prefixed, with_layers
 
@@ -114,6 +115,9 @@ class Family:
         weights: of the body.
         heads: which heads are converted, by the names of `HEADS`.
         ignored: patterns of stock tensors that are computed, not learnt.
+        tied: whether an exported model with a head for tokens has the embedding as head.
+        earlier: fields of config.json under the names that transformers 4 reads, computed from a stock config.
+        earlier_fault: what transformers 4 computes otherwise all the same, if anything, from a stock config.
     """
 
     model_type: str
@@ -127,6 +131,9 @@ class Family:
     to_weft: Callable[[PreTrainedConfig], dict[str, Any]] = lambda config: {}
     to_stock: Callable[[WeftConfig], dict[str, Any]] = lambda config: {}
     ignored: Sequence[str] = ()
+    tied: Callable[[WeftConfig], bool] = lambda config: config.tie_word_embeddings
+    earlier: Callable[[PreTrainedConfig], dict[str, Any]] = earlier_fields
+    earlier_fault: Callable[[PreTrainedConfig], str | None] = lambda config: None
 
     def table(self) -> dict[str, str]:
         """Weft field -> stock field."""
@@ -185,6 +192,8 @@ class Family:
         if fields:
             told = (f"{name}={getattr(config, name)!r} (it would be {getattr(back, name)!r})" for name in fields)
             raise InteropError(f"this model cannot be expressed as {self.model_type}: {'; '.join(told)}.", fields)
+        if head in LANGUAGE_MODELS:
+            stock.tie_word_embeddings = self.tied(config)
         return stock
 
     def stock_class(self, head: str) -> type[PreTrainedModel]:

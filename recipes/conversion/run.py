@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -16,6 +17,7 @@ from weft.recipes.common.checkpoints import UNLOADABLE, listed, load_config, loa
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
+from weft.recipes.conversion.earlier_versions import make_readable_by_4
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 from weft.tokenizer.special_tokens import for_role
 
@@ -71,7 +73,10 @@ def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
     tokenizer = _load_tokenizer(checkpoint)
     if tokenizer is not None and head == "causal" and model.config.masked_next_token and tokenizer.bos_token:
         tokenizer = for_role(tokenizer, "decoder")  # that of a model of both roles closes each text
-    _write(model, stock, head, tokenizer, output)
+    _write(model, stock, head, tokenizer, output, family.earlier(stock.config))
+    fault = family.earlier_fault(stock.config)
+    if fault is not None:
+        print(f"note: {fault}")
 
 
 def _write(
@@ -80,8 +85,13 @@ def _write(
     head: str,
     tokenizer: PreTrainedTokenizerBase | None,
     output: Path,
+    earlier_fields: dict[str, Any] | None = None,
 ) -> None:
-    """Save a converted model, and keep it if what was written computes what its source does."""
+    """Save a converted model, and keep it if what was written computes what its source does.
+
+    Args:
+        earlier_fields: of config.json, for transformers 4 to read it as well; None: it need not.
+    """
     if result.can_generate() and source.can_generate():
         result.generation_config = source.generation_config
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +99,8 @@ def _write(
         result.save_pretrained(folder)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
+        if earlier_fields is not None:
+            make_readable_by_4(folder, earlier_fields)
         written = type(result).from_pretrained(folder, **OPTIONS).eval()
         ours, theirs = (written, source) if isinstance(written, WeftPreTrainedModel) else (source, written)
         difference = check_same(ours, theirs, head, sample_batch(ours, head, tokenizer))

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from weft import WeftConfig
+from weft.interop.earlier import every, other_windows
 from weft.interop.families.llama import FIELDS, GATED_LAYER, OUTSIDE, SAME
 from weft.interop.family import Family
 from weft.interop.heads import GENERIC_HEADS
@@ -48,6 +49,7 @@ FAMILY = Family(
     requires={"use_bidirectional_attention": (None, False)},
     to_weft=to_weft,
     to_stock=to_stock,
+    earlier_fault=other_windows(lambda c, i: every(2, 1)(i)),
     weights=[*OUTSIDE, *GATED_LAYER, *SANDWICH],
     heads=GENERIC_HEADS,
 )

@@ -1,5 +1,6 @@
 """GPT-NeoX and Pythia (https://huggingface.co/papers/2204.06745)."""
 
+from weft.interop.earlier import earlier_fields
 from weft.interop.family import COMMON, Family, Head
 from weft.interop.heads import DECODER_HEADS
 from weft.interop.weights import BY_HEAD, QKV, module, modules
@@ -9,6 +10,11 @@ FAMILY = Family(
     same=(*COMMON, "hidden_act", "attention_bias", "hidden_dropout", "attention_dropout", "rope_parameters"),
     fields={"norm_eps": "layer_norm_eps", "parallel_residual": "use_parallel_residual"},
     config={"norm_type": "layernorm", "qk_norm": False, "mlp_gated": False, "mlp_bias": True},
+    earlier=lambda c: {
+        **{name: value for name, value in earlier_fields(c).items() if name != "rope_theta"},
+        "rotary_emb_base": c.rope_parameters["rope_theta"],
+        "rotary_pct": c.rope_parameters["partial_rotary_factor"],
+    },
     body="gpt_neox.",
     weights=[
         *module("embed_in", "embed_tokens"),

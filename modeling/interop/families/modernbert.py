@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from weft.interop.earlier import FULL, SLIDING, earlier_fields, every, interval_of, other_windows
 from weft.interop.family import COMMON, Family, Head, InteropError
 from weft.interop.weights import QKV, module
 
@@ -31,6 +32,14 @@ def _to_stock(config: Any) -> dict[str, Any]:
     }
 
 
+def _earlier(stock: PreTrainedConfig) -> dict[str, Any]:
+    return earlier_fields(stock) | {
+        "global_rope_theta": stock.rope_parameters[FULL]["rope_theta"],
+        "local_rope_theta": stock.rope_parameters[SLIDING]["rope_theta"],
+        "global_attn_every_n_layers": interval_of(stock.layer_types, lambda n: 0),
+    }
+
+
 HEAD = [*module("head.dense", "classifier_transform.dense"), *module("head.norm", "classifier_transform.norm")]
 FAMILY = Family(
     model_type="modernbert",
@@ -54,6 +63,8 @@ FAMILY = Family(
     requires={"sparse_prediction": False},
     to_weft=_to_weft,
     to_stock=_to_stock,
+    earlier=_earlier,
+    earlier_fault=other_windows(lambda c, i: every(interval_of(c.layer_types, lambda n: 0), 0)(i), since="5"),
     weights=[
         *module("embeddings.tok_embeddings", "embed_tokens"),
         *module("embeddings.norm", "embedding_norm"),

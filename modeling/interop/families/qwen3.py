@@ -1,5 +1,6 @@
 """Qwen3 (https://huggingface.co/papers/2505.09388): Weft's default as it is."""
 
+from weft.interop.earlier import FULL, SLIDING, other_windows
 from weft.interop.families.llama import FIELDS, GATED_LAYER, OUTSIDE, PRE_NORMS, SAME
 from weft.interop.family import Family
 from weft.interop.heads import GENERIC_HEADS
@@ -12,6 +13,8 @@ FAMILY = Family(
     fields=FIELDS,
     config={"qk_norm": True},
     to_stock=lambda config: {"use_sliding_window": "sliding_attention" in config.layer_types},
+    # before, the masks of all layers had the window
+    earlier_fault=other_windows(lambda c, i: FULL if c.sliding_window is None else SLIDING),
     weights=[*OUTSIDE, *GATED_LAYER, *PRE_NORMS, *HEAD_NORMS],
     heads=GENERIC_HEADS,
 )

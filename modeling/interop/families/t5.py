@@ -28,6 +28,14 @@ def _to_stock(config: WeftConfig) -> dict[str, Any]:
     }
 
 
+def _earlier_fault(stock: PreTrainedConfig) -> str | None:
+    if not stock.scale_decoder_outputs or stock.tie_word_embeddings:
+        return None
+    return (
+        "transformers 4 leaves out the factor before the head (scale_decoder_outputs), since the head is no embedding"
+    )
+
+
 def _side(name: str, feed_forward: int) -> list[Weight]:
     block, own = f"{name}.block.{{i}}.layer", f"{name}.layers.{{i}}"
     weights = [
@@ -71,6 +79,9 @@ FAMILY = Family(
         "norm_eps": "layer_norm_epsilon",
     },
     config={**{"is_encoder_decoder": True, "position_embedding_type": "t5", "qk_norm": False, "attention_scale": 1.0}},
+    # transformers 4 scales what the head is given if it is the embedding, and only then
+    tied=lambda config: config.tie_word_embeddings and config.lm_head_scale != 1,
+    earlier_fault=_earlier_fault,
     to_weft=_to_weft,
     to_stock=_to_stock,
     body="",
