@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 
 from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.wording import counted
 from weft.recipes.data.class_names import classes_only, features_of, with_class_names
 from weft.recipes.data.json_values import parse_json
 from weft.recipes.data.text_files import check_file, file_format, read_lines
@@ -87,7 +88,7 @@ def _read_fields(
             yield Record(dict(zip(names, values)), f"{path}, line {line}")
         else:
             fault = (
-                f"{path}, line {line}: {len(values)} fields{between}, where {len(names)} are "
+                f"{path}, line {line}: {counted(len(values), 'field')}{between}, where {len(names)} are "
                 f"needed ({', '.join(names)}): mend the line."
             )
             if broken is None:
@@ -132,7 +133,7 @@ def _entries(path: Path, content: Any) -> Iterator[Record]:
     """Yield the objects of an array, or of the one array within an object, or an object without any."""
     arrays = [content] if isinstance(content, list) else _arrays_of_objects(content) or [[content]]
     if len(arrays) > 1:
-        raise RecipeError(f"{path} holds {len(arrays)} arrays, where one array of objects is needed.")
+        raise RecipeError(f"{path} holds {counted(len(arrays), 'array')}, where one array of objects is needed.")
     for number, values in enumerate(arrays[0], start=1):
         where = f"{path}, entry {number}"
         yield Record(_checked_object(values, where), where)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from weft.recipes.common.errors import refusing
 from weft.recipes.common.listing import some_of
 from weft.recipes.common.options import Options, option
+from weft.recipes.common.wording import counted
 from weft.recipes.data.builtin_text import TITLE, embedded_documents
 from weft.recipes.data.file_names import check_name, expand_name
 from weft.recipes.data.hub_sets import open_dataset
@@ -130,7 +131,7 @@ class HubDataset(TextSource):
     def _rows(self, record: int) -> Iterator[Record]:
         examples = iter(self.dataset)
         for number in itertools.count(record):
-            after = f"data set {self.name!r} cannot be read after {number} examples"
+            after = f"data set {self.name!r} cannot be read after {counted(number, 'example')}"
             with refusing(after, OSError, ValueError, RuntimeError, advice="mend it, or give local files."):
                 example = next(examples, None)
             if example is None:

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from weft.recipes.common.errors import RecipeError, one_line, optional_package, refusing
+from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.model_setup import head_modules
 
@@ -50,7 +51,9 @@ def freeze(model: PreTrainedModel, arguments: ModelSetupArguments) -> None:
     found = depths(model)
     layers = max(found.values()) - 1
     if arguments.freeze_layers > layers:
-        raise RecipeError(f"freeze_layers is {arguments.freeze_layers}, but the model has {layers} layers: give fewer.")
+        raise RecipeError(
+            f"freeze_layers is {arguments.freeze_layers}, but the model has {counted(layers, 'layer')}: give fewer."
+        )
     for name, parameter in model.named_parameters():
         if found[name] <= arguments.freeze_layers:
             parameter.requires_grad_(False)

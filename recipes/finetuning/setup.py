@@ -11,6 +11,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
 from weft.recipes.common.hardware import choose_bf16, computes_on_gpu, settle_on_processor, share_cores
 from weft.recipes.common.processes import is_first_process, world_size
+from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.arguments import FineTuningArguments, ModelSetupArguments
 from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.hyperparameter_search import SearchArguments, search
@@ -132,7 +133,7 @@ class FineTuningRun:
             *([("new weights", ", ".join(new[:4]) + (" ..." if len(new) > 4 else ""))] if new else []),
             ("input", f"{tokens:.1f} tokens on average, at most {self.setup.max_length}; {batching}"),
             ("dtype", "bfloat16 autocast, float32 weights" if run.bf16 else "float32"),
-            ("device", "GPU" if self.on_gpu else f"CPU, {self.threads} threads per process"),
+            ("device", "GPU" if self.on_gpu else f"CPU, {counted(self.threads, 'thread')} per process"),
             (
                 "schedule",
                 f"{arguments.lr_scheduler_type}, learning rate {arguments.learning_rate:g}, weight decay "

@@ -59,11 +59,11 @@ BROKEN = {
         "a.jsonl", b'{"text": {"a": "x"}}\n', ", line 1: column 'text' holds dict, where text is needed"
     ),
     "half a surrogate pair": ("a.jsonl", GOOD + b'{"text": "x \\ud83d"}\n', ", line 2: column 'text' holds half of"),
-    "a short csv row": ("a.csv", b"id,text\n1,ok\n2\n", ", line 3: 1 fields, where 2 are needed (id, text)"),
+    "a short csv row": ("a.csv", b"id,text\n1,ok\n2\n", ", line 3: 1 field, where 2 are needed (id, text)"),
     "an unquoted comma": ("a.csv", b"id,text\n1,ok\n2,one, two\n", ", line 3: 3 fields, where 2 are needed (id, text)"),
     "an unquoted comma in the text alone": ("a.csv", b"text\none, two\n", ", line 2: 2 fields, where 1 are needed"),
     "a column twice": ("a.csv", b"text,text\n1,2\n", ", line 1: the column 'text' is there more than once"),
-    "a short tsv row": ("a.tsv", b"id\ttext\n1\n", ", line 2: 1 fields between tabs, where 2 are needed (id, text)"),
+    "a short tsv row": ("a.tsv", b"id\ttext\n1\n", ", line 2: 1 field between tabs, where 2 are needed (id, text)"),
     "an open quote": ("a.csv", b'text\n"ok"\n"never closed\n', ", line 3: not CSV from here on ("),
     "numbers in parquet": ("a.parquet", parquet_bytes([1, 2]), ", row 0: column 'text' holds int"),
     "not parquet": ("a.parquet", b"PAR1 is only how it begins", " is not a parquet file ("),

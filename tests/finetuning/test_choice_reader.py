@@ -137,7 +137,7 @@ BROKEN = {
     "unknown columns": ({"text": "x", "label": 1}, r"line 1: no choices among the columns text, label: give a quest"),
     "no prompt": ({"choices": ["a", "b"], "label": 0}, r"line 1: no prompt: give one of the columns question"),
     "no choices": ({"question": {"stem": "Why?"}, "answerKey": "A"}, r"line 1: there are no choices"),
-    "one choice": ({**GENERAL, "choices": ["a"]}, r"line 1: there are 1 choices: give at least two"),
+    "one choice": ({**GENERAL, "choices": ["a"]}, r"line 1: there is 1 choice: give at least two"),
     "choices are text": ({**GENERAL, "choices": "a, b"}, r"line 1, choices: 'a, b' \(str\), where a list"),
     "a choice is null": ({**GENERAL, "choices": ["a", None]}, r"line 1, choices, choice 2: .*null"),
     "a choice is empty": ({**GENERAL, "choices": ["a", " "]}, r"line 1, choices, choice 2: .*empty"),
@@ -155,7 +155,7 @@ BROKEN = {
     "a label twice": (arc("A", "AAB"), r"line 1, choices: the label 'A' is there more than once"),
     "unequal lists": (
         {"question": "Why?", "choices": {"text": ["a", "b"], "label": ["A"]}, "answerKey": "A"},
-        r"line 1, choices: 2 texts and 1 labels",
+        r"line 1, choices: 2 texts and 1 label:",
     ),
     "an ending is missing": (swag(ending1=""), r"line 1: the text in column 'ending1' is empty"),
     "an ending is null": (swag(ending1=None), r"line 1: column 'ending1' holds null"),

@@ -133,7 +133,7 @@ def test_mnli_has_two_validation_sets_and_two_test_sets(tmp_path):
     data = read("mnli", tmp_path, files, glue_submission=True)
     assert data.names.names == ("entailment", "neutral", "contradiction")
     assert labels_of(data, "validation_mismatched") == ["neutral", "entailment", "contradiction"]
-    assert ("left out of train", "1 examples with the label '-'") in data.notes
+    assert ("left out of train", "1 example with the label '-'") in data.notes
     assert data.splits["submission_mismatched"][0].index == "9847"
 
 
@@ -410,6 +410,6 @@ def test_lines_that_are_left_out_are_an_error_where_nobody_counts_them(tmp_path)
     path = write(tmp_path, {"a.tsv": tsv(("x", "y"), ("1", "2"), ("3",), ("4", "5"))}) / "a.tsv"
     broken = []
     assert [record.values["x"] for record in tables.read_records(path, broken=broken)] == ["1", "4"]
-    assert broken == [f"{path}, line 3: 1 fields between tabs, where 2 are needed (x, y): mend the line."]
+    assert broken == [f"{path}, line 3: 1 field between tabs, where 2 are needed (x, y): mend the line."]
     with pytest.raises(RecipeError, match="line 3"):
         list(tables.read_records(path))

@@ -278,8 +278,8 @@ def test_answers_that_are_nowhere_are_not_learnt_but_scored(tmp_path):
     scores = task.score("validation", items, [lost, *known])
     assert scores["exact_match"] == 80 and 0 < scores["loss"] < 0.1
     figures = dict(task.describe())
-    assert "2 wrong offsets, 1 found by the text, 1 nowhere in the context; 1 questions left out" in figures["train"]
-    assert "1 questions have no answer that could be found" in figures["validation"]
+    assert "2 wrong offsets, 1 found by the text, 1 nowhere in the context; 1 question left out" in figures["train"]
+    assert "1 question without an answer that could be found" in figures["validation"]
 
 
 def test_an_answer_that_no_window_holds_whole_is_not_learnt_as_no_answer(tmp_path):
@@ -292,7 +292,7 @@ def test_an_answer_that_no_window_holds_whole_is_not_learnt_as_no_answer(tmp_pat
     items = task.encode("train", make_tokenizer(task), 64)
     targets = [item.target for item in items if item.example == 0]
     assert len(targets) > 2 and set(targets) == {None}
-    assert "1 answers in no window" in dict(task.describe())["train"]
+    assert "1 answer in no window" in dict(task.describe())["train"]
 
 
 def test_what_is_cut_is_counted(tmp_path):

@@ -157,7 +157,7 @@ BROKEN = {
     "offset is text": (squad(question(start="9")), r"answer 1: 'answer_start' holds '9' \(str\), where a whole"),
     "unequal lists": (
         squad(question(answers={"text": ["Bob"], "answer_start": []})),
-        r"question 1: answers have 1 texts and 0 answer_starts",
+        r"question 1: answers have 1 text and 0 answer_starts",
     ),
     "impossible with an answer": (squad(question(is_impossible=True)), r"question 1: is_impossible is true, but"),
     "impossible is text": (squad(question(is_impossible="no")), r"question 1: is_impossible is 'no'"),

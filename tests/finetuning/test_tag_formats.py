@@ -85,7 +85,7 @@ def test_an_ideographic_blank_is_a_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a O\nb\nc O\n", "line 2: 1 columns, where the others have 2"),
+        ("a O\nb\nc O\n", "line 2: 1 column, where the others have 2"),
         ("a\nb\n", "word and tag at once"),
         ("-DOCSTART- O\n\n", "holds no words"),
     ],
@@ -121,7 +121,7 @@ def test_numbers_get_the_names_that_are_given(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ({"tokens": None, "tags": ["O"]}, "'tokens' holds null (None), where a list of words"),
-        ({"tokens": ["a", "b"], "tags": ["O"]}, "2 words and 1 tags"),
+        ({"tokens": ["a", "b"], "tags": ["O"]}, "2 words and 1 tag "),
         ({"tokens": ["a", None], "tags": ["O", "O"]}, "word 2 of column 'tokens' is null"),
         ({"tokens": ["a", "b"], "tags": ["O", None]}, "tag 2 of column 'tags' is null"),
         ({"tokens": ["a"], "tags": [True]}, "tag 1 of column 'tags' is True (bool)"),
@@ -286,7 +286,7 @@ def test_the_scheme_is_found_over_all_splits(tmp_path: Path) -> None:
     dev = write(tmp_path, "dev.txt", columns([["a", "b"]], [["B-X", "E-X"]]))
     kind = make(tmp_path, train_file=str(train), validation_file=str(dev))
     assert kind.data.scheme == "BIOES"
-    assert ("tags", "BIOES, written as IOB2; 1 tags broke it, and were read as conlleval does") in kind.describe()
+    assert ("tags", "BIOES, written as IOB2; 1 tag broke it, read as conlleval does") in kind.describe()
     with pytest.raises(RecipeError, match=r"dev.txt, line 2: the tag 'E-X' is none of IOB2"):
         make(tmp_path, train_file=str(train), validation_file=str(dev), scheme="IOB2")
     with pytest.raises(RecipeError, match="scheme is 'bio'"):

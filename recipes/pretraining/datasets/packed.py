@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.data.corpus import Corpus
 
 Row = dict[str, np.ndarray]
@@ -121,7 +122,7 @@ class TrainingRows(_PackedRows):
         self.rows_per_epoch = self.num_places // row_length
         if self.rows_per_epoch == 0:
             raise RecipeError(
-                f"the training text of {corpus.folder} has {self.num_places} tokens, fewer than one row of "
+                f"the training text of {corpus.folder} has {counted(self.num_places, 'token')}, fewer than one row of "
                 f"{row_length}: give more text, or a smaller sequence_length."
             )
         self.first_row = self.first_epoch = 0

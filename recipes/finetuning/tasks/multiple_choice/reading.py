@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.data.tables import Record, read_records, text_of
 from weft.recipes.data.text_files import read_lines
 
@@ -73,7 +74,10 @@ def choices_of_rows(rows: Iterable[Record], labelled: bool = True) -> list[Choic
         read = read or _form_of(row)
         found = read(row)
         if len(found.texts) < 2:
-            raise RecipeError(f"{row.where}: there are {len(found.texts)} choices: give at least two.")
+            raise RecipeError(
+                f"{row.where}: there {'is' if len(found.texts) == 1 else 'are'} "
+                f"{counted(len(found.texts), 'choice')}: give at least two."
+            )
         gold = _gold(found, row.where) if labelled else None
         examples.append(ChoiceExample(found.prompt, tuple(found.texts), tuple(found.pairs), gold, row.where))
     return examples
@@ -130,7 +134,7 @@ def _read_winogrande(row: Record) -> _Read:
     sentence, options = _text(row, "sentence"), [_text(row, "option1"), _text(row, "option2")]
     if sentence.count(BLANK) != 1:
         raise RecipeError(
-            f"{row.where}: the sentence has {sentence.count(BLANK)} blanks ({BLANK}), where one is needed."
+            f"{row.where}: the sentence has {counted(sentence.count(BLANK), 'blank')} ({BLANK}), where one is needed."
         )
     before, after = sentence.split(BLANK)
     pairs = [(before + option, after.strip()) for option in options]
@@ -170,7 +174,10 @@ def _choices(value: Any, where: str) -> tuple[list[str], list[str] | None]:
             )
         texts, keys = _texts(value["text"], where), _texts(value["label"], where)
         if len(texts) != len(keys):
-            raise RecipeError(f"{where}: {len(texts)} texts and {len(keys)} labels: give one label for each text.")
+            raise RecipeError(
+                f"{where}: {counted(len(texts), 'text')} and {counted(len(keys), 'label')}: give one label for "
+                "each text."
+            )
     elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         lacking = [entry for entry in value if not isinstance(entry, dict) or not {"text", "label"} <= set(entry)]
         if lacking:
@@ -226,7 +233,10 @@ def _labels_beside(path: Path, number: int) -> list[str]:
         raise RecipeError(f"{path} has no column 'label', and there is no {file.name} beside it: give one of both.")
     labels = [text.strip() for _, text in read_lines(file) if text.strip()]
     if len(labels) != number:
-        raise RecipeError(f"{file} has {len(labels)} labels for the {number} rows of {path.name}: give one for each.")
+        raise RecipeError(
+            f"{file} has {counted(len(labels), 'label')} for the {counted(number, 'row')} of {path.name}: give "
+            "one for each."
+        )
     return labels
 
 

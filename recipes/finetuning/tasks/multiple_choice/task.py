@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from weft.losses import IGNORE_INDEX, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.baseline import Baseline, most_frequent
 from weft.recipes.finetuning.best_metric import BestMetric
@@ -81,7 +82,7 @@ class MultipleChoice(Task):
 
     def describe(self) -> list[tuple[str, str]]:
         counts = sorted(Counter(len(example.texts) for example in self.examples["train"]).items())
-        lines = [("choices", ", ".join(f"{number} ({examples:,} examples)" for number, examples in counts))]
+        lines = [("choices", ", ".join(f"{number} ({counted(examples, 'example')})" for number, examples in counts))]
         cut = [f"{number:,} in {split}" for split, number in self.cut.items() if number]
         if cut:
             lines.append(("cut", f"the beginning of the prompts of {', '.join(cut)}"))

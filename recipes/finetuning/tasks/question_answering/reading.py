@@ -8,6 +8,7 @@ from typing import Any
 import regex
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.data.json_values import parse_json
 from weft.recipes.data.tables import Record, check_table, read_records, text_of
 from weft.recipes.data.text_files import file_format, read_lines
@@ -168,7 +169,8 @@ def _answers(values: dict[str, Any], context: str, where: str) -> list[tuple[Ans
         texts, starts = (_list(given, key, f"{where}, answers") for key in ("text", "answer_start"))
         if len(texts) != len(starts):
             raise RecipeError(
-                f"{where}: answers have {len(texts)} texts and {len(starts)} answer_starts: give one each."
+                f"{where}: answers have {counted(len(texts), 'text')} and "
+                f"{counted(len(starts), 'answer_start')}: give one each."
             )
         given = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
     elif not isinstance(given, list):

@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from weft.losses import IGNORE_INDEX, question_answering_loss, target_nats
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
+from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.baseline import Baseline
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
@@ -123,7 +124,7 @@ class QuestionAnswering(Task):
             lines += [(split, figures)] if figures else []
             lines += self._warnings(split)
         if self.max_answer_length is not None:
-            lines.append(("answers", f"{self.max_answer_length} tokens at most"))
+            lines.append(("answers", f"{counted(self.max_answer_length, 'token')} at most"))
         return lines
 
     def _warnings(self, split: str) -> Iterator[tuple[str, str]]:
@@ -147,22 +148,25 @@ class QuestionAnswering(Task):
         lost = sum(question.is_lost for question in questions)
         blank = sum(not question.question.strip() for question in questions)
         if done is not None:
-            yield f"{done.windows:,} windows of {self.splits[split]:,} questions, sharing {done.stride} tokens"
+            windows = f"{counted(done.windows, 'window')} of {counted(self.splits[split], 'question')}"
+            yield f"{windows}, sharing {counted(done.stride, 'token')}"
         if blank:
-            yield f"{blank:,} questions without words"
+            yield f"{counted(blank, 'question')} without words"
         if wrong:
-            yield f"{wrong:,} wrong offsets, {wrong - missing:,} found by the text, {missing:,} nowhere in the context"
+            found, nowhere = f"{wrong - missing:,} found by the text", f"{missing:,} nowhere in the context"
+            yield f"{counted(wrong, 'wrong offset')}, {found}, {nowhere}"
         if lost:
-            yield f"{lost:,} questions {'left out' if split == 'train' else 'have no answer that could be found'}"
+            what = "left out" if split == "train" else "without an answer that could be found"
+            yield f"{counted(lost, 'question')} {what}"
         if done is not None:
-            for number, what in (
-                (done.cut_questions, "questions cut"),
-                (done.missed_answers, "answers in no window"),
-                (done.long_answers, "answers longer than max_answer_length"),
-                (done.inexact_answers, "answers begin or end within a token"),
+            for number, name, what in (
+                (done.cut_questions, "question", "cut"),
+                (done.missed_answers, "answer", "in no window"),
+                (done.long_answers, "answer", "longer than max_answer_length"),
+                (done.inexact_answers, "answer", "not at the ends of tokens"),
             ):
                 if number:
-                    yield f"{number:,} {what}"
+                    yield f"{counted(number, name)} {what}"
 
     def align_labels(self, config: PreTrainedConfig) -> bool:
         """Learn whether the model is causal, which decides the token that stands for "no answer"."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.data.tables import Record, read_records, text_of, value_of
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.seq2seq.arguments import Seq2SeqArguments, check_lines
@@ -48,7 +49,8 @@ def read_parallel(sources: Path, targets: Path) -> list[TextPair]:
     given, wanted = _lines(sources), _lines(targets)
     if len(given) != len(wanted):
         raise RecipeError(
-            f"{sources} has {len(given):,} lines and {targets} {len(wanted):,}: each line of one needs its line in the "
+            f"{sources} has {counted(len(given), 'line')} and {targets} {len(wanted):,}: each line of one needs "
+            "its line in the "
             "other."
         )
     for path, lines in ((sources, given), (targets, wanted)):

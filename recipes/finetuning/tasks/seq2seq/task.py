@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from weft.losses import IGNORE_INDEX, masked_lm_loss, target_nats
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.baseline import Baseline
 from weft.recipes.finetuning.best_metric import BestMetric
@@ -91,9 +92,12 @@ class Seq2SeqTask(Task):
             (
                 "targets",
                 f"{train.target_tokens / train.targets:.1f} tokens on average, at most {train.longest_target}"
-                + (f"; {train.targets:,} references" if train.targets != train.sources else ""),
+                + (f"; {counted(train.targets, 'reference')}" if train.targets != train.sources else ""),
             ),
-            ("output", f"at most {self.max_new_tokens} tokens, {'greedy' if beams == 1 else f'{beams} beams'}"),
+            (
+                "output",
+                f"at most {counted(self.max_new_tokens, 'token')}, {'greedy' if beams == 1 else f'{beams} beams'}",
+            ),
             ("scores", f"BLEU of {self.tokenize} tokens, chrF, ROUGE"),
         ]
         for side in ("source", "target"):

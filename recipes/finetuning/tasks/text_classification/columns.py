@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.data.tables import Record, value_of, value_or_none
 from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
 from weft.recipes.finetuning.tasks.text_classification.known_task import KnownTextTask
@@ -89,7 +90,7 @@ def find_columns(arguments: TextClassificationArguments, records: Sequence[Recor
         for column in columns:
             value_of(first, column, option)
     if len(texts) > 2:
-        raise RecipeError(f"text_columns names {len(texts)} columns: give one, or two for a pair of texts.")
+        raise RecipeError(f"text_columns names {counted(len(texts), 'column')}: give one, or two for a pair of texts.")
     repeated = [column for column, times in Counter((*texts, *labels)).items() if times > 1]
     if repeated:
         raise RecipeError(f"text_columns and label_column name {repeated[0]!r} twice: name each column once.")

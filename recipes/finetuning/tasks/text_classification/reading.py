@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.data.tables import Record, read_records, text_of, value_of
 from weft.recipes.finetuning.known_tasks import read_hub_splits
 from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
@@ -99,7 +100,9 @@ def _read_known(arguments: TextClassificationArguments, name: str) -> Classifica
         kept = [record for record in records if record.values.get(task.label_column) not in task.dropped]
         if len(kept) < len(records):
             marks = " or ".join(map(repr, task.dropped))
-            notes.append((f"left out of {split}", f"{len(records) - len(kept):,} examples with the label {marks}"))
+            notes.append(
+                (f"left out of {split}", f"{counted(len(records) - len(kept), 'example')} with the label {marks}")
+            )
         splits[split] = kept
     if "test" in splits and not has_labels(splits["test"], (task.label_column,)):
         del splits["test"]
@@ -157,7 +160,7 @@ def _finish(
         train = examples["train"]
         learn, held_out = hold_out([input_of(one) for one in train], arguments, _strata(problem_type, train))
         examples |= {"train": [train[i] for i in learn], "validation": [train[i] for i in held_out]}
-        notes.append(("validation", f"{len(held_out):,} examples held out of the training examples"))
+        notes.append(("validation", f"{counted(len(held_out), 'example')} held out of the training examples"))
     if arguments.max_train_examples is not None:
         examples["train"] = examples["train"][: arguments.max_train_examples]
         _check_variety(problem_type, [example.label for example in examples["train"]])

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from weft.losses import count_targets, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
+from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.baseline import MOST_NAMES, named
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.out_of_reach import warn_of
@@ -77,7 +78,7 @@ class TextClassification(Task):
         if self.problem_type == REGRESSION:
             return f"Gives {what} a number, learnt from {self.data.name}."
         how = "any of" if self.problem_type == MULTI else "one of"
-        return f"Gives {what} {how} {len(self.names)} labels, learnt from {self.data.name}."
+        return f"Gives {what} {how} {counted(len(self.names), 'label')}, learnt from {self.data.name}."
 
     @property
     def pairs(self) -> bool:

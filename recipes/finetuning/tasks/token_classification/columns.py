@@ -8,6 +8,7 @@ from pathlib import Path
 import regex
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.data.text_files import read_lines
 from weft.recipes.finetuning.tasks.token_classification.passages import Sentence
 
@@ -56,7 +57,7 @@ def read_columns(
             continue
         if len(row) != width:
             raise RecipeError(
-                f"{path}, line {number}: {len(row)} columns, where the others have {width}: mend the line."
+                f"{path}, line {number}: {counted(len(row), 'column')}, where the others have {width}: mend the line."
             )
         words.append(row[word][0] if is_numbered and _NUMBERED.fullmatch(row[word]) else row[word])
         if labelled and not row[tag].strip():
@@ -89,7 +90,7 @@ def _places(path: Path, width: int, word_column: str | None, tag_column: str | N
         if option == "tag_column" and not labelled and not -width <= number < width:
             number = -1
         if not -width <= number < width:
-            raise RecipeError(f"{option} is {number}, but {path} has {width} columns: the first is 0.")
+            raise RecipeError(f"{option} is {number}, but {path} has {counted(width, 'column')}: the first is 0.")
         found.append(number % width)
     if labelled and found[0] == found[1]:
         raise RecipeError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.data.text_files import file_format
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.known_tasks import KnownTask, read_splits
@@ -111,7 +112,9 @@ class TaggedData:
     def lines(self) -> list[tuple[str, str]]:
         """What was read, for the plan."""
         names = self.labels if self.is_plain else self.types
-        what = f"{len(names)} tags" if self.is_plain else f"{len(names)} types of entities"
+        what = (
+            f"{len(names)} tags" if self.is_plain else f"{counted(len(names), 'type of entities', 'types of entities')}"
+        )
         more = " ..." if len(names) > MOST_NAMES else ""
         lines = [("labels", f"{what}: {', '.join(names[:MOST_NAMES])}{more}")]
         if self.by_spans:
@@ -120,7 +123,7 @@ class TaggedData:
             lines.append(("tags", "one for each word"))
         else:
             broken = (
-                f"; {self.broken_tags:,} tags broke it, and were read as conlleval does" if self.broken_tags else ""
+                f"; {counted(self.broken_tags, 'tag')} broke it, read as conlleval does" if self.broken_tags else ""
             )
             lines.append(("tags", ("IOB2" if self.scheme == "IOB2" else f"{self.scheme}, written as IOB2") + broken))
         return [*lines, ("text", self.joiner.line()), *self._notes()]
@@ -131,7 +134,7 @@ class TaggedData:
         return sorted(label[2:] for label in self.labels if label.startswith("B-"))
 
     def _notes(self) -> list[tuple[str, str]]:
-        notes = [f"{number:,} {name}" for name, number in self.reader.notes.items() if number]
+        notes = [f"{name}: {number:,}" for name, number in self.reader.notes.items() if number]
         return [("reading", "; ".join(notes))] if notes else []
 
     def _passage(self, example: Sentence | SpanText) -> Passage:

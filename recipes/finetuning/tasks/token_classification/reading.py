@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.data.tables import Record, check_table, read_records, text_of, value_of
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.token_classification.columns import read_columns
@@ -94,7 +95,8 @@ class Reader:
         tags = _list_in(record, column, "tags")
         if len(tags) != len(words):
             raise RecipeError(
-                f"{record.where}: {len(words)} words and {len(tags)} tags ({column!r}): each word needs one tag."
+                f"{record.where}: {counted(len(words), 'word')} and {counted(len(tags), 'tag')} ({column!r}): "
+                "each word needs one tag."
             )
         return Sentence(list(words), [self._tag(tag, n, record, column) for n, tag in enumerate(tags)], record.where)
 
@@ -110,7 +112,9 @@ class Reader:
                 f"{where} is the number {tag}: give the names of the numbers in order with --label_names."
             )
         if not 0 <= tag < len(self.labels):
-            raise RecipeError(f"{where} is {tag}, but label_names has {len(self.labels)} names (the first is 0).")
+            raise RecipeError(
+                f"{where} is {tag}, but label_names has {counted(len(self.labels), 'name')} (the first is 0)."
+            )
         return self.labels[tag]
 
     def _cluener(self, record: Record, labelled: bool) -> SpanText:
@@ -175,7 +179,8 @@ class Reader:
             raise RecipeError(f"{record.where}: the type of an entity is {label!r}, where a name is needed.")
         if not 0 <= start < end <= len(text):
             raise RecipeError(
-                f"{record.where}: an entity from {start} to {end}, but the text has {len(text)} characters (the first "
+                f"{record.where}: an entity from {start} to {end}, but the text has "
+                f"{counted(len(text), 'character')} (the first "
                 "is 0, the end is not included): mend the row."
             )
         inside = text[start:end]

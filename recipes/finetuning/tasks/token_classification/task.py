@@ -22,6 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from weft.losses import IGNORE_INDEX, count_targets, token_classification_loss
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.baseline import Baseline, named
 from weft.recipes.finetuning.best_metric import BestMetric
@@ -111,7 +112,11 @@ class TokenClassification(Task):
         for split, counts in self.counts.items():
             entities_in_all = sum(len(passage.spans or ()) for passage in self.examples[split])
             share = {UNREACHABLE: f" of {entities_in_all:,}"}
-            found = [f"{number:,}{share.get(name, '')} {name}" for name, number in counts.items() if number]
+            found = [
+                f"{number:,}{share[name]} {name}" if name in share else f"{name}: {number:,}"
+                for name, number in counts.items()
+                if number
+            ]
             if found:
                 lines.append((split, "; ".join(found)))
             ends = f"the entities of {split} begin or end within a token, and cannot be found exactly"
@@ -152,7 +157,7 @@ class TokenClassification(Task):
         if capacity < 1:
             raise RecipeError(f"max_length is {max_length}, which the tokenizer's special tokens fill: give more.")
         if stride >= capacity:
-            raise RecipeError(f"stride is {stride}, but a window holds {capacity} tokens: give less.")
+            raise RecipeError(f"stride is {stride}, but a window holds {counted(capacity, 'token')}: give less.")
         maker = WindowMaker(self.labels, self.label_all_pieces, self.trims, before, after, capacity, stride)
         self.counts[split] = maker.counts
         items = []
