@@ -136,10 +136,11 @@ def _plain(
         for name, token in {**tokenizer.special_tokens_map, **names}.items()
         if isinstance(token, str)
     }
+    extra = tokenizer.extra_special_tokens
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         **named,
-        extra_special_tokens=[added.get(token, token) for token in tokenizer.extra_special_tokens],
+        **({"extra_special_tokens": [added.get(token, token) for token in extra]} if extra else {}),
         model_max_length=tokenizer.model_max_length,
         padding_side=tokenizer.padding_side,
         truncation_side=tokenizer.truncation_side,

@@ -3,11 +3,12 @@
 import json
 import runpy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from weft.tokenizer.own_special_tokens import append_special_tokens, check_special_tokens, cut_out
 from weft.tokenizer.pre_tokenizers import LONGEST_WORD, prefix_blank, split_pieces, split_unspaced_and_long
 from weft.tokenizer.sampling import sample
 from weft.tokenizer.special_tokens import LEFT_STRIPPING_MASK, MASK, for_role
@@ -32,6 +33,7 @@ def train_tokenizer(
     model_max_length: int | None = None,
     sample_characters: int = SAMPLE_CHARACTERS,
     add_prefix_space: bool = False,
+    special_tokens: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
     """Learn a vocabulary.
 
@@ -49,6 +51,8 @@ def train_tokenizer(
         add_prefix_space: for "bpe" and "unigram": take the first word of a text as if a blank stood before it. Needed
             where words are given one by one (`is_split_into_words=True`, as in token classification), since each would
             otherwise look like the beginning of a text; decoding then gives a blank before the first word.
+        special_tokens: names of your own, such as "<user>", which get the last ids, behind the vocabulary. No text
+            that training reads becomes one of them; calling the tokenizer on a text that spells one out does.
 
     Returns:
         A tokenizer that puts the start token before a text, as the recipes do in training (`for_role` of decoders).
@@ -56,13 +60,14 @@ def train_tokenizer(
         differs from run to run.
 
     Raises:
-        ValueError: an unknown tokenizer_type, a vocab_size with no room for the special tokens and an alphabet,
-            sample_characters below 1, add_prefix_space for a type that has no use for it, or text of which the type
-            keeps nothing.
+        ValueError: an unknown tokenizer_type, special_tokens that are taken or given twice, a vocab_size with no room
+            for the special tokens and an alphabet, sample_characters below 1, add_prefix_space for a type that has no
+            use for it, or text of which the type keeps nothing.
     """
     if tokenizer_type not in TOKENIZER_TYPES:
         raise ValueError(f"tokenizer_type {tokenizer_type!r} is unknown: choose one of {', '.join(TOKENIZER_TYPES)}.")
-    smallest = len(SPECIAL_TOKENS) + SMALLEST[tokenizer_type]
+    check_special_tokens(special_tokens, SPECIAL_TOKENS)
+    smallest = len(SPECIAL_TOKENS) + SMALLEST[tokenizer_type] + len(special_tokens)
     if vocab_size < smallest:
         raise ValueError(
             f"vocab_size={vocab_size} is too small for tokenizer_type {tokenizer_type}: at least {smallest}."
@@ -71,13 +76,14 @@ def train_tokenizer(
         raise ValueError(f"sample_characters={sample_characters} leaves no text to learn from: at least 1.")
     if add_prefix_space and tokenizer_type not in ("bpe", "unigram"):
         raise ValueError(f"add_prefix_space is for tokenizer_type bpe and unigram, not {tokenizer_type}: leave it out.")
-    learnt = sample(texts, sample_characters)
-    backend = _LEARN[tokenizer_type](learnt, vocab_size, add_prefix_space)
+    learnt = cut_out(sample(texts, sample_characters), special_tokens)
+    backend = _LEARN[tokenizer_type](learnt, vocab_size - len(special_tokens), add_prefix_space)
     if backend.get_vocab_size() <= len(SPECIAL_TOKENS) and any(map(str.strip, learnt)):
         raise ValueError(
             f"tokenizer_type {tokenizer_type} keeps no character of the text, which is all of blanks, control and "
             "private characters: choose bpe or unigram, or give other text."
         )
+    own = append_special_tokens(backend, special_tokens)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,
@@ -87,6 +93,7 @@ def train_tokenizer(
         mask_token=MASK if tokenizer_type == "char" else LEFT_STRIPPING_MASK,
         clean_up_tokenization_spaces=False,
         **({} if model_max_length is None else {"model_max_length": model_max_length}),
+        **({"extra_special_tokens": own} if own else {}),
     )
     return for_role(tokenizer, "decoder")
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import size_and_time
 from weft.recipes.common.options import option
 from weft.recipes.data.filters import FilterArguments
@@ -12,7 +12,8 @@ from weft.recipes.data.near_duplicates import check_near_duplicates
 from weft.recipes.data.segmentation import get_segmenter
 from weft.recipes.data.source_mixture import assign_sources
 from weft.recipes.data.text_source import SourceArguments, TextSource
-from weft.tokenizer.train import SAMPLE_CHARACTERS, TOKENIZER_TYPES
+from weft.tokenizer.own_special_tokens import check_special_tokens
+from weft.tokenizer.train import SAMPLE_CHARACTERS, SPECIAL_TOKENS, TOKENIZER_TYPES
 
 
 @dataclass
@@ -35,6 +36,11 @@ class TextArguments(SourceArguments):
         "words that are given one by one",
         rare=True,
     )
+    special_tokens: list[str] | None = option(
+        None,
+        "special tokens of your own for the tokenizer to train, such as '<user>' '<bot>'; no text becomes one of them",
+        rare=True,
+    )
 
     def check(self) -> None:
         """Refuse text that cannot be read and values that are not among the choices, before any work is done.
@@ -43,6 +49,8 @@ class TextArguments(SourceArguments):
             RecipeError: names the field, its value and the allowed ones.
         """
         super().check()
+        with refusing(None, ValueError, say=str):
+            check_special_tokens(self.special_tokens or (), SPECIAL_TOKENS)
         if self.dataset_name and self.train_files:
             raise RecipeError("both dataset_name and train_files are given: choose one.")
         if self.dataset_name and self.encoding:
@@ -105,6 +113,11 @@ class DataArguments(FilterArguments, TextArguments):
     def check(self) -> None:
         """Refuse as `TextArguments.check` does, and settings that contradict each other."""
         super().check()
+        if self.special_tokens and self.tokenizer_name is not None:
+            raise RecipeError(
+                f"special_tokens are given with the tokenizer {self.tokenizer_name}, which is trained already: train "
+                "one that has them with tokenizer/train.py, or leave them out."
+            )
         if self.dedup == "near":
             check_near_duplicates()
         if self.segmenter != "none":

@@ -163,8 +163,9 @@ def learn_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train the tokenizer that was asked for; raises RecipeError if the text cannot give it."""
     kind = (arguments.tokenizer_type, arguments.vocab_size, model_max_length)
+    rest = (arguments.sample_characters, arguments.add_prefix_space)
     with refusing(None, ValueError, say=str):
-        return train_tokenizer(texts, *kind, arguments.sample_characters, arguments.add_prefix_space)
+        return train_tokenizer(texts, *kind, *rest, arguments.special_tokens or ())
 
 
 def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Read) -> None:

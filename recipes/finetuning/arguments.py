@@ -163,6 +163,9 @@ class ModelSetupArguments(Options):
         otherwise="train one first with tokenizer/train.py and give it with tokenizer_name",
     )
     vocab_size: int = option(8192, "tokens of a new tokenizer, at most")
+    special_tokens: list[str] | None = option(
+        None, "special tokens of your own for a new tokenizer, such as '<user>' '<bot>'", rare=True
+    )
     causal: bool = option(False, "a new model looks at earlier tokens only")
     attn_implementation: str | None = option(
         None, "attention backend: sdpa (the default), eager, flash_attention_2", rare=True

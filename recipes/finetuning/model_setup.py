@@ -113,7 +113,7 @@ def set_up_model(
         return _new(task, arguments, fields, max_length)
     given = [
         option
-        for option in ("config_name", "tokenizer_name", "causal")
+        for option in ("config_name", "tokenizer_name", "causal", "special_tokens")
         if getattr(arguments, option) != ModelSetupArguments.__dataclass_fields__[option].default
     ]
     if given:
@@ -167,11 +167,17 @@ def _checked_length(
 def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max_length: int | None) -> ModelSetup:
     source = arguments.tokenizer_name or arguments.config_name
     if source is not None:
+        if arguments.special_tokens:
+            raise RecipeError(
+                f"special_tokens are given with the tokenizer of {source}, which is trained already: leave them out."
+            )
         tokenizer = load_tokenizer(source, arguments.trust_remote_code)
     else:
         kind_of_tokenizer = arguments.tokenizer_type or _suitable_tokenizer(task)
         with refusing(None, ValueError, say=str):
-            tokenizer = train_tokenizer(task.texts(), kind_of_tokenizer, arguments.vocab_size)
+            tokenizer = train_tokenizer(
+                task.texts(), kind_of_tokenizer, arguments.vocab_size, special_tokens=arguments.special_tokens or ()
+            )
     existing = (
         None if arguments.config_name is None else load_config(arguments.config_name, arguments.trust_remote_code)
     )
