@@ -8,6 +8,7 @@ from typing import ClassVar
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import Options, option
 from weft.recipes.data.tables import FORMATS, check_table
+from weft.recipes.training.card_fields import LANGUAGE_HELP, LICENSE_HELP, check_card_fields
 from weft.tokenizer.train import TOKENIZER_TYPES
 
 FEW_EXAMPLES, SEEDS_OF_FEW = 10_000, 5
@@ -40,6 +41,7 @@ class FileArguments(Options):
     )
     split_seed: int = option(0, "which examples are held out", least=0, most=LARGEST_SEED, rare=True)
     max_train_examples: int | None = option(None, "learn from the first so many only", least=1)
+    language: str | None = option(None, LANGUAGE_HELP, rare=True)
 
     def check_files(self) -> None:
         """Refuse, before anything is read, sources that contradict each other and files that cannot be read.
@@ -48,6 +50,7 @@ class FileArguments(Options):
             RecipeError: names what was given and what is allowed.
         """
         self.check()
+        check_card_fields(None, self.card_language)
         given = [name for name in ("task", "train_file", "dataset_name") if getattr(self, name) is not None]
         if len(given) > 1:
             raise RecipeError(f"{' and '.join(given)} are given: give one source of examples.")
@@ -68,6 +71,11 @@ class FileArguments(Options):
         """What a run on these examples is called."""
         own = next(iter(self.local_files()), None)
         return self.task or Path(own or self.dataset_name or "task").stem
+
+    @property
+    def card_language(self) -> str | None:
+        """Language of the texts as the user says it, for the model card."""
+        return self.language
 
     def local_files(self) -> list[Path]:
         """The files that were given one by one."""
@@ -121,11 +129,13 @@ class FineTuningArguments(Options):
     )
     plan: bool = option(False, "print the plan and stop")
     push_to_hub: str | None = option(None, "publish the result under this name, e.g. me/model")
+    license: str | None = option(None, LICENSE_HELP, rare=True)
     hub_private_repo: bool = option(False, "make the repository private", rare=True)
 
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""
         super().check()
+        check_card_fields(self.license, None)
         repeated = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
         if repeated:
             raise RecipeError(f"seeds names {repeated[0]} more than once: a seed gives the same result every time.")

@@ -15,6 +15,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, remove_folder, write_json
 from weft.recipes.common.hardware import share_cores
 from weft.recipes.common.processes import is_first_process
+from weft.recipes.data.language import language_of_script
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.adapters import merge_adapters
 from weft.recipes.finetuning.arguments import FineTuningArguments, ModelSetupArguments
@@ -31,7 +32,7 @@ from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.figures import titled
 from weft.recipes.training.metric_format import text_of, words_of
-from weft.recipes.training.model_card import Card, versions
+from weft.recipes.training.model_card import Card, published_name, versions
 from weft.recipes.training.run_folder import METRICS, SETTINGS, finished_folder
 
 LOCAL_FIELDS = (
@@ -161,6 +162,11 @@ class FinishedSeeds:
     def _predict(self, model: PreTrainedModel, items: list[EncodedExample]) -> list[Any]:
         return predict(self.task, model, items, self.seed_run.collator, self.arguments.per_device_eval_batch_size)
 
+    def _language(self) -> str | list[str] | None:
+        """The language of the texts: as the user says it, as that of a known data set, or as their script says it."""
+        known = self.task.known.language if self.task.known else None
+        return self.task.language or known or language_of_script(self.task.texts())
+
     def _card(self, metrics: dict[str, Any], sections: dict[str, str], best: SeedResult) -> Card:
         name, per_step = self.arguments.push_to_hub or str(self.folder), self.seed_run.plan.items_per_step
         headline, source = self.task.headline, self.settings.get("task") or self.settings.get("dataset_name")
@@ -170,7 +176,7 @@ class FinishedSeeds:
         return Card(
             title=Path(name).name,
             summary=self.task.summary,
-            usage=self.task.usage(name),
+            usage=self.task.usage(published_name(self.arguments.push_to_hub)),
             facts={
                 "task": source or "examples of its own",
                 "examples": ", ".join(f"{split} {number:,}" for split, number in self.task.splits.items()),
@@ -188,7 +194,8 @@ class FinishedSeeds:
             dataset_id=known.hub if known else self.settings.get("dataset_name"),
             dataset_config=known.hub_config if known else self.settings.get("dataset_config_name"),
             base_model=self.setup.arguments.model_name_or_path,
-            language=known.language if known else self.task.language,
+            language=self._language(),
+            license=self.arguments.license,
         )
 
     def _last_line(self, metrics: dict[str, Any]) -> str:

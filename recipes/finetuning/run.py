@@ -10,6 +10,7 @@ from weft.recipes.finetuning.run_folder import fingerprint, look_at
 from weft.recipes.finetuning.setup import FineTuningRun, extras_of
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.tasks import known_task, task_class
+from weft.recipes.training.card_fields import languages
 from weft.recipes.training.run import carry_out, settings_of
 
 
@@ -43,6 +44,7 @@ def _read_task(name: str, parsed: Parsed) -> Task:
     arguments, files = parsed[FineTuningArguments], parsed[FileArguments]
     task = task_class(name).read(files, arguments)
     task.known = known_task(name, files.task)
+    task.language = languages(files.card_language) or task.language
     for field, reason in task.refused_fields.items():
         if field in parsed.given:
             raise RecipeError(f"{field} is given: {reason}.")

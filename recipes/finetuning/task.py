@@ -53,7 +53,7 @@ class Task(ABC):
     pipeline_tag: ClassVar[str]  # such as "text-classification"
     finds_spans: ClassVar[bool] = False  # whether its answers are parts of a text, which tokens should not reach over
     known: KnownTask | None = None  # the data set that --task names
-    language: str | list[str] | None = None  # of the texts, such as "en", where it is known
+    language: str | list[str] | None = None  # of the texts, such as "en", where the user or the task says it
     has_choices: ClassVar[bool] = False  # whether an item's sequences are choices of which one is right
     has_own_head: ClassVar[bool] = True  # whether the model has an output matrix that is of this task only
     # Fields of every recipe that mean nothing to this task, each with a reason.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, make_dataclass
 from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import Options, option
+from weft.recipes.training.card_fields import LANGUAGE_HELP, LICENSE_HELP, check_card_fields
 from weft.recipes.training.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 2
@@ -92,6 +93,8 @@ class RunArguments(Options):
     seed: int = option(42, "of the initial weights, the order of the text and dropout", least=0, below=2**32)
     push_to_hub: str | None = option(None, "publish the result under this name, e.g. me/model")
     hub_revisions: bool = option(False, "also publish each checkpoint, as revision step-N")
+    license: str | None = option(None, LICENSE_HELP, rare=True)
+    language: str | None = option(None, LANGUAGE_HELP, rare=True)
     hub_private_repo: bool = option(False, "make the repository private", rare=True)
     plan: bool = option(False, "print the plan and stop")
     sample_prompt: str = option(
@@ -104,6 +107,7 @@ class RunArguments(Options):
     def check(self) -> None:
         """Raises RecipeError where a field is out of range, or several give the length."""
         super().check()
+        check_card_fields(self.license, self.language)
         lengths = [name for name in LENGTHS if getattr(self, name) is not None]
         if len(lengths) > 1:
             raise RecipeError(f"the length is given by {' and '.join(lengths)}: choose one.")

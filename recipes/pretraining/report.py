@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from weft.recipes.common.files import write_json
 from weft.recipes.common.processes import is_first_process
 from weft.recipes.data.arguments import DataArguments
+from weft.recipes.data.language import language_of_script
 from weft.recipes.pretraining.curve import plot_curve
 from weft.recipes.pretraining.judgement import notes_of
 from weft.recipes.pretraining.objectives.base import Objective
@@ -16,11 +17,13 @@ from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.pretraining.validation import RowEvaluator
 from weft.recipes.pretraining.validation_files import names_of_files, on_file, whole_of
+from weft.recipes.training.card_fields import languages
 from weft.recipes.training.figures import titled
 from weft.recipes.training.metric_format import in_order, median_of, text_of, words_of
-from weft.recipes.training.model_card import Card, metrics_table, notes_section, versions
+from weft.recipes.training.model_card import Card, metrics_table, notes_section, published_name, versions
 from weft.recipes.training.run_folder import METRICS, finished_folder
 
+SAMPLE_TEXTS, SAMPLE_TOKENS = 100, 500  # held-out documents, and tokens of each, that tell the language
 # Fields of this machine, which are not for the card.
 LOCAL_FIELDS = ("output_dir", "data", "train_files", "validation_files", "plan")
 
@@ -89,7 +92,7 @@ def _card(run: PretrainingRun, model: PreTrainedModel, metrics: dict[str, Any], 
         title=Path(name).name,
         summary=objective.summary,
         usage_heading="How to load it",
-        usage=_usage(objective, name),
+        usage=_usage(objective, published_name(run.arguments.push_to_hub)),
         facts=_facts(run),
         curve="loss over tokens",
         sections={
@@ -105,7 +108,22 @@ def _card(run: PretrainingRun, model: PreTrainedModel, metrics: dict[str, Any], 
         dataset_id=made_from.get("dataset_name"),
         dataset_config=made_from.get("dataset_config_name"),
         base_model=run.settings.get("model_name_or_path"),
+        language=languages(run.arguments.language) or _language_of(run),
+        license=run.arguments.license,
     )
+
+
+def _language_of(run: PretrainingRun) -> str | None:
+    """The language of the text: English where it is Python's own, else as the script of held-out text says it."""
+    made_from = run.corpus.description["made_from"]["settings"]
+    if not made_from.get("train_files") and not made_from.get("dataset_name"):
+        return "en"
+    corpus = run.corpus
+    spans = [
+        (int(corpus.offsets[n]), int(corpus.offsets[n + 1])) for n in corpus.documents("validation")[:SAMPLE_TEXTS]
+    ]
+    ids = (corpus.tokens[first : min(last, first + SAMPLE_TOKENS)].tolist() for first, last in spans)
+    return language_of_script(run.tokenizer.decode(row, skip_special_tokens=True) for row in ids)
 
 
 def _facts(run: PretrainingRun) -> dict[str, str]:

@@ -8,6 +8,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.training.model_card import name_in_card
 
 # What a reader of the published model needs; optimizer states, logs, pickles and texts of the data stay at home.
 PUBLISHED = ("*.safetensors", "*.json", "*.py", "README.md", "*.png", "*.model", "*.txt", "*.jinja")
@@ -49,6 +50,7 @@ def publish(folder: Path, name: str, revisions: bool = False, private: bool = Fa
             branch = f"step-{checkpoint.name.split('-')[1]}"
             api.create_branch(repository.repo_id, branch=branch, exist_ok=True)
             _upload(api, checkpoint, repository.repo_id, branch, f"Checkpoint of {branch.replace('-', ' ')}")
+        name_in_card(folder / "README.md", repository.repo_id)
         _upload(api, folder, repository.repo_id, None, "Publish the trained model")
     except Exception as error:  # whatever went wrong on the way, the run is whole and can be published later
         raise RecipeError(

@@ -4,6 +4,7 @@ Here is its form. What it says is put together in `pretraining/report.py` and `f
 `finetuning/model_card.py` and of each task's `report.py`, and the `summary` of each task and objective.
 """
 
+import contextlib
 import importlib.metadata
 import math
 import re
@@ -12,14 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from weft.recipes.common.files import write_text
 from weft.recipes.common.markdown import in_cell, table
 from weft.recipes.training.metric_format import FORMATS, text_of, words_of
 
 PACKAGES = ("weft-lm", "transformers", "torch")
+LICENSE = ("license", "license_name", "license_link")  # fields of a head that say under which terms a model is given
+UNPUBLISHED = "OWNER/NAME"  # in Python, of a model that has no name on the Hub
+UNPUBLISHED_NOTE = f"\n\nPut this folder in the place of `{UNPUBLISHED}`, or the model's name on the Hub."
 LONGEST_NAME = 80  # of a data set, in characters
 
 
@@ -38,6 +44,7 @@ class Card:
         dataset: what the data are called, `dataset_id` their id on the Hub and `dataset_config` their configuration.
         base_model: the model that the training started from. Of this and `dataset_id` folders are not named.
         language: of the texts, such as "en".
+        license: of the model, as its user says; None: that which the card of the base model names.
     """
 
     title: str
@@ -54,12 +61,14 @@ class Card:
     dataset_config: str | None = None
     base_model: str | None = None
     language: str | list[str] | None = None
+    license: str | None = None
     usage_heading: str = "How to use it"
 
     def write(self, path: Path) -> None:
         """Write the README.md of the published folder."""
         sections = {
-            self.usage_heading: f"```python\n{self.usage}\n```",
+            self.usage_heading: f"```python\n{self.usage}\n```"
+            + (UNPUBLISHED_NOTE if UNPUBLISHED in self.usage else ""),
             "Data and training": f"{pairs_table(self.facts)}\n\n![{self.curve}](curve.png)",
             **self.sections,
             "Settings": pairs_table(
@@ -71,9 +80,10 @@ class Card:
 
     def head(self) -> ModelCardData:
         """Make the head, with the scores as a model-index (huggingface.co/docs/hub/model-cards)."""
-        dataset_id, results = hub_id(self.dataset_id), self._results()
+        dataset_id, results, base = hub_id(self.dataset_id), self._results(), head_of(self.base_model)
         return ModelCardData(
-            base_model=hub_id(self.base_model),
+            base_model=hub_id(self.base_model) or base.get("base_model"),
+            **({"license": self.license} if self.license else {name: base[name] for name in LICENSE if name in base}),
             datasets=[dataset_id] if dataset_id else None,
             language=self.language,
             library_name="transformers",
@@ -102,6 +112,31 @@ class Card:
             for metric, value in metrics.items()
             if isinstance(value, int | float) and math.isfinite(value)
         ]
+
+
+def head_of(model: str | None) -> dict[str, Any]:
+    """What the head of a model's card says, as far as this machine has the card; nothing is fetched.
+
+    Args:
+        model: a folder, or an id of the Hub whose files were fetched before.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError, yaml.YAMLError):
+        found = Path(model) / "README.md" if Path(model).is_dir() else try_to_load_from_cache(model, "README.md")
+        if isinstance(found, str | Path) and Path(found).is_file():
+            return ModelCard.load(found, ignore_metadata_errors=True).data.to_dict()
+    return {}
+
+
+def published_name(push_to_hub: str | None) -> str:
+    """What a card calls its model in Python: its name on the Hub where that is known, and else what stands for it."""
+    return push_to_hub if push_to_hub is not None and "/" in push_to_hub else UNPUBLISHED
+
+
+def name_in_card(path: Path, repository: str) -> None:
+    """Put a model's name on the Hub into a card that was written before it had one."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if UNPUBLISHED in text:
+        write_text(path, text.replace(UNPUBLISHED_NOTE, "").replace(UNPUBLISHED, repository))
 
 
 def hub_id(name: str | None) -> str | None:

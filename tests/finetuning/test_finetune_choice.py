@@ -7,6 +7,7 @@ import json
 import random
 
 import pytest
+from helpers.cards import usage_of
 from helpers.elsewhere import succeed
 
 from weft.recipes.finetune_choice import main
@@ -25,10 +26,6 @@ def write(path, seed, number):
         rows.append({"question": f"{i}: Which is {words[-1]}?", "choices": words, "label": len(words) - 1})
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return str(path)
-
-
-def usage_of(folder):
-    return (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.cards import head_of, scores_of
+from helpers.cards import head_of, scores_of, usage_of
 from helpers.elsewhere import succeed
 
 from weft.recipes import finetune_classification
@@ -71,7 +71,7 @@ def test_a_table_becomes_a_classifier_that_loads_without_this_package(tmp_path):
     head = head_of(folder)
     assert {("validation", "accuracy"), ("test", "accuracy")} <= scores_of(head)
     assert {result.dataset_name for result in head.eval_results} == {"train.csv"}
-    usage = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    usage = usage_of(folder)
     printed = succeed(usage.replace("some text", "the orange house number 3"), tmp_path)
     assert "'label': 'warm'" in printed
 
@@ -87,7 +87,7 @@ def test_pairs_with_several_labels_and_what_their_card_says_to_run(tmp_path):
     run(folder, train_file=write_csv(tmp_path / "a.csv", rows), label_column="colour,size", max_steps=30)
     assert metrics_of(folder)["eval_f1_micro_tuned"] == 1.0
     assert set(json.loads((folder / "thresholds.json").read_text())["thresholds"]) == {"colour", "size"}
-    usage = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    usage = usage_of(folder)
     assert 'function_to_apply="sigmoid"' in usage
     printed = succeed(usage.replace("the first text", "red thing").replace("the second", "box"), tmp_path)
     assert printed.index("colour") < printed.index("size")  # the more probable label comes first

@@ -7,7 +7,7 @@ import json
 import random
 
 import pytest
-from helpers.cards import head_of
+from helpers.cards import head_of, usage_of
 from helpers.elsewhere import succeed
 
 from weft.recipes.finetune_qa import main
@@ -32,10 +32,6 @@ def write(path, seed, number, chinese=False):
         paragraphs.append({"context": context, "qas": qas})
     path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
     return str(path)
-
-
-def usage_of(folder):
-    return (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 
 
 def own_example(folder):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import finetuning as ft
 from helpers import sequences as seq
-from helpers.cards import head_of, scores_of
+from helpers.cards import head_of, scores_of, usage_of
 from helpers.elsewhere import succeed
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
@@ -34,10 +34,6 @@ def finished(files, tmp_path_factory):
 def rows(path):
     with path.open(encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle))
-
-
-def usage_of(folder):
-    return (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 
 
 def test_a_small_language_is_learnt_from_nothing(finished):

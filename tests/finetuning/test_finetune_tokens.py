@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
+from helpers.cards import usage_of
 from helpers.elsewhere import succeed
 from transformers import AutoTokenizer, pipeline
 
@@ -162,13 +163,12 @@ def _texts_of(root: Path, name: str) -> list[str]:
 
 def test_the_model_card_works_where_the_package_is_not(runs: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     root, printed = runs
-    cards = [(root / name / "README.md").read_text(encoding="utf-8") for name in printed]
-    code = "\nprint('---')\n".join(card.split("```python\n")[1].split("```")[0] for card in cards)
-    names, _, plain = succeed(code, tmp_path).split("---\n")
+    codes = [usage_of(root / name) for name in printed]
+    names, _, plain = succeed("\nprint('---')\n".join(codes), tmp_path).split("---\n")
     lines = names.strip().splitlines()
     assert lines == [line.strip() for line in lines]
     assert {line.split(" ")[-2] for line in lines} == {"PER", "LOC"}
-    assert "stride=4" in cards[1]
+    assert "stride=4" in codes[1]
     assert plain
 
 

@@ -28,3 +28,10 @@ def head_of(folder: Path) -> ModelCardData:
 def scores_of(head: ModelCardData) -> set[tuple[str, str]]:
     """The split and the name of each score of a card."""
     return {(result.dataset_split, result.metric_type) for result in head.eval_results}
+
+
+def usage_of(folder: Path) -> str:
+    """The Python of a run's card, with its folder in the place of a name on the Hub."""
+    code = (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    assert "OWNER/NAME" in code and str(folder) not in code
+    return code.replace("OWNER/NAME", str(folder))

@@ -75,8 +75,11 @@ def test_a_run_publishes_itself_and_its_checkpoints_and_loads_by_name(corpus, hu
 
 def test_a_finished_run_is_published_later(corpus, hub, tmp_path):
     runs.run_here(data=corpus, output_dir=tmp_path / "run", **FIELDS)
+    assert 'from_pretrained("OWNER/NAME"' in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     done = python(hub, tmp_path, str(PUBLISH), str(tmp_path / "run"), "tiny")
     assert done.returncode == 0, done.stderr
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert 'from_pretrained("me/tiny"' in card and "OWNER/NAME" not in card
     assert "model.safetensors" in hub.repositories.files("me/tiny", "main")
     assert all(token == "Bearer hf_secret" for method, _, token in hub.repositories.requests if method == "POST")
 

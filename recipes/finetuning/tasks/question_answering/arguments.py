@@ -34,6 +34,11 @@ class QuestionAnsweringArguments(FileArguments):
     )
     n_best_size: int = option(20, "answers that nbest.json holds for each question", least=1, rare=True)
 
+    @property
+    def card_language(self) -> None:
+        """None: `language` is how answers are compared, of which the card follows where that says the language."""
+        return None
+
     @staticmethod
     def formats() -> tuple[str, ...]:
         """Endings of the files that can be read."""

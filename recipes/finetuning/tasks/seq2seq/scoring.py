@@ -9,6 +9,7 @@ from typing import Any
 import regex
 from sacrebleu.metrics import CHRF
 
+from weft.recipes.data.language import KANA_OF_JAPANESE
 from weft.recipes.finetuning.tasks.seq2seq.reading import TextPair
 from weft.recipes.metrics import load_metric
 from weft.recipes.metrics.answers import UNSPACED
@@ -17,7 +18,6 @@ SAMPLE_TEXTS = 1000
 MUCH_SHORTER = 0.5  # of a source's length: from here down a target is taken for a summary
 _KANA, _UNSPACED = regex.compile(r"[\p{Hiragana}\p{Katakana}]"), regex.compile(rf"[{UNSPACED}]")
 _HAN, _LETTER = regex.compile(r"\p{Han}"), regex.compile(r"\p{L}")
-KANA_OF_JAPANESE = 0.1  # share of the letters; Chinese texts hold a few too
 
 
 def bleu_tokenizer(texts: Iterable[str]) -> str:
