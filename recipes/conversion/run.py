@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from weft import WeftConfig, WeftPreTrainedModel
 from weft.interop import InteropError, find_family, find_head, weft_class
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
-from weft.interop.family import Family
+from weft.interop.family import TASKS, Family
 from weft.recipes.common.checkpoint_files import load_tokenizer, tokenizer_files
-from weft.recipes.common.checkpoints import UNLOADABLE, listed, load_config, load_whole
+from weft.recipes.common.checkpoints import UNLOADABLE, listed, load_config, load_reporting, load_whole
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
@@ -21,6 +21,7 @@ from weft.recipes.conversion.earlier_versions import make_readable_by_4
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 from weft.tokenizer.special_tokens import for_role
 
+TRANSFORM = "classifier_transform."
 # Of `from_pretrained`: the dtype of the file, and attention written out, so that both models sum alike.
 OPTIONS = {"dtype": "auto", "attn_implementation": "eager"}
 
@@ -53,9 +54,12 @@ def import_checkpoint(checkpoint: str, output: Path) -> None:
     _refuse_unknown(unused, family, config, checkpoint)
     tokenizer = _load_tokenizer(checkpoint)
     model, dropped = import_model(stock, family, head)
-    _write(stock, model, head, tokenizer, output)
+    kept = _classifier_start(checkpoint, family, head, {*stock.state_dict(), *unused})
+    _write(stock, model, head, tokenizer, output, more=kept)
     if dropped or unused:
         print(f"left out, since {type(model).__name__} has no use for them: {', '.join([*dropped, *unused])}")
+    if kept:
+        print(f"kept beside the model, for a classifier to start from: {', '.join(kept)}")
 
 
 def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
@@ -86,17 +90,19 @@ def _write(
     tokenizer: PreTrainedTokenizerBase | None,
     output: Path,
     earlier_fields: dict[str, Any] | None = None,
+    more: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Save a converted model, and keep it if what was written computes what its source does.
 
     Args:
         earlier_fields: of config.json, for transformers 4 to read it as well; None: it need not.
+        more: tensors to write beside the model's.
     """
     if result.can_generate() and source.can_generate():
         result.generation_config = source.generation_config
     output.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(output) as folder:
-        result.save_pretrained(folder)
+        result.save_pretrained(folder, state_dict={**result.state_dict(), **more} if more else None)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         if earlier_fields is not None:
@@ -107,6 +113,20 @@ def _write(
     on = "sample text" if tokenizer is not None else "random ids (there is no tokenizer)"
     print(f"{type(ours).__name__} and {type(theirs).__name__} differ by {difference:.1e} at most, on {on}")
     print(f"written: {output} loads with {type(result).__name__}.from_pretrained")
+
+
+def _classifier_start(checkpoint: str, family: Family, head: str, names: set[str]) -> dict[str, torch.Tensor]:
+    """Tensors of Weft's classifier that the family's classifier would start with from this checkpoint, such as BERT's
+    pooler; `names` are those of the checkpoint."""
+    if head in TASKS or "sequence" not in family.heads:
+        return {}
+    wanted = [entry for entry in family.heads["sequence"].weights if entry.weft[0].startswith(TRANSFORM)]
+    if not any({entry.stock, entry.stock.removeprefix(family.body)} & names for entry in wanted):
+        return {}
+    classifier, info = load_reporting(family.stock_class("sequence"), checkpoint, **OPTIONS)
+    tensors = classifier.state_dict()
+    found = [entry for entry in wanted if entry.stock in tensors and entry.stock not in info.missing]
+    return {entry.weft[0]: tensors[entry.stock].clone() for entry in found}
 
 
 def _head_of(config: PreTrainedConfig) -> str:

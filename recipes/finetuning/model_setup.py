@@ -25,6 +25,7 @@ from weft.tokenizer.vocabulary import check_rows, number_of_ids
 DEFAULT_LENGTH, SAMPLE_TEXTS = 512, 1000
 # What a Weft model gets for fine-tuning unless told otherwise: few examples, seen several times.
 DROPOUT = {"hidden_dropout": 0.1, "classifier_dropout": 0.1}
+PRETRAINED_PART = "classifier_transform"
 CHANGEABLE = (*CHANGEABLE_FIELDS, "classifier_pooling", "classifier_dropout")
 
 
@@ -90,10 +91,19 @@ class ModelSetup:
         if body:
             raise RecipeError(f"model {name!r} has no weights for {listed(body)}: it is not whole, give another.")
         if not self.keep_head:
-            _start_head_anew(model)
-            new |= {f"{head}.{key}" for head, module in head_modules(model) for key in module.state_dict()}
+            pretrained = self._pretrained_head(info.missing)
+            _start_head_anew(model, pretrained)
+            parts = (part for part in head_modules(model) if part[0] not in pretrained)
+            new |= {f"{head}.{key}" for head, module in parts for key in module.state_dict()}
         self.new_weights = sorted(new)
         return self.task.prepare_model(model)
+
+    def _pretrained_head(self, missing: list[str]) -> tuple[str, ...]:
+        """Parts of the head that the checkpoint has from its pretraining, as an imported BERT has its pooler."""
+        before = (self.config.architectures or [""])[0]
+        tuned = before.endswith(("Classification", "QuestionAnswering", "MultipleChoice"))
+        lacks = any(key.startswith(f"{PRETRAINED_PART}.") for key in missing)
+        return () if tuned or lacks or not self.is_weft else (PRETRAINED_PART,)
 
 
 def set_up_model(
@@ -222,9 +232,9 @@ def head_modules(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Module]
             yield name, child
 
 
-def _start_head_anew(model: PreTrainedModel) -> None:
-    for _, head in head_modules(model):
-        for module in head.modules():
+def _start_head_anew(model: PreTrainedModel, but: tuple[str, ...] = ()) -> None:
+    for name, head in head_modules(model):
+        for module in head.modules() if name not in but else ():
             for parameter in module.parameters(recurse=False):
                 parameter._is_hf_initialized = False
             module._is_hf_initialized = False
