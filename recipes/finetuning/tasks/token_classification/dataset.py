@@ -12,6 +12,7 @@ from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.known_tasks import KnownTask, read_splits
 from weft.recipes.finetuning.task import PREDICT
 from weft.recipes.finetuning.tasks.token_classification.columns import looks_like_columns
+from weft.recipes.finetuning.tasks.token_classification.exports import DOCBIN
 from weft.recipes.finetuning.tasks.token_classification.passages import (
     Joiner,
     Passage,
@@ -100,7 +101,7 @@ class TaggedData:
         sentences, or any other text file, with a text a line; raises RecipeError."""
         if not path.is_file():
             raise RecipeError(f"predict_file {path} is missing: give the path of a file.")
-        if file_format(path) in (*TABLES, ".conllu") or looks_like_columns(path):
+        if file_format(path) in (*TABLES, ".conllu", DOCBIN) or looks_like_columns(path):
             reader = Reader(None, self.reader.word_column, self.reader.tag_column, self.reader.text_column)
             examples: Examples = reader.read(path, labelled=False)
         else:

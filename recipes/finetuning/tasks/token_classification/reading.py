@@ -13,9 +13,16 @@ from weft.recipes.data.tables import Record, check_table, read_records, text_of,
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.token_classification.columns import read_columns
 from weft.recipes.finetuning.tasks.token_classification.conllu import is_word_line, read_conllu
+from weft.recipes.finetuning.tasks.token_classification.exports import (
+    EXPORTS,
+    export_of,
+    is_pairs,
+    read_pairs,
+    rows_of_export,
+)
 from weft.recipes.finetuning.tasks.token_classification.passages import EntitySpan, Sentence, SpanText
 
-FORMATS = ("conll", "conllu", "tokens", "spans", "cluener")
+FORMATS = ("conll", "conllu", "tokens", "spans", "cluener", *EXPORTS)
 TABLES = (".jsonl", ".json", ".parquet")
 TOKEN_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("ner_tags", "tags", "labels", "upos", "pos_tags", "chunk_tags")
@@ -57,6 +64,8 @@ class Reader:
         """
         kind = file_format(path)
         check_table(path, (kind,))  # columns may have any ending, or none
+        if is_pairs(path):
+            return self.read_rows(read_pairs(path), "spacy", labelled)
         form = self.format or _look(path, kind)
         if form == "conll":
             return read_columns(path, self.word_column, self.tag_column, self.notes, labelled)
@@ -71,6 +80,9 @@ class Reader:
             form = _form_of(records[0])
         if form == "cluener":
             return [self._cluener(record, labelled) for record in records]
+        if form in EXPORTS:
+            rows = rows_of_export(records, form, self.text_column, self.notes, labelled)
+            return [self._spans(row, labelled, "text", "entities") for row in rows]
         if form == "spans":
             return [self._spans(record, labelled) for record in records]
         return [self._tokens(record, labelled) for record in records]
@@ -142,12 +154,16 @@ class Reader:
                 kept.append(span)
         return SpanText(text, sorted(kept), record.where)
 
-    def _spans(self, record: Record, labelled: bool) -> SpanText:
-        """Entities as [{start, end, label}, ...] or [[start, end, label], ...], ends not included."""
-        text = text_of(record, self.text_column, "text_column")
+    def _spans(self, record: Record, labelled: bool, text: str | None = None, tags: str | None = None) -> SpanText:
+        """Entities as [{start, end, label}, ...] or [[start, end, label], ...], ends not included.
+
+        Args:
+            text, tags: the columns; None: those that the user named, or the usual ones.
+        """
+        text = text_of(record, text or self.text_column, "text_column")
         if not labelled:
             return SpanText(text, None, record.where)
-        column = self._name_of(record, self.tag_column, SPAN_COLUMNS, "tag_column")
+        column = tags or self._name_of(record, self.tag_column, SPAN_COLUMNS, "tag_column")
         spans = []
         for number, entry in enumerate(_list_in(record, column, "entities"), start=1):
             if isinstance(entry, dict):
@@ -238,6 +254,8 @@ def _look(path: Path, kind: str) -> str:
 def _form_of(record: Record) -> str:
     """The form of a table's rows."""
     values = record.values
+    if (export := export_of(record)) is not None:
+        return export
     if "text" in values and not any(isinstance(values.get(name), list) for name in TOKEN_COLUMNS):
         return "cluener" if isinstance(values.get("label"), dict) else "spans"
     return "tokens"
