@@ -37,11 +37,13 @@ class Counts:
     characters: int = 0
     text_tokens: int = 0
     unknown: int = 0
+    words: int = 0
 
     def add(self, part: EncodedDocument) -> None:
         self.characters += part.characters
         self.text_tokens += part.text_tokens
         self.unknown += part.unknown
+        self.words += part.words
 
 
 def prepare(arguments: DataArguments, folder: Path, quiet: bool = False, read: Read = documents_of) -> Corpus:
@@ -237,6 +239,7 @@ def finish_corpus(
             "start_token_id": tokenizer.bos_token_id if marked else None,
             "end_token_id": tokenizer.eos_token_id if marked else None,
             "characters_per_token": counts.characters / max(counts.text_tokens, 1),
+            "words_per_token": counts.words / max(counts.text_tokens, 1),
             "unknown_rate": counts.unknown / max(counts.text_tokens, 1),
             **removed,
             "scripts": sample.report(tokenizer),

@@ -30,7 +30,9 @@ from weft.tokenizer.vocabulary import number_of_ids
 
 PLAN = "plan.json"
 PATIENCE = 24 * 3600  # seconds to wait for another process
-ENTRY = np.dtype([("document", "<i8"), ("characters", "<i8"), ("text_tokens", "<i8"), ("unknown", "<i8")])
+ENTRY = np.dtype(
+    [("document", "<i8"), ("characters", "<i8"), ("text_tokens", "<i8"), ("unknown", "<i8"), ("words", "<i8")]
+)
 
 
 class ShardSample(ScriptSample):
@@ -142,7 +144,7 @@ class Shards:
         for document, encoded in enumerate(document_encoder(self.tokenizer, self.arguments)(kept())):
             for part in encoded:
                 writer.add(part.ids, part.byte_count, part.is_tail, begins=part.begins)
-                rows.append((document, part.characters, part.text_tokens, part.unknown))
+                rows.append((document, part.characters, part.text_tokens, part.unknown, part.words))
         np.save(folder / "pieces.npy", np.array(rows, dtype=ENTRY))
         np.save(folder / "digests.npy", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES))
         write_json(folder / "sample.json", {"step": sample.step, "texts": sample.texts})
@@ -202,6 +204,7 @@ class Shards:
         counts.characters += int(rows["characters"][entries].sum())
         counts.text_tokens += int(rows["text_tokens"][entries].sum())
         counts.unknown += int(rows["unknown"][entries].sum())
+        counts.words += int(rows["words"][entries].sum())
 
     def _kept_documents(self) -> list[np.ndarray]:
         """Tell for each file which of its documents are not in a file before it [documents] bool."""

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.checkpoint_files import load_tokenizer as load_any_tokenizer
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import count_words
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.segmentation import get_segmenter, sentence_starts, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
@@ -27,6 +28,7 @@ class EncodedDocument:
         unknown: number of unknown tokens among these.
         characters: characters of the text.
         byte_count: UTF-8 bytes of the text.
+        words: of the text (`wording.count_words`).
         is_tail: whether it is held out.
         begins: flags of the tokens that begin a word and a sentence, [tokens] bool each; empty without a segmenter.
     """
@@ -38,6 +40,7 @@ class EncodedDocument:
     byte_count: int
     is_tail: bool
     begins: tuple[np.ndarray, ...] = ()
+    words: int = 0
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -112,6 +115,7 @@ def document_encoder(
                 byte_count=len(text.encode()),
                 is_tail=index > 0,
                 begins=begins,
+                words=count_words(text),
             )
             before = (before + ids)[-1:]  # a tail's first token is predicted from the last token of its head
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import regex
 
+from weft.recipes.common.wording import UNSPACED
+
 
 @dataclass(frozen=True)
 class Language:
@@ -36,8 +38,6 @@ class Language:
         return 2 * common / (len(units) + len(guessed)) if common else 0.0
 
 
-# Scripts that write words without blanks between them, and the sign that lengthens vowels in both kana.
-UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\u30FC"
 # A sign of these with the marks on it, or a run of letters and digits of all others.
 WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+", regex.VERSION1)
 _ENGLISH_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -92,7 +92,12 @@ class RunArguments(Options):
     )
     seed: int = option(42, "of the initial weights, the order of the text and dropout", least=0, below=2**32)
     push_to_hub: str | None = option(None, "publish the result under this name, e.g. me/model")
-    hub_revisions: bool = option(False, "also publish each checkpoint, as revision step-N")
+    hub_revisions: str = option(
+        "false",
+        "true: also publish each checkpoint, as revision step-N; words: also checkpoints by the words seen, as chck_1M "
+        "... chck_10M, 20M ... 100M, 200M ...",
+        choices=("false", "true", "words"),
+    )
     license: str | None = option(None, LICENSE_HELP, rare=True)
     language: str | None = option(None, LANGUAGE_HELP, rare=True)
     hub_private_repo: bool = option(False, "make the repository private", rare=True)

@@ -16,7 +16,7 @@ from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.pretraining.validation import RowEvaluator
-from weft.recipes.pretraining.validation_files import names_of_files, on_file, whole_of
+from weft.recipes.pretraining.validation_files import losses_on_files, whole_of
 from weft.recipes.training.card_fields import languages
 from weft.recipes.training.figures import titled
 from weft.recipes.training.metric_format import in_order, median_of, text_of, words_of
@@ -44,7 +44,7 @@ def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
             model.save_pretrained(staging)
             run.tokenizer.save_pretrained(staging)
             notes = _notes(run, trainer, metrics)
-            files = [on_file("loss", name) for name in names_of_files(run.evaluator)]
+            files = losses_on_files(run.evaluator)
             with titled(f"{run.folder.resolve().name}: {_figures(run.objective, metrics)}"):
                 plot_curve(history, run.objective.parts, run.plan.tokens_before, staging / "curve.png", files)
             _card(run, model, metrics, notes).write(staging / "README.md")

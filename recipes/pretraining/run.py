@@ -18,6 +18,7 @@ from weft.recipes.data.streaming.blocks import StreamFolder, open_first_block
 from weft.recipes.data.streaming.documents import BlockArguments, StreamArguments, parse_bytes
 from weft.recipes.data.streaming.writer import keep_writing
 from weft.recipes.pretraining.arguments import RunArguments
+from weft.recipes.pretraining.description import describe_corpus, plan_lines
 from weft.recipes.pretraining.extension import look_at
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import describe
@@ -68,10 +69,10 @@ class _Training:
             print(report(run.corpus), flush=True)
         if run.given.budget is not None and run.budget is None:
             run.budget = plan_within(run, run.given.budget)
-        lines = run.plan_lines()
+        lines = plan_lines(run)
         if run.budget is not None:
             lines += describe_budget(run.given.budget, run.budget, run.plan.epochs)
-        return describe(run.plan, run.describe_corpus(), lines)
+        return describe(run.plan, describe_corpus(run), lines)
 
     def train(self) -> bool:
         """Train, from the last checkpoint if there is one, and write the report; whether training came to its end."""

@@ -20,7 +20,7 @@ from weft.recipes.data.streaming.documents import BlockArguments
 from weft.recipes.pretraining.arguments import LENGTHS, RunArguments
 from weft.recipes.pretraining.checks import check_sharding
 from weft.recipes.pretraining.extension import find_extension
-from weft.recipes.pretraining.hyperparameters import HYPERPARAMETERS, describe_hyperparameters, with_hyperparameters
+from weft.recipes.pretraining.hyperparameters import HYPERPARAMETERS, with_hyperparameters
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import Plan, make_plan
 from weft.recipes.pretraining.samples import check_sample_prompt
@@ -28,7 +28,8 @@ from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.pretraining.time_budget.arithmetic import TIMES
 from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
 from weft.recipes.pretraining.trainer import PretrainingTrainer
-from weft.recipes.pretraining.validation_files import make_evaluator, names_of_files, on_file
+from weft.recipes.pretraining.validation_files import losses_on_files, make_evaluator
+from weft.recipes.pretraining.word_revisions import word_checkpoints
 from weft.recipes.training.batch_schedule import steps_of
 from weft.recipes.training.console import Console
 from weft.recipes.training.learning_rate_schedule import schedule_fields
@@ -37,12 +38,11 @@ from weft.recipes.training.model_setup import (
     PRESETS,
     ModelArguments,
     count_parameters,
-    describe_added,
     make_config,
     make_model,
 )
 from weft.recipes.training.run_folder import noted_plan
-from weft.recipes.training.sharding import describe_sharding, shards_weights
+from weft.recipes.training.sharding import shards_weights
 from weft.recipes.training.stop_signal import StopSignal
 from weft.recipes.training.throughput import Throughput, measure_matmul_flops, training_flops_per_token
 from weft.recipes.training.zero3 import keep_models_whole
@@ -160,40 +160,6 @@ class PretrainingRun:
         self.kept = {"warmup_steps": self.schedule["warmup_steps"], "decay_steps": decay}
         self.configure(**self.hyperparameters() | {"max_steps": steps})
 
-    def describe_corpus(self) -> str:
-        """What the plan says of the text."""
-        training = self.corpus.description["splits"]["train"]["documents"]
-        text = f"{self.corpus.folder} ({self.packed.num_places:,} training tokens in {training:,} documents)"
-        if self.blocks is None:
-            return text
-        files = len(self.blocks.train_files)
-        source = self.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
-        return f"stream of {source} in blocks of {self.blocks.block_bytes:,} bytes, first {text}"
-
-    def plan_lines(self) -> list[tuple[str, str]]:
-        """What the plan says of all else but lengths."""
-        config, source = self.config, self.model_arguments.model_name_or_path
-        backend = self.model_arguments.attn_implementation or "sdpa"
-        derived = describe_hyperparameters(self.given, self.arguments, self.parameters, self.plan.total_tokens)
-        return [
-            (
-                "model",
-                f"{self.parameters.total:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
-                f"vocabulary {config.vocab_size:,}), {f'from {source}' if source else 'new'}",
-            ),
-            *describe_added(self.extras),
-            *self.objective.plan_lines(),
-            ("attention", backend),
-            ("dtype", "computed in bfloat16, float32 weights" if self.bf16 else "float32"),
-            ("device", ("GPU" if self.on_gpu else f"CPU, {self.threads} threads per process") + describe_sharding()),
-            (
-                "schedule",
-                f"{self.arguments.optimizer}, {self.arguments.lr_scheduler_type}, learning rate "
-                f"{self.arguments.learning_rate:g}, weight decay {self.arguments.weight_decay:g}",
-            ),
-            *([("derived", derived)] if derived else []),
-        ]
-
     def make_trainer(
         self, changes: dict[str, Any] | None = None, clock: TrainerCallback | None = None
     ) -> PretrainingTrainer:
@@ -266,7 +232,7 @@ class PretrainingRun:
                 "eval_strategy": "steps",
                 "eval_steps": math.ceil(plan.max_steps / evaluations),  # the last is at the last step
                 "save_steps": math.ceil(plan.max_steps / TIMES),
-                "save_total_limit": None if self.arguments.hub_revisions else 2,
+                "save_total_limit": 2 if self.arguments.hub_revisions == "false" else None,
                 "per_device_eval_batch_size": plan.micro_batch,
                 "report_to": "none",
                 "ddp_find_unused_parameters": False,
@@ -290,10 +256,12 @@ class PretrainingRun:
 
     def _callbacks(self, disable_bar: bool) -> list[TrainerCallback]:
         """What watches the run: the terminal, signals, and the monitor of a budget, which lets a signal go first."""
-        of_files = [on_file("loss", name) for name in names_of_files(self.evaluator)]
-        self.console = self.console or Console(disable_bar, self.blocks is None, of_files, self.objective.formats)
+        shown = losses_on_files(self.evaluator), self.objective.formats
+        self.console = self.console or Console(disable_bar, self.blocks is None, *shown)
         self.stop_signal = StopSignal(self.stop_signal is not None and self.stop_signal.received)
         callbacks = [self.console, self.stop_signal]
+        if self.arguments.hub_revisions == "words":
+            callbacks.append(word_checkpoints(self.corpus, self.packed.num_places, self.plan, self.folder))
         if self.monitor is not None:
             self.monitor.begin(self.schedule["warmup_steps"], self.last_full_rate, self.objective.min_steps())
             callbacks.append(self.monitor)

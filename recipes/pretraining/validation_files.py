@@ -73,9 +73,9 @@ def whole_of(evaluator: Evaluator) -> Evaluator:
     return evaluator.whole if isinstance(evaluator, EvaluatorOfFiles) else evaluator
 
 
-def names_of_files(evaluator: Evaluator) -> list[str]:
-    """The validation files that an evaluator tells apart."""
-    return list(evaluator.files) if isinstance(evaluator, EvaluatorOfFiles) else []
+def losses_on_files(evaluator: Evaluator) -> list[str]:
+    """The names of the losses on single files, where an evaluator tells them apart."""
+    return [on_file("loss", name) for name in evaluator.files] if isinstance(evaluator, EvaluatorOfFiles) else []
 
 
 def _parts(corpus: Corpus) -> dict[str, PartOfValidation]:

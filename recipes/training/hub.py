@@ -8,12 +8,14 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from weft.recipes.common.errors import RecipeError, first_line
+from weft.recipes.common.files import read_json
 from weft.recipes.training.model_card import name_in_card
 
+REVISIONS = "revisions.json"  # further names of a run's checkpoints
 # What a reader of the published model needs; optimizer states, logs, pickles and texts of the data stay at home.
 PUBLISHED = ("*.safetensors", "*.json", "*.py", "README.md", "*.png", "*.model", "*.txt", "*.jinja")
 PRIVATE = (
-    *("run.json", "plan.json", "trainer_state.json"),
+    *(REVISIONS, "run.json", "plan.json", "trainer_state.json"),
     *("predictions.json", "nbest.json", "na_prob.json", "predicted.json"),
 )
 # Folders beside the model that its card speaks of: plots of other splits, and an adapter by itself.
@@ -28,13 +30,14 @@ def check_name(name: str) -> None:
         raise RecipeError(f"{name!r} is not the name of a Hub repository: give NAME or OWNER/NAME.") from error
 
 
-def publish(folder: Path, name: str, revisions: bool = False, private: bool = False) -> str:
+def publish(folder: Path, name: str, revisions: str = "false", private: bool = False) -> str:
     """Upload a finished folder (weights, config, code, tokenizer, card and metrics), and tell its address.
 
     Args:
         folder: a `from_pretrained` folder.
         name: NAME or OWNER/NAME of the repository, made if it is not there.
-        revisions: also upload each checkpoint-N in it as revision step-N.
+        revisions: "true": also upload each checkpoint-N in it as revision step-N; "words": and as chck_NM too, where it
+            is the first that has seen so many words; "false": neither.
         private: make a new repository private.
 
     Raises:
@@ -43,13 +46,14 @@ def publish(folder: Path, name: str, revisions: bool = False, private: bool = Fa
     check_name(name)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise RecipeError(f"{folder} has no config.json with weights beside it: give the folder of a finished run.")
+    names = _names_of_revisions(folder, revisions)
     api = huggingface_hub.HfApi()
     try:
         repository = api.create_repo(name, private=private or None, exist_ok=True)
-        for checkpoint in _checkpoints(folder) if revisions else ():
-            branch = f"step-{checkpoint.name.split('-')[1]}"
-            api.create_branch(repository.repo_id, branch=branch, exist_ok=True)
-            _upload(api, checkpoint, repository.repo_id, branch, f"Checkpoint of {branch.replace('-', ' ')}")
+        for checkpoint, branches in names.items():
+            for branch in branches:
+                api.create_branch(repository.repo_id, branch=branch, exist_ok=True)
+                _upload(api, checkpoint, repository.repo_id, branch, f"Checkpoint of {branch.replace('-', ' ')}")
         name_in_card(folder / "README.md", repository.repo_id)
         _upload(api, folder, repository.repo_id, None, "Publish the trained model")
     except Exception as error:  # whatever went wrong on the way, the run is whole and can be published later
@@ -58,6 +62,20 @@ def publish(folder: Path, name: str, revisions: bool = False, private: bool = Fa
             f"`python recipes/publish.py {folder} {name}`."
         ) from error
     return str(repository)
+
+
+def _names_of_revisions(folder: Path, revisions: str) -> dict[Path, list[str]]:
+    """The checkpoints to upload, each with the names of its revisions."""
+    if revisions == "false":
+        return {}
+    has_names = (folder / REVISIONS).is_file()
+    if revisions == "words" and not has_names:
+        raise RecipeError(
+            f"{folder} has no checkpoints by words: train with --hub_revisions words, or publish by steps."
+        )
+    further = read_json(folder / REVISIONS) if revisions == "words" else {}
+    checkpoints = _checkpoints(folder)
+    return {one: [f"step-{one.name.split('-')[1]}", *further.get(one.name, [])] for one in checkpoints}
 
 
 def _checkpoints(folder: Path) -> list[Path]:

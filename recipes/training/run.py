@@ -57,7 +57,7 @@ def carry_out(
         Stopped: SIGTERM ended the run on the way.
     """
     transformers.logging.disable_progress_bar()
-    revisions = getattr(arguments, "hub_revisions", False)
+    revisions = getattr(arguments, "hub_revisions", "false")
     with refusing_unwritable(lambda: _kept(folder)), opened(folder, look, arguments.plan) as state:
         finished = state is RunState.FINISHED
         if not finished:

@@ -1,5 +1,6 @@
 """A run is pushed to a hub and loaded from there by name in a process that has never heard of Weft."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,8 @@ from helpers.elsewhere import BLOCK_THE_PACKAGE
 from helpers.fake_hub import FakeHub
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.wording import count_words
+from weft.recipes.data.corpus import Corpus
 from weft.recipes.training.hub import publish
 
 PUBLISH = Path(__file__).resolve().parents[2] / "recipes" / "publish.py"
@@ -126,3 +129,45 @@ print("ANSWER", answer[0]["label"])
     used = python(hub, tmp_path, "-I", "-c", BLOCK_THE_PACKAGE + code, token=None)
     assert used.returncode == 0, used.stderr
     assert "ANSWER good" in used.stdout or "ANSWER bad" in used.stdout
+
+
+def test_checkpoints_by_words_seen_are_published_under_the_names_of_learning_curves(corpus, hub, tmp_path, monkeypatch):
+    """With hundreds of words in the place of millions."""
+    from weft.recipes.pretraining import word_revisions
+
+    monkeypatch.setattr(word_revisions, "MILLION", 100)
+    fields = {**FIELDS, "data": corpus, "output_dir": tmp_path / "run", "max_steps": 30, "save_steps": 100}
+    fields["tokens_per_step"] = 1024
+    asked = []  # the client reads the hub's address when it is imported: another process publishes below
+    monkeypatch.setattr("weft.recipes.training.run.publish", lambda *given: asked.append(given))
+    runs.run_here(**fields, push_to_hub="me/words", hub_revisions="words")
+    assert asked == [(tmp_path / "run", "me/words", "words", False)]
+    names = json.loads((tmp_path / "run" / "revisions.json").read_text())
+    words = word_revisions.words_in_training(Corpus.open(corpus))
+    training = Corpus.open(corpus)
+    text = (corpus.parent / "text.txt").read_text(encoding="utf-8").split("\n\n")
+    assert words == pytest.approx(len(" ".join(text).split()) * len(training.documents("train")) / len(text), rel=0.1)
+    per_step = words * 1024 / (training.description["splits"]["train"]["tokens"] - len(training.documents("train")))
+    for checkpoint, given in names.items():
+        step = int(checkpoint.split("-")[1])
+        for name in given:
+            due = int(name.removeprefix("chck_").removesuffix("M")) * 100
+            assert (step - 1) * per_step < due <= step * per_step
+    given = [name for of_checkpoint in names.values() for name in of_checkpoint]
+    assert given[:12] == [f"chck_{number}M" for number in (*range(1, 11), 20, 30)]
+    done = python(hub, tmp_path, str(PUBLISH), str(tmp_path / "run"), "me/words", "--hub_revisions", "words")
+    assert done.returncode == 0, done.stderr
+    steps = {f"step-{path.name.split('-')[1]}" for path in (tmp_path / "run").glob("checkpoint-*")}
+    assert set(hub.repositories.refs("me/words")) == {"main", *steps, *given}
+    assert "revisions.json" not in hub.repositories.files("me/words", "main")
+    assert "model.safetensors" in hub.repositories.files("me/words", given[0])
+
+
+def test_checkpoints_by_words_need_a_run_that_made_them(corpus, hub, tmp_path):
+    runs.run_here(data=corpus, output_dir=tmp_path / "run", **FIELDS)
+    done = python(hub, tmp_path, str(PUBLISH), str(tmp_path / "run"), "tiny", "--hub_revisions", "words")
+    assert done.returncode == 2 and "train with --hub_revisions words" in done.stderr
+
+
+def test_words_are_what_blanks_divide_and_signs_where_there_are_none():
+    assert [count_words(text) for text in ("the  old - cat\n", "我们去 park。", "", "ไป ok")] == [4, 4, 0, 3]

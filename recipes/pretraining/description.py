@@ -1,0 +1,42 @@
+"""What the plan of a pretraining run says of its text, its model and its machine."""
+
+from weft.recipes.pretraining.hyperparameters import describe_hyperparameters
+from weft.recipes.pretraining.setup import PretrainingRun
+from weft.recipes.training.model_setup import describe_added
+from weft.recipes.training.sharding import describe_sharding
+
+
+def describe_corpus(run: PretrainingRun) -> str:
+    """What the plan says of the text."""
+    training = run.corpus.description["splits"]["train"]["documents"]
+    text = f"{run.corpus.folder} ({run.packed.num_places:,} training tokens in {training:,} documents)"
+    if run.blocks is None:
+        return text
+    files = len(run.blocks.train_files)
+    source = run.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
+    return f"stream of {source} in blocks of {run.blocks.block_bytes:,} bytes, first {text}"
+
+
+def plan_lines(run: PretrainingRun) -> list[tuple[str, str]]:
+    """What the plan says of all else but lengths."""
+    config, source = run.config, run.model_arguments.model_name_or_path
+    backend = run.model_arguments.attn_implementation or "sdpa"
+    derived = describe_hyperparameters(run.given, run.arguments, run.parameters, run.plan.total_tokens)
+    return [
+        (
+            "model",
+            f"{run.parameters.total:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
+            f"vocabulary {config.vocab_size:,}), {f'from {source}' if source else 'new'}",
+        ),
+        *describe_added(run.extras),
+        *run.objective.plan_lines(),
+        ("attention", backend),
+        ("dtype", "computed in bfloat16, float32 weights" if run.bf16 else "float32"),
+        ("device", ("GPU" if run.on_gpu else f"CPU, {run.threads} threads per process") + describe_sharding()),
+        (
+            "schedule",
+            f"{run.arguments.optimizer}, {run.arguments.lr_scheduler_type}, learning rate "
+            f"{run.arguments.learning_rate:g}, weight decay {run.arguments.weight_decay:g}",
+        ),
+        *([("derived", derived)] if derived else []),
+    ]
