@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.evaluation.likelihood import Scorer
 from weft.recipes.evaluation.model_loading import load_model
+from weft.recipes.generation.generate_text import start_ids
 
 
 @register_model("weft-masked")
@@ -78,6 +79,23 @@ class MaskedHarnessModel(LM):
         )
 
 
+class CausalHarnessModel(HFLM):
+    """lm_eval's own class, which also goes on with a tokenizer that has no start and no end token."""
+
+    @property
+    def eot_token_id(self) -> int:
+        """Return what ends a text: the end token, else padding, which a model never writes."""
+        known = (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0)
+        return next(token for token in known if token is not None)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """Return what stands before a text without context: the start token, else the end token, else what a generated
+        text begins with."""
+        known = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, *start_ids(self.tokenizer, ""))
+        return next(token for token in known if token is not None)
+
+
 def run_harness(
     scorer: Scorer,
     tasks: Sequence[str],
@@ -109,7 +127,8 @@ def run_harness(
         )
     if scorer.is_causal:
         rows = max(1, scorer.tokens_per_batch // scorer.window)
-        model: LM = HFLM(pretrained=scorer.model, tokenizer=scorer.tokenizer, batch_size=rows, max_length=scorer.window)
+        options = {"batch_size": rows, "max_length": scorer.window}
+        model: LM = CausalHarnessModel(pretrained=scorer.model, tokenizer=scorer.tokenizer, **options)
     else:
         model = MaskedHarnessModel(scorer)
     with refusing(f"lm_eval cannot load the data of {', '.join(tasks)}", OSError, ConnectionError):

@@ -50,16 +50,17 @@ def load_model(
             f"model {name!r} ({type(model).__name__}) sees what comes after a token, so it has no causal score: give "
             "--scoring masked."
         )
-    if chosen != "causal" and config.model_type == "weft":
-        tokenizer = _with_both_ends(tokenizer)
+    if config.model_type == "weft" and (chosen != "causal" or config.masked_next_token):
+        tokenizer = _as_trained(tokenizer, "decoder" if chosen == "causal" else "encoder")
     return model, tokenizer, chosen
 
 
-def _with_both_ends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """Put start and end tokens around texts: a model for both directions saw them around masked documents."""
+def _as_trained(tokenizer: PreTrainedTokenizerFast, role: str) -> PreTrainedTokenizerFast:
+    """Put around texts what stood around documents: both start and end token where a model looks in both directions,
+    and no end token where one of both roles, whose tokenizer closes texts, is scored causally."""
     if tokenizer.bos_token is None or tokenizer.eos_token is None:
         return tokenizer
-    return for_role(tokenizer, "encoder", token_types="token_type_ids" in tokenizer.model_input_names)
+    return for_role(tokenizer, role, token_types="token_type_ids" in tokenizer.model_input_names)
 
 
 def _choose(config: PreTrainedConfig, name: str) -> str:

@@ -125,11 +125,11 @@ def _existing_config(
             f"model {name!r} and the corpus have different tokenizers: prepare the corpus with the model's own "
             f"(--tokenizer_name {name})."
         )
-    if content["vocab_size"] < number_of_ids(tokenizer):
+    ids = number_of_ids(tokenizer)
+    if content["vocab_size"] < ids:
         raise RecipeError(
-            f"model {name!r} has {content['vocab_size']} token ids and its tokenizer ids up to "
-            f"{number_of_ids(tokenizer) - 1}, the mask token "
-            "included if it needs one: train a new one."
+            f"model {name!r} has {content['vocab_size']} token ids and its tokenizer {ids}, the mask token included if "
+            "it needs one: train a new one."
         )
     if content.get("type_vocab_size", 0) < role.get("type_vocab_size", 0):
         raise RecipeError(f"model {name!r} has no token types, which sentence pairs need: train a new one.")

@@ -9,6 +9,8 @@ from helpers.scored import causal_by_hand, make_scored_model, make_tokenizer, ma
 from weft.recipes import evaluate_lm
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.evaluation.likelihood import Scorer
+from weft.recipes.evaluation.model_loading import load_model
+from weft.tokenizer.special_tokens import for_role, without_start_and_end
 
 lm_eval = pytest.importorskip("lm_eval")
 harness = pytest.importorskip("weft.recipes.evaluation.harness")
@@ -209,3 +211,24 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("sys.argv", ["evaluate_lm.py", "--model", "gpt2", "--task", "harness", "--tasks", "blimp"])
     with pytest.raises(RecipeError, match="pip install lm_eval"):
         evaluate_lm.main()
+
+
+@pytest.mark.parametrize("marks", ["both", "none"])
+@pytest.mark.parametrize("family", ["weft", "weft-hybrid"])
+def test_causal_scores_are_ours_whatever_the_published_tokenizer_puts_around_a_text(tmp_path, tasks, family, marks):
+    tokenizer = make_tokenizer()
+    model = make_scored_model(family, tokenizer)
+    tokenizer = without_start_and_end(tokenizer) if marks == "none" else tokenizer
+    if marks == "both" and family == "weft-hybrid":
+        tokenizer = for_role(tokenizer, "encoder")
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    scorer = Scorer(*load_model(str(tmp_path / "model"), "causal", "cpu"), quiet=True)
+    found = harness.run_harness(scorer, ["local_choice", "local_perplexity", "local_writing"], tasks)
+    assert all(math.isfinite(value) for metrics in found.values() for value in metrics.values())
+    pairs = [(f"{each['question']}:", choice) for each in QUESTIONS for choice in each["choices"]]
+    theirs = harness.CausalHarnessModel(
+        pretrained=scorer.model, tokenizer=scorer.tokenizer, batch_size=4, max_length=64
+    )
+    sums = [total for total, _ in theirs.loglikelihood([ask(*pair) for pair in pairs])]
+    assert sums == pytest.approx([scores.total for scores in scorer.score_continuations(pairs)], **CLOSE)
