@@ -178,6 +178,66 @@ def test_files_that_are_no_json_and_other_formats_are_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"data": [')
     with pytest.raises(RecipeError, match="not JSON"):
         read_questions(tmp_path / "x.json")
-    (tmp_path / "x.csv").write_text("question,context\nWho?,x\n")
+    (tmp_path / "x.txt").write_text("question,context\nWho?,x\n")
     with pytest.raises(RecipeError, match="files must end in"):
-        read_questions(tmp_path / "x.csv")
+        read_questions(tmp_path / "x.txt")
+
+
+FLAT_CONTEXT = "Bob saw Ann. Ann saw Bob."
+FLAT = {
+    "a.csv": 'question,context,answer,answer_start\nWho?,"Bob saw Ann. Ann saw Bob.",Bob,21\n'
+    'Whom?,"Bob saw Ann. Ann saw Bob.",Ann,\nWhy?,"Bob saw Ann. Ann saw Bob.",,\n',
+    "a.tsv": f"question\tcontext\tanswer_text\tstart\nWho?\t{FLAT_CONTEXT}\tBob\t21\nWhom?\t{FLAT_CONTEXT}\tAnn\t\n"
+    f"Why?\t{FLAT_CONTEXT}\t\t\n",
+    "a.jsonl": "\n".join(
+        json.dumps({"question": question, "context": FLAT_CONTEXT, "answer": answer, "answer_start": start})
+        for question, answer, start in (("Who?", "Bob", 21), ("Whom?", "Ann", None), ("Why?", None, None))
+    ),
+    "b.jsonl": "\n".join(
+        json.dumps({"question": question, "context": FLAT_CONTEXT, "answers": answers, "answer_start": starts})
+        for question, answers, starts in (("Who?", ["Bob"], [21]), ("Whom?", ["Ann"], [None]), ("Why?", [], []))
+    ),
+    "c.csv": "question,context,answers\n"
+    'Who?,Bob saw Ann. Ann saw Bob.,"{""text"": [""Bob""], ""answer_start"": [21]}"\n'
+    'Whom?,Bob saw Ann. Ann saw Bob.,Ann\nWhy?,Bob saw Ann. Ann saw Bob.,"{""text"": [], ""answer_start"": []}"\n',
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_answers_in_columns_of_their_own(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(FLAT[name])
+    questions = read_questions(path)
+    assert [question.question for question in questions] == ["Who?", "Whom?", "Why?"]
+    assert [question.answers for question in questions] == [(Answer("Bob", 21),), (Answer("Ann", 8),), ()]
+    assert [(question.mended, question.searched) for question in questions] == [(0, 0), (0, 1), (0, 0)]
+    assert [question.answers for question in read_questions(path, labelled=False)] == [(), (), ()]
+
+
+def test_answers_in_columns_of_a_parquet_file(tmp_path):
+    rows = [{"id": "x", "question": "Who?", "context": FLAT_CONTEXT, "answer": "Bob", "answer_start": 21.0}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    [question] = read_questions(tmp_path / "a.parquet")
+    assert (question.id, question.answers) == ("x", (Answer("Bob", 21),))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"answer": "Bob", "answer_start": "here"},
+            "'answer_start' holds 'here', where the number of the",
+        ),
+        ({"answers": ["Bob", "Ann"], "answer_start": [0]}, "2 answers and 1 start"),
+        ({"answer": 7}, "'answers' holds 7"),
+        ({"answers": "{'text': ['Bob']}"}, "column 'answers': not JSON"),
+        ({"text": "Bob"}, "there is no 'answers'"),
+        ({"answer": "Bob", "is_impossible": "true"}, "is_impossible is true, but there is the answer 'Bob'"),
+    ],
+)
+def test_broken_answers_in_columns_are_named_by_their_line(tmp_path, row, message):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"question": "Who?", "context": FLAT_CONTEXT, **row}) + "\n")
+    with pytest.raises(RecipeError, match=message) as error:
+        read_questions(path)
+    assert str(error.value).startswith(f"{path}, line 1")

@@ -12,9 +12,10 @@ from weft.recipes.common.wording import counted
 from weft.recipes.data.json_values import parse_json
 from weft.recipes.data.tables import Record, check_table, read_records, text_of
 from weft.recipes.data.text_files import file_format, read_lines
+from weft.recipes.finetuning.tasks.question_answering.flat_answers import SEARCH, without_flat_columns
 from weft.recipes.metrics.answers import UNSPACED
 
-QA_FORMATS = (".json", ".jsonl", ".parquet")
+QA_FORMATS = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
 UNSPACED_SHARE = 0.3  # of the letters of a text: from here on answers are compared by characters
 KANA_SHARE = 0.1  # of the letters of Japanese; Chinese texts hold a few too
 _LETTER, _HAN = regex.compile(r"\p{L}"), regex.compile(r"\p{Script=Han}")
@@ -37,6 +38,7 @@ class Question:
         answers: the gold ones; none where the context holds no answer, or where they are not known.
         mended: how many of their offsets were wrong, and were searched for.
         where: its place in words, such as "train.json, article 3, paragraph 2, question 5".
+        searched: how many answers came without an offset, and were searched for.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Question:
     answers: tuple[Answer, ...]
     mended: int
     where: str
+    searched: int = 0
 
     @property
     def is_lost(self) -> bool:
@@ -56,8 +59,9 @@ def read_questions(path: Path, labelled: bool = True) -> list[Question]:
     """The questions of a file.
 
     Args:
-        path: .json with articles ("data") of paragraphs with "context" and "qas", or .json, .jsonl or .parquet with
-            one question a row (question, context, answers with "text" and "answer_start", and perhaps an id).
+        path: .json with articles ("data") of paragraphs with "context" and "qas", or .json, .jsonl, .parquet, .csv or
+            .tsv with one question a row (question, context, answers with "text" and "answer_start" or in columns of
+            their own, see `without_flat_columns`, and perhaps an id).
         labelled: whether answers must be there; if not, they are not looked at.
 
     Raises:
@@ -86,7 +90,10 @@ def read_questions(path: Path, labelled: bool = True) -> list[Question]:
 def questions_of_rows(rows: Iterable[Record], labelled: bool = True) -> list[Question]:
     """Questions that stand one in a row, as on the Hub; without an id they are numbered from 1. Raises RecipeError."""
     return _checked(
-        _question(row.values, _text(row.values, "context", row.where), row.where, str(number), labelled)
+        _question(
+            without_flat_columns(row.values, row.where) if labelled else row.values,
+            *(_text(row.values, "context", row.where), row.where, str(number), labelled),
+        )
         for number, row in enumerate(rows, start=1)
     )
 
@@ -154,6 +161,7 @@ def _question(values: dict[str, Any], context: str, where: str, number: str | No
         tuple(answer for answer, _ in answers),
         sum(mended for _, mended in answers),
         where,
+        sum(isinstance(one, dict) and one["answer_start"] is SEARCH for one in values["answers"]) if answers else 0,
     )
 
 
@@ -180,7 +188,7 @@ def _answers(values: dict[str, Any], context: str, where: str) -> list[tuple[Ans
         of_answer = f"{where}, answer {number}"
         text = _text(_object(answer, of_answer), "text", of_answer, may_be_blank=True)
         start = _value(answer, "answer_start", of_answer)
-        if isinstance(start, bool) or not isinstance(start, int):
+        if start is not SEARCH and (isinstance(start, bool) or not isinstance(start, int)):
             raise RecipeError(f"{of_answer}: 'answer_start' holds {_kind(start)}, where a whole number is needed.")
         if text.strip():  # some files write "no answer" as an empty one
             found.append(_place(text, start, context))
@@ -192,9 +200,12 @@ def _answers(values: dict[str, Any], context: str, where: str) -> list[tuple[Ans
     return found
 
 
-def _place(text: str, offset: int, context: str) -> tuple[Answer, bool]:
-    """An answer without blanks around it, where the context has it, and whether that is not where it was said to be."""
+def _place(text: str, offset: Any, context: str) -> tuple[Answer, bool]:
+    """An answer without blanks around it, where the context has it, and whether that is not where it was said to be.
+    One to be searched for is where its text first stands."""
     bare = text.strip()
+    if offset is SEARCH:
+        return Answer(bare, nearest(context, bare, 0)), False
     if offset >= 0 and context.startswith(text, offset):
         return Answer(bare, offset + len(text) - len(text.lstrip())), False
     return Answer(bare, nearest(context, bare, offset)), True

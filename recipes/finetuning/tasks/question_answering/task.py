@@ -155,6 +155,8 @@ class QuestionAnswering(Task):
         if wrong:
             found, nowhere = f"{wrong - missing:,} found by the text", f"{missing:,} nowhere in the context"
             yield f"{counted(wrong, 'wrong offset')}, {found}, {nowhere}"
+        if searched := sum(question.searched for question in questions):
+            yield f"{counted(searched, 'answer')} without a start, taken to be where the context first has the text"
         if lost:
             what = "left out" if split == "train" else "without an answer that could be found"
             yield f"{counted(lost, 'question')} {what}"
