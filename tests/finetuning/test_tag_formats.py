@@ -343,6 +343,10 @@ def test_the_place_in_a_word_that_signs_bear_is_left_out_and_said(tmp_path: Path
     task = make(tmp_path, train_file=str(train), validation_file=str(train))
     assert task.examples["train"][0].text == "口腔医生A。"
     assert any("place in a word" in text for _, text in task.describe())
+    rows = write(tmp_path, "train.jsonl", [{"tokens": signs[0], "ner_tags": tags[0]}] * 4)
+    task = make(tmp_path, train_file=str(rows), validation_file=str(rows))
+    assert task.examples["train"][0].text == "口腔医生A。"
+    assert any("place in a word" in text for _, text in task.describe())
     assert task.examples["train"][0].spans[0].label == "PER"
     plain = write(tmp_path, "plain.txt", columns([["T1", "a1", "口", "b", "c", "d"]] * 4, tags * 4))
     assert "T1" in make(tmp_path, train_file=str(plain), validation_file=str(plain)).examples["train"][0].text

@@ -5,22 +5,16 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-import regex
-
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.wording import counted
 from weft.recipes.data.text_files import read_lines
 from weft.recipes.finetuning.tasks.token_classification.passages import Sentence
 
 DOCUMENT_START = "-DOCSTART-"
-NEARLY_ALL = 0.95
-_NUMBERED, _HAN = regex.compile(r".\d"), regex.compile(r"\p{Han}")
 _BLANKS = re.compile(r"[ \t]+")  # others, such as the ideographic blank, are words
 
 
-def read_columns(
-    path: Path, word_column: str | None, tag_column: str | None, notes: Counter[str], labelled: bool = True
-) -> list[Sentence]:
+def read_columns(path: Path, word_column: str | None, tag_column: str | None, labelled: bool = True) -> list[Sentence]:
     """The sentences of a file; see `Reader`. Raises RecipeError that names the line."""
     lines = [(number, text.rstrip("\r\n")) for number, text in read_lines(path)]
     filled = [text for _, text in lines if text.strip(" \t")]
@@ -35,7 +29,6 @@ def read_columns(
         raise RecipeError(f"{path} holds no words: give a file with a word a line.")
     width = max(widths, key=lambda number: widths[number])
     word, tag = _places(path, width, word_column, tag_column, labelled)
-    is_numbered = _is_numbered([row[word] for row in rows if len(row) == width])
     known = {(place, value) for row in rows if len(row) == width for place, value in enumerate(row) if place != word}
     sentences: list[Sentence] = []
     words: list[str] = []
@@ -59,21 +52,13 @@ def read_columns(
             raise RecipeError(
                 f"{path}, line {number}: {counted(len(row), 'column')}, where the others have {width}: mend the line."
             )
-        words.append(row[word][0] if is_numbered and _NUMBERED.fullmatch(row[word]) else row[word])
+        words.append(row[word])
         if labelled and not row[tag].strip():
             raise RecipeError(f"{path}, line {number}: the tag is empty: write one, or drop the line.")
         tags.append(row[tag].strip())
         places.append(number)
     close()
-    if is_numbered:
-        notes["files whose signs bear their place in a word (as 口0 腔1), which was left out"] += 1
     return sentences
-
-
-def _is_numbered(words: list[str]) -> bool:
-    """Whether the words are signs of Chinese with their place in a word behind them, as in the files of Weibo NER."""
-    numbered = sum(_NUMBERED.fullmatch(word) is not None for word in words)
-    return numbered > NEARLY_ALL * len(words) and 2 * sum(bool(_HAN.match(word)) for word in words) > len(words)
 
 
 def _places(path: Path, width: int, word_column: str | None, tag_column: str | None, labelled: bool) -> tuple[int, int]:

@@ -20,7 +20,12 @@ from weft.recipes.finetuning.tasks.token_classification.exports import (
     read_pairs,
     rows_of_export,
 )
-from weft.recipes.finetuning.tasks.token_classification.passages import EntitySpan, Sentence, SpanText
+from weft.recipes.finetuning.tasks.token_classification.passages import (
+    EntitySpan,
+    Sentence,
+    SpanText,
+    without_places,
+)
 
 FORMATS = ("conll", "conllu", "tokens", "spans", "cluener", *EXPORTS)
 TABLES = (".jsonl", ".json", ".parquet")
@@ -68,7 +73,7 @@ class Reader:
             return self.read_rows(read_pairs(path), "spacy", labelled)
         form = self.format or _look(path, kind)
         if form == "conll":
-            return read_columns(path, self.word_column, self.tag_column, self.notes, labelled)
+            return self._without_places(read_columns(path, self.word_column, self.tag_column, labelled))
         if form == "conllu":
             return read_conllu(path, self.tag_column, self.notes, labelled)
         return self.read_rows(read_records(path), form, labelled)
@@ -85,7 +90,13 @@ class Reader:
             return [self._spans(row, labelled, "text", "entities") for row in rows]
         if form == "spans":
             return [self._spans(record, labelled) for record in records]
-        return [self._tokens(record, labelled) for record in records]
+        return self._without_places([self._tokens(record, labelled) for record in records])
+
+    def _without_places(self, sentences: list[Sentence]) -> list[Sentence]:
+        sentences, are_numbered = without_places(sentences)
+        if are_numbered:
+            self.notes["files whose signs bear their place in a word (as 口0 腔1), which was left out"] += 1
+        return sentences
 
     def _tokens(self, record: Record, labelled: bool) -> Sentence:
         column = self._name_of(record, self.word_column, TOKEN_COLUMNS, "word_column")
