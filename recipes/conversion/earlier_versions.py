@@ -5,6 +5,10 @@ from typing import Any
 
 from weft.recipes.common.files import read_json, write_json
 
+# What version 5 calls a tokenizer that is all in its tokenizer.json, and those to which version 4 adds a start token
+# whether that file has one or not.
+IN_ONE_FILE = ("TokenizersBackend", "LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer")
+
 
 def make_readable_by_4(folder: Path, fields: dict[str, Any]) -> None:
     """Add fields to the config.json of an export, and name its tokenizer's class as both versions do.
@@ -15,18 +19,18 @@ def make_readable_by_4(folder: Path, fields: dict[str, Any]) -> None:
     config = folder / "config.json"
     write_json(config, {**read_json(config), **fields})
     tokenizer = folder / "tokenizer_config.json"
-    if tokenizer.is_file():
+    if tokenizer.is_file() and (folder / "tokenizer.json").is_file():
         write_json(tokenizer, tokenizer_fields(read_json(tokenizer)))
 
 
 def tokenizer_fields(content: dict[str, Any]) -> dict[str, Any]:
     """A tokenizer_config.json as both versions read it.
 
-    Version 5 names the class of a tokenizer that is all in its tokenizer.json otherwise, and lists further special
-    tokens where version 4 has a table of named ones, and a list under another name.
+    The class is the one that takes tokenizer.json as it is. Version 5 lists further special tokens where version 4 has
+    a table of named ones, and a list under another name.
     """
     content = dict(content)
-    if content.get("tokenizer_class") == "TokenizersBackend":
+    if content.get("tokenizer_class") in IN_ONE_FILE:
         content["tokenizer_class"] = "PreTrainedTokenizerFast"
     extra = content.get("extra_special_tokens")
     if isinstance(extra, list):

@@ -104,6 +104,10 @@ def test_the_class_of_the_tokenizer_is_one_that_both_know(tmp_path: Path) -> Non
     assert again("a red cat").input_ids == tokenizer("a red cat").input_ids
 
 
+def test_a_tokenizer_to_which_transformers_4_would_add_a_start_token_is_taken_as_its_file_has_it() -> None:
+    assert tokenizer_fields({"tokenizer_class": "LlamaTokenizer"}) == {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
 def test_tokenizers_of_other_classes_keep_theirs_and_further_special_tokens_stay() -> None:
     content = {"tokenizer_class": "BertTokenizer", "extra_special_tokens": ["<x>"]}
     assert tokenizer_fields(content) == {"tokenizer_class": "BertTokenizer", "additional_special_tokens": ["<x>"]}

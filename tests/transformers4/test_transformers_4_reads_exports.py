@@ -34,11 +34,18 @@ SHAPE = {
     **{"vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1},
     **{"num_attention_heads": 2, "max_position_embeddings": 64},
 }
+GROUPED = {**SHAPE, "num_key_value_heads": 2, "head_dim": 8}
+SMALL = {
+    **{"llama": GROUPED, "qwen3": GROUPED, "bert": SHAPE},
+    "gpt2": {"vocab_size": 300, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64},
+}
 TOKENIZERS = [
     (kind, role, family)
     for kind in ("bpe", "wordpiece", "unigram", "char")
     for role, family in (("decoder", "llama"), ("decoder", "qwen3"), ("encoder", "bert"))
 ]
+# Tokenizers of transformers' own classes, as imported checkpoints have them.
+STOCK_TOKENIZERS = {"llama": "LlamaTokenizer", "gpt2": "GPT2Tokenizer", "qwen3": "Qwen2Tokenizer"}
 TEXTS = ["the red cat", "Hello world, 天地 naïve", " two  blanks\nand a line", "<s> spelt out"]
 # Of which the export says so: there, qwen3's masks give all layers the same window.
 OTHERWISE = {("4.51", "qwen3")}
@@ -68,14 +75,24 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, role, family in TOKENIZERS:
         own = folder / f"{kind}-{family}"
         head = "causal" if role == "decoder" else "masked"
-        heads = {} if family == "bert" else {"num_key_value_heads": 2, "head_dim": 8}
-        config = transformers.AutoConfig.for_model(family, **SHAPE, **heads)
+        config = transformers.AutoConfig.for_model(family, **SMALL[family])
         stock = find_family(family).stock_class(head)(config)
         model, _ = import_model(stock, find_family(family), head)
         tokenizer = for_role(train_tokenizer(iter(TEXTS * 3), kind, 300), role)
         save(model, own / "weft")
         tokenizer.save_pretrained(own / "weft")
         export(own, family, model, stock, make_batch(stock, head, "right"))
+        (own / "texts.json").write_text(json.dumps(TEXTS))
+    for family, name in STOCK_TOKENIZERS.items():
+        own = folder / f"{name}-{family}"
+        stock = find_family(family).stock_class("causal")(transformers.AutoConfig.for_model(family, **SMALL[family]))
+        stock.save_pretrained(own / "stock")
+        alphabet = json.loads(train_tokenizer(iter(TEXTS * 3), "bpe", 300).backend_tokenizer.to_str())["model"]
+        vocabulary = dict(zip(["<unk>", "<s>", "</s>", "<|endoftext|>", *alphabet["vocab"]], range(300)))
+        getattr(transformers, name)(vocab=vocabulary, merges=[]).save_pretrained(own / "stock")
+        convert("import", str(own / "stock"), own / "weft", None)
+        model = WeftForCausalLM.from_pretrained(own / "weft")
+        export(own, family, model, stock, make_batch(stock, "causal", "right"))
         (own / "texts.json").write_text(json.dumps(TEXTS))
     make_model(tiny_config(), model_class=WeftForCausalLM).save_pretrained(folder / "weft")
     return folder
@@ -106,12 +123,13 @@ def test_an_export_computes_the_same(case: str, head: str, read: dict[str, Any],
     assert found["difference"] < 1e-5 * max(1.0, float(expected.abs().max()))
 
 
-@pytest.mark.parametrize(("kind", "role", "family"), TOKENIZERS)
-def test_a_tokenizer_gives_the_same_ids(
-    kind: str, role: str, family: str, read: dict[str, Any], exported: Path
-) -> None:
-    found = read["exports"][f"{kind}-{family}"]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(exported / f"{kind}-{family}" / "weft")
+@pytest.mark.parametrize(
+    "name",
+    [*(f"{kind}-{family}" for kind, _, family in TOKENIZERS), *(f"{c}-{f}" for f, c in STOCK_TOKENIZERS.items())],
+)
+def test_a_tokenizer_gives_the_same_ids(name: str, read: dict[str, Any], exported: Path) -> None:
+    found = read["exports"][name]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported / name / "weft")
     assert found["ids"] == [tokenizer(text).input_ids for text in TEXTS]
     assert found["special"] == [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token]
     assert found["difference"] < 1e-5
