@@ -14,6 +14,7 @@ from weft.recipes.pretraining.curve import plot_curve
 from weft.recipes.pretraining.judgement import notes_of
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.setup import PretrainingRun
+from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.pretraining.validation import RowEvaluator
 from weft.recipes.pretraining.validation_files import losses_on_files, whole_of
@@ -126,6 +127,11 @@ def _language_of(run: PretrainingRun) -> str | None:
     return language_of_script(run.tokenizer.decode(row, skip_special_tokens=True) for row in ids)
 
 
+def _read_to(run: PretrainingRun) -> str:
+    """The pass over a stream in which the run ended."""
+    return f", read to pass {run.rows.pass_of(run.plan.num_rows - 1)}" if isinstance(run.rows, StreamRows) else ""
+
+
 def _facts(run: PretrainingRun) -> dict[str, str]:
     """What the model was trained on, and how long."""
     plan, training = run.plan, run.corpus.description["splits"]["train"]
@@ -134,7 +140,7 @@ def _facts(run: PretrainingRun) -> dict[str, str]:
     up_to = "" if plan.initial_rows is None else "up to "
     return {
         "data": run.corpus.description["source"],
-        "training text": text if plan.epochs is not None else f"a stream; its first block has {text}",
+        "training text": text if plan.epochs is not None else f"a stream{_read_to(run)}; its first block has {text}",
         "seen in training": f"{plan.total_tokens:,} tokens{epochs} in {plan.max_steps:,} steps of {up_to}"
         f"{plan.tokens_per_step:,}",
         "parameters": f"{run.parameters.total:,}",

@@ -59,6 +59,11 @@ class StreamRows(Dataset):
         self._read_ledger()
         return bisect_right(self._ends, index)
 
+    def pass_of(self, index: int) -> int:
+        """The pass over the stream, counted from 1, in which the block of a row of the run began."""
+        number, blocks = self.block_of(index), self.stream.blocks()
+        return blocks[min(number, len(blocks) - 1)].start.number + 1 if blocks else 1
+
     def _learn_more(self) -> None:
         """Wait until the ledger has another block."""
         known = len(self._ends)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.objectives.base import Objective
+from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.training.batch_schedule import CollateSome, StepBatches
 from weft.recipes.training.disk_space import weight_bytes
 from weft.recipes.training.optimizers import make_optimizer
@@ -139,9 +140,12 @@ class PretrainingTrainer(WeftTrainer):
         return super().create_optimizer(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the parts of the loss to training logs."""
+        """Add the parts of the loss to training logs, and the pass over a stream."""
         if "loss" in logs:
             logs.update(self.parts.take(self.accelerator))
+            if isinstance(self.train_dataset, StreamRows):
+                last_row = self.batches.steps.before(self.state.global_step) - 1
+                logs["stream_pass"] = self.train_dataset.pass_of(last_row)
         super().log(logs, *args, **kwargs)
 
     def published_weights(self) -> contextlib.AbstractContextManager[None]:

@@ -32,6 +32,7 @@ class Console(TrainerCallback):
         self.disable_bar = disable_bar or None  # None: where there is no terminal
         self.bar: tqdm | None = None
         self.began: float | None = None
+        self.passes: int | None = None  # over a stream, as far as they were logged
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar at the step the run starts or resumes from."""
@@ -69,6 +70,9 @@ class Console(TrainerCallback):
                 parts.append(f"MFU {logs['mfu']:.1%}")
             if "examples_per_second" in logs:
                 parts.append(f"{speed_of(logs['examples_per_second'])} examples/s")
+            if "stream_pass" in logs:
+                parts.append(f"pass {logs['stream_pass']}")
+                self._say_if_anew(logs["stream_pass"])
             if self.has_epochs:
                 parts.append(f"epoch {logs.get('epoch', 0):.2f}")
         elif "eval_loss" in logs:
@@ -80,6 +84,11 @@ class Console(TrainerCallback):
         else:
             return
         tqdm.write(" | ".join(parts))
+
+    def _say_if_anew(self, number: int) -> None:
+        if self.passes is not None and number > self.passes:
+            tqdm.write(f"the stream began anew: this is pass {number} over its text")
+        self.passes = number
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Close the bar."""

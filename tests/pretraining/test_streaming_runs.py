@@ -120,6 +120,21 @@ def test_text_of_a_table_with_an_unquoted_comma_is_not_cut(tmp_path):
     assert has_checkpoint(tmp_path / "run", 10)
 
 
+def test_a_stream_that_begins_anew_says_so_and_the_passes_are_told(tmp_path, capsys):
+    text = runs.write_text(tmp_path / "text.txt", 40)
+    runs.run_here(output_dir=tmp_path / "run", train_files=[text], max_steps=80, **STREAM)
+    said = capsys.readouterr().out
+    logged = [entry for entry in runs.history(tmp_path / "run") if "loss" in entry]
+    passes = [entry["stream_pass"] for entry in logged]
+    assert passes == sorted(passes) and passes[0] == 1 and set(passes) == set(range(1, passes[-1] + 1))
+    per_pass = text.stat().st_size - 2 * 39 + 40  # characters, and one more token for each document
+    assert passes[-1] == pytest.approx(logged[-1]["tokens_seen"] / per_pass + 1, abs=1.5) and passes[-1] > 2
+    for number in range(2, passes[-1] + 1):
+        assert said.count(f"the stream began anew: this is pass {number} over its text") == 1
+    assert f"| pass {passes[-1]}" in said and "the stream began anew: this is pass 1 " not in said
+    assert f"a stream, read to pass {passes[-1]};" in (tmp_path / "run" / "README.md").read_text()
+
+
 def test_fields_that_a_stream_has_no_use_for_are_refused(files, tmp_path):
     fields = {"train_files": files, "output_dir": tmp_path / "run", "stream": "true", "max_steps": 5}
     assert "give tokens or max_steps" in runs.run_error(**{**fields, "max_steps": None, "num_train_epochs": 1})
