@@ -156,7 +156,8 @@ def parse_arguments(
         names = {action.dest for action in parser._actions} - {"help", "config"}
         replaced = set(alternatives) if named & set(alternatives) else set()
         words = _read_yaml(Path(given.config), names, replaced)
-        from_file, named = parser.parse_args(words), named | _names_given(parser, words)
+        with refusing(given.config, RecipeError):
+            from_file, named = parser.parse_args(words), named | _names_given(parser, words)
     values = vars(parser.parse_args(argv, from_file))
     _refuse_managed(values, managed)
     return Parsed(
@@ -249,6 +250,10 @@ class _Help(argparse.Action):
         parser.exit()
 
 
+# What yaml raises for what it cannot read: its own errors, and Python's for days that there are none of and the like.
+UNREADABLE = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError)
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that is given twice, of which yaml would take the last without a word."""
 
@@ -267,7 +272,7 @@ def load_yaml(path: Path) -> Any:
         raise RecipeError(
             f"{path} is missing: the first argument is a YAML file of fields; other fields are --name value."
         )
-    with refusing(f"{path} is not YAML", yaml.YAMLError, UnicodeDecodeError, say=one_line):
+    with refusing(f"{path} is not YAML that can be read", *UNREADABLE, say=one_line):
         loader = _UniqueKeys(path.read_text(encoding="utf-8"))
         loader.name = str(path)
         return loader.get_single_data()
@@ -287,7 +292,7 @@ def _read_yaml(path: Path, names: set[str], left_out: set[str]) -> list[str]:
         if isinstance(value, list):
             words += [f"--{name}", *(str(item) for item in value)]
         else:
-            text = json.dumps(value) if isinstance(value, dict | bool) else str(value)
+            text = json.dumps(value, default=str) if isinstance(value, dict | bool) else str(value)
             words.append(f"--{name}={text}")  # in one word, so that it may begin with a dash
     return words
 

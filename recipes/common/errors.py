@@ -31,10 +31,18 @@ _CUT_SHORT = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter fail
 # Seconds. The processes of a machine mostly meet the same error, and the launcher ends all of them with the first that
 # ends: the first process says what it is, and the others do where that one goes on.
 PATIENCE = 10.0
+_LINE_ENDS = {ord("\n"): "\\n", ord("\r"): "\\r"}
 
 
 class RecipeError(Exception):
-    """Something a user asked for cannot be done; the message says what was given, what is allowed and what to do."""
+    """Something a user asked for cannot be done; the message says what was given, what is allowed and what to do.
+
+    It is one line that can be written anywhere: line ends and halves of surrogate pairs, which names in files may hold,
+    are escaped.
+    """
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(str(sentence).translate(_LINE_ENDS).encode(errors="backslashreplace").decode())
 
 
 class Stopped(Exception):  # no error: what was asked for

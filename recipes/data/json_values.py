@@ -21,6 +21,21 @@ def parse_json(text: str, where: str) -> Any:
         raise RecipeError(f"{where}: nested too deeply.") from error
 
 
+def refuse_halves(value: Any, where: str) -> None:
+    """Raise RecipeError that begins with `where` if a text in a value is none that can be written as UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise RecipeError(
+                f"{where} holds half of a surrogate pair (U+{ord(value[error.start]):04X}), which UTF-8 cannot: write "
+                "the whole pair."
+            ) from error
+    elif isinstance(value, dict | list | tuple):
+        for each in (*value, *value.values()) if isinstance(value, dict) else value:
+            refuse_halves(each, where)
+
+
 class _GivenTwice(ValueError):
     """A name that an object has twice, of which json would keep the last alone."""
 

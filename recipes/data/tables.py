@@ -14,7 +14,7 @@ import pyarrow.parquet
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.wording import counted
 from weft.recipes.data.class_names import classes_only, features_of, with_class_names
-from weft.recipes.data.json_values import parse_json
+from weft.recipes.data.json_values import parse_json, refuse_halves
 from weft.recipes.data.text_files import check_file, file_format, read_lines
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
@@ -131,7 +131,10 @@ def _read_json(path: Path, encoding: str | None) -> Iterator[Record]:
 
 def _entries(path: Path, content: Any) -> Iterator[Record]:
     """Yield the objects of an array, or of the one array within an object, or an object without any."""
-    arrays = [content] if isinstance(content, list) else _arrays_of_objects(content) or [[content]]
+    arrays = [content] if isinstance(content, list) else _arrays_of_objects(content)
+    if not arrays:
+        yield Record(content, str(path))
+        return
     if len(arrays) > 1:
         raise RecipeError(f"{path} holds {counted(len(arrays), 'array')}, where one array of objects is needed.")
     for number, values in enumerate(arrays[0], start=1):
@@ -212,7 +215,9 @@ def value_of(record: Record, column: str, option: str) -> Any:
     if column not in record.values and not (inner and outer in record.values and within is None):
         columns = ", ".join(map(str, record.values))
         raise RecipeError(f"{record.where}: no column {column!r}: there are {columns}; name it with --{option}.")
-    return record.values.get(column)
+    value = record.values.get(column)
+    refuse_halves(value, f"{record.where}: column {column!r}")
+    return value
 
 
 def value_or_none(record: Record, column: str) -> Any:
@@ -233,11 +238,4 @@ def text_of(record: Record, column: str, option: str, may_be_blank: bool = False
         )
     if not may_be_blank and not text.strip():
         raise RecipeError(f"{record.where}: the text in column {column!r} is empty: mend or drop the row.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RecipeError(
-            f"{record.where}: column {column!r} holds half of a surrogate pair (U+{ord(text[error.start]):04X}), which "
-            "UTF-8 cannot: write the whole pair."
-        ) from error
     return text

@@ -9,6 +9,7 @@ from typing import Any
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.file_names import check_name
+from weft.recipes.data.json_values import refuse_halves
 from weft.recipes.data.tables import Record, check_table, read_records, text_of
 from weft.recipes.data.text_files import file_format
 
@@ -28,6 +29,7 @@ def read_examples(path: Path, limit: int | None = None) -> Iterator[Record]:
         raise RecipeError(f"{path} is not a file of JSON lines (.jsonl): its task needs one object a line.")
     record = None
     for record in islice(read_records(path), limit):
+        refuse_halves(record.values, f"{record.where}: the object")
         yield record
     if record is None:
         raise RecipeError(f"{path} holds no object: write one on each line.")
@@ -125,7 +127,7 @@ def read_questions(paths: Sequence[Path], limit: int | None = None) -> list[Choi
             if len(choices) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in choices):
                 raise RecipeError(f"{where}: field 'choices' must hold two texts at least, none of them empty.")
             label = field_of(record, "label", "answer", kind=object)
-            if isinstance(label, bool) or not str(label).isdecimal() or int(label) >= len(choices):
+            if isinstance(label, bool) or str(label) not in map(str, range(len(choices))):
                 raise RecipeError(
                     f"{where}: the label is {label!r}: give the index of a choice, 0 to {len(choices) - 1}."
                 )

@@ -217,7 +217,7 @@ def _gold(read: _Read, where: str) -> int:
             return read.texts.index(label)
         if named is None and len(text) == 1 and text.upper() in LETTERS[:number] and isinstance(label, str):
             return LETTERS.index(text.upper())
-        if named is None and text.isascii() and text.isdigit() and int(text) < number:
+        if named is None and text in map(str, range(number)):
             return int(text)
     allowed = f"one of {', '.join(named)}" if named else f"a number from 0 to {number - 1}, a letter or a choice's text"
     raise RecipeError(f"{where}: the label {label!r} is none of the {number} choices: give {allowed}.")

@@ -9,7 +9,7 @@ import regex
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.wording import counted
-from weft.recipes.data.json_values import parse_json
+from weft.recipes.data.json_values import parse_json, refuse_halves
 from weft.recipes.data.tables import Record, check_table, read_records, text_of
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.question_answering.flat_answers import SEARCH, without_flat_columns
@@ -152,6 +152,7 @@ def _question(values: dict[str, Any], context: str, where: str, number: str | No
     identifier = values.get("id", number)
     if isinstance(identifier, bool) or not isinstance(identifier, str | int) or identifier == "":
         raise RecipeError(f"{where}: {_lack(values, 'id')}, where a text or a number is needed.")
+    refuse_halves(identifier, f"{where}: 'id'")
     question = _text(values, "question", where, may_be_blank=True)  # CMRC 2018 has such questions
     answers = _answers(values, context, where) if labelled else []
     return Question(
@@ -241,6 +242,8 @@ def _list(values: Any, key: str, where: str) -> list[Any]:
 def _value(values: dict[str, Any], key: str, where: str) -> Any:
     if key not in values:
         raise RecipeError(f"{where}: {_lack(values, key)}.")
+    if isinstance(values[key], str):
+        refuse_halves(values[key], f"{where}: column {key!r}")
     return values[key]
 
 

@@ -75,8 +75,8 @@ def _bit(record: Record, column: str) -> bool:
 
 def find_columns(arguments: TextClassificationArguments, records: Sequence[Record]) -> Columns:
     """The columns that the user names, or that can only be meant; raises RecipeError with those that there are."""
-    first = records[0]
-    there = list(first.values)
+    there = list(dict.fromkeys(column for record in records for column in record.values))  # rows may lack some
+    first = Record({**dict.fromkeys(there), **records[0].values}, records[0].where)
     labels = _given(arguments.label_column, there)
     if labels is None:
         found = [column for column in LABELS if column in there]

@@ -3,6 +3,8 @@
 import difflib
 import math
 import re
+import sys
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +36,8 @@ def number_in(value: Any) -> float | None:
     """The number that a value is, or that a text writes out; None for anything else, truth values included."""
     if isinstance(value, bool):
         return None
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return math.inf if value > 0 else -math.inf
     if isinstance(value, int | float):
         return float(value)
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) else None
@@ -145,4 +149,10 @@ def _order_of(names: Iterable[str]) -> Any:
     if all(number_in(name) is not None for name in names):
         return lambda name: (number_in(name), name)
     # numbers inside of text by their size: "class 2" comes before "class 10"
-    return lambda name: ([(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name)], name)
+    return lambda name: ([_size_of(p) if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name)], name)
+
+
+def _size_of(digits: str) -> tuple[int, int, str]:
+    """What sorts numbers of any length by their size."""
+    digits = "".join(str(unicodedata.decimal(digit)) for digit in digits).lstrip("0")
+    return 0, len(digits), digits

@@ -9,6 +9,7 @@ from typing import Any
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.wording import counted
+from weft.recipes.data.json_values import refuse_halves
 from weft.recipes.data.tables import Record, check_table, read_records, text_of, value_of
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.token_classification.columns import read_columns
@@ -106,11 +107,6 @@ class Reader:
                 raise RecipeError(
                     f"{record.where}: word {number} of column {column!r} is {_kind(word)}, where text is needed: mend "
                     "or drop the row."
-                )
-            if any("\ud800" <= character <= "\udfff" for character in word):
-                raise RecipeError(
-                    f"{record.where}: word {number} of column {column!r} holds half of a surrogate pair, which UTF-8 "
-                    "cannot: write the whole pair."
                 )
         if not labelled:
             return Sentence(list(words), None, record.where)
@@ -252,7 +248,10 @@ def label_names(given: Sequence[str]) -> list[str]:
 def _look(path: Path, kind: str) -> str:
     """The format of a file."""
     if kind in TABLES:
-        return _form_of(next(iter(read_records(path))))
+        first = next(iter(read_records(path)), None)
+        if first is None:
+            raise RecipeError(f"{path} holds no examples: give a file with rows.")
+        return _form_of(first)
     if kind == ".conllu":
         return "conllu"
     for _, text in read_lines(path):
@@ -279,6 +278,7 @@ def _list_in(record: Record, column: str, what: str) -> list[Any]:
             f"{record.where}: column {column!r} holds {_kind(value)}, where a list of {what} is needed: mend or drop "
             "the row."
         )
+    refuse_halves(value, f"{record.where}: column {column!r}")
     return list(value)
 
 
