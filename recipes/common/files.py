@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,8 @@ def new_folder(target: Path) -> Iterator[Path]:
 def only_one_process(lock: Path, what: str, patience: float = 60.0) -> Iterator[None]:
     """Hold a lock file while the context lasts; the system frees it when the process ends, however it ends.
 
+    Where what is done meanwhile is refused (RecipeError), no lock or folder stays that was not there before.
+
     Args:
         lock: the file, in which the process writes its id.
         what: the thing that is being written, for messages.
@@ -126,6 +128,7 @@ def only_one_process(lock: Path, what: str, patience: float = 60.0) -> Iterator[
         RecipeError: another process holds it for longer than that.
     """
     refuse_unwritable(lock.parent)
+    new = [path for path in (lock, *lock.absolute().parents) if not path.exists()]
     lock.parent.mkdir(parents=True, exist_ok=True)
     file_lock = FileLock(lock, on_acquired=_write_process_id, poll_interval=0.2)
     try:
@@ -139,7 +142,18 @@ def only_one_process(lock: Path, what: str, patience: float = 60.0) -> Iterator[
                 f"process {_process_id(lock)} is writing {what}: wait until it ends, or stop it."
             ) from error
     with held:
-        yield
+        try:
+            yield
+        except RecipeError:
+            _remove_if_empty(new)
+            raise
+
+
+def _remove_if_empty(paths: Sequence[Path]) -> None:
+    """Remove a lock file (processes that wait for it notice), then the folders around it that hold nothing else."""
+    with contextlib.suppress(OSError):
+        for path in paths:
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _write_process_id(handle: int) -> None:

@@ -69,9 +69,7 @@ def prepare_with(arguments: DataArguments, folder: Path, write: Callable[[Path],
         if (folder / DESCRIPTION).is_file():
             return _reuse(arguments, folder)
         check_output_folder(folder)
-        if folder.exists():
-            folder.rmdir()
-        with new_folder(folder) as partial:
+        with new_folder(folder) as partial:  # it takes the place of an empty one
             write(partial)
     return Corpus.open(folder)
 
