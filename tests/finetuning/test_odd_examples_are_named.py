@@ -73,6 +73,13 @@ def test_a_label_of_thousands_of_digits_is_none_of_the_choices(tmp_path):
         records.read_questions([write(tmp_path, [row])])
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, f"1-{'9' * 9}"])
+def test_a_word_of_conllu_has_a_number_that_a_sentence_can_have(tmp_path, number):
+    (tmp_path / "a.conllu").write_text(f"{number}\tw\tl\tNOUN\tX\t_\t0\td\t_\t_\n\n")
+    with pytest.raises(RecipeError, match=r"a\.conllu, line 1: no line of CoNLL-U"):
+        Reader().read(tmp_path / "a.conllu")
+
+
 def test_columns_are_those_of_all_rows_and_a_row_that_lacks_one_is_named(tmp_path):
     rows = [{"premise": f"p {i}", "hypothesis": f"h {i}", "label": "ab"[i % 2]} for i in range(6)]
     del rows[0]["premise"]

@@ -122,7 +122,7 @@ def _renamed(known: KnownTextTask, record: Record) -> Record:
     if known.layout == "ag_news" and "text" not in values and {"class", "title", "description"} <= set(values):
         values |= {"text": f"{values['title']} {values['description']}"}
         number = str(values["class"]).strip()  # 1 to 4
-        is_one = number.isdecimal() and 1 <= int(number) <= len(known.labels)
+        is_one = number in map(str, range(1, len(known.labels) + 1))
         values["label"] = known.labels[int(number) - 1] if is_one else f"class {number}"
     return Record(values, record.where)
 

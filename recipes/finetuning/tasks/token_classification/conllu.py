@@ -12,7 +12,7 @@ from weft.recipes.finetuning.tasks.token_classification.schemes import OUTSIDE, 
 
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 NO_VALUE = "_"
-_ID = re.compile(r"\d+(-\d+|\.\d+)?")
+_ID = re.compile(r"\d{1,6}(-\d{1,6}|\.\d{1,6})?")  # no sentence has a million words
 
 
 def is_word_line(row: list[str]) -> bool:
