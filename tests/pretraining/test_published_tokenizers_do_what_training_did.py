@@ -7,10 +7,13 @@ import shutil
 import pytest
 import torch
 from helpers import runs
-from helpers.stock_tokenizers import STOCK, TEXTS
+from helpers.models import tiny_config
+from helpers.stock_tokenizers import STOCK, TEXTS, train_small
 from helpers.text import pieces, prepare_documents
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
+import weft
+from weft.recipes.conversion.run import export_checkpoint
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.evaluation.likelihood import Scorer
@@ -22,7 +25,7 @@ from weft.recipes.pretraining.objectives.causal import CausalObjective
 from weft.recipes.pretraining.objectives.hybrid import HybridObjective
 from weft.recipes.pretraining.objectives.masked import MaskedObjective, make_vocabulary
 from weft.recipes.pretraining.objectives.sentence_pairs import NextSentenceObjective
-from weft.tokenizer.special_tokens import add_mask_token
+from weft.tokenizer.special_tokens import add_mask_token, for_role
 
 OBJECTIVES = {
     "causal": lambda: CausalObjective(),
@@ -192,3 +195,14 @@ def test_a_hybrid_checkpoint_writes_on_without_reading_an_end_token(hybrid):
     ids = torch.tensor([start_ids(tokenizer, "the old cat")])
     assert written == tokenizer.decode(model.generate(input_ids=ids, **options)[0], skip_special_tokens=True)
     assert written.startswith("the old cat")
+
+
+def test_an_export_of_the_causal_role_closes_no_text(tmp_path):
+    tokenizer = for_role(train_small("bpe"), "encoder")
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    config = tiny_config(vocab_size=320, masked_next_token=True, **ids)
+    weft.WeftForCausalLM(config).save_pretrained(tmp_path / "hybrid")
+    tokenizer.save_pretrained(tmp_path / "hybrid")
+    export_checkpoint(str(tmp_path / "hybrid"), "qwen3", tmp_path / "stock")
+    exported = AutoTokenizer.from_pretrained(tmp_path / "stock")
+    assert exported("the river").input_ids == tokenizer("the river").input_ids[:-1]
