@@ -13,12 +13,14 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
+ECOSYSTEM := .venv-ecosystem/.installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1 --mixed_precision no \
 	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pretrain pretrain-mlm finetune tokenizer data generate test test-upstream test-old lint clean
+.PHONY: help setup setup-dev pretrain pretrain-mlm finetune tokenizer data generate test test-upstream test-old
+.PHONY: test-ecosystem lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -74,9 +76,21 @@ test-old: $(DEVELOPED) .venv-old/4.51/.installed .venv-old/4.57/.installed  ## l
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
+# mlflow knows older versions of pyarrow only: tests/ecosystem/constraints.txt names one, beside those of its own
+$(ECOSYSTEM): pyproject.toml constraints.txt tests/ecosystem/constraints.txt
+	rm -rf .venv-ecosystem
+	$(PYTHON) -m venv .venv-ecosystem
+	grep -v '^pyarrow==' constraints.txt > .venv-ecosystem/constraints.txt
+	.venv-ecosystem/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-ecosystem/constraints.txt \
+		--constraint tests/ecosystem/constraints.txt --editable '.[ecosystem]'
+	@touch $@
+
+test-ecosystem: $(ECOSYSTEM)  ## try other libraries (PEFT, TRL, ONNX Runtime ...) on Weft, in .venv-ecosystem
+	.venv-ecosystem/bin/python -m pytest -q -o addopts= tests/ecosystem $(ARGS)
+
 lint: $(DEVELOPED)  ## check style, types' presence and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:  ## remove the environment and caches (runs/ and data/ stay)
-	rm -rf .venv .venv-old .cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-old .venv-ecosystem .cache .pytest_cache .ruff_cache
