@@ -8,6 +8,7 @@ from pathlib import Path
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.listing import some_of
 from weft.recipes.common.processes import is_first_process
+from weft.recipes.common.wording import counted
 from weft.recipes.data.text_files import file_format
 
 
@@ -28,8 +29,8 @@ def expand_name(field: str, name: str, formats: Sequence[str]) -> list[str]:
     taken, others = _files_of_folder(name, formats)
     if taken and others and is_first_process():
         print(
-            f"{field}: {len(taken):,} files of {name} are read; {len(others):,} are left out for their endings "
-            f"({_endings(others)})",
+            f"{field}: of {name}, {counted(len(taken), 'file')} to read; {counted(len(others), 'other')} left out for "
+            f"the ending ({_endings(others)})",
             flush=True,
         )
     return taken or [name]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from weft.recipes.common.processes import is_first_process
+from weft.recipes.common.wording import counted
 from weft.recipes.data.tables import Record, text_of, value_of
 
 BETWEEN_PARAGRAPHS = "\n\n"
@@ -34,8 +35,8 @@ def documents_of_column(rows: Iterable[Record], column: str, name: str) -> Itera
     finally:
         if nulls and name not in _told and is_first_process():
             _told.add(name)
-            rows_are = "row holds" if nulls == 1 else "rows hold"
-            print(f"{name}: {nulls:,} {rows_are} null in column {column!r}, and are left out as empty", flush=True)
+            rows_with = counted(nulls, "row with", "rows with")
+            print(f"{name}: {rows_with} null in column {column!r}, left out as empty", flush=True)
 
 
 def texts_of_list(row: Record, values: list, column: str, option: str) -> list[str]:

@@ -73,7 +73,7 @@ def test_a_name_that_no_file_belongs_to_is_refused(shards, tmp_path, monkeypatch
 def test_a_folder_stands_for_the_files_of_text_below_it_and_says_what_it_leaves_out(shards, capsys):
     assert expanded("shards") == expanded("shards/") == shards
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "train_files: 3 files of shards are read; 2 are left out for their endings (.md, none)"
+    assert printed[0] == "train_files: of shards, 3 files to read; 2 others left out for the ending (.md, none)"
     assert expanded("shards/deep") == [shards[2]]
     assert len(capsys.readouterr().out) == 0
 

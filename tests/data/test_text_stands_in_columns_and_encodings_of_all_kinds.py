@@ -44,7 +44,7 @@ def test_a_column_may_lie_within_another_and_hold_lists_and_nulls(tmp_path, endi
     nested = make_data(train_files=[path], text_column="meta.text")
     assert list(texts_of(nested, "train")) == ["one", "", "", "four"]
     assert list(texts_of(nested, "train")) == ["one", "", "", "four"]
-    assert capsys.readouterr().out == f"{path}: 2 rows hold null in column 'meta.text', and are left out as empty\n"
+    assert capsys.readouterr().out == f"{path}: 2 rows with null in column 'meta.text', left out as empty\n"
     lists = make_data(train_files=[path], text_column="meta.inner.parts")
     assert list(texts_of(lists, "train")) == ["a\n\nb", "", "", "c"]
     corpus = prepare(nested, tmp_path / "corpus", quiet=True)
@@ -66,7 +66,7 @@ def test_a_folder_of_datasets_has_such_columns_too(tmp_path, capsys):
     write_rows(tmp_path / "set", ".jsonl")
     data = make_data(dataset_name=str(tmp_path / "set"), text_column="meta.text")
     assert list(texts_of(data, "train")) == ["one", "", "", "four"]
-    assert "2 rows hold null in column 'meta.text'" in capsys.readouterr().out
+    assert "2 rows with null in column 'meta.text'" in capsys.readouterr().out
 
 
 LINES = [*sentences(3), "naïve café", "Ende: äöü ß"]
@@ -136,5 +136,5 @@ def test_the_command_takes_columns_and_encodings(tmp_path, monkeypatch, capsys):
     )
     prepare_data.main()
     printed = capsys.readouterr().out
-    assert printed.count("1 row holds null in column 'meta.text'") == 1
+    assert printed.count("1 row with null in column 'meta.text'") == 1
     assert "0 duplicate and 1 empty documents" in printed
