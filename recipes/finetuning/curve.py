@@ -55,4 +55,5 @@ def _mark_best(axis: "Axes", results: list[SeedResult], metric: str) -> None:
     """Write beside the star of each seed what was reached there, where there are few."""
     for result in results if len(results) <= MOST_MARKED else ():
         value = result.metrics[metric]
-        axis.annotate(text_of(metric, value), (result.step, value), (6, -12), textcoords="offset points", fontsize=8)
+        place = {"xytext": (-8, 6), "textcoords": "offset points", "ha": "right"}
+        axis.annotate(text_of(metric, value), (result.step, value), fontsize=8, **place)

@@ -16,7 +16,7 @@ from weft.recipes.training.learning_curve import overfits, still_falls
 from weft.recipes.training.metric_format import counted, text_of, words_of
 
 SURE = 0.95  # of an interval
-PARTS = 20  # of a split, each of which is left out once
+PARTS, PARTS_OF_MANY, MANY = 20, 10, 1000  # of a split, each left out once; fewer of more examples, for time's sake
 WIDEST = 0.2  # interval of a score that is known well, as a share of the highest one there can be
 FEWEST = 100  # examples, of a metric without limits
 PERFECT = 0.01  # of the range, below its end: from here on a loss that falls says nothing
@@ -80,8 +80,9 @@ def interval_of(
 ) -> Interval | None:
     """The 95% confidence interval of a metric over the examples of a split.
 
-    Of a share of the examples it is Wilson's. Of any other metric the split is scored without each twentieth of it: the
-    delete-a-group jackknife (Shao and Tu 1995), which takes a metric as it is, whatever it is computed from.
+    Of a share of the examples it is Wilson's. Of any other metric the split is scored without each twentieth of it (of
+    more than 1,000 examples each tenth). That is the delete-a-group jackknife (Shao and Tu 1995), which takes a metric
+    as it is, whatever it is computed from.
     """
     examples, limits = task.splits[split], task.range_of(metric)
     if not math.isfinite(value) or examples < 4:
@@ -90,7 +91,8 @@ def interval_of(
         right = value / limits[1] * examples
         if math.isclose(right, round(right), abs_tol=1e-6):  # else a share of words
             return _wilson(round(right), examples, limits[1])
-    without = [_score_without(task, split, items, results, metric, part) for part in range(min(PARTS, examples))]
+    parts = min(PARTS if examples <= MANY else PARTS_OF_MANY, examples)
+    without = [_score_without(task, split, items, results, metric, part, parts) for part in range(parts)]
     if not np.isfinite(without).all():
         return None
     count = len(without)
@@ -112,11 +114,11 @@ def _wilson(right: int, examples: int, highest: float) -> Interval:
 
 
 def _score_without(
-    task: Task, split: str, items: Sequence[EncodedExample], results: Sequence[Any], metric: str, part: int
+    task: Task, split: str, items: Sequence[EncodedExample], results: Sequence[Any], metric: str, part: int, parts: int
 ) -> float:
-    """The metric of a split without every twentieth of its examples, beginning with one."""
+    """The metric of a split without one example of every `parts`, the one at place `part`."""
     rest, examples = copy.copy(task), task.examples[split]
-    kept = [number for number in range(len(examples)) if number % PARTS != part]
+    kept = [number for number in range(len(examples)) if number % parts != part]
     number_of = {number: place for place, number in enumerate(kept)}
     rest.examples = {**task.examples, split: [examples[number] for number in kept]}
     pairs = [
