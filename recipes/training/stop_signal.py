@@ -24,12 +24,13 @@ class StopSignal(TrainerCallback):
         """Whether any process was told to stop while it trained; all processes have to call this."""
         if not self.listens:
             return False
+        asked = self.received
         if args.world_size > 1:
-            flag = torch.tensor(int(self.received), device=args.device)
+            flag = torch.tensor(int(asked), device=args.device)
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            self.received = bool(flag.item())
-        self.obeyed = self.received
-        return self.received
+            asked = bool(flag.item())  # a signal that came meanwhile is for the next time, when all hear of it
+        self.obeyed = asked
+        return asked
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """From here on SIGTERM ends the process as it always does, also one that came too late to be seen."""

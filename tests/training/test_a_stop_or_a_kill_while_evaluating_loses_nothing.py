@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from weft.recipes.common.errors import Stopped
 from weft.recipes.finetuning.task import Task
 from weft.recipes.pretraining.objectives.causal import CausalEvaluator
 from weft.recipes.training.run_folder import last_checkpoint
+from weft.recipes.training.stop_signal import StopSignal
 
 FIELDS = {"max_steps": 12, "save_steps": 5, "eval_steps": 4, "attention_dropout": 0.1, "hidden_dropout": 0.1}
 FIELDS |= {"per_device_eval_batch_size": 2, "average_decay": 0.9}
@@ -126,6 +128,17 @@ def test_fine_tuning_goes_on_with_the_evaluation_that_was_cut_short(files, tmp_p
     assert logged(found["history"]) == logged(expected["history"])
     weights, others = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(weights[name], value) for name, value in others.items())
+
+
+def test_a_signal_that_comes_while_processes_ask_each_other_is_not_lost(monkeypatch):
+    stop = StopSignal()
+    arguments = SimpleNamespace(world_size=2, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.distributed, "all_reduce", lambda flag, op: terminate())
+        assert not stop.is_asked(arguments)  # as the others have it
+        patch.setattr(torch.distributed, "all_reduce", lambda flag, op: None)
+        assert stop.is_asked(arguments)
+    stop.on_train_end()
 
 
 def stopped_together(folder: Path, **fields: object) -> None:
