@@ -1,5 +1,6 @@
 """Raising the length of a run goes on before its learning rate fell, and equals a run that had it from the start."""
 
+import json
 import os
 import shutil
 import signal
@@ -83,6 +84,7 @@ def test_what_was_derived_from_the_length_stays(corpus, tmp_path, capsys):
     rates = {entry["step"]: entry["learning_rate"] for entry in runs.history(tmp_path / "run") if "loss" in entry}
     assert len({rates[step] for step in range(10, 141, 10)}) == 1
     assert rates[200] < rates[150] < rates[140]
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["warmup_steps"] == 2
 
 
 def test_a_constant_rate_goes_on_from_the_end(corpus, tmp_path, capsys):
