@@ -12,6 +12,7 @@ from transformers.integrations.flex_attention import compile_friendly_flex_atten
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .positions import Distances, PagedDistances, ScoreBias, WeftRelativeBuckets, rotate
+from .tiles import Tiles
 
 
 def find_distances(
@@ -77,7 +78,9 @@ def eager_attention(
 def sdpa_attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
-    """transformers' sdpa attention with the score bias written into the mask."""
+    """transformers' sdpa attention with the score bias written into the mask; of rows that are cut, tile by tile."""
+    if isinstance(attention_mask, Tiles):
+        return _attend_in_tiles(module, query, key, value, attention_mask, **kwargs), None
     is_causal = kwargs.get("is_causal", module.is_causal)
     attention_mask = fold_bias(attention_mask, kwargs.pop("score_bias", None), is_causal)
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
@@ -90,6 +93,29 @@ def read_pages(
     """Keys and values [1, key-value heads, keys, head_dim] of all requests of continuous batching, new tokens included;
     `options` are what it gives to the backend."""
     return cache.update(key_states=key, value_states=value, layer_idx=layer_idx, kwargs=options)
+
+
+def _attend_in_tiles(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cut: Tiles,
+    score_bias: ScoreBias | None = None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    mixed, nothing = [], [None] * len(cut.tiles)
+    of_queries, of_keys = nothing, nothing
+    if score_bias is not None and score_bias.query_terms is not None:
+        of_queries = cut.take_queries(score_bias.query_terms)
+    if score_bias is not None and score_bias.key_terms is not None:
+        of_keys = cut.take_keys(score_bias.key_terms)
+    states = (cut.take_queries(query), cut.take_keys(key), cut.take_keys(value))
+    for tile, *states_of_tile, terms, key_terms in zip(cut.tiles, *states, of_queries, of_keys):
+        bias = None if score_bias is None else score_bias.at(tile.distances, terms, key_terms)
+        given = kwargs | {"score_bias": bias, "is_causal": tile.is_causal}
+        mixed.append(sdpa_attention(module, *states_of_tile, tile.mask, **given)[0])
+    return cut.put_back(mixed)
 
 
 def fold_bias(mask: torch.Tensor | None, score_bias: ScoreBias | None, is_causal: bool) -> torch.Tensor | None:

@@ -314,3 +314,10 @@ def question_answering_loss(
         targets = positions.where(is_inside, IGNORE_INDEX)
         losses.append(token_classification_loss(logits, targets, num_items_in_batch))
     return (losses[0] + losses[1]) / 2
+
+
+def check_count(name: str, found: int, number: int, what: str, each: int = 1) -> None:
+    """Refuse anything but `each` labels for every one of `number` documents (or tokens, or examples)."""
+    if found != number * each:
+        wanted = "one" if each == 1 else each
+        raise ValueError(f"{name} has {found} values for {number} {what}s: give {wanted} for each {what}.")

@@ -10,6 +10,8 @@ from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import is_tracing
 
+from .tiles import Tiles, document_tiles, window_tiles
+
 # (layer type, causal?) -> who may look at whom
 MASK_FUNCTIONS: dict[tuple[str, bool], Callable[..., Any]] = {
     ("full_attention", True): masking_utils.create_causal_mask,
@@ -158,7 +160,10 @@ def create_masks(
             )
     if isinstance(attention_mask, dict):
         return attention_mask
+    inputs = (config, inputs_embeds, attention_mask, past_key_values, documents, causal_rows)
     layer_types, tokens = dict.fromkeys(config.layer_types), inputs_embeds.shape[1]
+    cut = {} if prefix_mask is not None else {each: tiles for each in layer_types if (tiles := _cut(each, *inputs))}
+    layer_types = [each for each in layer_types if each not in cut]
     longest, edits = tokens, []
     if past_key_values is not None and (documents is not None or prefix_mask is not None):
         longest = max(past_key_values.get_mask_sizes(tokens, index)[0] for index in range(config.num_hidden_layers))
@@ -167,7 +172,7 @@ def create_masks(
         documents = nn.functional.pad(documents.expand(inputs_embeds.shape[0], -1), (0, longest - tokens), value=-1)
         plain = past_key_values is None and causal_rows is None and prefix_mask is None
         if config._attn_implementation == "sdpa" and plain:
-            return {layer_type: _document_mask(documents, config, layer_type) for layer_type in layer_types}
+            return cut | {each: _document_mask(documents, config, each) for each in layer_types}
 
         def see_own_document(batch: Any, head: Any, query: Any, key: Any) -> Any:
             return documents[batch, query] == documents[batch, key]
@@ -192,12 +197,46 @@ def create_masks(
         return masking_utils.and_masks(*functions) if functions else None
 
     inputs, has_direction = (config, inputs_embeds, attention_mask), config.is_causal and prefix_mask is None
-    return {
+    return cut | {
         layer_type: MASK_FUNCTIONS[layer_type, has_direction](
             *inputs, past_key_values=past_key_values, and_mask_function=edits_of(layer_type)
         )
         for layer_type in layer_types
     }
+
+
+def _cut(
+    layer_type: str,
+    config: PreTrainedConfig,
+    inputs_embeds: torch.Tensor,
+    attention_mask: Any,
+    cache: Cache | None,
+    documents: torch.Tensor | None,
+    causal_rows: torch.Tensor | None,
+) -> Tiles | None:
+    """The tiles of a layer type's scores, where cutting rows up pays; None: they are masked as a whole. Exported graphs
+    are not cut, since they are for rows of any length, nor is what a cache of fixed size holds."""
+    exported = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    if config._attn_implementation != "sdpa" or exported or is_ready_made(attention_mask):
+        return None
+    causal_rows = None if causal_rows is None else causal_rows.bool()
+    batch_size, tokens = inputs_embeds.shape[:2]
+    if layer_type == "full_attention":
+        if documents is None or is_tracing(documents):
+            return None
+        return document_tiles(documents.expand(batch_size, -1), config.is_causal, causal_rows)
+    keys, seen = tokens, 0
+    if cache is not None:
+        layer = config.layer_types.index(layer_type)
+        keys, offset = cache.get_mask_sizes(tokens, layer)
+        seen = cache.get_seq_length(layer) - offset
+    if cache is not None and (cache.is_compileable or keys != seen + tokens):
+        return None
+    ids = None if documents is None else documents.expand(batch_size, -1)
+    if ids is None and attention_mask is not None and (is_tracing(attention_mask) or not attention_mask.all()):
+        ids = attention_mask[:, -keys:].long() - 1
+    window = config.sliding_window
+    return window_tiles(window, config.is_causal, batch_size, tokens, keys, ids, causal_rows, inputs_embeds.device)
 
 
 def create_cross_mask(

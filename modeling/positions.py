@@ -194,6 +194,15 @@ class ScoreBias:
             terms.append(self.key_terms.gather(-1, index.expand(*self.key_terms.shape[:2], -1, -1)).transpose(-1, -2))
         return sum(terms[1:], terms[0])
 
+    def at(self, distances: Distances, query_terms: torch.Tensor | None, key_terms: torch.Tensor | None) -> "ScoreBias":
+        """The bias of some of the scores, given the terms of their queries and keys [pieces, heads, queries or keys,
+        buckets]. Distances beyond all of this bias's own get what the nearest has."""
+        own = self.distances
+        line = (distances.line - (1 - own.queries + own.shift)).clamp(0, own.queries + own.keys - 2)
+        by_distance = None if self.by_distance is None else self.by_distance[:, line]
+        buckets = None if self.buckets is None else self.buckets[line]
+        return ScoreBias(distances, by_distance, query_terms, key_terms, buckets)
+
     def edit(self, score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
         """The same for one score at a time, as flex attention asks: nothing is written out."""
         place = key - query + self.distances.queries - 1
