@@ -146,7 +146,7 @@ def test_the_plan_is_printed_and_nothing_is_written(files, tmp_path, capsys):
 def test_make_finetune_finds_the_recipe_of_every_known_task(capsys):
     for task in ("sst2", "conll2000", "squad", "swag"):
         with pytest.raises(SystemExit):
-            finetune.main(["--task", task, "--help"])
+            finetune.main(["--task", task, "--help_all"])
     assert "stride" in capsys.readouterr().out
     with pytest.raises(RecipeError, match="did you mean sst2"):
         finetune.main(["--task", "sst-3"])
