@@ -1,6 +1,5 @@
 """The files of a checkpoint's weights, looked at before they are loaded: one sentence for what no loader can read."""
 
-import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from weft.recipes.common.checkpoint_files import (
     read_json_object,
 )
 from weft.recipes.common.errors import first_line
+from weft.recipes.common.processes import is_first_of_machine
+from weft.recipes.common.wording import counted, some_of
 
 # In the order in which transformers looks for them.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -60,10 +61,9 @@ def _shards(index: Path) -> Iterator[Path]:
     names = sorted(set(table.values()))
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        more = " and more" if len(missing) > 3 else ""
         raise BrokenFileError(
-            f"it lacks {', '.join(missing[:3])}{more} of the {len(names)} files that {index.name} names: "
-            "download it whole"
+            f"it lacks {some_of(missing)} of the {counted(len(names), 'file')} that {index.name} names: download it "
+            "whole"
         )
     yield from (index.parent / name for name in names)
 
@@ -95,6 +95,6 @@ def _check_pickle(path: Path) -> None:
 
 @cache
 def _say_pickle(path: str, more: int) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        which = f"{path} and {more} more are pickles" if more else f"{path} is a pickle"
+    if is_first_of_machine():
+        which = f"{path} and {more:,} more are pickles" if more else f"{path} is a pickle"
         print(f"note: {which}, of which only tensors are loaded (weights_only)", file=sys.stderr)

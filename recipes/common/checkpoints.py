@@ -13,6 +13,7 @@ from weft.interop.tying import fill_copies, head_matrix, tell_tying
 from weft.recipes.common.checkpoint_files import BrokenFileError, check_config_file
 from weft.recipes.common.checkpoint_weights import check_weights_files
 from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.wording import some_of
 
 
 @dataclass(frozen=True)
@@ -95,23 +96,17 @@ def load_whole(
     model, info = load_reporting(model_class, name, **options)
     missing = [key for key in info.missing if not key.startswith(tuple(may_be_new))]
     if missing:
-        holds = f" (and holds {listed(info.unused)}, which it has no place for)" if info.unused else ""
+        holds = f" (and holds {some_of(info.unused)}, which it has no place for)" if info.unused else ""
         if missing == [head_matrix(model)]:
             advice += ', or write "tie_word_embeddings": true into its config.json if the embedding is its head as well'
         raise RecipeError(
-            f"model {name!r} lacks {listed(missing)}, which {type(model).__name__} needs{holds}: {advice}."
+            f"model {name!r} lacks {some_of(missing)}, which {type(model).__name__} needs{holds}: {advice}."
         )
     if info.other_shapes:
         raise RecipeError(
-            f"model {name!r} has other shapes than its config.json says: {listed(list(info.shapes_told().values()))}."
+            f"model {name!r} has other shapes than its config.json says: {some_of(list(info.shapes_told().values()))}."
         )
     return model, info.unused
-
-
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """Some names, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextlib.contextmanager

@@ -1,10 +1,8 @@
-"""Numbers in sentences, and words in texts."""
+"""Numbers and lists of things in sentences: for messages, plans, logs and cards."""
 
-import regex
+from collections.abc import Sequence
 
-# Scripts that write words without blanks between them, and the sign that lengthens vowels in both kana.
-UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\u30FC"
-_SIGN = regex.compile(rf"[{UNSPACED}]\p{{M}}*", regex.VERSION1)
+MOST_NAMED, NAMED_OF_MANY = 8, 3
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -12,9 +10,8 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
-def count_words(text: str) -> int:
-    """The words of a text: what blanks divide; of scripts without blanks between words, each sign is one."""
-    rest, signs = _SIGN.subn(" ", text)
-    if not signs:
-        return len(text.split())
-    return signs + sum(any(map(str.isalnum, piece)) for piece in rest.split())
+def some_of(names: Sequence[str]) -> str:
+    """Name some things: all of them if they are few, the first ones and the number of the others if not."""
+    if len(names) <= MOST_NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:NAMED_OF_MANY])} and {len(names) - NAMED_OF_MANY:,} more"

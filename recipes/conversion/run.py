@@ -13,10 +13,11 @@ from weft.interop import InteropError, find_family, find_head, weft_class
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
 from weft.interop.family import TASKS, Family
 from weft.recipes.common.checkpoint_files import load_tokenizer, tokenizer_files
-from weft.recipes.common.checkpoints import UNLOADABLE, listed, load_config, load_reporting, load_whole
+from weft.recipes.common.checkpoints import UNLOADABLE, load_config, load_reporting, load_whole
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
+from weft.recipes.common.wording import some_of
 from weft.recipes.conversion.earlier_versions import make_readable_by_4
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 from weft.tokenizer.special_tokens import for_role
@@ -72,7 +73,7 @@ def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
     family.export_config(config, head)
     model, unused = _load_model(weft_class(head), checkpoint)
     if unused:
-        raise RecipeError(f"{checkpoint} holds {listed(unused)}, for which {type(model).__name__} has no place.")
+        raise RecipeError(f"{checkpoint} holds {some_of(unused)}, for which {type(model).__name__} has no place.")
     stock = export_model(model, family, head)
     tokenizer = _load_tokenizer(checkpoint)
     if tokenizer is not None and head == "causal" and model.config.masked_next_token and tokenizer.bos_token:
@@ -148,7 +149,7 @@ def _refuse_unknown(names: list[str], family: Family, config: PreTrainedConfig, 
     unknown = [name for name in names if name not in known]
     if unknown:
         raise RecipeError(
-            f"{checkpoint} holds {listed(unknown)}, for which no class of {config.model_type} has a place: it is "
+            f"{checkpoint} holds {some_of(unknown)}, for which no class of {config.model_type} has a place: it is "
             "another model than its config.json says, or its tensors bear other names. Rename or remove them."
         )
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError, one_line, refusing, unwritable
 from weft.recipes.common.files import only_one_process
-from weft.recipes.common.listing import some_of
 from weft.recipes.common.processes import available_cores
+from weft.recipes.common.wording import some_of
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.cluster_arguments import ClusterArguments
 from weft.recipes.data.corpus import DESCRIPTION, Corpus

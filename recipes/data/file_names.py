@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.listing import some_of
 from weft.recipes.common.processes import is_first_process
-from weft.recipes.common.wording import counted
+from weft.recipes.common.wording import counted, some_of
 from weft.recipes.data.text_files import file_format
 
 

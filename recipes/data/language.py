@@ -1,9 +1,12 @@
-"""The language of a text, as far as its script says it."""
+"""The language of a text, as far as its script says it, and whether that has blanks between words."""
 
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 
+import regex
+
+from weft.tokenizer.pre_tokenizers import UNSPACED
 from weft.tokenizer.script_statistics import script_of
 
 SAMPLE_TEXTS, SAMPLE_CHARACTERS = 1000, 500  # texts that are looked at, and characters of each
@@ -17,6 +20,20 @@ LANGUAGES = {
     **{"Gujarati": "gu", "Gurmukhi": "pa", "Oriya": "or"},
     **{"Tamil": "ta", "Telugu": "te", "Kannada": "kn", "Malayalam": "ml"},
 }
+_LETTER, _HAN = regex.compile(r"\p{L}"), regex.compile(r"\p{Han}")
+_KANA, _UNSPACED = regex.compile(r"[\p{Hiragana}\p{Katakana}]"), regex.compile(rf"(?V1)[[{UNSPACED}]&&\p{{L}}]")
+
+
+def unspaced_script(text: str, share: float) -> str | None:
+    """Tell whether a text is of scripts without blanks between words: "zh" Chinese, "unspaced" any other, or None.
+
+    Args:
+        share: of the letters, from which on it is.
+    """
+    letters, han, kana, unspaced = (len(kind.findall(text)) for kind in (_LETTER, _HAN, _KANA, _UNSPACED))
+    if not letters or unspaced < share * letters:
+        return None
+    return "zh" if han >= share * letters and kana < KANA_OF_JAPANESE * letters else "unspaced"
 
 
 def language_of_script(texts: Iterable[str]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.listing import some_of
+from weft.recipes.common.wording import some_of
 
 ALL, REST = "all", "rest"
 MOST_SOURCES = 1 << 16  # a corpus keeps the source of a document in two bytes

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from weft.recipes.common.errors import refusing
-from weft.recipes.common.listing import some_of
 from weft.recipes.common.options import Options, option
-from weft.recipes.common.wording import counted
+from weft.recipes.common.wording import counted, some_of
 from weft.recipes.data.builtin_text import TITLE, embedded_documents
 from weft.recipes.data.file_names import check_name, expand_name
 from weft.recipes.data.hub_sets import open_dataset

@@ -4,18 +4,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import regex
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.checkpoint_files import load_tokenizer as load_any_tokenizer
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.wording import count_words
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.segmentation import get_segmenter, sentence_starts, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
+from weft.tokenizer.pre_tokenizers import UNSPACED
 from weft.tokenizer.script_statistics import ScriptReport
 
 BATCH_CHARACTERS = 1 << 20
+_SIGN = regex.compile(rf"[{UNSPACED}]\p{{M}}*", regex.VERSION1)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class EncodedDocument:
         unknown: number of unknown tokens among these.
         characters: characters of the text.
         byte_count: UTF-8 bytes of the text.
-        words: of the text (`wording.count_words`).
+        words: of the text (`count_words`).
         is_tail: whether it is held out.
         begins: flags of the tokens that begin a word and a sentence, [tokens] bool each; empty without a segmenter.
     """
@@ -41,6 +43,14 @@ class EncodedDocument:
     is_tail: bool
     begins: tuple[np.ndarray, ...] = ()
     words: int = 0
+
+
+def count_words(text: str) -> int:
+    """Count what blanks divide; of scripts without blanks between words, each sign is a word."""
+    rest, signs = _SIGN.subn(" ", text)
+    if not signs:
+        return len(text.split())
+    return signs + sum(any(map(str.isalnum, piece)) for piece in rest.split())
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.best_weights import evaluations_of
 from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.learning_curve import overfits, still_falls
-from weft.recipes.training.metric_format import counted, text_of, words_of
+from weft.recipes.training.metric_format import text_of, words_of
 
 SURE = 0.95  # of an interval
 PARTS, PARTS_OF_MANY, MANY = 20, 10, 1000  # of a split, each left out once; fewer of more examples, for time's sake

@@ -11,9 +11,10 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.recipes.common.checkpoints import UNLOADABLE, check_files, listed, load_config, load_reporting
+from weft.recipes.common.checkpoints import UNLOADABLE, check_files, load_config, load_reporting
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.positions import position_limit_of
+from weft.recipes.common.wording import some_of
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.task import Task
@@ -89,7 +90,7 @@ class ModelSetup:
         body = [key for key in info.missing if key.startswith(prefix) and not (new_pooler and "pooler" in key)]
         body += [shape for key, shape in info.shapes_told().items() if key.startswith(prefix)]
         if body:
-            raise RecipeError(f"model {name!r} has no weights for {listed(body)}: it is not whole, give another.")
+            raise RecipeError(f"model {name!r} has no weights for {some_of(body)}: it is not whole, give another.")
         if not self.keep_head:
             pretrained = self._pretrained_head(info.missing)
             _start_head_anew(model, pretrained)

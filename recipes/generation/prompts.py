@@ -7,11 +7,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.positions import position_limit
+from weft.recipes.common.wording import some_of
 from weft.recipes.generation.generate_text import start_ids
 from weft.tokenizer.encode_as_text import unread_pieces
 from weft.tokenizer.vocabulary import check_rows
-
-SHOWN = 8  # pieces of text
 
 
 def check_prompts(
@@ -51,10 +50,9 @@ def _tell_unread(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> 
     if not found:
         return
     pieces = list(dict.fromkeys(piece for each in found.values() for piece in each))
-    more = f" and {len(pieces) - SHOWN} more" if len(pieces) > SHOWN else ""
     where = "the prompt" if len(prompts) == 1 else f"{len(found)} of {len(prompts)} prompts (first: {min(found)})"
     print(
-        f"warning: the tokenizer has no token for {', '.join(map(repr, pieces[:SHOWN]))}{more} of {where}: "
+        f"warning: the tokenizer has no token for {some_of([*map(repr, pieces)])} of {where}: "
         "the model does not read that",
         file=sys.stderr,
         flush=True,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import regex
 
-from weft.recipes.common.wording import UNSPACED
+# As in weft.tokenizer.pre_tokenizers, without which a metric has to load.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\u30FC"
 
 
 @dataclass(frozen=True)

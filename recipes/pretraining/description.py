@@ -1,5 +1,6 @@
 """What the plan of a pretraining run says of its text, its model and its machine."""
 
+from weft.recipes.common.wording import counted
 from weft.recipes.pretraining.hyperparameters import describe_hyperparameters
 from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.training.model_setup import describe_added
@@ -9,11 +10,10 @@ from weft.recipes.training.sharding import describe_sharding
 def describe_corpus(run: PretrainingRun) -> str:
     """What the plan says of the text."""
     training = run.corpus.description["splits"]["train"]["documents"]
-    text = f"{run.corpus.folder} ({run.packed.num_places:,} training tokens in {training:,} documents)"
+    text = f"{run.corpus.folder} ({run.packed.num_places:,} training tokens in {counted(training, 'document')})"
     if run.blocks is None:
         return text
-    files = len(run.blocks.train_files)
-    source = run.blocks.dataset_name or f"{files} file{'s' if files > 1 else ''}"
+    source = run.blocks.dataset_name or counted(len(run.blocks.train_files), "file")
     return f"stream of {source} in blocks of {run.blocks.block_bytes:,} bytes, first {text}"
 
 
@@ -21,6 +21,7 @@ def plan_lines(run: PretrainingRun) -> list[tuple[str, str]]:
     """What the plan says of all else but lengths."""
     config, source = run.config, run.model_arguments.model_name_or_path
     backend = run.model_arguments.attn_implementation or "sdpa"
+    device = "GPU" if run.on_gpu else f"CPU, {counted(run.threads, 'thread')} per process"
     derived = describe_hyperparameters(run.given, run.arguments, run.parameters, run.plan.total_tokens)
     return [
         (
@@ -32,7 +33,7 @@ def plan_lines(run: PretrainingRun) -> list[tuple[str, str]]:
         *run.objective.plan_lines(),
         ("attention", backend),
         ("dtype", "computed in bfloat16, float32 weights" if run.bf16 else "float32"),
-        ("device", ("GPU" if run.on_gpu else f"CPU, {run.threads} threads per process") + describe_sharding()),
+        ("device", device + describe_sharding()),
         (
             "schedule",
             f"{run.arguments.optimizer}, {run.arguments.lr_scheduler_type}, learning rate "

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from weft.recipes.common.wording import counted
 from weft.recipes.pretraining.arguments import LENGTHS
 from weft.recipes.training.learning_curve import overfits, still_falls
-from weft.recipes.training.metric_format import counted
 
 FEWEST_TOKENS = 10_000  # of held-out text whose losses do not say how sure they are
 NOTABLE_ERROR = 0.02  # of the loss: models that differ by less are common

@@ -1,12 +1,12 @@
 """Checkpoints by the words that were seen, as learning curves of BabyLM compare them: chck_1M, chck_2M ...
 
 A checkpoint is due at 1, 2 ... 10 million words, at 20, 30 ... 100 million, and at every hundred million from there on
-(https://babylm.github.io). Words are what blanks divide (`wording.count_words`); a run sees them at the rate at which
-its training text has them. Their names are noted in the run's folder, for publishing.
+(https://babylm.github.io). Words are what blanks divide (`tokenization.count_words`); a run sees them at the rate at
+which its training text has them. Their names are noted in the run's folder, for publishing.
 """
 
 from collections.abc import Callable
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +41,13 @@ def revisions_by_step(words_before: Callable[[int], float], max_steps: int) -> d
     """
     found: dict[int, list[str]] = {}
     step = 1
-    for millions in (size * 10**power if power < 2 else 100 * size for power, size in _sizes()):
+    for millions in chain(range(1, 10), range(10, 100, 10), count(100, 100)):
         while step <= max_steps and words_before(step) < millions * MILLION:
             step += 1
         if step > max_steps:
             return found
         found.setdefault(step, []).append(f"chck_{millions}M")
     return found
-
-
-def _sizes() -> Any:
-    """(0, 1) ... (0, 9), (1, 1) ... (1, 9), then (2, 1), (2, 2) ... without end."""
-    for power in (0, 1):
-        yield from ((power, size) for size in range(1, 10))
-    yield from ((2, size) for size in count(1))
 
 
 class WordCheckpoints(TrainerCallback):

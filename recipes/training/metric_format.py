@@ -60,8 +60,3 @@ def median_of(history: Sequence[Mapping[str, Any]], name: str) -> float | None:
     """The median of a metric over the logs that have it, the higher one of two; None where none has."""
     values = [entry[name] for entry in history if name in entry]
     return statistics.median_high(values) if values else None
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things in words: "1 document", "2,000 documents"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

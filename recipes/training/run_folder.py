@@ -18,8 +18,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import flush_to_disk, only_one_process, read_json, refuse_unwritable, write_json
-from weft.recipes.common.listing import MOST_NAMED
 from weft.recipes.common.processes import is_first_process
+from weft.recipes.common.wording import MOST_NAMED
 from weft.recipes.training.checkpoints import remove_unfinished
 
 SETTINGS = "run.json"

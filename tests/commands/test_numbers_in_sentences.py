@@ -1,8 +1,8 @@
-"""A number stands with its noun in the right form."""
+"""A number stands with its noun in the right form, and many names are told by the first ones."""
 
 import pytest
 
-from weft.recipes.common.wording import counted
+from weft.recipes.common.wording import counted, some_of
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,9 @@ from weft.recipes.common.wording import counted
 )
 def test_numbers_agree_with_their_nouns(number: int, words: tuple[str, ...], said: str) -> None:
     assert counted(number, *words) == said
+
+
+def test_few_names_are_told_whole() -> None:
+    assert some_of(["a", "b"]) == "a, b"
+    assert some_of(list("abcdefgh")) == "a, b, c, d, e, f, g, h"
+    assert some_of(list("abcdefghi")) == "a, b, c and 6 more"

@@ -8,7 +8,6 @@ from helpers.text import make_data, sentences, texts, write_paragraphs
 
 from weft.recipes import evaluate_lm, judge_tokenizer, train_tokenizer
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.listing import some_of
 from weft.recipes.data.cluster_arguments import ClusterArguments
 from weft.recipes.data.prepare import prepare
 from weft.recipes.data.streaming.documents import BlockArguments, DocumentStream
@@ -123,9 +122,3 @@ def test_many_files_are_told_by_their_first_names_and_their_number(tmp_path):
     assert corpus.description["source"] == told
     assert len(corpus.description["made_from"]["files"]) == 2000
     assert len(list(texts_of(data, "train"))) == 2000
-
-
-def test_few_names_are_told_whole():
-    assert some_of(["a", "b"]) == "a, b"
-    assert some_of(list("abcdefgh")) == "a, b, c, d, e, f, g, h"
-    assert some_of(list("abcdefghi")) == "a, b, c and 6 more"

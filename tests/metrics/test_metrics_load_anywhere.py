@@ -12,6 +12,8 @@ from helpers.metric_cases import CASES
 from helpers.metrics import METRICS_FOLDER, score
 
 from weft.recipes.metrics import METRICS, load_metric
+from weft.recipes.metrics.answers import UNSPACED
+from weft.tokenizer import pre_tokenizers
 
 EMPTY = ([], [], {})
 
@@ -68,6 +70,10 @@ def test_evaluate_loads_each_without_network_and_without_the_package(tmp_path, i
     results = json.loads(found.read_text(encoding="utf-8"))
     for name, some in cases.items():
         assert results[name] == [score(name, case) for case in some], name
+
+
+def test_scripts_without_blanks_are_those_of_the_tokenizer():
+    assert UNSPACED == pre_tokenizers.UNSPACED
 
 
 def test_what_metrics_share_is_the_same_wherever_it_is_linked():

@@ -12,7 +12,6 @@ from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, LlamaC
 
 from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining
 from weft.recipes import evaluate_lm, finetune_classification
-from weft.recipes.common.checkpoints import listed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.conversion.run import convert
 from weft.recipes.generate import main as generate
@@ -119,7 +118,3 @@ def test_a_head_for_sentence_pairs_may_be_new(tmp_path):
     make_model(tiny_config(is_causal=False), model_class=WeftForMaskedLM).save_pretrained(tmp_path / "mlm")
     arguments = ModelArguments(model_name_or_path=str(tmp_path / "mlm"))
     assert make_trained(arguments, tiny_config(is_causal=False), WeftForPreTraining) is not None
-
-
-def test_many_names_are_counted():
-    assert listed(["a", "b"]) == "a, b" and listed(list("abcde")) == "a, b, c and 2 more"

@@ -13,8 +13,8 @@ from helpers.elsewhere import BLOCK_THE_PACKAGE
 from helpers.fake_hub import FakeHub
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.wording import count_words
 from weft.recipes.data.corpus import Corpus
+from weft.recipes.data.tokenization import count_words
 from weft.recipes.training.hub import publish
 
 PUBLISH = Path(__file__).resolve().parents[2] / "recipes" / "publish.py"

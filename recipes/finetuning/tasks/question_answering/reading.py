@@ -5,21 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import regex
-
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.wording import counted
 from weft.recipes.data.json_values import parse_json, refuse_halves
+from weft.recipes.data.language import unspaced_script
 from weft.recipes.data.tables import Record, check_table, read_records, text_of
 from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.question_answering.flat_answers import SEARCH, without_flat_columns
-from weft.recipes.metrics.answers import UNSPACED
 
 QA_FORMATS = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
 UNSPACED_SHARE = 0.3  # of the letters of a text: from here on answers are compared by characters
-KANA_SHARE = 0.1  # of the letters of Japanese; Chinese texts hold a few too
-_LETTER, _HAN = regex.compile(r"\p{L}"), regex.compile(r"\p{Script=Han}")
-_KANA, _UNSPACED_LETTER = regex.compile(r"[\p{Hiragana}\p{Katakana}]"), regex.compile(rf"(?V1)[[{UNSPACED}]&&\p{{L}}]")
 
 
 @dataclass(frozen=True)
@@ -102,10 +97,7 @@ def rules_of(questions: Sequence[Question], sample: int = 1000) -> str:
     """By which rules answers are compared: "zh" for texts in Han characters, "unspaced" for other scripts without
     blanks between words (Thai, Japanese ...), and else "en"."""
     text = "".join(question.context[:500] for question in questions[:sample])
-    letters, han, kana, unspaced = (len(kind.findall(text)) for kind in (_LETTER, _HAN, _KANA, _UNSPACED_LETTER))
-    if not letters or unspaced < UNSPACED_SHARE * letters:
-        return "en"
-    return "zh" if han >= UNSPACED_SHARE * letters and kana < KANA_SHARE * letters else "unspaced"
+    return unspaced_script(text, UNSPACED_SHARE) or "en"
 
 
 def nearest(context: str, text: str, offset: int) -> int | None:

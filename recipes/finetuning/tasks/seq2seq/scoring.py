@@ -6,29 +6,22 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import regex
 from sacrebleu.metrics import CHRF
 
-from weft.recipes.data.language import KANA_OF_JAPANESE
+from weft.recipes.data.language import MOST, unspaced_script
 from weft.recipes.finetuning.tasks.seq2seq.reading import TextPair
 from weft.recipes.metrics import load_metric
-from weft.recipes.metrics.answers import UNSPACED
 
 SAMPLE_TEXTS = 1000
 MUCH_SHORTER = 0.5  # of a source's length: from here down a target is taken for a summary
-_KANA, _UNSPACED = regex.compile(r"[\p{Hiragana}\p{Katakana}]"), regex.compile(rf"[{UNSPACED}]")
-_HAN, _LETTER = regex.compile(r"\p{Han}"), regex.compile(r"\p{L}")
+_BLEU_TOKENIZERS = {"zh": "zh", "unspaced": "char", None: "13a"}
 
 
 def bleu_tokenizer(texts: Iterable[str]) -> str:
     """What BLEU counts in a language: "zh" for Chinese, "char" for other scripts without blanks between words, and else
     "13a", as everywhere."""
     sample = "".join(itertools.islice(texts, SAMPLE_TEXTS))
-    letters, unspaced = len(_LETTER.findall(sample)), len(_UNSPACED.findall(sample))
-    if 2 * unspaced <= letters:
-        return "13a"
-    is_chinese = len(_KANA.findall(sample)) < KANA_OF_JAPANESE * letters and 2 * len(_HAN.findall(sample)) > letters
-    return "zh" if is_chinese else "char"
+    return _BLEU_TOKENIZERS[unspaced_script(sample, MOST)]
 
 
 def score_texts(texts: Sequence[str], references: Sequence[Sequence[str]], tokenize: str) -> dict[str, Any]:
