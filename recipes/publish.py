@@ -9,8 +9,7 @@ import argparse
 from pathlib import Path
 
 from weft.recipes.common.errors import run_command
-
-REVISIONS = ("false", "true", "words")
+from weft.recipes.training.card_fields import REVISIONS
 
 
 def main() -> None:

@@ -15,8 +15,7 @@ WITH_TABLE = ("learned", "sinusoidal")
 def position_limit(model: nn.Module) -> int | None:
     """The number of positions that a model has rows for; None: it has no such table, so that nothing ends."""
     if model.config.model_type == weft.WeftConfig.model_type:
-        config = model.config
-        return config.max_position_embeddings if config.position_embedding_type in WITH_TABLE else None
+        return position_limit_of(model.config)
     tables = [
         module
         for name, module in model.named_modules()
@@ -26,7 +25,10 @@ def position_limit(model: nn.Module) -> int | None:
 
 
 def position_limit_of(config: PreTrainedConfig) -> int | None:
-    """The same of the model that a config describes, which is made without weights; None too where that cannot be."""
+    """The same of the model that a config describes; one of another family is made without weights, and None is
+    returned too where that cannot be."""
+    if config.model_type == weft.WeftConfig.model_type:
+        return config.max_position_embeddings if config.position_embedding_type in WITH_TABLE else None
     try:
         with torch.device("meta"):
             return position_limit(transformers.AutoModel.from_config(config))

@@ -13,6 +13,7 @@ from weft.recipes.finetuning.best_weights import evaluations_of
 from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import SeedResult
+from weft.recipes.training.jackknife import jackknife_error
 from weft.recipes.training.learning_curve import overfits, still_falls
 from weft.recipes.training.metric_format import text_of, words_of
 
@@ -82,8 +83,8 @@ def interval_of(
     """The 95% confidence interval of a metric over the examples of a split.
 
     Of a share of the examples it is Wilson's. Of any other metric the split is scored without each twentieth of it (of
-    more than 1,000 examples each tenth). That is the delete-a-group jackknife (Shao and Tu 1995), which takes a metric
-    as it is, whatever it is computed from.
+    more than 1,000 examples each tenth), see `jackknife_error`. That takes a metric as it is, whatever it is computed
+    from.
     """
     examples, limits = task.splits[split], task.range_of(metric)
     if not math.isfinite(value) or examples < 4:
@@ -96,13 +97,11 @@ def interval_of(
     without = [_score_without(task, split, items, results, metric, part, parts) for part in range(parts)]
     if not np.isfinite(without).all():
         return None
-    count = len(without)
-    error = math.sqrt((count - 1) / count * float(np.square(np.array(without) - np.mean(without)).sum()))
-    if error == 0:  # every part has the same score, such as 0
+    if min(without) == max(without):  # such as 0
         return _wilson(round(value / limits[1] * examples), examples, limits[1]) if limits and value >= 0 else None
     from scipy import stats  # at the end of a run only
 
-    reach = float(stats.t.ppf((1 + SURE) / 2, count - 1)) * error
+    reach = float(stats.t.ppf((1 + SURE) / 2, parts - 1)) * jackknife_error(without)
     low, high = limits or (-math.inf, math.inf)
     return max(low, value - reach), min(high, value + reach)
 

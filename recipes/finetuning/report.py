@@ -29,6 +29,7 @@ from weft.recipes.finetuning.prediction import predict
 from weft.recipes.finetuning.seed_training import SeedRun
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import SeedResult
+from weft.recipes.training.checkpoint_folders import checkpoints_of
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.figures import titled
 from weft.recipes.training.metric_format import text_of, words_of
@@ -226,7 +227,7 @@ def remove_leftovers(folder: Path) -> None:
     for entry in read_json(folder / METRICS)["seeds"]:
         seed = folder / f"seed-{entry['seed']}"
         (seed / WEIGHTS).unlink(missing_ok=True)
-        for checkpoint in seed.glob("checkpoint-*"):
+        for checkpoint in checkpoints_of(seed):
             remove_folder(checkpoint)
         remove_unfinished(seed)
 

@@ -34,6 +34,7 @@ from weft.recipes.finetuning.plan import FineTuningPlan, make_plan
 from weft.recipes.finetuning.prediction import TaskEvaluator
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import FineTuningTrainer, SeedResult
+from weft.recipes.training.checkpoint_folders import checkpoints_of
 from weft.recipes.training.checkpoints import remove_unfinished
 from weft.recipes.training.console import Console
 from weft.recipes.training.learning_rate_schedule import schedule_fields
@@ -120,8 +121,8 @@ class SeedRun:
         result = self._result(seed, trainer, best.file, time.perf_counter() - began)
         if is_first_process():
             result.write(folder)
-            for name in folder.glob("checkpoint-*"):
-                remove_folder(name)
+            for checkpoint in checkpoints_of(folder):
+                remove_folder(checkpoint)
         trainer.accelerator.wait_for_everyone()
         return result
 

@@ -1,12 +1,16 @@
 """The fields of a pretraining run's length, batch and schedule, and what they may be."""
 
+import argparse
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
+
+from transformers.hf_argparser import string_to_bool
 
 from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import Options, option
-from weft.recipes.training.card_fields import LANGUAGE_HELP, LICENSE_HELP, check_card_fields
+from weft.recipes.training.card_fields import LANGUAGE_HELP, LICENSE_HELP, REVISIONS, check_card_fields
 from weft.recipes.training.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 2
@@ -96,7 +100,8 @@ class RunArguments(Options):
         "false",
         "true: also publish each checkpoint, as revision step-N; words: also checkpoints by the words seen, as chck_1M "
         "... chck_10M, 20M ... 100M, 200M ...",
-        choices=("false", "true", "words"),
+        choices=REVISIONS,
+        alone="true",
     )
     license: str | None = option(None, LICENSE_HELP, rare=True)
     language: str | None = option(None, LANGUAGE_HELP, rare=True)
@@ -108,6 +113,10 @@ class RunArguments(Options):
         "fill in (without masks held-out text is masked)",
         rare=True,
     )
+
+    def __post_init__(self) -> None:
+        with contextlib.suppress(argparse.ArgumentTypeError):  # yes, 1, True ..., as fields that are true or false
+            self.hub_revisions = str(string_to_bool(self.hub_revisions)).lower()
 
     def check(self) -> None:
         """Raises RecipeError where a field is out of range, or several give the length."""

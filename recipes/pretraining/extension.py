@@ -12,12 +12,12 @@ from typing import Any
 
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, remove_folder, write_json
 from weft.recipes.pretraining.arguments import DEFAULT_RAMP
 from weft.recipes.training.batch_schedule import steps_of
+from weft.recipes.training.checkpoint_folders import checkpoints_of, step_of
 from weft.recipes.training.run_folder import METRICS, SETTINGS, RunState, free_fields, note_plan, noted_plan, open_run
 
 LENGTH = ("tokens", "num_train_epochs", "max_steps")
@@ -56,7 +56,7 @@ class Extension:
     def apply(self, settings: dict[str, Any], plan: dict[str, Any]) -> None:
         """Make the folder that of the longer run. Interrupted, it is a begun run of one length or of the other."""
         (self.folder / METRICS).unlink(missing_ok=True)
-        for checkpoint in self.folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        for checkpoint in checkpoints_of(self.folder):
             if step_of(checkpoint) > step_of(self.checkpoint):
                 remove_folder(checkpoint)
         note_plan(self.folder, plan)
@@ -81,7 +81,7 @@ def find_extension(folder: Path, settings: dict[str, Any]) -> Extension | None:
     Raises:
         RecipeError: it cannot; says why, and what to do.
     """
-    checkpoints = sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=step_of)
+    checkpoints = checkpoints_of(folder)
     if not checkpoints or not _has_other_length(folder, settings):
         return None
     before = read_json(folder / SETTINGS)
@@ -110,11 +110,6 @@ def find_extension(folder: Path, settings: dict[str, Any]) -> Extension | None:
             "batch_ramp_steps", steps_of(DEFAULT_RAMP if ramp is None else ramp, steps)
         )
     return Extension(folder, steps, usable[-1], kept)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint is of."""
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _has_other_length(folder: Path, settings: dict[str, Any]) -> bool:

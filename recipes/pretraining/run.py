@@ -27,6 +27,7 @@ from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.time_budget.measurement import describe_budget, forget, plan_within
 from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
 from weft.recipes.pretraining.trainer import PretrainingTrainer
+from weft.recipes.training.checkpoint_folders import step_of
 from weft.recipes.training.model_arguments import ModelArguments
 from weft.recipes.training.run import carry_out, settings_of
 from weft.recipes.training.run_folder import last_checkpoint, note_plan, start_run
@@ -123,7 +124,7 @@ class _Training:
         if run.blocks is None:
             yield
             return
-        step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        step = step_of(Path(checkpoint)) if checkpoint else 0
         with keep_writing(run.stream, run.blocks, run.rows.block_of(run.plan.steps.before(step))):
             try:
                 yield

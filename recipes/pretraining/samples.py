@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 import weft
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.positions import WITH_TABLE, position_limit
+from weft.recipes.common.positions import position_limit, position_limit_of
 from weft.recipes.data.corpus import Corpus
 
 SAMPLES = 3
@@ -26,8 +26,8 @@ def sample_texts(model: "transformers.PreTrainedModel", tokenizer: PreTrainedTok
 
 def check_sample_prompt(config: "weft.WeftConfig", tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     """Refuse, before the run begins, a sample_prompt that its model has no positions for; raises RecipeError."""
-    tokens, limit = len(tokenizer(prompt).input_ids), config.max_position_embeddings
-    if config.position_embedding_type in WITH_TABLE and tokens > limit:
+    tokens, limit = len(tokenizer(prompt).input_ids), position_limit_of(config)
+    if limit is not None and tokens > limit:
         raise RecipeError(
             f"sample_prompt has {tokens} tokens, but the model has only {limit} positions (max_position_embeddings): "
             "give a shorter one."

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from weft.losses import IGNORE_INDEX
 from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.training.evaluator import EvaluatingTrainer
+from weft.recipes.training.jackknife import jackknife_error
 
 FEWEST_BATCHES = 4  # for the spread of their losses to say something
 
@@ -52,19 +53,17 @@ class RowEvaluator(ABC):
         return sums.cpu()
 
     def loss_error(self, processes: int) -> float | None:
-        """The standard error of the last loss over the held-out text, from the loss without each batch (the delete-one
-        jackknife). None where there are too few batches to say.
+        """The standard error of the last loss over the held-out text, from the loss without each batch
+        (`jackknife_error`). None where there are too few batches to say.
 
         Args:
             processes: how many scored a share as large as this one's.
         """
-        number = len(self.of_batches)
-        if number < FEWEST_BATCHES:
+        if len(self.of_batches) < FEWEST_BATCHES:
             return None
         total = sum(self.of_batches)
         without = [self.metrics(*(total - part).tolist())["loss"] for part in self.of_batches]
-        mean = sum(without) / number
-        return math.sqrt((number - 1) / number * sum((loss - mean) ** 2 for loss in without) / processes)
+        return jackknife_error(without) / math.sqrt(processes)
 
     @abstractmethod
     def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:

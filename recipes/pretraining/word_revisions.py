@@ -16,6 +16,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import write_json
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.plan import Plan
+from weft.recipes.training.checkpoint_folders import checkpoint_name
 from weft.recipes.training.hub import REVISIONS
 
 MILLION = 1_000_000
@@ -59,7 +60,7 @@ class WordCheckpoints(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Note the names, of checkpoints to come too."""
         if state.is_world_process_zero:
-            write_json(self.folder / REVISIONS, {f"checkpoint-{step}": names for step, names in self.names.items()})
+            write_json(self.folder / REVISIONS, {checkpoint_name(step): names for step, names in self.names.items()})
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for a checkpoint where one is due."""

@@ -1,4 +1,4 @@
-"""What only the user can say of a published model: the licence it is given, and the language of its texts."""
+"""What only the user can say of a published model: its licence, the language of its texts, what is published beside."""
 
 import difflib
 import re
@@ -13,6 +13,7 @@ LANGUAGE_HELP = (
     "language of the texts for the model card, as an ISO 639 code, several with commas between them, e.g. de or en,de; "
     "without it, that of a known data set or of a script that one language has"
 )
+REVISIONS = ("false", "true", "words")  # whether checkpoints are published too, and by what they are named
 USUAL_LICENSES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0"),
     *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "openrail", "unlicense", "other"),

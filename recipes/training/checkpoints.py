@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from weft.recipes.common.files import move_folder, remove_folder
+from weft.recipes.training.checkpoint_folders import checkpoint_name, checkpoints_of, step_of
 
 UNFINISHED_PREFIX = ".unfinished-"
 
@@ -33,7 +34,7 @@ class WholeCheckpoints(Trainer):
     @property
     def checkpoint_of_step(self) -> Path:
         """The folder of the checkpoint of the step that training stands at, whether it was written or not."""
-        return Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        return Path(self.args.output_dir) / checkpoint_name(self.state.global_step)
 
     def _get_output_dir(self, trial: Any) -> str:
         """The run's folder, or, while a checkpoint is being written, a hidden folder inside of it."""
@@ -43,7 +44,7 @@ class WholeCheckpoints(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint under a hidden name, flush it to disk, then give it its own name."""
         run = Path(super()._get_output_dir(trial))
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        name = checkpoint_name(self.state.global_step)
         if (run / name).exists():
             return
         self._unfinished = f"{UNFINISHED_PREFIX}{name}"
@@ -62,8 +63,8 @@ class WholeCheckpoints(Trainer):
             self._unfinished = None
         limit = self.args.save_total_limit
         if self.args.should_save and limit:
-            old = [Path(checkpoint) for checkpoint in sort_checkpoints(output_dir=str(run))[:-limit]]
-            before = [one for one in old if int(one.name.rpartition("-")[2]) <= (self.kept_up_to or 0)]
+            old = checkpoints_of(run)[:-limit]
+            before = [checkpoint for checkpoint in old if step_of(checkpoint) <= (self.kept_up_to or 0)]
             for checkpoint in old:
                 if checkpoint not in before[-1:]:
                     remove_folder(checkpoint)

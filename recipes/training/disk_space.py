@@ -4,10 +4,11 @@ import math
 import shutil
 from pathlib import Path
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
+from transformers.trainer_utils import SaveStrategy
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import existing_part
+from weft.recipes.training.checkpoint_folders import checkpoints_of
 from weft.recipes.training.checkpoints import WholeCheckpoints
 
 CODE_AND_TOKENIZER = 500_000  # bytes of a checkpoint, roughly
@@ -32,7 +33,8 @@ def check_space(trainer: WholeCheckpoints, state_bytes: int, kept_beside: int = 
     if arguments.save_total_limit:  # the oldest is removed when the newest is whole
         number = min(number, arguments.save_total_limit + 1 + (trainer.kept_up_to is not None))
     one = weights + state_bytes + CODE_AND_TOKENIZER
-    before = sum(path.stat().st_size for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/*") if path.is_file())
+    files = (path for checkpoint in checkpoints_of(folder) for path in checkpoint.iterdir() if path.is_file())
+    before = sum(path.stat().st_size for path in files)
     needed, free = (
         number * one + kept_beside * (weights + CODE_AND_TOKENIZER) - before,
         shutil.disk_usage(existing_part(folder)).free,

@@ -9,6 +9,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.files import read_json
+from weft.recipes.training.checkpoint_folders import checkpoints_of, step_of
 from weft.recipes.training.model_card import name_in_card
 
 REVISIONS = "revisions.json"  # further names of a run's checkpoints
@@ -68,18 +69,12 @@ def _names_of_revisions(folder: Path, revisions: str) -> dict[Path, list[str]]:
     """The checkpoints to upload, each with the names of its revisions."""
     if revisions == "false":
         return {}
-    has_names = (folder / REVISIONS).is_file()
-    if revisions == "words" and not has_names:
+    if revisions == "words" and not (folder / REVISIONS).is_file():
         raise RecipeError(
             f"{folder} has no checkpoints by words: train with --hub_revisions words, or publish by steps."
         )
     further = read_json(folder / REVISIONS) if revisions == "words" else {}
-    checkpoints = _checkpoints(folder)
-    return {one: [f"step-{one.name.split('-')[1]}", *further.get(one.name, [])] for one in checkpoints}
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return {one: [f"step-{step_of(one)}", *further.get(one.name, [])] for one in checkpoints_of(folder)}
 
 
 def _upload(api: "huggingface_hub.HfApi", folder: Path, repo_id: str, revision: str | None, message: str) -> None:

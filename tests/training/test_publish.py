@@ -12,9 +12,11 @@ from helpers import finetuning, runs
 from helpers.elsewhere import BLOCK_THE_PACKAGE
 from helpers.fake_hub import FakeHub
 
+from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.data.tokenization import count_words
+from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.training.hub import publish
 
 PUBLISH = Path(__file__).resolve().parents[2] / "recipes" / "publish.py"
@@ -171,3 +173,10 @@ def test_checkpoints_by_words_need_a_run_that_made_them(corpus, hub, tmp_path):
 
 def test_words_are_what_blanks_divide_and_signs_where_there_are_none():
     assert [count_words(text) for text in ("the  old - cat\n", "我们去 park。", "", "ไป ok")] == [4, 4, 0, 3]
+
+
+@pytest.mark.parametrize("given", [[], ["True"], ["yes"]])
+def test_the_name_alone_and_any_word_for_true_ask_for_revisions(given):
+    parsed = parse_arguments(None, [RunArguments], argv=["--hub_revisions", *given])
+    assert parsed[RunArguments].hub_revisions == "true"
+    assert RunArguments(hub_revisions=False).hub_revisions == "false"
