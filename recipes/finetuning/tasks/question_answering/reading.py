@@ -14,6 +14,7 @@ from weft.recipes.data.text_files import file_format, read_lines
 from weft.recipes.finetuning.tasks.question_answering.flat_answers import SEARCH, without_flat_columns
 
 QA_FORMATS = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
+SAMPLE_QUESTIONS = 1000
 UNSPACED_SHARE = 0.3  # of the letters of a text: from here on answers are compared by characters
 
 
@@ -93,10 +94,10 @@ def questions_of_rows(rows: Iterable[Record], labelled: bool = True) -> list[Que
     )
 
 
-def rules_of(questions: Sequence[Question], sample: int = 1000) -> str:
+def rules_of(questions: Sequence[Question]) -> str:
     """By which rules answers are compared: "zh" for texts in Han characters, "unspaced" for other scripts without
     blanks between words (Thai, Japanese ...), and else "en"."""
-    text = "".join(question.context[:500] for question in questions[:sample])
+    text = "".join(question.context[:500] for question in questions[:SAMPLE_QUESTIONS])
     return unspaced_script(text, UNSPACED_SHARE) or "en"
 
 

@@ -19,13 +19,13 @@ from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.known_tasks import read_splits
 from weft.recipes.finetuning.model_setup import DEFAULT_LENGTH, as_encoder
-from weft.recipes.finetuning.out_of_reach import TOKENIZER_HELPS, warn_of
 from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, hide_behind, label_fields
 from weft.recipes.finetuning.tasks.question_answering.arguments import (
     COVERED,
     SHORTEST_LIMIT,
     QuestionAnsweringArguments,
 )
+from weft.recipes.finetuning.tasks.question_answering.description import figures_of, warnings_of
 from weft.recipes.finetuning.tasks.question_answering.encoding import (
     WindowCounts,
     beginnings,
@@ -119,56 +119,14 @@ class QuestionAnswering(Task):
         impossible = sum(not question.answers for question in train)
         form = f"version 2, {impossible / len(train):.1%} without an answer" if self.version_2 else "version 1"
         lines = [("questions", f"{form}; compared {RULES[self.compared_as]}")]
-        for split in self.read:
-            figures = "; ".join(self._describe(split))
+        for split, questions in self.read.items():
+            done = self.encoded.get(split)
+            figures = "; ".join(figures_of(split, questions, done, self.splits[split]))
             lines += [(split, figures)] if figures else []
-            lines += self._warnings(split)
+            lines += warnings_of(split, questions, done)
         if self.max_answer_length is not None:
             lines.append(("answers", f"{counted(self.max_answer_length, 'token')} at most"))
         return lines
-
-    def _warnings(self, split: str) -> Iterator[tuple[str, str]]:
-        done, asked = self.encoded.get(split), sum(bool(question.answers) for question in self.read[split])
-        lost = sum(question.is_lost for question in self.read[split])
-        nowhere = f"the questions of {split} have no answer that their context holds"
-        yield from warn_of(lost, asked, nowhere, "look at the offsets and texts of the answers")
-        if done is not None:
-            inexact = f"the answers of {split} begin or end within a token, and cannot be found exactly"
-            yield from warn_of(done.inexact_answers, asked, inexact, TOKENIZER_HELPS)
-            missed = f"the answers of {split} are whole in no window"
-            yield from warn_of(done.missed_answers, asked, missed, "give a larger --max_length or --stride")
-            long = f"the answers of {split} are longer than max_answer_length"
-            yield from warn_of(done.long_answers, asked, long, "give a larger --max_answer_length")
-
-    def _describe(self, split: str) -> Iterator[str]:
-        """What became of a split's questions; `read` has those too that are left out."""
-        questions, done = self.read[split], self.encoded.get(split)
-        wrong = sum(question.mended for question in questions)
-        missing = sum(answer.start is None for question in questions for answer in question.answers)
-        lost = sum(question.is_lost for question in questions)
-        blank = sum(not question.question.strip() for question in questions)
-        if done is not None:
-            windows = f"{counted(done.windows, 'window')} of {counted(self.splits[split], 'question')}"
-            yield f"{windows}, sharing {counted(done.stride, 'token')}"
-        if blank:
-            yield f"{counted(blank, 'question')} without words"
-        if wrong:
-            found, nowhere = f"{wrong - missing:,} found by the text", f"{missing:,} nowhere in the context"
-            yield f"{counted(wrong, 'wrong offset')}, {found}, {nowhere}"
-        if searched := sum(question.searched for question in questions):
-            yield f"{counted(searched, 'answer')} without a start, taken to be where the context first has the text"
-        if lost:
-            what = "left out" if split == "train" else "without an answer that could be found"
-            yield f"{counted(lost, 'question')} {what}"
-        if done is not None:
-            for number, name, what in (
-                (done.cut_questions, "question", "cut"),
-                (done.missed_answers, "answer", "in no window"),
-                (done.long_answers, "answer", "longer than max_answer_length"),
-                (done.inexact_answers, "answer", "not at the ends of tokens"),
-            ):
-                if number:
-                    yield f"{counted(number, name)} {what}"
 
     def align_labels(self, config: PreTrainedConfig) -> bool:
         """Learn whether the model is causal, which decides the token that stands for "no answer"."""

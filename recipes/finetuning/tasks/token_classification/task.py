@@ -10,7 +10,6 @@ guess where words begin, and take "York," for one word with byte-level tokenizer
 first pieces alone are learnt and scored.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,26 +26,21 @@ from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.baseline import Baseline, named
 from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, cut_out, in_place
-from weft.recipes.finetuning.out_of_reach import TOKENIZER_HELPS, warn_of
 from weft.recipes.finetuning.report_files import place_of
 from weft.recipes.finetuning.task import Batch, Divisor, Items, Task, label_fields
 from weft.recipes.finetuning.tasks.token_classification import report
 from weft.recipes.finetuning.tasks.token_classification.arguments import TokenClassificationArguments
 from weft.recipes.finetuning.tasks.token_classification.dataset import TaggedData, without_blanks
 from weft.recipes.finetuning.tasks.token_classification.decoding import Prediction, Tokens, entities, word_tags
+from weft.recipes.finetuning.tasks.token_classification.description import lines_of_split
 from weft.recipes.finetuning.tasks.token_classification.known_tasks import KNOWN_TASKS
 from weft.recipes.finetuning.tasks.token_classification.offsets import keeps_blanks, surroundings, trim_offsets
 from weft.recipes.finetuning.tasks.token_classification.passages import Passage
 from weft.recipes.finetuning.tasks.token_classification.reading import Reader, label_names
 from weft.recipes.finetuning.tasks.token_classification.schemes import OUTSIDE
 from weft.recipes.finetuning.tasks.token_classification.scoring import score_plain, score_spans, score_tags
-from weft.recipes.finetuning.tasks.token_classification.windows import (
-    SHARED,
-    SILENT,
-    UNREACHABLE,
-    WINDOWS,
-    WindowMaker,
-)
+from weft.recipes.finetuning.tasks.token_classification.usage import usage_of
+from weft.recipes.finetuning.tasks.token_classification.windows import WINDOWS, WindowMaker
 
 ENCODED_AT_ONCE = 1000
 LONGEST_SAMPLE = 200
@@ -110,21 +104,7 @@ class TokenClassification(Task):
         pieces = "all pieces of a word" if self.label_all_pieces else "the first piece of a word alone"
         lines = [*self.data.lines(), ("labelled", pieces)]
         for split, counts in self.counts.items():
-            entities_in_all = sum(len(passage.spans or ()) for passage in self.examples[split])
-            share = {UNREACHABLE: f" of {entities_in_all:,}"}
-            found = [
-                f"{number:,}{share[name]} {name}" if name in share else f"{name}: {number:,}"
-                for name, number in counts.items()
-                if number
-            ]
-            if found:
-                lines.append((split, "; ".join(found)))
-            ends = f"the entities of {split} begin or end within a token, and cannot be found exactly"
-            lines += warn_of(counts[UNREACHABLE], entities_in_all, ends, TOKENIZER_HELPS)
-            words = sum(len(passage.words) for passage in self.examples[split])
-            lines += warn_of(counts[SILENT], words, f"the words of {split} have no token", TOKENIZER_HELPS)
-            shared = f"the words of {split} share a token with another word of another tag"
-            lines += warn_of(counts[SHARED], words, shared, TOKENIZER_HELPS)
+            lines += lines_of_split(split, self.examples[split], counts)
         if not self.trims:
             lines.append(
                 ("blanks", "the tokenizer's tokens begin with the blank before them, and so do a pipeline's entities")
@@ -358,24 +338,14 @@ class TokenClassification(Task):
     def usage(self, name: str) -> str:
         texts = (passage.text for passage in self.examples["validation"])
         text = next((text for text in texts if 0 < len(text) <= LONGEST_SAMPLE), "...")
-        options = "" if self.is_plain else ', aggregation_strategy="simple"'
-        if not self.is_plain and not self.label_all_pieces:
-            options = ', aggregation_strategy="first"'
-        windows = any(name.startswith(WINDOWS) and n for counts in self.counts.values() for name, n in counts.items())
-        if windows and not self.is_plain:
-            options += f", stride={self._used_stride}"
-        blank = (
-            "\n# A token's place begins with the blank before it: strip what the places cut out."
-            if not self.trims
-            else ""
-        )
-        return (
-            "from transformers import pipeline\n\n"
-            f'tag = pipeline("token-classification", model={json.dumps(name)}, trust_remote_code=True{options})\n'
-            f"text = {json.dumps(text, ensure_ascii=False)}{blank}\n"
-            "for found in tag(text):\n"
-            f'    print(text[found["start"] : found["end"]], found["{"entity" if self.is_plain else "entity_group"}"], '
-            'found["score"])'
+        cuts = any(name.startswith(WINDOWS) and n for counts in self.counts.values() for name, n in counts.items())
+        return usage_of(
+            name,
+            text,
+            is_plain=self.is_plain,
+            strategy="simple" if self.label_all_pieces else "first",
+            stride=self._used_stride if cuts else None,
+            trims=self.trims,
         )
 
     @property
