@@ -84,8 +84,8 @@ def page(usage: str, description: str | None, sections: dict[str, list[Entry]], 
             section.add_argument(f"--{entry.name}", metavar=entry.value, help=entry.text)
     hidden = sum(entry.rare for entries in sections.values() for entry in entries)
     if hidden:
-        shown = "all fields; --help shows the usual ones" if everything else f"--help_all shows {hidden} more fields"
-        parser.epilog = f"These are {shown}." if everything else f"{shown}."
+        more = f"--help_all shows {hidden} more fields."
+        parser.epilog = "These are all fields; --help shows the usual ones." if everything else more
     return parser.format_help()
 
 

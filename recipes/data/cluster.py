@@ -247,5 +247,5 @@ def describe(executor: PipelineExecutor, shards: Shards) -> str:
     for task in range(min(tasks, MOST_TASKS_TOLD)):
         lines.append(f"  task {task}: {some_of([names[file] for file in shards.files_of(task, tasks)])}")
     if tasks > MOST_TASKS_TOLD:
-        lines.append(f"  and {tasks - MOST_TASKS_TOLD:,} tasks more")
+        lines.append(f"  and {tasks - MOST_TASKS_TOLD:,} more")
     return "\n".join([*lines, *([executor.script()] if isinstance(executor, SlurmExecutor) else [])])

@@ -42,8 +42,8 @@ class Extension:
         """Refuse a new length that is none (raises RecipeError)."""
         if steps <= self.steps:
             raise RecipeError(
-                f"{self.folder} holds a run of {self.steps:,} steps, and this one would have {steps:,}: a run can be "
-                "made longer only. Give more, the same length as before, or another --output_dir."
+                f"{self.folder} holds a run of {self.steps:,} steps, and this one would have {steps:,}: a run can only "
+                "be made longer. Give more, the same length as before, or another --output_dir."
             )
 
     def line(self, steps: int) -> str:

@@ -26,8 +26,8 @@ def check_card_fields(license: str | None, language: str | None) -> None:
     """Refuse what the Hub would not take in the head of a card; raises RecipeError."""
     if license is not None and not _LICENSE.fullmatch(license):
         near = difflib.get_close_matches(license.strip().lower().replace(" ", "-"), USUAL_LICENSES, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else "such as apache-2.0, mit or cc-by-sa-4.0."
-        raise RecipeError(f"license is {license!r}: give its identifier on the Hub, {advice}")
+        advice = f"did you mean {near[0]!r}?" if near else "give one such as apache-2.0, mit or cc-by-sa-4.0."
+        raise RecipeError(f"license is {license!r}, which is no identifier of the Hub: {advice}")
     for code in languages(language) or ():
         if not _LANGUAGE.fullmatch(code):
             raise RecipeError(

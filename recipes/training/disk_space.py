@@ -8,6 +8,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import existing_part
+from weft.recipes.common.wording import counted
 from weft.recipes.training.checkpoint_folders import checkpoints_of
 from weft.recipes.training.checkpoints import WholeCheckpoints
 
@@ -35,15 +36,13 @@ def check_space(trainer: WholeCheckpoints, state_bytes: int, kept_beside: int = 
     one = weights + state_bytes + CODE_AND_TOKENIZER
     files = (path for checkpoint in checkpoints_of(folder) for path in checkpoint.iterdir() if path.is_file())
     before = sum(path.stat().st_size for path in files)
-    needed, free = (
-        number * one + kept_beside * (weights + CODE_AND_TOKENIZER) - before,
-        shutil.disk_usage(existing_part(folder)).free,
-    )
+    needed = number * one + kept_beside * (weights + CODE_AND_TOKENIZER) - before
+    free = shutil.disk_usage(existing_part(folder)).free
     if needed > free:
         raise RecipeError(
-            f"{folder} is on a disk with {_megabytes(free)} free, and the run needs {_megabytes(needed)}: {number} "
-            f"checkpoints of {_megabytes(one)} at a time, and the model of {_megabytes(weights)}. Free some space, or "
-            "give another --output_dir, a smaller --save_total_limit or a larger --save_steps."
+            f"{folder} is on a disk with {_megabytes(free)} free, and the run needs {_megabytes(needed)}: "
+            f"{counted(number, 'checkpoint')} of {_megabytes(one)} at a time, and the model of {_megabytes(weights)}. "
+            "Free some space, or give another --output_dir, a smaller --save_total_limit or a larger --save_steps."
         )
 
 

@@ -99,7 +99,7 @@ def test_a_constant_rate_goes_on_from_the_end(corpus, tmp_path, capsys):
 REFUSED = {
     "cosine": ({"lr_scheduler_type": "cosine"}, {}, "depends on the length from the beginning"),
     "no checkpoint": ({"save_total_limit": 1}, {}, "began to fall after step 8, and no checkpoint of before is left"),
-    "shorter": ({}, {"max_steps": 6}, "a run can be made longer only"),
+    "shorter": ({}, {"max_steps": 6}, "a run can only be made longer"),
     "other fields": ({}, {"learning_rate": 0.02}, "other settings (learning_rate was 0.01, now 0.02)"),
 }
 

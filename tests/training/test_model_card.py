@@ -138,7 +138,7 @@ def test_a_head_is_what_the_hub_s_own_reader_takes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("license", "language", "said"),
     [
-        ("Apache 2.0", None, "license is 'Apache 2.0': .*did you mean 'apache-2.0'"),
+        ("Apache 2.0", None, "license is 'Apache 2.0', .*did you mean 'apache-2.0'"),
         ("", None, "license is ''.*such as apache-2.0"),
         (None, "English", "language is 'English'.*such as de"),
         (None, "de;en", "language is 'de;en'"),

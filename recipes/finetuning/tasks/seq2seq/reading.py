@@ -49,9 +49,8 @@ def read_parallel(sources: Path, targets: Path) -> list[TextPair]:
     given, wanted = _lines(sources), _lines(targets)
     if len(given) != len(wanted):
         raise RecipeError(
-            f"{sources} has {counted(len(given), 'line')} and {targets} {len(wanted):,}: each line of one needs "
-            "its line in the "
-            "other."
+            f"{sources} has {counted(len(given), 'line')} and {targets} {len(wanted):,}: each line of one needs its "
+            "line in the other."
         )
     for path, lines in ((sources, given), (targets, wanted)):
         _refuse_empty(path, lines)

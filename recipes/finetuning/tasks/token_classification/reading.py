@@ -202,9 +202,8 @@ class Reader:
             raise RecipeError(f"{record.where}: the type of an entity is {label!r}, where a name is needed.")
         if not 0 <= start < end <= len(text):
             raise RecipeError(
-                f"{record.where}: an entity from {start} to {end}, but the text has "
-                f"{counted(len(text), 'character')} (the first "
-                "is 0, the end is not included): mend the row."
+                f"{record.where}: an entity from {start} to {end}, but the text has {counted(len(text), 'character')} "
+                "(the first is 0, the end is not included): mend the row."
             )
         inside = text[start:end]
         if mention is not None and inside != mention:
