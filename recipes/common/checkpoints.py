@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from weft import WeftPreTrainedModel
 from weft.interop.tying import fill_copies, head_matrix, tell_tying
 from weft.recipes.common.checkpoint_files import BrokenFileError, check_config_file
 from weft.recipes.common.checkpoint_weights import check_weights_files
@@ -91,7 +94,8 @@ def load_whole(
         The model, and the names of tensors that the checkpoint has and the model has no place for.
 
     Raises:
-        RecipeError: it cannot be loaded, lacks tensors, or has some of another shape; names them.
+        RecipeError: it cannot be loaded, lacks tensors, has some of another shape, or is Weft's and holds some in its
+            layers that no class has a place for; names them.
     """
     model, info = load_reporting(model_class, name, **options)
     missing = [key for key in info.missing if not key.startswith(tuple(may_be_new))]
@@ -106,7 +110,26 @@ def load_whole(
         raise RecipeError(
             f"model {name!r} has other shapes than its config.json says: {some_of(list(info.shapes_told().values()))}."
         )
+    check_unused(name, model, info.unused)
     return model, info.unused
+
+
+def check_unused(name: str, model: PreTrainedModel, unused: Sequence[str]) -> None:
+    """Refuse a Weft checkpoint with tensors in its layers that no class has a place for, and warn of a stock one's.
+
+    Heads of another task may be left out, as may poolers; without the others, a model computes something else.
+
+    Raises:
+        RecipeError: it is Weft's; names the tensors.
+    """
+    body = [key for key in unused if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    if not body:
+        return
+    sentence = f"model {name!r} holds {some_of(body)}, for which {type(model).__name__} has no place"
+    if isinstance(model, WeftPreTrainedModel):
+        raise RecipeError(f"{sentence}: it is another model than its config.json says. Rename or remove them.")
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"warning: {sentence}: they are left out", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -258,11 +258,12 @@ class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that is given twice, of which yaml would take the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
+        names: list[Any] = []
         for key, _ in node.value:
-            if names.count(key.value) > 1 and key.tag != "tag:yaml.org,2002:merge":
+            if key.value in names and key.tag != "tag:yaml.org,2002:merge":
                 place = f"{self.name}, line {key.start_mark.line + 1}"
                 raise RecipeError(f"{place}: {key.value!r} is there more than once: give it once.")
+            names.append(key.value)
         return super().construct_mapping(node, deep)
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.language import language_of_script
 from weft.recipes.data.segmentation import is_unspaced
 from weft.recipes.evaluation.likelihood import ScoredText, Scorer, TokenSpan
 from weft.recipes.evaluation.records import ChoiceQuestion
 
 TEXTS_TOKENISED_AT_ONCE = 256
-LONGEST_MEAN_WORD = 8  # characters; longer between blanks in Chinese, Thai and their like are no words but clauses
+# Characters; what is longer between blanks in Thai and its like, and in Chinese and Japanese, is no word but a clause.
+LONGEST_MEAN_WORD, LONGEST_MEAN_HAN_WORD = 8, 4
 LARGEST_EXPONENT = 700.0  # of which e to its power is a number
 
 
@@ -65,8 +67,11 @@ def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = No
 
 def _no_words(documents: Sequence[ScoredText], counts: dict[str, int], nats: float) -> str | None:
     """Say why what stands between blanks is no words of which a perplexity could be told; None if it is."""
-    if counts["characters"] > LONGEST_MEAN_WORD * counts["words"] and is_unspaced(each.text for each in documents):
-        return "the text has no blanks between its words"
+    if is_unspaced(each.text for each in documents):
+        is_han = language_of_script(each.text for each in documents) in ("zh", "ja")
+        longest = LONGEST_MEAN_HAN_WORD if is_han else LONGEST_MEAN_WORD
+        if counts["characters"] > longest * counts["words"]:
+            return "the text has no blanks between its words"
     if LARGEST_EXPONENT * counts["words"] < nats < math.inf:
         return "the text has too few blanks to tell words by"
     return None

@@ -11,7 +11,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.recipes.common.checkpoints import UNLOADABLE, check_files, load_config, load_reporting
+from weft.recipes.common.checkpoints import UNLOADABLE, check_files, check_unused, load_config, load_reporting
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.positions import position_limit_of
 from weft.recipes.common.wording import some_of
@@ -70,7 +70,8 @@ class ModelSetup:
         """The model a seed begins with; what is new in it depends on the seed, weights are float32.
 
         Raises:
-            RecipeError: it cannot be loaded, or lacks more than a head and, in other families, a pooler.
+            RecipeError: it cannot be loaded, lacks more than a head and, in other families, a pooler, or is Weft's and
+                holds tensors without a place.
         """
         set_seed(seed)
         auto_class = getattr(transformers, self.task.auto_class)
@@ -91,6 +92,7 @@ class ModelSetup:
         body += [shape for key, shape in info.shapes_told().items() if key.startswith(prefix)]
         if body:
             raise RecipeError(f"model {name!r} has no weights for {some_of(body)}: it is not whole, give another.")
+        check_unused(name, model, info.unused)
         if not self.keep_head:
             pretrained = self._pretrained_head(info.missing)
             _start_head_anew(model, pretrained)

@@ -48,7 +48,7 @@ def test_a_parquet_file_names_each_of_its_columns_once(tmp_path):
 
 def test_a_file_of_fields_gives_each_once(tmp_path):
     path = write(tmp_path / "run.yaml", "max_steps: 2\nvocab_size: 300\nmax_steps: 3\n")
-    with pytest.raises(RecipeError, match=r"run.yaml, line 1: 'max_steps' is there more than once: give it once"):
+    with pytest.raises(RecipeError, match=r"run.yaml, line 3: 'max_steps' is there more than once: give it once"):
         pretrain_clm.main([str(path)])
     assert load_yaml(write(tmp_path / "ok.yaml", "a: &a {x: 1}\nb: {<<: *a, y: 2}\n")) == {
         "a": {"x": 1},

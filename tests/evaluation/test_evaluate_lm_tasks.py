@@ -86,6 +86,8 @@ def test_perplexity_is_that_of_all_tokens_of_all_documents(tokenizer, encoder_to
     [
         (["今天天气很好、我们去公园散步吧。" * 60], "the text has no blanks between its words"),
         (["今天天气很好、 我们去公园散步吧。"] * 9, "the text has no blanks between its words"),
+        (["红猫在河边睡觉", "蓝狗在山下跑"], "the text has no blanks between its words"),
+        (["红猫在河边睡觉\n蓝狗在山下跑\n"], "the text has no blanks between its words"),
         (["วันนี้อากาศดีมาก เราไปเดินเล่นกัน"] * 9, "the text has no blanks between its words"),
         (["river" * 400], "the text has too few blanks to tell words by"),
         (["今天 天气 很 好 、 我们 去 公园 散步 吧 。"], None),

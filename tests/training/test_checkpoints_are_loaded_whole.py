@@ -12,6 +12,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, LlamaC
 
 from weft import WeftConfig, WeftForCausalLM, WeftForMaskedLM, WeftForPreTraining
 from weft.recipes import evaluate_lm, finetune_classification
+from weft.recipes.common.checkpoints import load_whole
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.conversion.run import convert
 from weft.recipes.generate import main as generate
@@ -112,6 +113,33 @@ def test_models_that_write_score_and_learn_on_are_whole(weft, tmp_path, monkeypa
         finetune_classification.main(
             ft.command(**ft.write_files(tmp_path), model_name_or_path=weft, output_dir=tmp_path / "run")
         )
+
+
+UNKNOWN = "model.layers.0.self_attn.extra.weight"
+
+
+def test_tensors_that_no_layer_has_a_place_for_are_refused_wherever_a_model_is_loaded(weft, tmp_path, monkeypatch):
+    change(weft, add={UNKNOWN: torch.ones(2), "classifier.weight": torch.ones(2)})
+    text = tmp_path / "text.txt"
+    text.write_text("a red cat\n")
+    sentence = rf"holds {UNKNOWN}, for which Weft\w+ has no place"
+    monkeypatch.setattr("sys.argv", ["generate.py", "--model", str(weft), "--prompt", "a"])
+    with pytest.raises(RecipeError, match=sentence):
+        generate()
+    with pytest.raises(RecipeError, match=sentence):
+        evaluate_lm.main(["--model", str(weft), "--files", str(text)])
+    with pytest.raises(RecipeError, match=sentence):
+        make_trained(ModelArguments(model_name_or_path=str(weft)), WeftConfig.from_pretrained(weft), WeftForCausalLM)
+    with pytest.raises(RecipeError, match=sentence):
+        finetune_classification.main(
+            ft.command(**ft.write_files(tmp_path), model_name_or_path=weft, output_dir=tmp_path / "run")
+        )
+
+
+def test_tensors_without_a_place_in_a_stock_model_are_named(llama, capsys):
+    change(llama, add={UNKNOWN: torch.ones(2)})
+    load_whole(LlamaForCausalLM, str(llama))
+    assert f"holds {UNKNOWN}, for which LlamaForCausalLM has no place" in capsys.readouterr().err
 
 
 def test_a_head_for_sentence_pairs_may_be_new(tmp_path):
