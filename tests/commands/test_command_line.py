@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import LlamaConfig, TrainingArguments, get_scheduler
 
 from weft import WeftConfig, WeftForCausalLM
@@ -417,6 +418,7 @@ def test_an_existing_model_must_load_and_have_room_for_the_vocabulary(tmp_path, 
     assert "missing' cannot be loaded" in refusal(make_config, missing, {}, tokenizer, 64, CAUSAL)
     existing = ModelArguments(model_name_or_path=str(tmp_path))
     WeftConfig(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    save_file({"weights": torch.zeros(1)}, tmp_path / "model.safetensors")
     train_tokenizer(iter(["another text"]), "char", 50).save_pretrained(tmp_path)
     message = refusal(make_config, existing, {}, tokenizer, 64, CAUSAL)
     assert "different tokenizers" in message and f"--tokenizer_name {tmp_path}" in message
@@ -427,8 +429,8 @@ def test_an_existing_model_must_load_and_have_room_for_the_vocabulary(tmp_path, 
     assert "only Weft models" in refusal(make_config, existing, {}, tokenizer, 64, CAUSAL)
     WeftConfig(vocab_size=len(tokenizer) + 5).save_pretrained(tmp_path)
     assert make_config(existing, {"hidden_dropout": 0.25}, tokenizer, 64, CAUSAL).hidden_dropout == 0.25
-    config = make_config(existing, {}, tokenizer, 64, CAUSAL)  # it has no weights
-    assert "cannot be loaded" in refusal(make_model, existing, config, WeftForCausalLM)
+    config = make_config(existing, {}, tokenizer, 64, CAUSAL)  # it has none of its weights
+    assert "lacks lm_head.weight" in refusal(make_model, existing, config, WeftForCausalLM)
 
 
 def test_an_unknown_attention_backend_is_refused(tokenizer):

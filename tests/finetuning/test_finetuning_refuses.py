@@ -78,7 +78,11 @@ def test_the_test_examples_are_scored_with_the_thresholds_of_the_published_model
     # there is no validation_file: the examples that are held out come after the test examples
     ft.run_here(**fields, output_dir=tmp_path / "run", max_steps=20)
     tuned = json.loads((tmp_path / "run" / "thresholds.json").read_text())["thresholds"]
-    assert used == [list(tuned.values())]
+    of_model, of_baseline = (
+        used[:-1],
+        used[-1],
+    )  # whole, without each twentieth of it for the interval, and the baseline's
+    assert of_model == [list(tuned.values())] * 21 and of_baseline != list(tuned.values())
 
 
 def test_a_run_that_is_killed_after_it_stopped_early_does_not_train_on(files, tmp_path, monkeypatch):
