@@ -14,7 +14,7 @@ from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.jackknife import jackknife_error
-from weft.recipes.training.learning_curve import overfits, still_falls
+from weft.recipes.training.learning_curve import curve_notes
 from weft.recipes.training.metric_format import text_of, words_of
 
 SURE = 0.95  # of an interval
@@ -212,22 +212,15 @@ def _few(task: Task, scores: Mapping[str, float], judged: SplitJudgement, settin
 def _curve(task: Task, settings: Mapping[str, Any], best: SeedResult) -> list[str]:
     training = [(entry["step"], entry["loss"]) for entry in best.history if "loss" in entry]
     validation = [(one.step, one.scores["loss"]) for one in evaluations_of(best.history)]
-    found = overfits(training, validation)
-    if found is not None:
-        step, lowest, last = found
-        return [
-            f"overfitting: validation loss rose from {lowest:.4f} at step {step:,} to {last:.4f} while training loss "
-            f"fell; the weights of step {best.step:,} are kept: train less ({_length(settings)}, patience), with a "
-            "lower learning_rate, or on more examples"
-        ]
     limits, metric = task.range_of(task.best_metric.name), best.metrics[task.best_metric.name]
     is_perfect = limits is not None and metric >= limits[1] - PERFECT * (limits[1] - limits[0])
     is_last = bool(validation) and best.step == validation[-1][0]
-    falling = still_falls(validation) if is_last and not is_perfect else None
-    if falling is None:
-        return []
-    step, fall = falling
-    return [f"validation loss was still falling, by {fall:.1%} since step {step:,}: train longer ({_length(settings)})"]
+    length = _length(settings)
+    kept = (
+        f"the weights of step {best.step:,} are kept: train less ({length}, patience), with a lower learning_rate, or "
+        "on more examples"
+    )
+    return curve_notes(training, validation, "validation loss", kept, length if is_last and not is_perfect else None)
 
 
 def _length(settings: Mapping[str, Any]) -> str:

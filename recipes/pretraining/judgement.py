@@ -5,7 +5,7 @@ from typing import Any
 
 from weft.recipes.common.wording import counted
 from weft.recipes.pretraining.arguments import LENGTHS
-from weft.recipes.training.learning_curve import overfits, still_falls
+from weft.recipes.training.learning_curve import curve_notes
 
 FEWEST_TOKENS = 10_000  # of held-out text whose losses do not say how sure they are
 NOTABLE_ERROR = 0.02  # of the loss: models that differ by less are common
@@ -43,15 +43,5 @@ def _of_curve(history: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
     training = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     validation = [(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
     length = next((name for name in LENGTHS if settings.get(name)), "num_train_epochs")
-    found = overfits(training, validation)
-    if found is not None:
-        step, lowest, last = found
-        return [
-            f"overfitting: held-out loss rose from {lowest:.4f} at step {step:,} to {last:.4f} while training loss "
-            f"fell; the last weights are kept: train less ({length}), on more text, or a smaller model (preset)"
-        ]
-    falling = still_falls(validation)
-    if falling is None:
-        return []
-    step, fall = falling
-    return [f"held-out loss was still falling, by {fall:.1%} since step {step:,}: train longer ({length})"]
+    kept = f"the last weights are kept: train less ({length}), on more text, or a smaller model (preset)"
+    return curve_notes(training, validation, "held-out loss", kept, length)

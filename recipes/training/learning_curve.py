@@ -11,6 +11,26 @@ NOTABLE_FALLS = ((0.1, 0.02), (0.25, 0.03))
 _AVERAGED = 3  # training losses that are averaged, since each is that of some batches only
 
 
+def curve_notes(training: Curve, validation: Curve, loss: str, kept: str, longer: str | None) -> list[str]:
+    """Say in a sentence, if at all, that a training overfits or ended too early.
+
+    Args:
+        loss: what the held-out loss is called.
+        kept: which weights are kept, and what helps where it overfits.
+        longer: the field that makes the training longer; None: nothing is said of one that ended too early.
+    """
+    found = overfits(training, validation)
+    if found is not None:
+        step, lowest, last = found
+        rose = f"{loss} rose from {lowest:.4f} at step {step:,} to {last:.4f} while training loss fell"
+        return [f"overfitting: {rose}; {kept}"]
+    falling = None if longer is None else still_falls(validation)
+    if falling is None:
+        return []
+    step, fall = falling
+    return [f"{loss} was still falling, by {fall:.1%} since step {step:,}: train longer ({longer})"]
+
+
 def overfits(training: Curve, validation: Curve) -> tuple[int, float, float] | None:
     """Say whether the held-out loss ended above its lowest, while the training loss went on falling.
 
