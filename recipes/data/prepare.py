@@ -18,7 +18,7 @@ from weft.recipes.common.processes import is_first_of_machine, is_first_process,
 from weft.recipes.data.arguments import DataArguments, TextArguments
 from weft.recipes.data.corpus import DESCRIPTION, Corpus, CorpusWriter
 from weft.recipes.data.selection import Dropped, Selection
-from weft.recipes.data.source_mixture import MOST_SOURCES, assign_sources
+from weft.recipes.data.source_mixture import assign_sources, number_of_validation_file
 from weft.recipes.data.text_source import Read, documents_of
 from weft.recipes.data.tokenization import EncodedDocument, ScriptSample, document_encoder, load_tokenizer
 from weft.tokenizer.script_statistics import COMMON, table_lines
@@ -189,7 +189,7 @@ def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Rea
 
         for encoded in encode(kept()):
             file = files.popleft()
-            source = source_of_file[file] if is_training else min(file, MOST_SOURCES - 1)
+            source = source_of_file[file] if is_training else number_of_validation_file(file)
             for part in encoded:
                 is_validation = part.is_tail or not is_training
                 writer.add(part.ids, part.byte_count, is_validation, source, part.begins)

@@ -23,7 +23,7 @@ from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import BOUNDARIES, Corpus, CorpusWriter
 from weft.recipes.data.prepare import Counts, check_made_from, finish_corpus, prepare_with
 from weft.recipes.data.selection import DIGEST_BYTES, Dropped, Selection, digest_of
-from weft.recipes.data.source_mixture import MOST_SOURCES, assign_sources
+from weft.recipes.data.source_mixture import assign_sources, number_of_validation_file
 from weft.recipes.data.text_source import TextSource
 from weft.recipes.data.tokenization import ScriptSample, document_encoder, load_tokenizer
 from weft.tokenizer.vocabulary import number_of_ids
@@ -179,10 +179,9 @@ class Shards:
             if not writer.lengths and not self.is_training(file):
                 break  # there is nothing to train on
             shard = Corpus.open(self.shard(file))
-            source = (
-                source_of_file[file] if self.is_training(file) else min(file - len(source_of_file), MOST_SOURCES - 1)
-            )
-            self._copy(shard, is_kept, writer, source, not self.is_training(file), counts)
+            is_training, place = self.is_training(file), file - len(source_of_file)
+            source = source_of_file[file] if is_training else number_of_validation_file(place)
+            self._copy(shard, is_kept, writer, source, not is_training, counts)
             _add(dropped, Dropped(**shard.description["dropped"]))
             dropped.duplicates += int((~is_kept).sum())
             for document, text in zip(range(0, len(is_kept), samples[file]["step"]), samples[file]["texts"]):

@@ -59,6 +59,11 @@ def assign_sources(paths: Sequence[str], weights: Sequence[str]) -> tuple[list[S
     return ([*sources, Source(REST)] if len(sources) in source_of else sources), source_of
 
 
+def number_of_validation_file(place: int) -> int:
+    """The number that a corpus keeps for documents of the validation file in this place; beyond its two bytes, one."""
+    return min(place, MOST_SOURCES - 1)
+
+
 def _parse(entry: str) -> Source:
     pattern, _, number = entry.rpartition("=")
     try:
