@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft.recipes.common.errors import RecipeError, one_line
+from weft.recipes.common.errors import RecipeError, one_line, unwritable
 from weft.recipes.data.class_names import classes_only, with_class_names
 from weft.recipes.data.tables import Record, read_records
 from weft.recipes.data.text_files import file_format
@@ -66,7 +66,8 @@ def read_hub_records(name: str, config_name: str | None, split: str) -> list[Rec
 
 @contextlib.contextmanager
 def _refusing(name: str, what: str) -> Iterator[None]:
-    """Turn what `datasets` raises into a sentence: the fault of a local file, or else the innermost reason."""
+    """Turn what `datasets` raises into a sentence: the fault of a local file, a place that cannot be written
+    (the cache of `datasets`, mostly), or else the innermost reason."""
     import datasets
     import pyarrow
 
@@ -80,6 +81,9 @@ def _refusing(name: str, what: str) -> Iterator[None]:
         fault = _fault_in(Path(name)) if is_of_files and Path(name).is_dir() else None
         if fault is not None:
             raise RecipeError(f"{what} cannot be loaded: {fault}") from error
+        closed = unwritable(reason)
+        if closed is not None:
+            raise RecipeError(f"{what} cannot be loaded: {closed}") from error
         said = one_line(reason) or type(reason).__name__
         raise RecipeError(
             f"{what} cannot be loaded ({said[:LONGEST_REASON].rstrip('.')}): check its name, dataset_config_name and "

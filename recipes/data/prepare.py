@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import new_folder, only_one_process
+from weft.recipes.common.listing import some_of
 from weft.recipes.common.processes import is_first_of_machine, is_first_process, is_same_everywhere
 from weft.recipes.data.arguments import DataArguments, TextArguments
 from weft.recipes.data.corpus import DESCRIPTION, Corpus, CorpusWriter
@@ -94,6 +95,9 @@ def report(corpus: Corpus) -> str:
     )
     near = f", {description['near_duplicates']:,} near-duplicate" if "near_duplicates" in description else ""
     lines.append(f"dropped: {description['duplicates']:,} duplicate{near} and {description['empty']:,} empty documents")
+    empty = [file["name"] for file in description.get("validation_files", []) if not file["documents"]]
+    if empty:
+        lines.append(f"nothing is left of {some_of(empty)}: no text, or all of it is in other files too (--dedup)")
     if description["filtered"]:
         lines.append("filtered: " + ", ".join(f"{n:,} by {name}" for name, n in description["filtered"].items()))
     if len(description["sources"]) > 1 or description["sources"][0]["weight"] != 1:

@@ -16,6 +16,7 @@ from transformers import (
 
 from weft.recipes.common.checkpoint_files import load_tokenizer
 from weft.recipes.common.checkpoints import check_files, load_whole
+from weft.recipes.common.files import new_text_file
 from weft.recipes.common.hardware import move_to
 from weft.recipes.generation.arguments import GenerateArguments
 from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
@@ -51,9 +52,7 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     with contextlib.ExitStack() as stack:
         out = sys.stdout
         if arguments.output_file is not None:
-            path = Path(arguments.output_file)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            out = stack.enter_context(path.open("x", encoding="utf-8"))
+            out = stack.enter_context(new_text_file(Path(arguments.output_file)))
         for first in range(0, len(prompts), arguments.batch_size):
             batch = prompts[first : first + arguments.batch_size]
             rows = batch

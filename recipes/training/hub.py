@@ -58,9 +58,10 @@ def publish(folder: Path, name: str, revisions: str = "false", private: bool = F
         name_in_card(folder / "README.md", repository.repo_id)
         _upload(api, folder, repository.repo_id, None, "Publish the trained model")
     except Exception as error:  # whatever went wrong on the way, the run is whole and can be published later
+        again = (f" --hub_revisions {revisions}" if revisions != "false" else "") + (" --private" if private else "")
         raise RecipeError(
             f"{name} could not be published: {first_line(error)}. The run is whole in {folder}: try again with "
-            f"`python recipes/publish.py {folder} {name}`."
+            f"`python recipes/publish.py {folder} {name}{again}`."
         ) from error
     return str(repository)
 

@@ -1,5 +1,6 @@
 """Folders that `datasets` loads: class names are used, and what is wrong is said in a sentence by file and row."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,13 @@ def test_an_unknown_configuration_or_split_is_named_with_those_that_there_are(tm
     saved.save_to_disk(tmp_path / "saved")
     with pytest.raises(RecipeError, match="it was saved as a single one"):
         open_dataset(str(tmp_path / "saved"), None, "test", streaming=False)
+
+
+def test_a_cache_that_cannot_be_written_is_named_and_not_the_data_set(tmp_path: Path, monkeypatch) -> None:
+    def closed(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/cache/hf")
+
+    monkeypatch.setattr(datasets, "load_dataset", closed)
+    with pytest.raises(RecipeError, match=r"/cache/hf cannot be .* the file system is read-only") as error:
+        open_dataset(str(tmp_path), None, "train", streaming=False)
+    assert "check its name" not in str(error.value)

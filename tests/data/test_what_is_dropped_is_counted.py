@@ -229,6 +229,16 @@ def test_near_duplicates_of_training_text_are_no_validation_text(tmp_path):
     assert texts(corpus, "validation") == [long_text(3)]
 
 
+def test_validation_files_of_which_nothing_is_left_are_named(tmp_path):
+    train = [long_text(1), long_text(2)]
+    own, of_training = (tmp_path / name for name in ("own.txt", "of_training.txt"))
+    write_paragraphs(own, [long_text(3)])
+    write_paragraphs(of_training, train[:1])
+    said = report(prepare_documents(tmp_path, train, validation_files=[str(own), str(of_training)]))
+    assert f"nothing is left of {of_training}: " in said
+    assert "nothing is left" not in report(prepare_documents(tmp_path / "b", train, validation_files=[str(own)]))
+
+
 def test_a_missing_package_is_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasketch", None)
     with pytest.raises(RecipeError, match="pip install datasketch"):

@@ -120,6 +120,29 @@ def test_results_go_to_a_file_of_json_lines(folder, run, tmp_path):
     assert CHINESE[:4] in content  # readable, not escaped
 
 
+@pytest.mark.parametrize("error, left", [(OSError(28, "full"), []), (KeyboardInterrupt(), ["texts.jsonl.partial"])])
+def test_results_cut_short_do_not_bear_the_name_of_whole_ones(run, tmp_path, monkeypatch, error, left):
+    path, out = tmp_path / "prompts.txt", tmp_path / "new" / "texts.jsonl"
+    path.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    batches, real = [], generation_run.generate_texts
+
+    def cut_short(*args, **kwargs):
+        batches.append(None)
+        if len(batches) == 2:
+            raise error
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(generation_run, "generate_texts", cut_short)
+    words = ("--prompt_file", path, "--output_file", out, "--batch_size", 1, *GREEDY)
+    with pytest.raises(type(error)):
+        run(*words)
+    assert [file.name for file in out.parent.iterdir()] == left
+    monkeypatch.setattr(generation_run, "generate_texts", real)
+    run(*words)
+    assert [file.name for file in out.parent.iterdir()] == ["texts.jsonl"]
+    assert len(out.read_text(encoding="utf-8").splitlines()) == len(PROMPTS)
+
+
 def test_only_line_ends_part_prompts(folder, run, tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_bytes("the\u2028river\r\nlight\x0cstone".encode())

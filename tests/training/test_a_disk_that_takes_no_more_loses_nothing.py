@@ -98,6 +98,7 @@ def test_room_for_the_checkpoints_is_looked_for_before_the_first_step(corpus, tm
     message = runs.run_error(**fields)
     assert "0.2 MB free" in message and f"{limit + 1} checkpoints of" in message and "save_total_limit" in message
     assert last_checkpoint(tmp_path / "run") is None
+    assert ": 1 checkpoint of" in runs.run_error(**fields | {"save_steps": 12, "output_dir": tmp_path / "other"})
     with_free(monkeypatch, 30 * one)
     runs.run_here(**fields)
 

@@ -98,6 +98,21 @@ def test_without_a_right_to_write_the_run_is_kept_and_the_way_back_is_named(corp
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
+@pytest.mark.parametrize(
+    "revisions, private, words", [("true", True, " --hub_revisions true --private"), ("false", False, "")]
+)
+def test_the_way_back_keeps_what_was_asked_for(tmp_path, monkeypatch, revisions, private, words):
+    def refused(*args, **kwargs):
+        raise OSError("no network")
+
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refused)
+    with pytest.raises(RecipeError) as error:
+        publish(tmp_path, "me/tiny", revisions, private)
+    assert str(error.value).endswith(f"recipes/publish.py {tmp_path} me/tiny{words}`.")
+
+
 def test_wrong_names_and_folders_are_refused_before_anything_is_sent(tmp_path):
     with pytest.raises(RecipeError, match="OWNER/NAME"):
         publish(tmp_path, "a/b/c")
