@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import new_folder, only_one_process
-from weft.recipes.common.listing import some_of
 from weft.recipes.common.processes import is_first_of_machine, is_first_process, is_same_everywhere
+from weft.recipes.common.wording import some_of
 from weft.recipes.data.arguments import DataArguments, TextArguments
 from weft.recipes.data.corpus import DESCRIPTION, Corpus, CorpusWriter
 from weft.recipes.data.selection import Dropped, Selection
