@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from weft.recipes.common.checkpoints import check_files
 from weft.recipes.common.command_line import Parsed, parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.processes import check_same_checkpoint, is_first_of_machine, is_first_process
@@ -29,6 +28,7 @@ from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.checkpoint_folders import step_of
 from weft.recipes.training.model_arguments import ModelArguments
+from weft.recipes.training.model_setup import check_existing
 from weft.recipes.training.run import carry_out, settings_of
 from weft.recipes.training.run_folder import last_checkpoint, note_plan, start_run
 
@@ -41,15 +41,17 @@ def run_objective(objective: Objective, parsed: Parsed) -> None:
         folder,
         arguments,
         look=lambda: look_at(folder, settings),
-        prepare=lambda: _Training(PretrainingRun(objective, parsed, *_open_text(parsed, folder), folder, settings)),
+        prepare=lambda: _Training(
+            PretrainingRun(objective, parsed, *_open_text(objective, parsed, folder), folder, settings)
+        ),
     )
 
 
-def _open_text(parsed: Parsed, folder: Path) -> tuple[Corpus, BlockArguments | None]:
+def _open_text(objective: Objective, parsed: Parsed, folder: Path) -> tuple[Corpus, BlockArguments | None]:
     """The prepared text, or the first block of a stream and what its blocks are made of."""
     data, stream, existing = parsed[DataArguments], parsed[StreamArguments], parsed[ModelArguments].model_name_or_path
     if existing is not None:  # before text is prepared for it
-        check_files(existing)
+        check_existing(existing, objective.model_class)
     if stream.stream:
         blocks = BlockArguments(**asdict(data), block_bytes=parse_bytes(stream.block_size))
         return open_first_block(blocks, StreamFolder(folder)), blocks

@@ -19,6 +19,8 @@ from weft.tokenizer.vocabulary import number_of_ids
 # RESULTS.md, section 26), which no stock class computes.
 DEFAULT_EXTRAS = ("attention_gate", "value_residual")
 
+PAIR_HEADS = ("pooler.", "seq_relationship.")  # what only sentence pairs have, which may be new
+
 VOCABULARY_UNIT = 64  # matrices with a multiple of it are multiplied faster; ids beyond the tokenizer's never occur
 
 
@@ -61,6 +63,17 @@ def describe_added(fields: dict[str, Any]) -> list[tuple[str, str]]:
     return [("added", f"{names} (a lower loss; false for a model to export to a stock class)")] if names else []
 
 
+def check_existing(name: str, model_class: type[WeftPreTrainedModel]) -> None:
+    """Look at the config of an existing model, and at its tensors without their values, before work is done for it.
+
+    Raises:
+        RecipeError: it is not Weft's, or what `make_model` would refuse of its files.
+    """
+    check_files(name)
+    _own_content(name)
+    load_whole(model_class, name, PAIR_HEADS, device_map="meta")
+
+
 def make_model(
     arguments: ModelArguments, config: WeftConfig, model_class: type[WeftPreTrainedModel]
 ) -> PreTrainedModel:
@@ -73,10 +86,8 @@ def make_model(
     with refusing("the model cannot be made", OSError, ValueError, ImportError, say=one_line):
         if arguments.model_name_or_path is None:
             return model_class._from_config(config, **backend)
-    # what only sentence pairs have may be new
-    others = ("pooler.", "seq_relationship.")
     options = {"config": config, "dtype": torch.float32, **backend}
-    model = load_whole(model_class, arguments.model_name_or_path, others, **options)[0]
+    model = load_whole(model_class, arguments.model_name_or_path, PAIR_HEADS, **options)[0]
     if model.can_generate():
         generation = model.generation_config
         for name in ("bos_token_id", "eos_token_id"):
@@ -104,6 +115,17 @@ def count_parameters(config: WeftConfig, model_class: type[WeftPreTrainedModel])
     return ParameterCounts(total, total - embeddings - (0 if config.tie_word_embeddings else head), head)
 
 
+def _own_content(name: str) -> dict[str, Any]:
+    """What the config.json of an existing model holds; raises RecipeError where it is not Weft's."""
+    with refusing(f"model {name!r} cannot be loaded", OSError, ValueError):
+        content, _ = PreTrainedConfig.get_config_dict(name)
+    if content.get("model_type") != WeftConfig.model_type:
+        raise RecipeError(
+            f"model {name!r} is of type {content.get('model_type')!r}: only Weft models can be trained further here."
+        )
+    return content
+
+
 def _existing_config(
     arguments: ModelArguments,
     fields: dict[str, Any],
@@ -113,13 +135,7 @@ def _existing_config(
 ) -> WeftConfig:
     name = arguments.model_name_or_path
     check_files(name)
-    with refusing(f"model {name!r} cannot be loaded", OSError, ValueError):
-        content, _ = PreTrainedConfig.get_config_dict(name)
-    own = load_tokenizer(name)
-    if content.get("model_type") != WeftConfig.model_type:
-        raise RecipeError(
-            f"model {name!r} is of type {content.get('model_type')!r}: only Weft models can be trained further here."
-        )
+    content, own = _own_content(name), load_tokenizer(name)
     if _without_mask(own) != _without_mask(tokenizer):
         raise RecipeError(
             f"model {name!r} and the corpus have different tokenizers: prepare the corpus with the model's own "
