@@ -9,6 +9,7 @@ from helpers import runs
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
+from weft import WeftForCausalLM
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.prepare import prepare
 
@@ -211,9 +212,9 @@ def test_a_tokenizer_without_mask_token_gets_one_that_all_runs_on_its_corpus_sha
 
 def test_a_model_without_room_for_the_mask_token_is_refused(without_mask, tmp_path):
     runs.run_here(data=without_mask, output_dir=tmp_path / "causal", **FIELDS)
-    config = AutoConfig.from_pretrained(tmp_path / "causal")
-    config.vocab_size = len(AutoTokenizer.from_pretrained(tmp_path / "causal"))
-    config.save_pretrained(tmp_path / "causal")
+    model = WeftForCausalLM.from_pretrained(tmp_path / "causal")
+    model.resize_token_embeddings(len(AutoTokenizer.from_pretrained(tmp_path / "causal")))
+    model.save_pretrained(tmp_path / "causal")
     fields = continued(tmp_path / "causal", objective="masked")
     message = runs.run_error(data=without_mask, output_dir=tmp_path / "run", **fields)
     assert "55 token ids and its tokenizer 56, the mask token included" in message
