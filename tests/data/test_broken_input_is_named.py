@@ -154,7 +154,6 @@ def test_another_division_of_one_document_is_named_if_it_helps(tmp_path, given, 
         data = kind(train_files=[str(tmp_path / "a.txt")], documents=given, vocab_size=300)
         message = refusal(data, tmp_path)
         assert message.endswith(f"in a.txt, so none can be held out: give {helps}{rest}")
-        (tmp_path / ".corpus.lock").unlink()
 
 
 def test_validation_text_that_is_all_training_text_is_refused(tmp_path):

@@ -168,7 +168,11 @@ def test_limit_takes_the_first_examples(run, files, tmp_path):
         ("gpt2", ["--files", "FILE", "--window", "8", "--stride", "9"], "stride is 9"),
         ("bert", ["--files", "FILE", "--scoring", "within-word", "--segmenter", "nobody"], "nobody"),
         ("gpt2", ["--files", "FILE", "--output_file", "FILE"], "exists: name another output_file"),
-        ("gpt2", ["--files", "FILE", "--output_file", "FILE/out.json"], "output_file cannot be written into"),
+        (
+            "gpt2",
+            ["--files", "FILE", "--output_file", "FILE/out.json"],
+            "because a file stands where a folder is needed",
+        ),
         ("gpt2", ["--files", "FILE", "--device", "nonsense"], "device 'nonsense' cannot be used"),
         ("gpt2", ["--files", "FILE", "--scoring", "masked"], "cannot be loaded"),
         ("bert", ["--files", "FILE", "--scoring", "causal"], "sees what comes after a token"),

@@ -110,7 +110,10 @@ def test_a_causal_model_read_as_a_hybrid_gives_its_causal_scores(tokenizer):
 
         def __init__(self):
             super().__init__()
-            self.model, self.config = model, SimpleNamespace(masked_next_token=True, max_position_embeddings=256)
+            self.model, self.config = (
+                model,
+                model.config.__class__(**{**model.config.to_dict(), "masked_next_token": True}),
+            )
             self.device, self.get_input_embeddings = model.device, model.get_input_embeddings
 
         def forward(self, input_ids, attention_mask):
@@ -249,7 +252,7 @@ def test_windows_that_cannot_be_are_refused(tokenizer, options, expected):
 
 def test_a_model_that_cannot_be_scored_is_refused(tokenizer, encoder_tokenizer):
     model = make_scored_model("gpt2", tokenizer, length=16)
-    with pytest.raises(RecipeError, match="no positions for 17 tokens: give a smaller window"):
+    with pytest.raises(RecipeError, match="window is 17, but the model has only 16 positions"):
         scores(model, tokenizer, "causal", window=17)
     model.transformer.ln_f.weight.data.fill_(float("nan"))
     with pytest.raises(RecipeError, match="not numbers"):

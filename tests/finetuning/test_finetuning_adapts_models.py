@@ -141,14 +141,14 @@ def test_a_run_with_adapters_that_is_cut_off_goes_on_bit_for_bit(files, pretrain
     evaluate = FineTuningTrainer.evaluate
 
     def cut_off(trainer, *args, **kwargs):
-        if trainer.state.global_step == 9:  # after the checkpoint of step 6
+        if trainer.state.global_step == 9:  # which is saved already
             raise InterruptedError
         return evaluate(trainer, *args, **kwargs)
 
     monkeypatch.setattr(FineTuningTrainer, "evaluate", cut_off)
     with pytest.raises(InterruptedError):
         ft.run_here(**fields, output_dir=tmp_path / "cut")
-    assert (tmp_path / "cut" / "seed-1" / "checkpoint-6").is_dir()
+    assert (tmp_path / "cut" / "seed-1" / "checkpoint-9").is_dir()
     monkeypatch.undo()
     ft.run_here(**fields, output_dir=tmp_path / "cut")
     for name, value in weights(tmp_path / "whole").items():
