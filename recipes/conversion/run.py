@@ -19,7 +19,6 @@ from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
 from weft.recipes.common.wording import some_of
 from weft.recipes.conversion.earlier_versions import make_readable_by_4
-from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 from weft.tokenizer.special_tokens import for_role
 
 TRANSFORM = "classifier_transform."
@@ -38,8 +37,10 @@ def convert(command: str, checkpoint: str, output: Path, family: str | None) -> 
         else:
             export_checkpoint(checkpoint, family, output)
     except InteropError as error:
-        added = [name for name in DEFAULT_EXTRAS if name in error.fields]
-        hint = " To train a model without: " + " ".join(f"--{name} false" for name in added) + "." if added else ""
+        given = load_config(checkpoint) if command == "export" and error.fields else None
+        switched_on = [name for name in error.fields if getattr(given, name, None) is True]
+        without = " ".join(f"--{name} false" for name in switched_on)
+        hint = f" To train a model without: {without}." if switched_on else ""
         raise RecipeError(f"{checkpoint} is not converted: {error}{hint}") from error
 
 

@@ -102,7 +102,8 @@ def interval_of(
     from scipy import stats  # at the end of a run only
 
     reach = float(stats.t.ppf((1 + SURE) / 2, parts - 1)) * jackknife_error(without)
-    low, high = limits or (-math.inf, math.inf)
+    is_error = not task.best_metric.greater_is_better  # which is 0 at least
+    low, high = limits or (0.0 if is_error else -math.inf, math.inf)
     return max(low, value - reach), min(high, value + reach)
 
 

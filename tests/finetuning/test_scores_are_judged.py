@@ -18,6 +18,7 @@ from scipy import stats
 
 from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_seq2seq, finetune_tokens
 from weft.recipes.finetuning.baseline import constant_baselines
+from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.judgement import PARTS, Judge, SplitJudgement, closing_figures, interval_of, notes_of
 from weft.recipes.finetuning.tasks.seq2seq.reading import TextPair
@@ -108,6 +109,15 @@ def test_other_metrics_have_the_interval_of_a_jackknife() -> None:
     means = np.array([numbers[part::PARTS].mean() for part in range(PARTS)])
     reach = stats.t.ppf(0.975, PARTS - 1) * means.std(ddof=1) / math.sqrt(PARTS)
     assert found == pytest.approx((numbers.mean() - reach, numbers.mean() + reach))
+
+
+def test_an_error_is_never_thought_to_be_negative() -> None:
+    """Of a mean that one example makes, half of the interval lies below 0."""
+    task, errors = toy([0] * 20), [0.0] * 19 + [100.0]
+    task.best_metric = BestMetric("mse", greater_is_better=False)
+    task.score = lambda split, items, results: {"mse": float(np.mean(results))}
+    low, high = interval_of(task, "validation", items_of([0] * 20), errors, "mse", 5.0)
+    assert low == 0 and high > 10
 
 
 def test_nothing_is_said_of_the_interval_of_too_few_examples() -> None:

@@ -55,6 +55,8 @@ def test_what_recipes_add_to_a_new_model_is_named_with_how_to_leave_it_out(
     make_model(tiny_config(qk_norm=True, attention_gate=True, value_residual=True)).save_pretrained(tmp_path / "weft")
     with pytest.raises(RecipeError, match=r"a model without: --attention_gate false --value_residual false\.$"):
         run(monkeypatch, "export", tmp_path / "weft", "qwen3", tmp_path / "stock")
+    with pytest.raises(RecipeError, match=r": --qk_norm false --attention_gate false --value_residual false\.$"):
+        run(monkeypatch, "export", tmp_path / "weft", "llama", tmp_path / "stock")
     assert not (tmp_path / "stock").exists()
 
 
