@@ -12,7 +12,8 @@ from torch import nn
 
 from .positions import Distances
 
-LEAST_TOKENS = 256  # of a row that is cut; below, one mask costs less than its pieces
+LEAST_TOKENS = 512  # of a row with a window that is cut; below, one mask costs less than its pieces
+LEAST_PACKED = 1024  # the same of packed documents, whose tokens move twice
 WIDEST_BLOCK = 128
 LEAST_FILLED = 0.8  # shortest document of a group over the longest
 WORTH = 0.5  # scores that tiles compute over those of whole rows, at most
@@ -178,7 +179,7 @@ def document_tiles(ids: torch.Tensor, is_causal: bool, causal_rows: torch.Tensor
         causal_rows: bool [batch], the rows of which that is true although `is_causal` is not.
     """
     (batch_size, tokens), flat, device = ids.shape, ids.flatten(), ids.device
-    if tokens < LEAST_TOKENS:
+    if tokens < LEAST_PACKED:
         return None
     begins = nn.functional.pad(ids.diff(dim=1) != 0, (1, 0), value=True).flatten().nonzero().flatten()
     lengths = torch.diff(begins, append=begins.new_tensor([flat.numel()]))

@@ -28,7 +28,7 @@ def cut() -> Iterator[list[Tiles]]:
 
     cut_up = masks._cut
     with pytest.MonkeyPatch.context() as patched:
-        for name, value in {"LEAST_TOKENS": 1, "WORTH": 99.0, "WIDEST_BLOCK": 16}.items():
+        for name, value in {"LEAST_TOKENS": 1, "LEAST_PACKED": 1, "WORTH": 99.0, "WIDEST_BLOCK": 16}.items():
             patched.setattr(tiles, name, value)
         patched.setattr(masks, "_cut", watched)
         yield made
@@ -156,5 +156,8 @@ def test_short_rows_and_wide_windows_are_not_cut() -> None:
     assert tiles.window_tiles(32, True, 1, tiles.LEAST_TOKENS - 1, tiles.LEAST_TOKENS - 1, None, None, device) is None
     assert tiles.window_tiles(900, True, 1, 1024, 1024, None, None, device) is None
     assert tiles.window_tiles(32, True, 1, 1024, 1024, None, None, device) is not None
-    assert tiles.document_tiles(torch.tensor([[0] * 600 + [1] * 400]), True, None) is None
+    assert tiles.document_tiles(torch.tensor([[0] * 800 + [1] * 400]), True, None) is None
+    packed = torch.arange(32).repeat_interleave(tiles.LEAST_PACKED // 32)[None]
+    assert tiles.document_tiles(packed[:, 1:], True, None) is None
+    assert tiles.document_tiles(packed, True, None) is not None
     assert make_model(config)(random_ids(1, 16)).logits.isfinite().all()
