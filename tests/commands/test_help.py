@@ -22,6 +22,12 @@ OWN = [RunArguments, DataArguments, ModelArguments]
 GIVEN = re.compile(r"^  --(\w+)", re.MULTILINE)
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
+    """What fits on a line follows the terminal."""
+    monkeypatch.setenv("COLUMNS", "110")
+
+
 def printed(capsys, call, *arguments):
     with pytest.raises(SystemExit) as ended:
         call(*arguments)
