@@ -20,14 +20,8 @@ GIT_LFS_ADVICE = "a pointer of Git LFS, not the file itself: run `git lfs pull` 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one move: a reader sees the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.partial")
-    try:
+    with _named_when_whole(temporary, path):
         temporary.write_text(text, encoding="utf-8")
-        flush_to_disk(temporary)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -109,9 +103,15 @@ def new_text_file(target: Path) -> Iterator[TextIO]:
     """
     partial = target.with_name(f"{target.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
+    with _named_when_whole(partial, target), partial.open("w", encoding="utf-8") as handle:
+        yield handle
+
+
+@contextlib.contextmanager
+def _named_when_whole(partial: Path, target: Path) -> Iterator[None]:
+    """Give a file that the block writes its name, once the disk holds it; where that fails, remove it."""
     try:
-        with partial.open("w", encoding="utf-8") as handle:
-            yield handle
+        yield
         flush_to_disk(partial)
         partial.replace(target)
     except OSError:

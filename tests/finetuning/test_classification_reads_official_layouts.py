@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.official_files import STS_COLUMNS
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data import tables
@@ -87,22 +88,10 @@ def test_mrpc_is_read_in_both_layouts(tmp_path):
 
 @pytest.mark.parametrize("header", [True, False])
 def test_stsb_is_a_regression_with_or_without_its_header(tmp_path, header):
-    columns = (
-        "index",
-        "genre",
-        "filename",
-        "year",
-        "old_index",
-        "source1",
-        "source2",
-        "sentence1",
-        "sentence2",
-        "score",
-    )
     rows = [("0", "news", "MSRvid", "2012", "1", "none", "none", "A plane.", "An air plane.", "4.750")]
     rows += [("1", "news", "MSRvid", "2012", "2", "none", "none", "A man.", "A dog.", "1")]
-    content = tsv(*([columns] if header else []), *rows)
-    data = read("stsb", tmp_path, {"train.tsv": content, "dev.tsv": content, "test.tsv": tsv(columns, *rows)})
+    content = tsv(*([STS_COLUMNS] if header else []), *rows)
+    data = read("stsb", tmp_path, {"train.tsv": content, "dev.tsv": content, "test.tsv": tsv(STS_COLUMNS, *rows)})
     assert data.problem_type == "regression"
     assert labels_of(data, "train") == labels_of(data, "test") == [4.75, 1.0]
     assert texts_of(data, "validation")[0] == ("A plane.", "An air plane.")
