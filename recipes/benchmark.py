@@ -12,14 +12,23 @@ Subject finetune: time of training steps of a classifier whose batches are packe
 run_glue.py does, padded to their longest example, or made of examples of like length; same shape, same examples.
 Subject pairs: the same of an encoder-decoder, from two files of lines (--train_files a.en a.de).
 
-Subjects step, head and generate: a training step (time, and memory in fresh processes), the output matrix and its loss
-alone, and greedy decoding of one stream, of Weft and of a stock class (--family llama, gpt2, bert or modernbert) with
-the same shape and the same weights; both must give the same losses or tokens.
+Subjects step, forward, score, head and generate, of Weft and of a stock class (--family) with the same shape and the
+same weights, which must give the same losses, log-probabilities or tokens: a training step and the forward pass alone
+(time, and memory in fresh processes; also of a classifier, --head classification), the texts of evaluate_lm.py, the
+output matrix and its loss alone, and greedy decoding of one stream, of a long prompt the reading too. Rows may be long,
+see a window, and hold documents; where Weft cuts rows into tiles, the side "weft, mask" is Weft without that.
+
+    python recipes/benchmark.py --subject step --family modernbert --length 2048 --batch_size 2
+    python recipes/benchmark.py --subject generate --family mistral --window 512 --prompt_length 2048
 
 Subject trainer: training of both under transformers' own Trainer, in float32 or on a GPU in bfloat16, compiled if asked
 for: tokens per second, MFU and memory, each run in a fresh process, with one attention backend or several.
 
     python recipes/benchmark.py --subject trainer --num_layers 12 --width 768 --length 1024 --torch_compile true
+
+Subjects allocator and busy: training steps in processes of their own, with freed memory kept as the recipes do and with
+the C library's default; and beside busy programs, by how long waiting threads spin. Subject start: processor time of
+importing the package, and of commands that answer --help.
 """
 
 from weft.recipes.benchmarks.arguments import BenchmarkArguments

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from transformers import CompileConfig
@@ -9,6 +10,7 @@ from transformers import CompileConfig
 from weft.interop import find_family
 from weft.interop.convert import import_model
 from weft.recipes.benchmarks.stock_models import Shape, make_stock
+from weft.recipes.benchmarks.whole_rows import MASK, in_whole_rows
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.generation.decoding import decode, store_by_column
 from weft.recipes.generation.generate_text import has_compiler
@@ -16,9 +18,13 @@ from weft.recipes.generation.int8 import quantize_int8
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 from weft.recipes.training.throughput import seconds_of
 
+LONG_PROMPT = 64  # tokens from which on the prompt is measured by itself too
+PROMPT = ", prompt"  # ends the names of these sides
 
-def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
-    """Greedy decoding of one stream, `steps` times half the length behind a prompt of 8 tokens: by `generate` of both,
+
+def generate_sides(shape: Shape, device: str, steps: int, prompt_length: int = 8) -> dict[str, Callable[[], float]]:
+    """Greedy decoding of one stream, `steps` times half the length behind a prompt of so many tokens: by `generate` of
+    both,
     and of Weft also by `decode` with weights stored by column, in 8 bits (which may write other tokens) and, where
     PyTorch finds a compiler, compiled. What storing by column does to the stock class is measured too, and so is a Weft
     model with all that the recipes add to a new one, which no stock class computes.
@@ -26,15 +32,17 @@ def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[
     Raises:
         RecipeError: the two do not write the same tokens.
     """
+    options = {"max_new_tokens": shape.length // 2, "do_sample": False, "pad_token_id": 0}
+    shape = replace(shape, length=max(shape.length, prompt_length + shape.length // 2))
     stock = make_stock(shape).to(device).eval()
     model, _ = import_model(stock, find_family(shape.family), shape.head)
-    prompt = shape.batch(device)["input_ids"][:1, :8]
+    prompt = shape.batch(device)["input_ids"][:1, :prompt_length]
     for each in (stock, model):  # no token ends the text: `min_new_tokens` would search the vocabulary at each step
         each.generation_config.eos_token_id = None
-    options = {"max_new_tokens": shape.length // 2, "do_sample": False, "pad_token_id": 0}
     small, stored = quantize_int8(copy.deepcopy(model)), store_by_column(copy.deepcopy(model))
     fast = {**options, "custom_generate": decode}
-    calls = {"weft": (model, options), shape.family: (stock, options), "weft, decode": (stored, fast)}
+    calls = {"weft": (model, options), **({MASK: (model, options)} if shape.may_be_cut else {})}
+    calls |= {shape.family: (stock, options), "weft, decode": (stored, fast)}
     calls[f"{shape.family}, by column"] = (store_by_column(copy.deepcopy(stock)), options)
     more = copy.deepcopy(model.config)
     more.update(dict.fromkeys(DEFAULT_EXTRAS, True))
@@ -52,7 +60,14 @@ def generate_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[
     if not all(torch.equal(ids, written["weft"]) for ids in same):
         raise RecipeError(f"weft and {shape.family} do not write the same tokens: their times would say nothing.")
 
+    if prompt_length >= LONG_PROMPT:
+        for name in ("weft", *([MASK] if shape.may_be_cut else []), shape.family, "weft, decode"):
+            each, how = calls[name]
+            calls[f"{name}{PROMPT}"] = each, {**how, "max_new_tokens": 1}
     return {
-        name: lambda each=each, how=how: seconds_of(steps, lambda: each.generate(prompt, **how))
+        name: in_whole_rows(
+            name.removesuffix(PROMPT),
+            lambda each=each, how=how: seconds_of(steps, lambda: each.generate(prompt, **how)),
+        )
         for name, (each, how) in calls.items()
     }

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,31 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from weft import tiles
 from weft.interop import find_family
-from weft.losses import IGNORE_INDEX
-from weft.recipes.benchmarks.arguments import HEADS
+from weft.recipes.benchmarks import batches
+from weft.recipes.benchmarks.arguments import GROUPED, HEADS, WINDOWED
 from weft.recipes.common.errors import RecipeError
 
-MASKED_SHARE, WARM_UP, TOLERANCE = 0.15, 2, 1e-4
+WARM_UP, TOLERANCE = 2, 1e-4
 NO_DROPOUT = {
     "gpt2": ("embd_pdrop", "attn_pdrop", "resid_pdrop"),
     "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
 }
-GATED = ("llama", "modernbert")
+GATED = ("llama", "mistral", "modernbert")
+PACKING = ("llama", "mistral")  # stock classes that isolate documents told apart by position_ids
 
 
 @dataclass
 class Shape:
-    """What is measured: a model of one family, and its batches."""
+    """What is measured: a model of one family, and its batches.
+
+    Attributes:
+        window: tokens that one sees; None: as the family's config has it.
+        key_value_heads: None: as many as of queries.
+        is_classifier: whether the model ends in two classes of a text.
+        document_tokens: fewest and most tokens of the documents of a row, or of a classifier's texts; none: whole rows.
+    """
 
     family: str
     layers: int
@@ -35,11 +45,26 @@ class Shape:
     vocabulary: int
     length: int
     batch_size: int
+    window: int | None = None
+    key_value_heads: int | None = None
+    is_classifier: bool = False
+    document_tokens: Sequence[int] = ()
 
     @property
     def head(self) -> str:
         """The name of the head in `weft.interop`."""
-        return HEADS[self.family]
+        return "sequence" if self.is_classifier else HEADS[self.family]
+
+    @property
+    def isolates(self) -> bool:
+        """Whether the stock class computes the same as Weft: of packed rows not all classes keep documents apart."""
+        return self.is_classifier or not self.document_tokens or self.family in PACKING
+
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether Weft may compute scores of pieces of the rows instead of whole ones."""
+        is_long = self.length >= min(tiles.LEAST_TOKENS, tiles.LEAST_PACKED)
+        return is_long and (self.family in WINDOWED or bool(self.document_tokens))
 
     def stock_config(self) -> PreTrainedConfig:
         """The family's config: heads of 64, no dropout, no special tokens among the ids that are drawn."""
@@ -54,27 +79,38 @@ class Shape:
             **dict.fromkeys(NO_DROPOUT.get(self.family, ()), 0.0),
         }
         fields |= {} if self.family == "gpt2" else {"intermediate_size": inner}
+        groups = self.key_value_heads or fields["num_attention_heads"]
+        fields |= {"num_key_value_heads": groups} if self.family in GROUPED else {}
+        fields |= {"num_labels": 2, "problem_type": "single_label_classification"} if self.is_classifier else {}
+        if self.window is not None:
+            fields["local_attention" if self.family == "modernbert" else "sliding_window"] = self.window
         fields |= dict.fromkeys(("bos_token_id", "eos_token_id"), 1)
         if self.family == "modernbert":
             fields |= dict.fromkeys(("cls_token_id", "sep_token_id"), 1)
         return AutoConfig.for_model(self.family, **fields)
 
     def batch(self, device: str) -> dict[str, torch.Tensor]:
-        """Full rows of random ids and, for the masked head, a share of random places."""
-        draw = torch.Generator().manual_seed(0)
-        ids = torch.randint(2, self.vocabulary, (self.batch_size, self.length), generator=draw)
-        labels = ids
-        if self.head == "masked":
-            labels = ids.where(torch.rand(ids.shape, generator=draw) < MASKED_SHARE, IGNORE_INDEX)
-        return {"input_ids": ids.to(device), "labels": labels.to(device)}
+        """What the stock class is given: rows of random ids, or texts that are padded to the longest."""
+        if self.is_classifier:
+            batch = batches.classifier_batch(self.vocabulary, self.text_lengths(), packed=False)
+        else:
+            batch = batches.random_rows(self.vocabulary, self.batch_size, self.length, self.head == "masked")
+            if self.document_tokens:
+                places = batches.document_places(self.batch_size, self.length, *self.document_tokens)
+                batch = batches.in_documents(batch, places)
+        return {name: tensor.to(device) for name, tensor in batch.items()}
 
     def weft_batch(self, device: str) -> dict[str, torch.Tensor]:
-        """The same as the recipes give it: the places to predict alone, and no logits returned."""
+        """The same as the recipes give it: texts packed into rows, the places to predict alone, no logits returned."""
+        if self.is_classifier:
+            batch = batches.classifier_batch(self.vocabulary, self.text_lengths(), packed=True)
+            return {name: tensor.to(device) for name, tensor in batch.items()}
         batch = self.batch(device)
-        if self.head == "masked":
-            places = (batch["labels"].flatten() != IGNORE_INDEX).nonzero()[:, 0]
-            batch |= {"labels": batch["labels"].flatten()[places], "predict_from": places}
-        return {**batch, "return_logits": False}
+        return {**(batches.at_places(batch) if self.head == "masked" else batch), "return_logits": False}
+
+    def text_lengths(self) -> list[int]:
+        """Tokens of each text of a batch of texts."""
+        return batches.text_lengths(self.batch_size, *(self.document_tokens or (self.length, self.length)))
 
 
 def make_stock(shape: Shape) -> PreTrainedModel:

@@ -1,5 +1,6 @@
-"""A training step, or the head alone, of Weft beside a stock class of the same shape and weights."""
+"""A training step, a forward pass, or the head alone, of Weft beside a stock class of the same shape and weights."""
 
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from weft.recipes.benchmarks.stock_models import (
     make_stock,
     process_megabytes,
 )
+from weft.recipes.benchmarks.whole_rows import MASK, in_whole_rows
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.training.throughput import seconds_of
 
@@ -35,8 +37,7 @@ class Training:
 
     def step(self) -> float:
         """One training step; returns its loss."""
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            loss = self.model(**self.batch, use_cache=False).loss
+        loss = loss_of(self.model, self.batch, self.device)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -44,25 +45,49 @@ class Training:
         return loss.item()  # waits for a GPU
 
 
-def step_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
-    """Training steps of both, each a function that takes `steps` of them and returns the seconds.
+class Evaluation:
+    """A model that computes the loss of one batch again and again, without gradients."""
+
+    def __init__(self, model: PreTrainedModel, batch: dict[str, Any], device: str) -> None:
+        self.model, self.batch, self.device = model.to(device).eval(), batch, device
+
+    @torch.inference_mode()
+    def step(self) -> float:
+        """The loss of the batch."""
+        return loss_of(self.model, self.batch, self.device).item()
+
+
+WORK: dict[str, type[Training | Evaluation]] = {"step": Training, "forward": Evaluation}
+
+
+def loss_of(model: PreTrainedModel, batch: dict[str, Any], device: str) -> torch.Tensor:
+    """The loss of a batch, on a GPU in bfloat16."""
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        return model(**batch, use_cache=False).loss
+
+
+def model_sides(subject: str, shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
+    """Training steps or evaluations of Weft, of Weft with whole rows where it cuts them, and of the stock class where
+    that computes the same: each a function that takes `steps` of them and returns the seconds.
 
     Raises:
-        RecipeError: the two do not start with the same loss, so that their times would say nothing.
+        RecipeError: they do not start with the same loss, so that their times would say nothing.
     """
-    stock = make_stock(shape)
+    stock, work = make_stock(shape), WORK[subject]
     model, _ = import_model(stock, find_family(shape.family), shape.head)
-    trainings = {
-        "weft": Training(model, shape.weft_batch(device), device),
-        shape.family: Training(stock, shape.batch(device), device),
-    }
-    ours, theirs = (training.step() for training in trainings.values())
-    if abs(ours - theirs) > allowed_difference(device):
-        raise RecipeError(f"weft starts with a loss of {ours:.6f}, {shape.family} with {theirs:.6f}: they differ.")
+    batch = shape.weft_batch(device)
+    sides = {MASK: work(copy.deepcopy(model), batch, device)} if shape.may_be_cut else {}
+    sides |= {shape.family: work(stock, shape.batch(device), device)} if shape.isolates else {}
+    sides = {"weft": work(model, batch, device), **sides}
+    steps_of = {name: in_whole_rows(name, side.step) for name, side in sides.items()}
+    losses = {name: step() for name, step in steps_of.items()}
+    for name, loss in losses.items():
+        if not abs(losses["weft"] - loss) <= allowed_difference(device):
+            raise RecipeError(f"weft starts with a loss of {losses['weft']:.6f}, {name} with {loss:.6f}: they differ.")
 
-    for training in trainings.values():
-        seconds_of(WARM_UP, training.step)
-    return {name: lambda step=training.step: seconds_of(steps, step) for name, training in trainings.items()}
+    for step in steps_of.values():
+        seconds_of(WARM_UP, step)
+    return {name: partial(seconds_of, steps, step) for name, step in steps_of.items()}
 
 
 def head_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], float]]:
@@ -99,28 +124,34 @@ def head_sides(shape: Shape, device: str, steps: int) -> dict[str, Callable[[], 
     return {name: partial(seconds_of, steps, call) for name, call in calls.items()}
 
 
-def peak_megabytes(shape: Shape, side: str, device: str, threads: int) -> float:
-    """Memory that training takes at most, in a fresh process: what it grew by from before there was a model (of a GPU:
+def memory_sides(shape: Shape) -> list[str]:
+    """The sides of `model_sides`, by name."""
+    return ["weft", *([MASK] if shape.may_be_cut else []), *([shape.family] if shape.isolates else [])]
+
+
+def peak_megabytes(subject: str, shape: Shape, side: str, device: str, threads: int) -> float:
+    """Memory that a step takes at most, in a fresh process: what it grew by from before there was a model (of a GPU:
     what was allocated there)."""
-    return float(last_line_of(f"memory of {side}", __name__, [asdict(shape), side, device, threads]))
+    return float(last_line_of(f"memory of {side}", __name__, [subject, asdict(shape), side, device, threads]))
 
 
-def _train_here(shape: Shape, side: str, device: str) -> float:
-    """Train for a few steps and return the megabytes that this process grew by."""
+def _work_here(subject: str, shape: Shape, side: str, device: str) -> float:
+    """Take a few steps and return the megabytes that this process grew by."""
     before = process_megabytes("VmRSS")
-    if side == "weft":
-        config = find_family(shape.family).import_config(shape.stock_config(), shape.head)
-        training = Training(weft_class(shape.head)._from_config(config), shape.weft_batch(device), device)
+    if side == shape.family:
+        model, batch = make_stock(shape), shape.batch(device)
     else:
-        training = Training(make_stock(shape), shape.batch(device), device)
+        config = find_family(shape.family).import_config(shape.stock_config(), shape.head)
+        model, batch = weft_class(shape.head)._from_config(config), shape.weft_batch(device)
+    step = in_whole_rows(side, WORK[subject](model, batch, device).step)
     for _ in range(WARM_UP + 1):
-        training.step()
+        step()
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     return process_megabytes("VmHWM") - before
 
 
 if __name__ == "__main__":
-    _shape, _side, _device, _threads = json.loads(sys.argv[1])
+    _subject, _shape, _side, _device, _threads = json.loads(sys.argv[1])
     torch.set_num_threads(_threads)
-    print(_train_here(Shape(**_shape), _side, _device))
+    print(_work_here(_subject, Shape(**_shape), _side, _device))

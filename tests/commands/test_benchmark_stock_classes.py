@@ -40,7 +40,7 @@ def test_memory_is_measured_in_fresh_processes(tmp_path: Path, monkeypatch: pyte
     """A vocabulary whose logits are most of the memory: without them there is less of it."""
     result = tmp_path / "result.json"
     large = {"vocab_size": 20_000, "length": 256, "batch_size": 8}
-    monkeypatch.setattr("weft.recipes.benchmarks.run.MEMORY_ROUNDS", 1)
+    monkeypatch.setattr("weft.recipes.benchmarks.subjects.MEMORY_ROUNDS", 1)
     run(monkeypatch, subject="step", rounds=1, output_file=result, **large)
     peaks = json.loads(result.read_text())["peak_megabytes"]
     assert all(len(found) == 1 for found in peaks.values())
@@ -148,7 +148,7 @@ def test_sides_that_do_not_compute_the_same_are_refused(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(training_step, "make_stock", other)
     with pytest.raises(RecipeError, match=r"weft starts with a loss of .*, llama with .*: they differ"):
-        training_step.step_sides(shape, "cpu", 1)
+        training_step.model_sides("step", shape, "cpu", 1)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_sides_that_do_not_compute_the_same_are_refused(monkeypatch: pytest.Monk
     [
         (
             {"subject": "step", "family": "mamba"},
-            r"family is 'mamba' \(did you mean llama\?\): choose one of llama, gpt2",
+            r"family is 'mamba' \(did you mean llama\?\): choose one of llama, gpt2, mistral",
         ),
-        ({"subject": "generate", "family": "bert"}, "bert writes no text: give --family llama or gpt2"),
+        ({"subject": "generate", "family": "bert"}, "bert writes no text: give --family llama, gpt2 or mistral"),
         ({"subject": "step", "width": 100}, "width is 100: give a multiple of 64"),
         ({"subject": "head", "vocab_size": 0}, "vocab_size is 0: give at least 1"),
         ({"subject": "trainer", "documents": 2, "family": "bert"}, "are packed beside --family llama: give a divisor"),
