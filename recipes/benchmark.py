@@ -29,16 +29,31 @@ for: tokens per second, MFU and memory, each run in a fresh process, with one at
 Subjects allocator and busy: training steps in processes of their own, with freed memory kept as the recipes do and with
 the C library's default; and beside busy programs, by how long waiting threads spin. Subject start: processor time of
 importing the package, and of commands that answer --help.
+
+Subject road: from the text to a language model in 5, 10 and 20 minutes, tokenizer and preparation included: bits per
+byte of held-out text of Weft's pretrain_clm.py --budget and, where they are cloned into --peer_folder, of nanoGPT's and
+nanochat's loops and of transformers' run_clm.py, at the same shape and with the same threads; hours in all. The same
+command goes on where it ended.
+
+    python recipes/benchmark.py --subject road --train_files text.txt --peer_folder peers --road_dir runs/road
 """
 
 from weft.recipes.benchmarks.arguments import BenchmarkArguments
+from weft.recipes.benchmarks.road.arguments import RoadArguments
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import run_command
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__, [BenchmarkArguments])[BenchmarkArguments]
+    parsed = parse_arguments(__doc__, [BenchmarkArguments, RoadArguments])
+    arguments, road = parsed[BenchmarkArguments], parsed[RoadArguments]
     arguments.check()
+    if arguments.subject == "road":
+        road.check()
+        from weft.recipes.benchmarks.road.run import measure_road
+
+        measure_road(arguments, road)
+        return
     from weft.recipes.benchmarks.run import measure  # with torch, which no refusal waits for
 
     measure(arguments)

@@ -18,14 +18,15 @@ WHOLE_MODEL = ("step", "forward")
 STOCK_SUBJECTS = (*WHOLE_MODEL, "score", "head", "generate", "trainer")
 TEXT_SUBJECTS = ("prepare_data", "finetune", "pairs")
 FRESH_SUBJECTS = ("allocator", "busy")
-SUBJECTS = (*TEXT_SUBJECTS, *STOCK_SUBJECTS, *FRESH_SUBJECTS, "start")
+SUBJECTS = (*TEXT_SUBJECTS, *STOCK_SUBJECTS, *FRESH_SUBJECTS, "start", "road")
 MEASURING_MEMORY = (*WHOLE_MODEL, "trainer")
 
 # field -> the subjects that take it; a field that is not here is taken by all, or does nothing for some
 TAKEN_BY = {
-    **dict.fromkeys(("train_files", "tokenizer_name"), TEXT_SUBJECTS),
+    "train_files": (*TEXT_SUBJECTS, "road"),
+    "tokenizer_name": TEXT_SUBJECTS,
     "text_column": ("finetune",),
-    "preset": ("finetune", "pairs"),
+    "preset": ("finetune", "pairs", "road"),
     **dict.fromkeys(("family", "device", "window", "num_key_value_heads"), STOCK_SUBJECTS),
     "head": WHOLE_MODEL,
     "document_tokens": (*WHOLE_MODEL, "score"),
@@ -44,7 +45,7 @@ class BenchmarkArguments(Options):
         [], "a .txt file; for finetune a table of examples; for pairs two .txt files; none: text that Python carries"
     )
     text_column: str = option("sentence", "finetune: the column with the text")
-    preset: str = option("tiny", "finetune, pairs: shape of the model")
+    preset: str = option("tiny", "finetune, pairs, road: shape of the model")
     batch_size: int | None = option(None, "examples of a training step; 32 for finetune and pairs, else 8", least=1)
     steps: int | None = option(
         None,
@@ -103,7 +104,7 @@ class BenchmarkArguments(Options):
             raise RecipeError(f"width is {self.width}: give a multiple of 64, the width of a head.")
         if self.subject in MEASURING_MEMORY and self.measure_memory and not Path("/proc/self/status").is_file():
             raise RecipeError("memory is measured on Linux only: give --measure_memory false.")
-        if self.subject in TEXT_SUBJECTS:
+        if takes(self.subject, "train_files"):
             self._check_files()
         self._check_packed()
         if self.output_file is not None and not Path(self.output_file).parent.is_dir():
@@ -129,7 +130,7 @@ class BenchmarkArguments(Options):
     def _check_files(self) -> None:
         """Refuse files that are not there, or not as many as the subject reads."""
         number = 2 if self.subject == "pairs" else 1
-        if self.train_files and len(self.train_files) != number:
+        if self.train_files and len(self.train_files) != number and self.subject != "road":
             raise RecipeError(f"subject {self.subject} needs {number} --train_files, or none for text of its own.")
         for name in self.train_files:
             if not Path(name).is_file():

@@ -1,0 +1,1 @@
+"""The road from a text to a language model in so many minutes: Weft beside the training loops of other projects."""
