@@ -48,8 +48,8 @@ def main() -> None:
     parsed = parse_arguments(__doc__, [BenchmarkArguments, RoadArguments])
     arguments, road = parsed[BenchmarkArguments], parsed[RoadArguments]
     arguments.check()
+    road.check(arguments.subject)
     if arguments.subject == "road":
-        road.check()
         from weft.recipes.benchmarks.road.run import measure_road
 
         measure_road(arguments, road)

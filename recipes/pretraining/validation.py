@@ -28,10 +28,11 @@ class RowEvaluator(ABC):
         return self.metrics(*self.sums(trainer).tolist())
 
     @torch.no_grad()
-    def sums(self, trainer: EvaluatingTrainer) -> torch.Tensor:
-        """The scores of all rows added up, in float64."""
+    def sums(self, trainer: EvaluatingTrainer, number: int | None = None) -> torch.Tensor:
+        """The scores of the first `number` rows (None: of all) added up, in float64."""
         arguments, model = trainer.args, trainer.model
-        share = -(-len(self.rows) // arguments.world_size)  # the same number of rows for every process
+        number = len(self.rows) if number is None else number
+        share = -(-number // arguments.world_size)  # the same number of rows for every process
         first = arguments.process_index * share
         loader = DataLoader(
             Subset(self.rows, range(first, first + share)),

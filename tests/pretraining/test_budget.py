@@ -13,6 +13,7 @@ from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.pretraining.time_budget import measurement
 from weft.recipes.pretraining.time_budget.arithmetic import Costs, Speed, choose
+from weft.recipes.pretraining.validation import RowEvaluator
 from weft.recipes.training.model_setup import PRESETS
 
 NO_SHAPE = dict.fromkeys(
@@ -70,13 +71,31 @@ def test_the_end_is_evaluated_and_saved_in_any_case():
     assert costs.seconds(25, 10, 100) == 25 + 3 * 1000 + 10**6
 
 
-def test_evaluations_take_a_tenth_of_the_time_at_most_but_the_end_is_always_scored():
+def test_evaluations_take_a_twentieth_of_the_time_at_most_but_the_end_is_always_scored():
     costs = Costs(setup=0, step=1, evaluation=5, checkpoint=0, report=0)
     assert costs.with_few_evaluations(1000).evaluations == 10
-    assert costs.with_few_evaluations(200).evaluations == 4
+    assert costs.with_few_evaluations(400).evaluations == 4
     assert costs.with_few_evaluations(9).evaluations == 1
-    assert costs.with_few_evaluations(200).seconds(100, None, None) == 100 + 4 * 5
-    assert costs.with_few_evaluations(200).seconds(100, 10, None) == 100 + 10 * 5  # an interval that is given stays
+    assert costs.with_few_evaluations(400).seconds(100, None, None) == 100 + 4 * 5
+    assert costs.with_few_evaluations(400).seconds(100, 10, None) == 100 + 10 * 5  # an interval that is given stays
+
+
+def test_an_evaluation_of_many_batches_is_measured_by_some(corpus, tmp_path, monkeypatch, slow):
+    """The seconds of the rows that were scored, times the rows that there are; the run itself scores all of them."""
+    asked, sums = [], RowEvaluator.sums
+    monkeypatch.setattr(RowEvaluator, "sums", lambda self, *given: [asked.append(given[1:]), sums(self, *given)][1])
+    monkeypatch.setattr(measurement, "MEASURED_BATCHES", 1)
+    told = []
+    monkeypatch.setattr(measurement, "seconds_of", lambda times, call: [call(), 5.0][1])
+    measure = measurement._evaluation_seconds
+    monkeypatch.setattr(
+        measurement, "_evaluation_seconds", lambda trainer: told.append((trainer, measure(trainer))) or 1
+    )
+    runs.run_here(data=corpus, output_dir=tmp_path, budget="10000s", per_device_eval_batch_size=2)
+    ((trainer, seconds),) = told
+    rows = len(trainer.evaluator.rows)
+    assert rows >= 4 and seconds == 5.0 * rows / 2
+    assert asked[0] == (2,) and set(asked[1:]) == {()}
 
 
 @pytest.fixture

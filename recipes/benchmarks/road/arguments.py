@@ -22,9 +22,14 @@ class RoadArguments(Options):
     peer_folder: str | None = option(None, "the folder into which you cloned nanoGPT, nanochat and transformers")
     road_dir: str = option("runs/road", "folder of the results; the same command goes on there")
 
-    def check(self) -> None:
-        """Raise RecipeError where a field is not what it may be, or a folder cannot be used."""
+    def check(self, subject: str = "road") -> None:
+        """Raise RecipeError where a field is not what it may be, or is given to another subject."""
         super().check()
+        if subject != "road":
+            given = [name for name, value in vars(RoadArguments()).items() if getattr(self, name) != value]
+            if given:
+                raise RecipeError(f"{given[0]} is for --subject road: leave it out.")
+            return
         for name in ("minutes", "seeds", "sides"):
             if not getattr(self, name):
                 raise RecipeError(f"{name} names none: give one or more, or leave it out.")

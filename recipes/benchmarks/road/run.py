@@ -1,6 +1,7 @@
 """Go the road: each side, number of minutes and seed once, and go on where an earlier call ended."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.benchmarks.arguments import BenchmarkArguments
+from weft.recipes.benchmarks.machine import commit, machine, versions
 from weft.recipes.benchmarks.road.arguments import RoadArguments
 from weft.recipes.benchmarks.road.report import as_table, draw, minutes_to_reach
 from weft.recipes.benchmarks.road.scoring import SCORE, Score
@@ -17,6 +19,7 @@ from weft.recipes.benchmarks.road.text import RoadText, write_documents
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import only_one_process, read_json, size_and_time, write_json, write_text
 from weft.recipes.common.processes import available_cores
+from weft.recipes.training.model_arguments import PRESETS
 
 RESULTS, TABLE, CURVE, HELD_OUT = "results.json", "table.md", "curve.png", "held_out.jsonl"
 
@@ -31,6 +34,8 @@ def measure_road(arguments: BenchmarkArguments, road: RoadArguments) -> list[dic
         RecipeError: no side can run, a command fails, or the folder holds runs with other settings.
     """
     folder = Path(road.road_dir)
+    if arguments.preset not in PRESETS:
+        raise RecipeError(f"preset is {arguments.preset!r}: choose one of {', '.join(PRESETS)}.")
     sides = _available(road)
     folder.mkdir(parents=True, exist_ok=True)
     with only_one_process(folder / ".lock", str(folder)):
@@ -63,6 +68,7 @@ class _Road:
         files = {str(Path(name).resolve()): size_and_time(Path(name)) for name in arguments.train_files}
         settings = {"files": files, "preset": self.preset, "threads": self.threads}
         self.content: dict[str, Any] = {"settings": settings, "paces": {}, "runs": []}
+        self.content |= {"machine": machine(), "versions": versions()}
         if (folder / RESULTS).is_file():
             self.content = read_json(folder / RESULTS)
             differing = [name for name, value in settings.items() if self.content["settings"].get(name) != value]
@@ -76,17 +82,26 @@ class _Road:
         write_documents(self.folder / HELD_OUT, self.text.held_out)
         runs = self.content["runs"]
         done = {(run["side"], run["minutes"], run["seed"]) for run in runs}
-        for minutes in dict.fromkeys(self.road.minutes):
-            for seed in dict.fromkeys(self.road.seeds):
-                for side in sides:
-                    if (side.NAME, minutes, seed) not in done:
-                        runs.append(self._measure(side, minutes, seed))
-                        self._write()
-        self._write()
-        print(as_table(runs))
-        told = minutes_to_reach(runs)
-        if told is not None:
-            print(told)
+        failed: dict[str, RecipeError] = {}
+        for minutes, seed, side in itertools.product(self.road.minutes, self.road.seeds, sides):
+            if side.NAME in failed or (side.NAME, minutes, seed) in done:
+                continue
+            try:
+                runs.append(self._measure(side, minutes, seed))
+            except RecipeError as error:
+                failed[side.NAME] = error
+                print(f"failed: {error}", flush=True)
+                continue
+            done.add((side.NAME, minutes, seed))
+            self._write()
+        if runs:
+            draw(runs, self.folder / CURVE)
+            print(as_table(runs))
+            told = minutes_to_reach(runs)
+            if told is not None:
+                print(told)
+        if failed:
+            raise RecipeError(f"not all was measured: {' '.join(map(str, failed.values()))}")
         return runs
 
     def _measure(self, side: Side, minutes: float, seed: int) -> dict[str, Any]:
@@ -99,8 +114,8 @@ class _Road:
         score = self._score(side, run)
         print(f"{score.bits_per_byte:.4f} bits/byte in {seconds / 60:.2f} minutes", flush=True)
         shutil.rmtree(run.work)
-        place = {"side": side.NAME, "minutes": minutes, "seed": seed}
-        return place | {"bits_per_byte": score.bits_per_byte, "seconds": seconds} | noted | dataclasses.asdict(score)
+        place = {"side": side.NAME, "minutes": minutes, "seed": seed, "bits_per_byte": score.bits_per_byte}
+        return place | {"seconds": seconds, "commit": commit()} | noted | dataclasses.asdict(score)
 
     def _pace(self, side: Side) -> Pace:
         """How fast a side trains here; measured once in a folder."""
@@ -135,8 +150,7 @@ class _Road:
         return Score(**read_json(run.work / SCORE))
 
     def _write(self) -> None:
-        runs = self.content["runs"]
+        """Write all that was measured, and the table of it."""
         write_json(self.folder / RESULTS, self.content)
-        if runs:
-            write_text(self.folder / TABLE, as_table(runs) + "\n")
-            draw(runs, self.folder / CURVE)
+        if self.content["runs"]:
+            write_text(self.folder / TABLE, as_table(self.content["runs"]) + "\n")

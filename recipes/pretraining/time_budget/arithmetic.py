@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 # passes over a text beyond which more of them add little (https://huggingface.co/papers/2305.16264).
 TOKENS_PER_PARAMETER, PASSES = 20, 4
 TIMES = 10  # evaluations and checkpoints of a run
-EVALUATION_SHARE = 0.1
+EVALUATION_SHARE = 0.05  # of a run, for all its evaluations
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Costs:
     evaluations: int = TIMES
 
     def with_few_evaluations(self, seconds: float) -> "Costs":
-        """The same with as many evaluations as a tenth of the time has room for, at least the one at the end."""
+        """The same with as many evaluations as a twentieth of the time has room for, at least the one at the end."""
         room = int(EVALUATION_SHARE * seconds / self.evaluation)
         return replace(self, evaluations=max(1, min(TIMES, room)))
 

@@ -20,11 +20,14 @@ from weft.recipes.pretraining.hyperparameters import whole_rows
 from weft.recipes.pretraining.setup import PretrainingRun
 from weft.recipes.pretraining.time_budget.arithmetic import PASSES, TOKENS_PER_PARAMETER, Costs, Speed, choose
 from weft.recipes.pretraining.trainer import PretrainingTrainer
+from weft.recipes.pretraining.validation import RowEvaluator
+from weft.recipes.pretraining.validation_files import whole_of
 from weft.recipes.training.checkpoints import UNFINISHED_PREFIX
 from weft.recipes.training.throughput import seconds_of, synchronize
 
 ROUGH_STEPS = 2  # to compare sizes with
-SHARE, LEAST_STEPS, MOST_STEPS = 0.05, 5, 50  # of the time, and of steps, to measure the chosen size with
+SHARE, LEAST_STEPS, MOST_STEPS = 0.02, 5, 50  # of the time, and of steps, to measure the chosen size with
+MEASURED_BATCHES = 8  # of an evaluation, to tell from them how long all of it takes
 PLOT_SECONDS = 1.0  # for the curve and the card
 CPU_TOKENS, GPU_TOKENS = 2048, 32768  # of a step to compare sizes with; on GPUs for each
 LONG_RUN = 1_000_000  # steps of a run before its length is known
@@ -80,7 +83,7 @@ def measure_costs(run: PretrainingRun, seconds: float, step_seconds: float) -> C
     """
     steps = min(MOST_STEPS, max(LEAST_STEPS, round(SHARE * seconds / step_seconds)))
     trainer, setup, step = _train(run, steps)
-    evaluation = seconds_of(1, trainer.evaluate)
+    evaluation = _evaluation_seconds(trainer)
     checkpoint = seconds_of(1, lambda: trainer._save_checkpoint(trainer.model, None))
     report = seconds_of(1, lambda: _make_samples(run, trainer))
     forget(run, trainer)
@@ -165,6 +168,16 @@ def _train(run: PretrainingRun, steps: int) -> tuple[PretrainingTrainer, float, 
     trainer.train()
     step = (clock.ends[-1] - clock.ends[0]) / steps
     return trainer, max(0.0, clock.ends[0] - began - step), step
+
+
+def _evaluation_seconds(trainer: PretrainingTrainer) -> float:
+    """Seconds of an evaluation; where it has many batches, told from some of them."""
+    evaluator, arguments = whole_of(trainer.evaluator), trainer.args
+    number = MEASURED_BATCHES * arguments.per_device_eval_batch_size * arguments.world_size
+    if not isinstance(evaluator, RowEvaluator) or len(evaluator.rows) < 2 * number:
+        return seconds_of(1, trainer.evaluate)
+    with trainer.published_weights():
+        return seconds_of(1, lambda: evaluator.sums(trainer, number)) * len(evaluator.rows) / number
 
 
 def _make_samples(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
