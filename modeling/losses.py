@@ -114,30 +114,49 @@ class _LinearCrossEntropy(torch.autograd.Function):
         matrix, shift = weight.to(dtype), None if bias is None else bias.to(dtype)
         nats = hidden.new_empty(len(hidden), dtype=wide)
         of_hidden = torch.empty_like(hidden) if with_gradients[0] else None
-        of_weight = torch.zeros_like(weight, dtype=wide) if with_gradients[1] else None
+        first = (
+            torch.empty_like if dtype == wide and len(hidden) else torch.zeros_like
+        )  # what the first rows write over
+        of_weight = first(weight, dtype=wide) if with_gradients[1] else None
         of_bias = torch.zeros_like(bias, dtype=wide) if with_gradients[2] else None
         at_once = LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cuda"]) // classes
         rows = max(1, min(len(hidden), at_once))
         room = hidden.new_empty(rows, classes, dtype=wide)  # made once: fresh memory costs a processor time
-        for begin in range(0, len(hidden), rows):
-            part = slice(begin, begin + rows)
-            inputs, places = hidden[part].to(dtype), targets[part, None].clamp(min=0)
-            logits = room[: len(inputs)]
+        bounds_are_read = hidden.device.type == "cpu" and not torch.compiler.is_compiling()
+
+        def make_logits(inputs: torch.Tensor, logits: torch.Tensor) -> torch.Tensor | None:
+            """Write the logits of inputs; returns the slope of the cap, where there is one and it is needed."""
             if dtype == wide:
                 torch.mm(inputs, matrix.t(), out=logits)
             else:
                 logits.copy_(inputs @ matrix.t())
             if shift is not None:
                 logits += shift
-            if softcap is not None:
-                logits.div_(softcap).tanh_()
-                bends = 1 - logits.square() if any(with_gradients[:3]) else None
-                logits *= softcap
-            largest, of_target = logits.amax(-1), logits.gather(-1, places)[:, 0]
-            mean = logits.mean(-1) if label_smoothing else 0
+            if softcap is None:
+                return None
+            logits.div_(softcap).tanh_()
+            bends = 1 - logits.square() if any(with_gradients[:3]) else None
+            logits *= softcap
+            return bends
+
+        for begin in range(0, len(hidden), rows):
+            part = slice(begin, begin + rows)
+            inputs, places = hidden[part].to(dtype), targets[part, None].clamp(min=0)
+            logits = room[: len(inputs)]
+            bends = make_logits(inputs, logits)
+            of_target, mean = logits.gather(-1, places)[:, 0], logits.mean(-1) if label_smoothing else 0
+            largest = None if bounds_are_read else logits.amax(-1)
             slopes = torch.softmax(logits, -1, out=logits)
-            # the largest probability never underflows: exact where that of the target does
-            denominator = largest - slopes.amax(-1).log()
+            if largest is None:  # one number of each row instead of two passes over all of them
+                share = slopes.gather(-1, places)[:, 0]
+                denominator = of_target - share.log()
+                lost = (share < torch.finfo(wide).tiny).nonzero()[:, 0]
+                if len(lost):  # their target's probability is too small to be written
+                    again = slopes.new_empty(len(lost), classes)
+                    make_logits(inputs[lost], again)
+                    denominator[lost] = again.logsumexp(-1)
+            else:  # the largest probability never underflows
+                denominator = largest - slopes.amax(-1).log()
             nats[part] = denominator - (1 - label_smoothing) * of_target - label_smoothing * mean
             if z_loss:
                 nats[part] += z_loss * denominator.square()
@@ -149,15 +168,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 slopes -= label_smoothing / classes
             if softcap is not None:
                 slopes *= bends
-            slopes = slopes.mul_(counts[part, None]).to(dtype)
+            if dtype == wide:  # counts go where few numbers are: 0 and 1 round nothing
+                inputs = inputs * counts[part, None]
+            else:
+                slopes = slopes.mul_(counts[part, None]).to(dtype)
             if of_hidden is not None:
                 of_hidden[part] = slopes @ matrix
             if of_weight is not None and dtype == wide:
-                of_weight.addmm_(slopes.t(), inputs)
+                of_weight.addmm_(slopes.t(), inputs, beta=1 if begin else 0)
             elif of_weight is not None:
                 of_weight += slopes.t() @ inputs
             if of_bias is not None:
-                of_bias += slopes.sum(0)
+                of_bias += slopes.t().mv(counts[part]) if dtype == wide else slopes.sum(0)
+        if of_hidden is not None and dtype == wide:
+            of_hidden *= counts[:, None]
         ctx.gradients, ctx.dtypes = (of_hidden, of_weight, of_bias), (hidden.dtype, weight.dtype, weight.dtype)
         nats = nats.where(targets != IGNORE_INDEX, 0)
         ctx.mark_non_differentiable(nats)

@@ -140,6 +140,24 @@ def test_far_outliers_are_exact() -> None:
     assert nats.tolist() == [600.0, 300.0] and loss.item() == 450.0
 
 
+def test_far_outliers_among_others_are_those_of_the_logits() -> None:
+    """With bias, cap and weights in float32, targets of probability 0 beside likely ones, forward and backward."""
+    torch.manual_seed(0)
+    hidden, linear, targets = 20 * torch.randn(30, 8), nn.Linear(8, 40), torch.randint(0, 40, (30,))
+    linear.weight.data *= 10
+    targets[::2] = linear(hidden).argmax(-1)[::2]
+    logits = 400 * torch.tanh(linear(hidden.requires_grad_()) / 400)
+    assert 3 < (logits.softmax(-1).gather(-1, targets[:, None]) == 0).sum() < 15
+    weights, found = torch.linspace(0.5, 2, 30), []
+    for whole in (True, False):
+        options = {"loss_weights": weights, "num_items_in_batch": 30}
+        chunked = None if whole else linear_cross_entropy(hidden, linear, targets, softcap=400.0, **options)[0]
+        loss = losses.masked_lm_loss(logits, targets, 40, **options) if chunked is None else chunked
+        found.append((loss, *torch.autograd.grad(loss, (hidden, linear.weight, linear.bias))))
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("autocast", [False, True], ids=["weights", "autocast"])
 def test_half_precision_is_summed_in_float32(dtype: torch.dtype, autocast: bool) -> None:
