@@ -2,9 +2,11 @@
 
 import functools
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import regex
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
@@ -20,6 +22,8 @@ SCRIPTS = (
     *("Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Mongolian", "Han", "Hiragana", "Katakana", "Bopomofo", "Hangul"),
     *("Cherokee", "Canadian_Aboriginal", "Javanese", "Balinese", "Tifinagh", "Nko", "Yi"),
 )
+_NAMES = (*SCRIPTS, COMMON, OTHER)
+_NUMBERS = {name: number for number, name in enumerate(_NAMES)}
 _SCRIPT = regex.compile("|".join(rf"(?P<{name}>\p{{Script={name}}})" for name in SCRIPTS))
 _SHARED = regex.compile(r"[\p{Script=Common}\p{Script=Inherited}\p{Script=Unknown}]")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -51,6 +55,7 @@ class ScriptReport:
         self.tokens: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
         self.byte_fallback: Counter[str] = Counter()
+        self._number_of = np.full(sys.maxunicode + 1, -1, dtype=np.int16)  # by character; -1: not met yet
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> "ScriptReport":
@@ -69,15 +74,31 @@ class ScriptReport:
             ids: its tokens; special tokens other than the unknown one are not counted.
             offsets: first character and end in `text` of each token, as `return_offsets_mapping` gives them.
         """
-        scripts = [script_of(character) for character in text]
-        self.characters.update(scripts)
-        for token, (first, end) in zip(ids, offsets, strict=True):
-            if token in self.special_ids:
-                continue
-            script = next((name for name in scripts[first:end] if name != COMMON), COMMON)
-            self.tokens[script] += 1
-            self.unknown[script] += token == self.unknown_id
-            self.byte_fallback[script] += token in self.fallback_ids
+        scripts = self._scripts_of(text)
+        spans = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+        is_text = ~np.isin(np.asarray(ids, dtype=np.int64), list(self.special_ids))
+        tokens, firsts, ends = np.asarray(ids)[is_text], spans[is_text, 0], spans[is_text, 1]
+        # the first character at or after each place that is not "Common"; one more entry for the end
+        places = np.where(scripts != _NUMBERS[COMMON], np.arange(len(scripts)), len(scripts))
+        places = np.append(np.minimum.accumulate(places[::-1])[::-1], len(scripts))
+        found = places[firsts]
+        of_tokens = np.append(scripts, _NUMBERS[COMMON])[np.where(found < ends, found, len(scripts))]
+        for counts, of in (
+            (self.characters, scripts),
+            (self.tokens, of_tokens),
+            (self.unknown, of_tokens[tokens == self.unknown_id]),
+            (self.byte_fallback, of_tokens[np.isin(tokens, list(self.fallback_ids))]),
+        ):
+            for number, count in enumerate(np.bincount(of, minlength=0).tolist()):
+                if count:
+                    counts[_NAMES[number]] += count
+
+    def _scripts_of(self, text: str) -> np.ndarray:
+        """Return the number in _NAMES of the script of each character."""
+        codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+        for code in set(codes[self._number_of[codes] < 0].tolist()):
+            self._number_of[code] = _NUMBERS[script_of(chr(code))]
+        return self._number_of[codes]
 
     def table(self) -> dict[str, dict[str, float]]:
         """Return, per script and most frequent first: characters, characters_per_token (0 if no token was counted under

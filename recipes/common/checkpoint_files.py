@@ -12,6 +12,7 @@ from weft.recipes.common.files import GIT_LFS_ADVICE, is_git_lfs_pointer
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm", "*.tiktoken", "tekken.json", "bpe.codes")
 TOKENIZER_CONFIG = "tokenizer_config.json"
+PLAIN_CLASSES = ("TokenizersBackend", "PreTrainedTokenizerFast")  # of transformers 5 and 4
 JSON_OBJECTS = (CONFIG, "tokenizer.json", TOKENIZER_CONFIG, "vocab.json")
 HTML = (b"<!doctype html", b"<html")
 
@@ -56,7 +57,20 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> transformers.P
     # a broken file can raise anything, tokenizers' own plain Exception among it
     with refusing(f"tokenizer {name!r} cannot be loaded", Exception, advice="check its name or folder."):
         check_tokenizer_files(name)
+        if _is_plain_tokenizer(Path(name)):  # of which AutoTokenizer makes the same, after importing torch
+            return transformers.PreTrainedTokenizerFast.from_pretrained(name)
         return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+
+
+def _is_plain_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer of the plain class, as the recipes train and keep them, and no model but
+    Weft, which might ask for another class."""
+    if not all((folder / name).is_file() for name in ("tokenizer.json", TOKENIZER_CONFIG)):
+        return False
+    if (folder / CONFIG).exists() and read_json_object(folder / CONFIG).get("model_type") != "weft":
+        return False
+    config = read_json_object(folder / TOKENIZER_CONFIG)
+    return "auto_map" not in config and config.get("tokenizer_class") in PLAIN_CLASSES
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import transformers
 from transformers import PreTrainedTokenizerBase
 
+from weft.recipes.common.checkpoint_files import load_tokenizer
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json
 from weft.recipes.data.source_mixture import ALL, Source
@@ -131,7 +131,7 @@ class Corpus:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer; it puts nothing around a text where nothing stands around the documents."""
-        tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder / "tokenizer")
+        tokenizer = load_tokenizer(str(self.folder / "tokenizer"))
         # corpora of before hold the tokenizer as it was given
         return tokenizer if self.has_end_tokens else without_start_and_end(tokenizer)
 

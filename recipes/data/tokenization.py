@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import regex
-from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.checkpoint_files import load_tokenizer as load_any_tokenizer
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.arguments import DataArguments
-from weft.recipes.data.segmentation import get_segmenter, sentence_starts, word_starts
+from weft.recipes.data.segmentation import Offsets, get_segmenter, sentence_starts, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
+from weft.tokenizer.encode_words_once import WordEncoder
 from weft.tokenizer.pre_tokenizers import UNSPACED
 from weft.tokenizer.script_statistics import ScriptReport
 
@@ -25,7 +25,7 @@ class EncodedDocument:
     """A document as tokens, or its head or its tail.
 
     Attributes:
-        ids: token ids with start and end tokens; a tail begins with the last token before it.
+        ids: token ids with start and end tokens, [tokens]; a tail begins with the last token before it.
         text_tokens: number of tokens of the text alone.
         unknown: number of unknown tokens among these.
         characters: characters of the text.
@@ -35,7 +35,7 @@ class EncodedDocument:
         begins: flags of the tokens that begin a word and a sentence, [tokens] bool each; empty without a segmenter.
     """
 
-    ids: list[int]
+    ids: np.ndarray
     text_tokens: int
     unknown: int
     characters: int
@@ -47,9 +47,9 @@ class EncodedDocument:
 
 def count_words(text: str) -> int:
     """Count what blanks divide; of scripts without blanks between words, each sign is a word."""
-    rest, signs = _SIGN.subn(" ", text)
-    if not signs:
+    if text.isascii() or not _SIGN.search("".join(set(text))):  # a look at each character that there is, once
         return len(text.split())
+    rest, signs = _SIGN.subn(" ", text)
     return signs + sum(any(map(str.isalnum, piece)) for piece in rest.split())
 
 
@@ -97,37 +97,45 @@ def document_encoder(
     Raises:
         RecipeError: the tokenizer has no start or end token, or the segmenter is missing.
     """
-    start, end = start_and_end(tokenizer, arguments.document_tokens)
+    start, end = (np.array(ids, dtype=np.uint32) for ids in start_and_end(tokenizer, arguments.document_tokens))
     unknown_id, with_boundaries = tokenizer.unk_token_id, arguments.segmenter != "none"
     segment = get_segmenter(arguments.segmenter) if with_boundaries else None
+    words = WordEncoder(tokenizer)
 
     def encode(texts: Iterable[str]) -> Iterator[list[EncodedDocument]]:
         for batch in _batches(texts):
             cut = [_cut_tail(text, arguments) for text in batch]
-            encodings = iter(encode_as_text(tokenizer, [part for parts in cut for part in parts], with_boundaries))
+            encoded = encode_all([part for parts in cut for part in parts])
             for parts in cut:
-                yield list(encode_parts(parts, encodings))
+                yield list(encode_parts(parts, encoded))
 
-    def encode_parts(parts: list[str], encodings: Iterator[Encoding]) -> Iterator[EncodedDocument]:
+    def encode_all(texts: list[str]) -> Iterator[tuple[np.ndarray, Offsets]]:
+        if not with_boundaries:
+            return ((ids, ()) for ids in words.encode(texts))
+        return ((np.array(each.ids, np.uint32), each.offsets) for each in encode_as_text(tokenizer, texts))
+
+    def encode_parts(parts: list[str], encoded: Iterator[tuple[np.ndarray, Offsets]]) -> Iterator[EncodedDocument]:
         before = start
         for index, text in enumerate(parts):
-            encoding = next(encodings)
-            ids, after = encoding.ids, end if index == len(parts) - 1 else []
+            ids, offsets = next(encoded)
+            after = end if index == len(parts) - 1 else end[:0]
             begins = ()
             if with_boundaries:
-                flags = (word_starts(text, encoding.offsets, segment), sentence_starts(text, encoding.offsets))
+                flags = (word_starts(text, offsets, segment), sentence_starts(text, offsets))
                 begins = tuple(np.pad(each, (len(before), len(after)), constant_values=True) for each in flags)
             yield EncodedDocument(
-                ids=before + ids + after,
+                ids=np.concatenate((before, ids, after)),
                 text_tokens=len(ids),
-                unknown=ids.count(unknown_id) if unknown_id is not None else 0,
+                unknown=int(np.count_nonzero(ids == unknown_id)) if unknown_id is not None else 0,
                 characters=len(text),
                 byte_count=len(text.encode()),
                 is_tail=index > 0,
                 begins=begins,
                 words=count_words(text),
             )
-            before = (before + ids)[-1:]  # a tail's first token is predicted from the last token of its head
+            before = (ids if len(ids) else before)[
+                -1:
+            ]  # a tail's first token is predicted from the last token of its head
 
     return encode
 

@@ -1,16 +1,20 @@
 """Starting loads what it needs, and nothing that takes seconds and is needed later or never."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from transformers import HfArgumentParser
+from helpers.text import sentences
+from transformers import AutoTokenizer, HfArgumentParser
 
 from weft import WeftConfig, interop
 from weft.recipes.common import class_source
+from weft.recipes.common.checkpoint_files import load_tokenizer
 from weft.recipes.common.command_line import MANAGED_TRAINER_FIELDS
+from weft.tokenizer.train import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAWING = ("matplotlib.pyplot",)
@@ -85,6 +89,22 @@ for path, words in {calls}:
     assert not found, f"{{path}} imports {{found}}"
 """
     loaded_by(program, tmp_path)
+
+
+@pytest.mark.parametrize("more", [{}, {"model_type": "weft"}], ids=["tokenizer", "checkpoint"])
+def test_text_is_prepared_without_torch(more: dict[str, str], tmp_path: Path) -> None:
+    folder, text = tmp_path / "tokenizer", "\n\n".join(sentences(20))
+    train_tokenizer(iter([text]), "bpe", 300).save_pretrained(folder)
+    if more:
+        (folder / "config.json").write_text(json.dumps(more))
+    (tmp_path / "text.txt").write_text(text)
+    words = ["prepare_data.py", "--train_files", "text.txt", "--tokenizer_name", str(folder), "--output_dir", "corpus"]
+    path = str(ROOT / "recipes" / "prepare_data.py")
+    program = f"import runpy\nsys.argv = {words}\nrunpy.run_path({path!r}, run_name='__main__')"
+    assert not {"torch", *SPARED} & loaded_by(program, tmp_path)
+    loaded, expected = load_tokenizer(str(folder)), AutoTokenizer.from_pretrained(tmp_path / "corpus" / "tokenizer")
+    assert type(loaded) is type(expected)
+    assert loaded.backend_tokenizer.to_str() == expected.backend_tokenizer.to_str()
 
 
 @pytest.mark.parametrize("name, value", [("", "10000"), ("GOMP_SPINCOUNT", "7"), ("OMP_WAIT_POLICY", "PASSIVE")])
