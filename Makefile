@@ -20,7 +20,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev pretrain pretrain-mlm finetune tokenizer data generate test test-upstream test-old
-.PHONY: test-ecosystem lint clean
+.PHONY: test-ecosystem benchmark lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -87,6 +87,9 @@ $(ECOSYSTEM): pyproject.toml constraints.txt tests/ecosystem/constraints.txt
 
 test-ecosystem: $(ECOSYSTEM)  ## try other libraries (PEFT, TRL, ONNX Runtime ...) on Weft, in .venv-ecosystem
 	.venv-ecosystem/bin/python -m pytest -q -o addopts= tests/ecosystem $(ARGS)
+
+benchmark: $(INSTALLED)  ## measure what docs/performance.md shows (hours), into runs/benchmark: make benchmark ARGS="--only head"
+	$(BIN)/python recipes/benchmark.py --entries recipes/configs/benchmark.yaml $(ARGS)
 
 lint: $(DEVELOPED)  ## check style, types' presence and formatting
 	$(BIN)/ruff check .

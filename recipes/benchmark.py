@@ -36,16 +36,29 @@ nanochat's loops and of transformers' run_clm.py, at the same shape and with the
 command goes on where it ended.
 
     python recipes/benchmark.py --subject road --train_files text.txt --peer_folder peers --road_dir runs/road
+
+All figures of docs/performance.md in one go, or some of them, into runs/benchmark: a JSON file and a log of each entry,
+and a table. What was measured with the same source and fields before is kept, so that a run that was stopped goes on;
+fields that are given replace those of all entries that take them.
+
+    python recipes/benchmark.py --entries recipes/configs/benchmark.yaml --only "step-*" --rounds 3
 """
 
-from weft.recipes.benchmarks.arguments import BenchmarkArguments
+from pathlib import Path
+
+from weft.recipes.benchmarks.arguments import BenchmarkArguments, EntriesArguments
+from weft.recipes.benchmarks.entries import choose, read_entries
 from weft.recipes.benchmarks.road.arguments import RoadArguments
-from weft.recipes.common.command_line import parse_arguments
+from weft.recipes.common.command_line import Parsed, parse_arguments
 from weft.recipes.common.errors import run_command
 
 
 def main() -> None:
-    parsed = parse_arguments(__doc__, [BenchmarkArguments, RoadArguments])
+    parsed = parse_arguments(__doc__, [BenchmarkArguments, RoadArguments, EntriesArguments])
+    if parsed[EntriesArguments].entries is not None:
+        measure_all(parsed)
+        return
+    parsed.refuse_without(["only", "output_dir"], "entries")
     arguments, road = parsed[BenchmarkArguments], parsed[RoadArguments]
     arguments.check()
     road.check(arguments.subject)
@@ -57,6 +70,16 @@ def main() -> None:
     from weft.recipes.benchmarks.run import measure  # with torch, which no refusal waits for
 
     measure(arguments)
+
+
+def measure_all(parsed: Parsed) -> None:
+    """Measure the entries of a file that are asked for."""
+    asked = parsed[EntriesArguments]
+    entries = read_entries(Path(asked.entries), parsed)
+    chosen = choose(entries, asked.only)
+    from weft.recipes.benchmarks.entry_runs import measure_entries
+
+    measure_entries(entries, chosen, Path(asked.output_dir))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 import transformers
 from helpers.families import CASES, all_cases, differences
+from helpers.marked import write_marked
 
 from weft.interop import HEADS
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
-BEGIN, END = "<!-- parity -->\n", "<!-- end of parity -->"
 
 
 def table() -> str:
@@ -35,15 +35,5 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    text = RESULTS.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, found, behind = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{RESULTS} has no place for the table: write {BEGIN.strip()} and {END} where it belongs.")
-    RESULTS.write_text(before + BEGIN + "\n" + table() + "\n" + END + behind, encoding="utf-8")
-    print(f"written: {RESULTS}")
-
-
 if __name__ == "__main__":
-    main()
+    write_marked(RESULTS, "parity", table())

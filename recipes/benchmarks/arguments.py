@@ -157,6 +157,17 @@ class BenchmarkArguments(Options):
             )
 
 
+@dataclass
+class EntriesArguments(Options):
+    """Many measurements in one go."""
+
+    entries: str | None = option(
+        None, "a YAML file of named measurements with their fields; all are made, each in a process of its own"
+    )
+    only: list[str] = option([], "entries: the names of those to make; * stands for anything")
+    output_dir: str = option("runs/benchmark", "entries: a folder for the JSON and log of each, and a table of all")
+
+
 def takes(subject: str, name: str) -> bool:
     """Whether a field says anything to a subject."""
     return subject in TAKEN_BY.get(name, SUBJECTS)

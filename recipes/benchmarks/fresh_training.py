@@ -7,12 +7,13 @@ import statistics
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from weft.recipes.benchmarks.busy_programs import busy_programs
 from weft.recipes.benchmarks.stock_models import Shape
 from weft.recipes.common.errors import RecipeError
 
@@ -27,8 +28,6 @@ SPINNING = {
     "passive": {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"},
 }
 OF_THREADS = ("GOMP_", "OMP_", "KMP_")
-# Computes until it is killed, or the process that began it is gone.
-BUSY = "import os\nparent = os.getppid()\nprint(flush=True)\nwhile os.getppid() == parent: sum(range(9999))"
 
 
 @dataclass
@@ -88,19 +87,3 @@ def busy_sides(shape: Shape, steps: int, threads: int | None, programs: int) -> 
             return worker.seconds(steps)
 
     return {name: partial(side, worker) for name, worker in workers.items()}
-
-
-@contextlib.contextmanager
-def busy_programs(number: int) -> Iterator[None]:
-    """So many processes that compute all the time, while the context lasts."""
-    words = [sys.executable, "-c", BUSY]
-    programs = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(number)]
-    try:
-        for program in programs:
-            program.stdout.readline()  # it has begun
-        yield
-    finally:
-        for program in programs:
-            program.kill()
-        for program in programs:
-            program.communicate()

@@ -10,7 +10,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -281,13 +281,26 @@ def load_yaml(path: Path) -> Any:
 
 def _read_yaml(path: Path, names: set[str], left_out: set[str]) -> list[str]:
     """The file's fields as words of a command line, but for those in `left_out`."""
-    content = load_yaml(path)
+    return words_of(load_yaml(path), str(path), names, left_out)
+
+
+def words_of(content: Any, where: str, names: Collection[str], left_out: Collection[str] = ()) -> list[str]:
+    """Write a mapping of fields, as YAML has them, as words of a command line.
+
+    Args:
+        where: what holds the mapping, for messages.
+        names: fields that there are.
+        left_out: fields that are passed over.
+
+    Raises:
+        RecipeError: it is no mapping, or holds an unknown field.
+    """
     if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds a {type(content).__name__}, where `field: value` lines are needed.")
+        raise RecipeError(f"{where} holds a {type(content).__name__}, where `field: value` lines are needed.")
     words: list[str] = []
     for name, value in content.items():
         if name not in names:
-            raise RecipeError(f"{path}: unknown field {name!r}{_near_miss(str(name), names)}.")
+            raise RecipeError(f"{where}: unknown field {name!r}{_near_miss(str(name), names)}.")
         if name in left_out or value is None or value == []:
             continue
         if isinstance(value, list):
@@ -314,7 +327,7 @@ def _refuse_managed(values: dict[str, Any], managed: dict[str, str]) -> None:
             raise RecipeError(f"--{name} cannot be given: {reason}.")
 
 
-def _near_miss(name: str, names: set[str]) -> str:
+def _near_miss(name: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 

@@ -3,10 +3,10 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from helpers.benchmark import run
 from transformers import PreTrainedModel
 
 from weft.recipes import benchmark
@@ -15,14 +15,6 @@ from weft.recipes.benchmarks.arguments import FAMILIES
 from weft.recipes.benchmarks.stock_models import Shape
 from weft.recipes.benchmarks.under_trainer import TrainerSide, check_losses, train_here, trainer_sides
 from weft.recipes.common.errors import RecipeError
-
-SMALL = {"num_layers": 1, "width": 64, "vocab_size": 200, "length": 16, "batch_size": 2, "cpu_threads": 1}
-
-
-def run(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
-    words = [word for name, value in {**SMALL, **fields}.items() for word in (f"--{name}", str(value))]
-    monkeypatch.setattr("sys.argv", ["benchmark.py", *words])
-    benchmark.main()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
