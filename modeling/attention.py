@@ -227,6 +227,11 @@ def refusal(config: PreTrainedConfig, implementation: str) -> str | None:
     return None
 
 
+def chosen(states: torch.Tensor, read_from: torch.Tensor | None) -> torch.Tensor:
+    """Those of states [batch, tokens, width] at the indices read_from [n], [n, width]; None: all as they are."""
+    return states if read_from is None else states.flatten(0, 1)[read_from]
+
+
 class WeftAttention(nn.Module):
     """Multi-head attention with grouped queries and, where the config asks, rotary positions, QK-norm, a cap and a bias
     of scores; to the tokens themselves, or to an encoder's."""
@@ -275,6 +280,7 @@ class WeftAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         relative: Any = None,
         past_key_values: Cache | None = None,
+        read_from: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Args:
@@ -284,8 +290,10 @@ class WeftAttention(nn.Module):
             position_embeddings: what `rotate` turns queries and keys by; None: nothing is turned.
             table, relative: what the score bias is made of (see `_score_bias`); None: there is none.
             first_values: [batch, tokens, key heads x head_dim], the first layer's of these tokens; None: this is it.
+            read_from: indices [n] into the batch's tokens; what the others see is not mapped back.
             kwargs: for the backend; `is_causal` overrides the config's.
-        Returns: [batch, tokens, hidden_size], the attention weights where the backend has them, and first_values."""
+        Returns: [batch, tokens, hidden_size] (with read_from [n, hidden_size]), the attention weights where the backend
+            has them, and first_values."""
         query = self._heads(self.q_norm, self.q_proj(hidden_states))
         if position_embeddings is not None:
             query = rotate(query, *position_embeddings, self.interleaved)
@@ -321,7 +329,8 @@ class WeftAttention(nn.Module):
         if self.is_gated:
             mixed = mixed.reshape(*hidden_states.shape[:-1], -1, self.head_dim)
             mixed = mixed * self.head_gate(hidden_states).sigmoid()[..., None]
-        return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1)), weights, first_values
+        mixed = mixed.reshape(*hidden_states.shape[:-1], -1)
+        return self.o_proj(chosen(mixed, read_from)), weights, first_values
 
     def _heads(self, norm: Callable[[torch.Tensor], torch.Tensor], projected: torch.Tensor) -> torch.Tensor:
         """[batch, tokens, heads x head_dim] to [batch, heads, tokens, head_dim], normalised per head or over all."""

@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import WeftAttention
+from .attention import WeftAttention, chosen
 from .positions import WeftSinusoidalEmbedding
 
 
@@ -101,12 +101,15 @@ class WeftLayer(GradientCheckpointingLayer):
         table: torch.Tensor | None = None,
         first_values: torch.Tensor | None = None,
         cross_mask: Any = None,
+        read_from: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """[batch, tokens, hidden_size] to the same, and of the first layer with `value_residual` its values. Attention
-        to the encoder sees `encoder_hidden_states` under `cross_mask`, and `kwargs` go to both attentions."""
+        to the encoder sees `encoder_hidden_states` under `cross_mask`, and `kwargs` go to both attentions. With
+        `read_from` (indices [n] into the batch's tokens; not beside an encoder) only these go on: [n, hidden_size]."""
         inputs = (self.input_layernorm(hidden_states), None, attention_mask, table, first_values)
-        mixed, _, first_values = self.self_attn(*inputs, **kwargs)
+        mixed, _, first_values = self.self_attn(*inputs, read_from=read_from, **kwargs)
+        hidden_states = chosen(hidden_states, read_from)
         mixed = self.dropout(self.attention_output_norm(mixed))
         read_by_mlp, hidden_states = hidden_states, self.attention_residual_norm(hidden_states + mixed)
         if self.is_cross:

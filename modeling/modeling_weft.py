@@ -12,6 +12,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPast
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
+from .attention import chosen
 from .configuration_weft import AUTO_MAP, WeftConfig
 from .layers import WeftTransform
 from .losses import (
@@ -93,7 +94,7 @@ class WeftLanguageModel(WeftHeadModel):
         outputs = self.run_stack(inputs, **kwargs)
         hidden_states = outputs.last_hidden_state
         if predict_from is not None:
-            hidden_states = hidden_states.flatten(0, 1)[predict_from]
+            hidden_states = hidden_states if hidden_states.ndim == 2 else chosen(hidden_states, predict_from)
         elif self.config.masked_next_token:
             _, attention_mask, position_ids, *_ = inputs
             previous = previous_tokens(hidden_states, attention_mask, position_ids)
@@ -133,10 +134,17 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
             kwargs["is_causal"] = True
         inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids}
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        is_end = isinstance(logits_to_keep, int) and logits_to_keep > 0
+        if is_end and self.skips_unread(tokens, kwargs):
+            places = torch.arange(tokens.shape[0] * tokens.shape[1], device=tokens.device)
+            inputs["read_from"] = places.view(tokens.shape[:2])[:, -logits_to_keep:].flatten()
         outputs = self.model(**inputs, past_key_values=past_key_values, use_cache=use_cache, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        states = outputs.last_hidden_state
+        states = states[:, kept] if states.ndim == 3 else states.unflatten(0, (tokens.shape[0], -1))
         targets = None if labels is None else kwargs.setdefault("shift_labels", next_labels(labels))
-        logits, loss, _ = self.predict(outputs.last_hidden_state[:, kept], labels, targets, return_logits, **kwargs)
+        logits, loss, _ = self.predict(states, labels, targets, return_logits, **kwargs)
         return modeling_outputs.CausalLMOutputWithPast(loss, logits, **captured(outputs))
 
     def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -263,6 +271,10 @@ class WeftForMaskedLM(WeftLanguageModel):
             return_logits: as in `WeftForCausalLM.forward`.
         Returns: loss and logits [batch, tokens, vocab_size] or [n, vocab_size]."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
+        if predict_from is not None and self.skips_unread(
+            input_ids if inputs_embeds is None else inputs_embeds, kwargs
+        ):
+            kwargs["read_from"] = predict_from
         outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
         return WeftMaskedLMOutput(loss=loss, logits=logits, **captured(outputs), target_nats=nats)
 

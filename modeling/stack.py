@@ -19,7 +19,7 @@ from .layers import NORM_PLACES, WeftLayer, WeftTokenEmbedding, dropout, init_we
 from .losses import IGNORE_INDEX
 from .masks import create_cross_mask, create_masks, document_lengths, find_documents, previous_tokens
 from .positions import EMBEDDINGS, SHARED_BIASES, ScoreBias, WeftDisentangled, WeftRotaryEmbedding, count_positions
-from .tiles import Tiles
+from .tiles import LEAST_TOKENS, Tiles
 
 logger = logging.get_logger(__name__)
 
@@ -179,6 +179,7 @@ class WeftModel(WeftPreTrainedModel):
         encoder_hidden_states: torch.FloatTensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
         encoder_documents: torch.LongTensor | None = None,
+        read_from: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Args:
@@ -195,7 +196,10 @@ class WeftModel(WeftPreTrainedModel):
             prefix_mask: bool [batch, tokens], the tokens of a causal batch that see each other in both directions.
             encoder_hidden_states, encoder_attention_mask, encoder_documents: what a decoder beside an encoder attends
                 to (see `create_cross_mask`).
-        Returns: last_hidden_state [batch, tokens, hidden_size], after the final norm."""
+            read_from: indices [n] into the batch's tokens, row after row, the only ones that the last layer maps on
+                after attention. Not for a decoder beside an encoder.
+        Returns: last_hidden_state [batch, tokens, hidden_size] (with read_from [n, hidden_size]), after the final
+            norm."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
@@ -222,6 +226,8 @@ class WeftModel(WeftPreTrainedModel):
         kwargs |= {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
         hidden_states, first_values = self.embed(inputs_embeds, position_ids, token_type_ids), None
         for index, layer in enumerate(islice(self.layers, self.config.num_hidden_layers)):
+            if read_from is not None and index == self.config.num_hidden_layers - 1:
+                kwargs["read_from"] = read_from
             shared, given = (unplaced if index in without else placed)[self.config.layer_types[index]]
             # a reentrant checkpoint passes gradients on to what it is given by position
             hidden_states = layer(hidden_states, encoder_hidden_states, *shared, first_values, **given, **kwargs)
@@ -348,6 +354,13 @@ class WeftHeadModel(WeftPreTrainedModel):
     def run_stack(self, inputs: tuple[Any, ...], **kwargs: Any) -> BaseModelOutputWithPast:
         """The stack without a cache of its own; `inputs` are those of INPUT_NAMES, as in `WeftModel.forward`."""
         return self.model(**{**kwargs, **dict(zip(INPUT_NAMES, inputs)), "use_cache": False})
+
+    def skips_unread(self, tokens: torch.Tensor | None, options: dict[str, Any]) -> bool:
+        """Whether the last layer may leave out what a head does not read (`read_from`): of rows [batch, tokens, ...]
+        that are long, where `options` or the config do not ask for all hidden states."""
+        asked = options.get("output_hidden_states", self.config.output_hidden_states)
+        exported = torch.jit.is_tracing() or torch.compiler.is_exporting()
+        return not (asked or exported or tokens is None) and tokens.shape[1] >= LEAST_TOKENS
 
 
 class WeftTextEncoder(WeftModel):

@@ -12,10 +12,11 @@ from torch import nn
 
 from .positions import Distances
 
-LEAST_TOKENS = 512  # of a row with a window that is cut; below, one mask costs less than its pieces
-LEAST_PACKED = 1024  # the same of packed documents, whose tokens move twice
-WIDEST_BLOCK = 128
-LEAST_FILLED = 0.8  # shortest document of a group over the longest
+LEAST_TOKENS = 384  # of a row with a window that is cut; below, one mask costs less than its pieces
+LEAST_PACKED = 512  # the same of packed documents, whose tokens move twice
+USUAL_BLOCK = 64  # queries of a tile; a narrow window has blocks of its own width
+WIDEST_BLOCK = 128  # of a wide window, which has a quarter of its width
+LEAST_FILLED = 0.9  # shortest document of a group over the longest
 WORTH = 0.5  # scores that tiles compute over those of whole rows, at most
 
 
@@ -50,6 +51,9 @@ class WindowTiles:
 
     def take_keys(self, states: torch.Tensor) -> list[torch.Tensor]:
         """[batch, heads, keys, anything] to [batch x blocks, heads, keys of a block, anything]."""
+        if self.keys == self.queries:
+            blocks = _blocks(states.transpose(1, 2), 0, 0, self.size)
+            return [_Spans.apply(blocks.flatten(0, 1), self.left, self.right).transpose(1, 2)]
         before = self.left * self.size - (self.keys - self.queries)
         behind = -self.queries % self.size + self.right * self.size
         blocks = _blocks(states.transpose(1, 2), before, behind, self.size)
@@ -80,7 +84,7 @@ def window_tiles(
         causal_rows: bool [batch], the rows in which a query sees none behind it.
     """
     reach = window - 1 if is_causal else window
-    size = min(WIDEST_BLOCK, max(16, -(-reach // 16) * 16))
+    size = min(WIDEST_BLOCK, max(USUAL_BLOCK, reach // 64 * 16), max(16, -(-reach // 16) * 16))
     left = -(-reach // size)
     right = 0 if is_causal else left
     span = (left + 1 + right) * size
@@ -118,6 +122,27 @@ def _neighbours(blocks: torch.Tensor, more: int) -> torch.Tensor:
     """Each block with so many behind it: [batch, blocks, size, ...] to [batch, blocks - more, (1 + more) size, ...]."""
     number = blocks.shape[1] - more
     return torch.cat([blocks[:, start : start + number] for start in range(more + 1)], dim=2)
+
+
+class _Spans(torch.autograd.Function):
+    """Each block [blocks, size, ...] between so many neighbours: [blocks, (left + 1 + right) size, ...], a view of the
+    row that they are cut from. Rows of a batch are one long row here; what reaches into another row is to be masked."""
+
+    @staticmethod
+    def forward(ctx: Any, blocks: torch.Tensor, left: int, right: int) -> torch.Tensor:
+        ctx.left, ctx.right, size = left, right, blocks.shape[1]
+        sides = (0, 0) * (blocks.ndim - 2) + (left * size, right * size)
+        return nn.functional.pad(blocks.flatten(0, 1), sides).unfold(0, (left + 1 + right) * size, size).movedim(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        parts, number = gradient.unflatten(1, (ctx.left + 1 + ctx.right, -1)), len(gradient)
+        total = parts[:, ctx.left].clone()
+        for place in range(1, min(ctx.left, number - 1) + 1):
+            total[:-place] += parts[place:, ctx.left - place]
+        for place in range(1, min(ctx.right, number - 1) + 1):
+            total[place:] += parts[:-place, ctx.left + place]
+        return total, None, None
 
 
 def _tiled(blocks: torch.Tensor) -> torch.Tensor:
