@@ -1,6 +1,6 @@
 """The fields of recipes/benchmark.py, and what is refused."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
@@ -95,9 +95,9 @@ class BenchmarkArguments(Options):
     def check(self) -> None:
         """Refuse values that make no sense; raises RecipeError."""
         super().check()
-        for field in fields(self):
-            if not takes(self.subject, field.name) and getattr(self, field.name) != default_of(field.name):
-                raise RecipeError(f"{field.name} is for --subject {_either(TAKEN_BY[field.name])}: leave it out.")
+        for name, default in vars(BenchmarkArguments()).items():
+            if not takes(self.subject, name) and getattr(self, name) != default:
+                raise RecipeError(f"{name} is for --subject {_either(TAKEN_BY[name])}: leave it out.")
         if self.subject in STOCK_SUBJECTS:
             self._check_stock()
         if self.subject in (*STOCK_SUBJECTS, *FRESH_SUBJECTS) and (self.width % 64 or self.width < 64):
@@ -171,11 +171,6 @@ class EntriesArguments(Options):
 def takes(subject: str, name: str) -> bool:
     """Whether a field says anything to a subject."""
     return subject in TAKEN_BY.get(name, SUBJECTS)
-
-
-def default_of(name: str) -> object:
-    """What a field holds that was not given."""
-    return getattr(BenchmarkArguments(), name)
 
 
 def _either(names: tuple[str, ...]) -> str:

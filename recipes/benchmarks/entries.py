@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weft.recipes.benchmarks.arguments import BenchmarkArguments, default_of, takes
+from weft.recipes.benchmarks.arguments import BenchmarkArguments, takes
+from weft.recipes.benchmarks.road.arguments import RoadArguments
 from weft.recipes.common.command_line import Parsed, load_yaml, parse_arguments, words_of
 from weft.recipes.common.errors import RecipeError, refusing
 
-FIELDS = [field.name for field in dataclasses.fields(BenchmarkArguments)]
+GROUPS = [BenchmarkArguments, RoadArguments]
+DEFAULTS = {name: value for group in GROUPS for name, value in dataclasses.asdict(group()).items()}
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 ALL = "benchmark"  # the name of the files that hold all entries
 OWN = ("subject", "output_file")  # fields that each entry has of its own
@@ -25,11 +27,17 @@ class Entry:
     name: str
     what: str
     arguments: BenchmarkArguments
+    road: RoadArguments = dataclasses.field(default_factory=RoadArguments)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All fields with their values."""
+        return dataclasses.asdict(self.arguments) | dataclasses.asdict(self.road)
 
     def words(self) -> list[str]:
         """The fields that are not as they are by default, as words of a command line."""
-        given = dataclasses.asdict(self.arguments)
-        return words_of({name: value for name, value in given.items() if value != default_of(name)}, self.name, FIELDS)
+        given = {name: value for name, value in self.fields.items() if value != DEFAULTS[name]}
+        return words_of(given, self.name, DEFAULTS)
 
 
 def read_entries(path: Path, parsed: Parsed | None = None) -> list[Entry]:
@@ -45,25 +53,30 @@ def read_entries(path: Path, parsed: Parsed | None = None) -> list[Entry]:
         where = f"{path}, entry {name}"
         if not isinstance(name, str) or not NAME.fullmatch(name) or name == ALL:
             raise RecipeError(f"{where}: name it by small letters, digits, - and ., it becomes the name of files.")
-        words = words_of(fields, where, [*FIELDS, "what"], ["what"])
+        words = words_of(fields, where, [*DEFAULTS, "what"], ["what"])
         what = fields.get("what")
         if not isinstance(what, str):
             raise RecipeError(f"{where} does not say what it shows: give `what:` and a few words.")
         with refusing(where, RecipeError):
-            arguments = parse_arguments(None, [BenchmarkArguments], argv=words)[BenchmarkArguments]
+            of_entry = parse_arguments(None, GROUPS, argv=words)
+            arguments, road = of_entry[BenchmarkArguments], of_entry[RoadArguments]
             if arguments.output_file is not None:
                 raise RecipeError("output_file cannot be given: it is named after the entry.")
             if parsed is not None:
-                arguments = dataclasses.replace(arguments, **_given(parsed, arguments.subject))
+                arguments, road = (_with_given(group, parsed, arguments.subject) for group in (arguments, road))
             arguments.check()
-        entries.append(Entry(name, what, arguments))
+            road.check(arguments.subject)
+        entries.append(Entry(name, what, arguments, road))
     return entries
 
 
-def _given(parsed: Parsed, subject: str) -> dict[str, Any]:
-    """The fields of the command line that a subject takes."""
-    names = [name for name in FIELDS if name in parsed.given and takes(subject, name)]
-    return {name: getattr(parsed[BenchmarkArguments], name) for name in names}
+def _with_given(group: Any, parsed: Parsed, subject: str) -> Any:
+    """A group of fields with those of the command line that a subject takes in place of its own."""
+    names = [field.name for field in dataclasses.fields(group) if field.name in parsed.given]
+    if isinstance(group, RoadArguments) and subject != "road":
+        names = []
+    values = {name: getattr(parsed[type(group)], name) for name in names if takes(subject, name)}
+    return dataclasses.replace(group, **values)
 
 
 def choose(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]:

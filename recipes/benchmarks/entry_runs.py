@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from weft.recipes.benchmarks.arguments import BenchmarkArguments
 from weft.recipes.benchmarks.entries import ALL, Entry
 from weft.recipes.benchmarks.machine import commit, machine, versions
+from weft.recipes.benchmarks.road.arguments import RoadArguments
 from weft.recipes.benchmarks.table import markdown
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json, write_text
@@ -29,10 +29,10 @@ def measure_entries(entries: Sequence[Entry], chosen: Sequence[Entry], folder: P
     here = {"commit": commit(), "versions": versions(), "machine": machine()}
     reasons: dict[str, str] = {}
     failed = []
-    for number, entry in enumerate(chosen):
+    for number, entry in enumerate(placed(entry, folder, here["commit"]) for entry in chosen):
         title = f"[{number + 1}/{len(chosen)}] {entry.name}"
         path = folder / f"{entry.name}.json"
-        if (reason := lacks(entry.arguments)) is not None:
+        if (reason := lacks(entry)) is not None:
             reasons[entry.name] = reason
             print(f"{title} is not run: {reason}", flush=True)
         elif is_measured(path, entry, here):
@@ -48,10 +48,20 @@ def measure_entries(entries: Sequence[Entry], chosen: Sequence[Entry], folder: P
         raise RecipeError(f"{', '.join(failed)} failed, as the logs in {folder} say: run the same command again.")
 
 
-def lacks(arguments: BenchmarkArguments) -> str | None:
+def placed(entry: Entry, folder: Path, source: str | None) -> Entry:
+    """The entry with the folder that runs of its own go into, where it has such: one for each commit."""
+    if entry.arguments.subject != "road" or entry.road.road_dir != RoadArguments().road_dir:
+        return entry
+    name = entry.name if source is None else f"{entry.name}-{source[:9]}"
+    return dataclasses.replace(entry, road=dataclasses.replace(entry.road, road_dir=str(folder / name)))
+
+
+def lacks(entry: Entry) -> str | None:
     """What a measurement needs and this machine has not; None: nothing."""
-    if arguments.device == "cuda" and not torch.cuda.is_available():
+    if entry.arguments.device == "cuda" and not torch.cuda.is_available():
         return "there is no GPU"
+    if entry.arguments.subject == "road" and entry.road.peer_folder is None:
+        return "no --peer_folder was given, into which the others are cloned"
     return None
 
 
@@ -60,8 +70,9 @@ def is_measured(path: Path, entry: Entry, here: dict[str, Any]) -> bool:
     if here["commit"] is None or not path.is_file():
         return False
     found = read_json(path)
-    settings = {**dataclasses.asdict(entry.arguments), "output_file": str(path)}
-    return found.get("settings") == settings and all(found.get(name) == value for name, value in here.items())
+    wanted, settings = {**entry.fields, "output_file": str(path)}, found.get("settings", {})
+    is_same = bool(settings) and all(wanted.get(name) == value for name, value in settings.items())
+    return is_same and all(found.get(name) == value for name, value in here.items())
 
 
 def _measure(entry: Entry, path: Path) -> str | None:

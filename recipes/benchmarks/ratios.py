@@ -34,7 +34,7 @@ def compared(name: str, sides: Times, stock: str | None) -> tuple[str, str] | No
 
 def ratios_of(times: Times, stock: str | None = None) -> dict[str, dict[str, Any]]:
     """Of each side that does more than to load libraries, each round's time of one side over that of another (see
-    `compared`): median, lowest and highest, with the names of both (theirs, ours) and their median seconds."""
+    `compared`): median, lowest and highest, with the names of both (theirs, ours) and the median seconds of each."""
     found = {}
     for name in times:
         pair = None if name.endswith(IMPORTS) else compared(name, times, stock)
@@ -43,7 +43,7 @@ def ratios_of(times: Times, stock: str | None = None) -> dict[str, dict[str, Any
             ratios = sorted(their / our for their, our in zip(theirs, ours))
             found[name] = {"median": statistics.median(ratios), "lowest": ratios[0], "highest": ratios[-1]}
             found[name] |= {"theirs": pair[0], "ours": pair[1]}
-            found[name] |= {"their_seconds": statistics.median(theirs), "our_seconds": statistics.median(ours)}
+            found[name] |= {"their_median": statistics.median(theirs), "our_median": statistics.median(ours)}
     return found
 
 

@@ -40,11 +40,11 @@ def _cells(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         names = ratio["ours"], ratio["theirs"]
         rest = f", {ratio['rest']}" if "rest" in ratio else ""
         spread = f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
-        times = _seconds(ratio["our_seconds"]), _seconds(ratio["their_seconds"])
+        times = _figure(result, ratio["our_median"]), _figure(result, ratio["their_median"])
         yield names[0], f"{names[1]}{rest}", *times, spread, _memory(result, *names)
     if not result["ratios"]:
         for name, median in result["medians"].items():
-            yield name, "", _seconds(median), "", "", ""
+            yield name, "", _figure(result, median), "", "", ""
 
 
 def _memory(result: dict[str, Any], *sides: str) -> str:
@@ -58,8 +58,10 @@ def _memory(result: dict[str, Any], *sides: str) -> str:
     return f"{ours:,.0f}, {theirs:,.0f}: {theirs / ours:.2f}"
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+def _figure(result: dict[str, Any], value: float) -> str:
+    """Seconds, or what else an entry measures, with its unit."""
+    unit = f" {result['unit']}" if "unit" in result else ""
+    return (f"{value:.3f}" if value < 10 else f"{value:.1f}") + unit
 
 
 def _short(commit: str | None) -> str:

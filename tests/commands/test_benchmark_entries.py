@@ -13,8 +13,10 @@ from helpers.marked import read_marked
 from weft.recipes import benchmark
 from weft.recipes.benchmarks import entry_runs
 from weft.recipes.benchmarks.arguments import SUBJECTS, BenchmarkArguments
-from weft.recipes.benchmarks.entries import Entry, choose, read_entries
+from weft.recipes.benchmarks.entries import GROUPS, Entry, choose, read_entries
 from weft.recipes.benchmarks.ratios import compared, ratios_of, ratios_of_the_rest
+from weft.recipes.benchmarks.road.arguments import RoadArguments
+from weft.recipes.benchmarks.road.report import as_result
 from weft.recipes.benchmarks.table import markdown
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import RecipeError
@@ -38,12 +40,12 @@ def write(path: Path, entries: Any) -> Path:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_each_entry_says_on_a_command_line_what_its_file_says(name: str) -> None:
-    words = ENTRIES[name].words()
-    assert parse_arguments(None, [BenchmarkArguments], argv=words)[BenchmarkArguments] == ENTRIES[name].arguments
+    read = parse_arguments(None, GROUPS, argv=ENTRIES[name].words())
+    assert read[BenchmarkArguments] == ENTRIES[name].arguments and read[RoadArguments] == ENTRIES[name].road
 
 
 def test_every_subject_has_an_entry() -> None:
-    assert {entry.arguments.subject for entry in ENTRIES.values()} == set(SUBJECTS) - {"road"}
+    assert {entry.arguments.subject for entry in ENTRIES.values()} == set(SUBJECTS)
 
 
 def test_the_table_of_the_page_is_the_one_of_the_results() -> None:
@@ -63,17 +65,19 @@ def test_entries_are_measured_and_kept_and_what_is_missing_or_fails_is_told(
     entries = {
         "forward": {"what": "a forward pass", "subject": "forward", "measure_memory": False, **TINY},
         "gpu": {"what": "a step | on a GPU", "subject": "step", "device": "cuda"},
+        "road": {"what": "a road", "subject": "road"},
         "failing": {"what": "no tokenizer", "subject": "finetune", **of_files},
         "left-out": {"what": "nothing", "subject": "start"},
     }
     words = ("--entries", write(tmp_path / "entries.yaml", entries), "--output_dir", tmp_path / "out")
-    asked = ("--only", "forward,gpu", "fail*")
+    asked = ("--only", "forward,gpu,road", "fail*")
     with pytest.raises(RecipeError, match=r"^failing failed, as the logs in .*out say: run the same command again"):
         run(monkeypatch, *words, *asked)
     printed = capsys.readouterr().out
-    assert "[2/3] gpu is not run: there is no GPU" in printed
+    assert "[2/4] gpu is not run: there is no GPU" in printed
+    assert "[3/4] road is not run: no --peer_folder was given" in printed
     found = {result["entry"]: result for result in read_json(tmp_path / "out" / "benchmark.json")}
-    assert list(found) == ["forward", "gpu", "failing"]
+    assert list(found) == ["forward", "gpu", "road", "failing"]
     assert found["forward"]["ratios"].keys() == {"llama"} and found["gpu"]["not_run"] == "there is no GPU"
     assert "tokenizer 'nowhere/at all' cannot be loaded" in found["failing"]["not_run"]
     log = (tmp_path / "out" / "forward.log").read_text()
@@ -111,7 +115,7 @@ def test_fields_of_the_command_line_replace_those_of_entries_that_take_them(tmp_
         "b": {"what": "starting", "subject": "start"},
     }
     path = write(tmp_path / "entries.yaml", entries)
-    given = parse_arguments(None, [BenchmarkArguments], argv=["--rounds", "2", "--length", "32", "--family", "gpt2"])
+    given = parse_arguments(None, GROUPS, argv=["--rounds", "2", "--length", "32", "--family", "gpt2"])
     step, start = (entry.arguments for entry in read_entries(path, given))
     assert (step.rounds, step.length, step.family) == (2, 32, "gpt2")
     assert (start.rounds, start.family) == (2, "llama")
@@ -207,5 +211,29 @@ def test_each_side_is_compared_with_its_like() -> None:
 def test_what_a_part_takes_is_taken_off_unless_it_is_all_that_there_is() -> None:
     times = {"weft": [3.0, 4.0], "llama": [7.0, 5.0], "weft, prompt": [1.0, 2.0], "llama, prompt": [1.0, 1.0]}
     found = ratios_of_the_rest(times)["llama, without the prompt"]
-    assert (found["lowest"], found["median"], found["highest"]) == (2.0, 2.5, 3.0) and found["our_seconds"] == 2.0
+    assert (found["lowest"], found["median"], found["highest"]) == (2.0, 2.5, 3.0) and found["our_median"] == 2.0
     assert not ratios_of_the_rest({**times, "weft, prompt": [1.0, 4.0]})
+
+
+def test_the_road_is_a_measurement_among_others(tmp_path: Path) -> None:
+    def run(side: str, minutes: float, seed: int, score: float) -> dict[str, Any]:
+        return {"side": side, "minutes": minutes, "seed": seed, "bits_per_byte": score}
+
+    runs = [
+        run("weft", 5.0, 1, 2.0),
+        run("weft", 5.0, 2, 1.0),
+        run("nanogpt", 5.0, 1, 3.0),
+        run("nanogpt", 5.0, 2, 2.0),
+    ]
+    result = as_result([*runs, run("nanogpt", 20.0, 1, 1.0)])
+    assert result["medians"] == {"weft, 5 minutes": 1.5, "nanogpt, 5 minutes": 2.5, "nanogpt, 20 minutes": 1.0}
+    (ratio,) = result["ratios"].values()
+    assert (ratio["lowest"], ratio["median"], ratio["highest"]) == (1.5, 1.75, 2.0)
+    place = {"entry": "road", "what": "a road", "machine": "A", "versions": {}, "commit": None}
+    assert "| weft, 5 minutes | nanogpt, 5 minutes | 1.500 bits/byte | 2.500 bits/byte | 1.75 (1.50 to 2.00) |" in (
+        markdown([{**place, **result}])
+    )
+    entry = Entry("road", "a road", BenchmarkArguments(subject="road"))
+    assert entry_runs.placed(entry, tmp_path, "0123456789ab").road.road_dir == str(tmp_path / "road-012345678")
+    given = dataclasses.replace(entry, road=RoadArguments(road_dir="here"))
+    assert entry_runs.placed(given, tmp_path, None) == given

@@ -41,6 +41,29 @@ def as_table(entries: Sequence[Entry]) -> str:
     return table(header, rows)
 
 
+def as_result(entries: Sequence[Entry], side: str = "weft") -> dict[str, Any]:
+    """The same as an entry of benchmark.py: mean bits per byte of each side and number of minutes, and those of the
+    others over those of `side` after the same minutes, seed by seed."""
+    groups = grouped(entries)
+    scores = {
+        (name, minutes): {run["seed"]: run["bits_per_byte"] for run in runs}
+        for name, by_minutes in groups.items()
+        for minutes, runs in by_minutes.items()
+    }
+    names = {place: f"{place[0]}, {place[1]:g} minutes" for place in scores}
+    medians = {names[place]: statistics.fmean(found.values()) for place, found in scores.items()}
+    ratios = {}
+    for place, theirs in scores.items():
+        ours = scores.get((side, place[1]), {})
+        shared = sorted(theirs[seed] / ours[seed] for seed in theirs.keys() & ours.keys())
+        if place[0] != side and shared:
+            own = names[side, place[1]]
+            ratios[names[place]] = {"median": statistics.median(shared), "lowest": shared[0], "highest": shared[-1]}
+            ratios[names[place]] |= {"theirs": names[place], "ours": own}
+            ratios[names[place]] |= {"their_median": medians[names[place]], "our_median": medians[own]}
+    return {"unit": "bits/byte", "medians": medians, "ratios": ratios}
+
+
 def minutes_to_reach(entries: Sequence[Entry], side: str = "weft") -> str | None:
     """The sentence that compares the best figure of the others with the earliest at which a side has it."""
     groups = grouped(entries)

@@ -11,7 +11,7 @@ from typing import Any
 from weft.recipes.benchmarks.arguments import BenchmarkArguments
 from weft.recipes.benchmarks.machine import commit, machine, versions
 from weft.recipes.benchmarks.road.arguments import RoadArguments
-from weft.recipes.benchmarks.road.report import as_table, draw, minutes_to_reach
+from weft.recipes.benchmarks.road.report import as_result, as_table, draw, minutes_to_reach
 from weft.recipes.benchmarks.road.scoring import SCORE, Score
 from weft.recipes.benchmarks.road.side import Pace, RoadRun, Side
 from weft.recipes.benchmarks.road.sides import ALL
@@ -25,7 +25,8 @@ RESULTS, TABLE, CURVE, HELD_OUT = "results.json", "table.md", "curve.png", "held
 
 
 def measure_road(arguments: BenchmarkArguments, road: RoadArguments) -> list[dict[str, Any]]:
-    """Carry out the runs that are not there yet, and write the table and the curve of all that are.
+    """Carry out the runs that are not there yet, and write the table and the curve of all that are, and all as one
+    measurement to output_file.
 
     Returns:
         All runs of the folder.
@@ -39,7 +40,12 @@ def measure_road(arguments: BenchmarkArguments, road: RoadArguments) -> list[dic
     sides = _available(road)
     folder.mkdir(parents=True, exist_ok=True)
     with only_one_process(folder / ".lock", str(folder)):
-        return _Road(arguments, road, folder).measure(sides)
+        runs = _Road(arguments, road, folder).measure(sides)
+    if arguments.output_file is not None:
+        place = {"subject": arguments.subject, "machine": machine(), "versions": versions(), "commit": commit()}
+        settings = dataclasses.asdict(arguments) | dataclasses.asdict(road)
+        write_json(Path(arguments.output_file), place | as_result(runs) | {"settings": settings})
+    return runs
 
 
 def _available(road: RoadArguments) -> list[Side]:
