@@ -87,7 +87,7 @@ class Quick(Side):
     """A side that knows its score: the more steps, the better."""
 
     NAME = "weft"
-    broken = False
+    broken, step_seconds, now = False, 0.5, 0.0
 
     def prepare(self, run: RoadRun) -> None:
         (run.work / "prepared").mkdir(exist_ok=True)
@@ -95,6 +95,7 @@ class Quick(Side):
     def train(self, run: RoadRun, steps: int) -> None:
         if self.broken:
             raise RecipeError("the loop broke.")
+        Quick.now += 2 + self.step_seconds * steps
         (run.work / "steps").write_text(str(steps))
 
     def measure_pace(self, run: RoadRun) -> Pace:
@@ -114,6 +115,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> type[Quick]:
     other = type("Other", (Quick,), {"NAME": "run_clm"})
     monkeypatch.setattr(road, "ALL", {"weft": Quick(), "run_clm": other()})
     monkeypatch.setattr(road._Road, "_score", score)
+    monkeypatch.setattr(road, "clock", lambda: Quick.now)
     return Quick
 
 
@@ -201,6 +203,20 @@ def test_an_interrupted_measurement_goes_on(
     assert table.strip() in capsys.readouterr().out and table.count("\n") == 6
     with pytest.raises(RecipeError, match=r"runs with other settings \(threads differ\): give another --road_dir"):
         command_line(monkeypatch, **{**fields, "cpu_threads": 2})
+
+
+def test_a_run_that_misses_its_minutes_is_repeated_at_the_pace_it_went_at(
+    quick: type[Quick], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(quick, "step_seconds", 1.0)
+    fields = {"train_files": text_file, "sides": "weft", "road_dir": tmp_path / "road", "minutes": 1, "seeds": 1}
+    command_line(monkeypatch, **fields)
+    content = json.loads((tmp_path / "road" / "results.json").read_text())
+    assert content["paces"]["weft"]["step"] == pytest.approx(1, abs=0.01)
+    assert [run["steps"] for run in content["runs"]] == [57] and content["runs"][0]["seconds"] == pytest.approx(
+        60, abs=1
+    )
+    assert "took 1.95 minutes: once more" in capsys.readouterr().out
 
 
 def test_a_side_that_fails_stops_no_other_and_is_told_in_the_end(

@@ -108,6 +108,10 @@ class Pace:
         """The steps that end in time, at least one."""
         return max(1, int((seconds - self.start) / self.step))
 
+    def after(self, seconds: float, steps: int) -> "Pace | None":
+        """The pace at which so many steps took so long; None: the side counts none in advance."""
+        return Pace(self.start, max(1e-3, (seconds - self.start) / steps)) if self.step else None
+
 
 class Side(ABC):
     """One project's way from text to weights."""
