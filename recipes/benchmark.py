@@ -6,7 +6,8 @@
 
 Subject prepare_data: processor time (all cores) of prepare_data.py against the way of transformers' run_clm.py, which
 maps the tokenizer over the lines of the file with `datasets` and then groups them into blocks. Both run in fresh
-processes with empty caches; loading the libraries is counted, and measured alone as well.
+processes with empty caches; loading the libraries is counted, and measured alone as well. With --megabytes 10 100 1000
+it shows how time and memory of prepare_data.py grow, on text of these sizes that is made of the file.
 
 Subject finetune: time of training steps of a classifier whose batches are packed, padded to 128 tokens as transformers'
 run_glue.py does, padded to their longest example, or made of examples of like length; same shape, same examples.

@@ -26,6 +26,7 @@ TAKEN_BY = {
     "train_files": (*TEXT_SUBJECTS, "road"),
     "tokenizer_name": TEXT_SUBJECTS,
     "text_column": ("finetune",),
+    "megabytes": ("prepare_data",),
     "preset": ("finetune", "pairs", "road"),
     **dict.fromkeys(("family", "device", "window", "num_key_value_heads"), STOCK_SUBJECTS),
     "head": WHOLE_MODEL,
@@ -45,6 +46,9 @@ class BenchmarkArguments(Options):
         [], "a .txt file; for finetune a table of examples; for pairs two .txt files; none: text that Python carries"
     )
     text_column: str = option("sentence", "finetune: the column with the text")
+    megabytes: list[int] = option(
+        [], "prepare_data: see how time and memory grow instead, with text of these sizes made of train_files"
+    )
     preset: str = option("tiny", "finetune, pairs, road: shape of the model")
     batch_size: int | None = option(None, "examples of a training step; 32 for finetune and pairs, else 8", least=1)
     steps: int | None = option(
@@ -102,8 +106,11 @@ class BenchmarkArguments(Options):
             self._check_stock()
         if self.subject in (*STOCK_SUBJECTS, *FRESH_SUBJECTS) and (self.width % 64 or self.width < 64):
             raise RecipeError(f"width is {self.width}: give a multiple of 64, the width of a head.")
-        if self.subject in MEASURING_MEMORY and self.measure_memory and not Path("/proc/self/status").is_file():
-            raise RecipeError("memory is measured on Linux only: give --measure_memory false.")
+        measures_memory = (self.subject in MEASURING_MEMORY and self.measure_memory) or self.megabytes
+        if measures_memory and not Path("/proc/self/status").is_file():
+            raise RecipeError("memory is measured on Linux only: give --measure_memory false, and no megabytes.")
+        if self.megabytes and (min(self.megabytes) < 1 or len({*self.megabytes}) < len(self.megabytes)):
+            raise RecipeError(f"megabytes are {' '.join(map(str, self.megabytes))}: give each once, 1 or more.")
         if takes(self.subject, "train_files"):
             self._check_files()
         self._check_packed()

@@ -11,6 +11,7 @@ sentences.bits  the same of sentences
 tokenizer/      the tokenizer, as `AutoTokenizer` loads it
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -147,10 +148,9 @@ class CorpusWriter:
         self.file: BinaryIO = (folder / "tokens.bin").open("wb")
         self.sources = list(sources)
         self.boundaries = [_BitWriter(folder / f"{kind}.bits") for kind in BOUNDARIES] if with_boundaries else []
-        self.lengths: list[int] = []
-        self.byte_counts: list[int] = []
-        self.is_validation: list[bool] = []
-        self.source_of: list[int] = []
+        # of each document; as arrays, since lists of millions take many times the memory
+        self.lengths, self.byte_counts = array("q"), array("q")
+        self.is_validation, self.source_of = array("b"), array("H")
 
     def add(
         self,
