@@ -216,15 +216,10 @@ def _cut(
 ) -> Tiles | None:
     """The tiles of a layer type's scores, where cutting rows up pays; None: they are masked as a whole. Exported graphs
     are not cut, since they are for rows of any length, nor is what a cache of fixed size holds."""
-    exported = torch.jit.is_tracing() or torch.compiler.is_exporting()
-    if config._attn_implementation != "sdpa" or exported or is_ready_made(attention_mask):
+    exported, (batch_size, tokens) = torch.jit.is_tracing() or torch.compiler.is_exporting(), inputs_embeds.shape[:2]
+    if config._attn_implementation != "sdpa" or exported or is_ready_made(attention_mask) or tokens == 1:
         return None
     causal_rows = None if causal_rows is None else causal_rows.bool()
-    batch_size, tokens = inputs_embeds.shape[:2]
-    if layer_type == "full_attention":
-        if documents is None or is_tracing(documents):
-            return None
-        return document_tiles(documents.expand(batch_size, -1), config.is_causal, causal_rows)
     keys, seen = tokens, 0
     if cache is not None:
         layer = config.layer_types.index(layer_type)
@@ -235,6 +230,10 @@ def _cut(
     ids = None if documents is None else documents.expand(batch_size, -1)
     if ids is None and attention_mask is not None and (is_tracing(attention_mask) or not attention_mask.all()):
         ids = attention_mask[:, -keys:].long() - 1
+    if layer_type == "full_attention":
+        if ids is None or is_tracing(ids) or keys != tokens:
+            return None
+        return document_tiles(ids, config.is_causal, causal_rows)
     window = config.sliding_window
     return window_tiles(window, config.is_causal, batch_size, tokens, keys, ids, causal_rows, inputs_embeds.device)
 

@@ -2,7 +2,8 @@
 
 A mask over a whole row asks for every score of the row, also where a window or the end of a document hides nearly all.
 Tiles are small dense pieces of that: for a window, blocks of the row with their neighbours (as Longformer's chunks,
-https://huggingface.co/papers/2004.05150); for packed documents, the documents, those of like length together."""
+https://huggingface.co/papers/2004.05150); for packed documents and padded rows, the documents, those of like length
+together."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,11 @@ from torch import nn
 from .positions import Distances
 
 LEAST_TOKENS = 384  # of a row with a window that is cut; below, one mask costs less than its pieces
-LEAST_PACKED = 512  # the same of packed documents, whose tokens move twice
+LEAST_PACKED = 512  # the same of packed documents and of padded rows, whose tokens move twice
 USUAL_BLOCK = 64  # queries of a tile; a narrow window has blocks of its own width
 WIDEST_BLOCK = 128  # of a wide window, which has a quarter of its width
 LEAST_FILLED = 0.9  # shortest document of a group over the longest
-WORTH = 0.5  # scores that tiles compute over those of whole rows, at most
+WORTH = 0.5  # scores that a window's tiles compute over those of whole rows, at most
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class Order:
 
 @dataclass(frozen=True)
 class DocumentTiles:
-    """The documents of packed rows, those of about the same length together."""
+    """The documents of packed rows, or padded rows without padding, those of about the same length together."""
 
     tiles: list[Tile]
     shapes: list[tuple[int, int]]  # documents and longest document of each
@@ -196,7 +197,8 @@ class DocumentTiles:
 
 
 def document_tiles(ids: torch.Tensor, is_causal: bool, causal_rows: torch.Tensor | None) -> DocumentTiles | None:
-    """Take packed rows apart into their documents; None where that does not pay, or padding stands inside of one.
+    """Take rows apart into their documents, without padding; None where that does not pay, or padding stands inside of
+    one.
 
     Args:
         ids: [batch, tokens], of documents one after another; -1: padding.
@@ -210,14 +212,14 @@ def document_tiles(ids: torch.Tensor, is_causal: bool, causal_rows: torch.Tensor
     lengths = torch.diff(begins, append=begins.new_tensor([flat.numel()]))
     begins, lengths = begins[flat[begins] >= 0], lengths[flat[begins] >= 0]
     numbers, rows = flat[begins], begins // tokens
-    if bool(((numbers.diff() == 0) & (rows.diff() == 0)).any()):
+    if not len(begins) or bool(((numbers.diff() == 0) & (rows.diff() == 0)).any()):
         return None
     kinds = torch.zeros_like(rows) if causal_rows is None else causal_rows[rows].long()
     order = (kinds * (tokens + 1) + lengths).argsort(descending=True)
     begins, lengths, kinds = begins[order], lengths[order], kinds[order]
     bounds = _alike(lengths.tolist(), kinds.tolist())
     shapes = [(stop - start, int(lengths[start])) for start, stop in bounds]
-    if sum(documents * longest**2 for documents, longest in shapes) > WORTH * batch_size * tokens**2:
+    if sum(documents * longest**2 for documents, longest in shapes) >= batch_size * tokens**2:
         return None
     tiles, places, are_tokens = [], [], []
     for (start, stop), (_, longest) in zip(bounds, shapes):

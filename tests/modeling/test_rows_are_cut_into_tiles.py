@@ -150,13 +150,26 @@ def test_packed_documents_need_no_mask_over_the_row() -> None:
     assert largest_tensor(model, 2048, position_ids=positions) < 2048 * 256
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_rows_need_no_mask_over_the_row(causal: bool, side: str) -> None:
+    """Also under full attention: each row is computed as long as it is."""
+    config = tiny_config(max_position_embeddings=4096, is_causal=causal)
+    model = make_model(config, model_class=WeftForMaskedLM if not causal else type(make_model()))
+    mask = torch.ones(1, 2048).long()
+    mask[:, slice(500) if side == "left" else slice(-500, None)] = 0
+    assert largest_tensor(model, 2048, attention_mask=mask) < 2048 * 256
+
+
 def test_short_rows_and_wide_windows_are_not_cut() -> None:
     config = tiny_config(sliding_window=32, is_causal=True)
     device = torch.device("cpu")
     assert tiles.window_tiles(32, True, 1, tiles.LEAST_TOKENS - 1, tiles.LEAST_TOKENS - 1, None, None, device) is None
     assert tiles.window_tiles(900, True, 1, 1024, 1024, None, None, device) is None
     assert tiles.window_tiles(32, True, 1, 1024, 1024, None, None, device) is not None
-    assert tiles.document_tiles(torch.tensor([[0] * 800 + [1] * 400]), True, None) is None
+    assert tiles.document_tiles(torch.tensor([[0] * 1200]), True, None) is None
+    assert tiles.document_tiles(torch.tensor([[-1] * 1200]), True, None) is None
+    assert tiles.document_tiles(torch.tensor([[0] * 1199 + [-1]]), True, None) is not None
     packed = torch.arange(32).repeat_interleave(tiles.LEAST_PACKED // 32)[None]
     assert tiles.document_tiles(packed[:, 1:], True, None) is None
     assert tiles.document_tiles(packed, True, None) is not None
