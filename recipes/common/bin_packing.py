@@ -48,3 +48,25 @@ def fill_rows(sizes: np.ndarray, row_length: int | tuple[int, ...], seed: int | 
         alike = rows_with.setdefault(room, [])
         alike.insert(bisect_left(alike, row) if seed is None else len(alike), row)
     return [np.array(row) for row in rows]
+
+
+def fill_evenly(sizes: np.ndarray, shortest: int) -> list[np.ndarray]:
+    """Rows as long as the largest piece needs or a little longer, so that even the last one is nearly full.
+
+    There are as many rows as the pieces would fill to the last place, each as long as the largest piece; their length
+    then grows from an even share until best fit gets along with so many (MULTIFIT, Coffman et al. 1978,
+    https://doi.org/10.1137/0207001).
+
+    Args:
+        sizes: places that each piece takes [pieces, sides], as in `fill_rows`.
+        shortest: places that a side of a row has at least.
+
+    Returns:
+        For each row the indices of its pieces; every piece is in one row.
+    """
+    total, least = sizes.sum(0), np.maximum(sizes.max(0), shortest)
+    number = max(1, int((total // least).max()))
+    length = np.maximum(least, -(-total // number))
+    while len(rows := fill_rows(sizes, tuple(length.tolist()))) > number:
+        length += np.maximum(1, length // 50)
+    return rows

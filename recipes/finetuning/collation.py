@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from weft.recipes.common.bin_packing import fill_rows
+from weft.recipes.common.bin_packing import fill_evenly
 from weft.recipes.common.errors import RecipeError
 
-SHORTEST_ROW = 64  # packed rows are at least so long: shorter ones have too few documents to fill them well
+SHORTEST_ROW = 64  # packed rows have room for so many tokens: shorter ones have too few documents to fill them well
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ class PackingCollator:
         return batch, layout
 
     def _pack(self, items: Sequence[EncodedExample]) -> tuple[dict[str, torch.Tensor], BatchLayout]:
-        sizes = np.array([self.sizes(item) for item in items])
-        rows = fill_rows(sizes, tuple(np.maximum(sizes.max(0), SHORTEST_ROW).tolist()))
+        rows = fill_evenly(np.array([self.sizes(item) for item in items]), SHORTEST_ROW)
         longest = max(sum(items[index].tokens for index in row) for row in rows)
         layout = BatchLayout([items[index] for row in rows for index in row], shape=(len(rows), longest), packed=True)
         for row, members in enumerate(rows):

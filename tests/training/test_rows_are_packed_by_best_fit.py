@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from weft.recipes.common.bin_packing import fill_rows
+from weft.recipes.common.bin_packing import fill_evenly, fill_rows
 
 PAIRS = ((5, 9), (40, 3), (1, 1), (17, 30), (33, 33), (8, 70), (70, 2), (2, 8))
 
@@ -49,3 +49,27 @@ def test_a_second_side_that_takes_nothing_changes_nothing():
     alone = [row.tolist() for row in fill_rows(sizes, 64)]
     beside = [row.tolist() for row in fill_rows(np.stack([sizes, 0 * sizes], axis=1), (64, 64))]
     assert beside == alone
+
+
+@pytest.mark.parametrize("mean, number, allowed", [(14, 8, 1.03), (14, 32, 1.03), (60, 32, 1.06), (200, 16, 1.08)])
+def test_rows_of_a_batch_are_nearly_full(mean, number, allowed):
+    """Where rows of a length given beforehand leave up to a quarter empty, the last of them most of all."""
+    draw, taken, fixed, used = np.random.default_rng(0), 0, 0, 0
+    for _ in range(100):
+        sizes = np.clip(draw.gamma(2.2, mean / 2.2, (number, 1)).astype(int), 3, 512)
+        rows = fill_evenly(sizes, 64)
+        assert sorted(piece for row in rows for piece in row.tolist()) == list(range(number))
+        longest = max(sizes[row].sum() for row in rows)
+        assert longest < 2 * max(64, sizes.max())
+        taken, used = taken + len(rows) * longest, used + sizes.sum()
+        usual = fill_rows(sizes, (max(64, int(sizes.max())),))
+        fixed += len(usual) * max(sizes[row].sum() for row in usual)
+    assert taken <= allowed * used and taken < fixed
+
+
+def test_even_rows_have_room_for_every_side():
+    for sizes in (np.array(PAIRS), np.array(PAIRS) * (1, 0), np.array(PAIRS) * (0, 1), np.array([[3, 200]])):
+        rows = fill_evenly(sizes, 20)
+        assert sorted(piece for row in rows for piece in row.tolist()) == list(range(len(sizes)))
+        slots = len(rows) * np.array([sizes[row].sum(0) for row in rows]).max(0)
+        assert (slots <= 1.35 * sizes.sum(0)).all()
