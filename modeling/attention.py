@@ -12,6 +12,7 @@ from transformers.integrations.flex_attention import compile_friendly_flex_atten
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .positions import Distances, PagedDistances, ScoreBias, WeftRelativeBuckets, rotate
+from .products import WeftLinear
 from .tiles import Tiles
 
 
@@ -250,15 +251,15 @@ class WeftAttention(nn.Module):
 
         query_width = config.num_attention_heads * config.head_dim
         key_width = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query_width, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
-        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_bias)
+        self.q_proj = WeftLinear(config.hidden_size, query_width, bias=config.attention_bias)
+        self.k_proj = WeftLinear(config.hidden_size, key_width, bias=config.attention_bias)
+        self.v_proj = WeftLinear(config.hidden_size, key_width, bias=config.attention_bias)
+        self.o_proj = WeftLinear(query_width, config.hidden_size, bias=config.attention_bias)
         self.o_proj.writes_to_residual = True
         self.softcap, self.dropout = config.attn_logit_softcapping, config.attention_dropout
         self.interleaved, self.is_gated = config.position_interleaved, config.attention_gate
         if self.is_gated:
-            self.head_gate = nn.Linear(config.hidden_size, config.num_attention_heads, bias=False)
+            self.head_gate = WeftLinear(config.hidden_size, config.num_attention_heads, bias=False)
         self.mixes_values = config.value_residual and layer_idx > 0 and not is_cross
         if self.mixes_values:
             self.value_mix = nn.Parameter(torch.full((2,), 0.5))

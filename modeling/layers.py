@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import WeftAttention, chosen
 from .positions import WeftSinusoidalEmbedding
+from .products import WeftLinear
 
 
 class WeftRMSNorm(nn.Module):
@@ -43,9 +44,9 @@ class WeftMLP(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         if config.mlp_gated:
-            self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+            self.gate_proj = WeftLinear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.up_proj = WeftLinear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = WeftLinear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.down_proj.writes_to_residual = True
         self.act_fn, self.is_gated = ACT2FN[config.hidden_act], config.mlp_gated
 
@@ -130,7 +131,7 @@ class WeftTransform(nn.Module):
 
     def __init__(self, config: PreTrainedConfig, activation: str, bias: bool, has_norm: bool) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.dense = WeftLinear(config.hidden_size, config.hidden_size, bias=bias)
         self.act_fn = ACT2FN[activation]
         self.norm = make_norm(config, config.hidden_size) if has_norm else nn.Identity()
 

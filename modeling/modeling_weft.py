@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
 from .attention import chosen
 from .configuration_weft import AUTO_MAP, WeftConfig
+from .growing_cache import make_room
 from .layers import WeftTransform
 from .losses import (
     causal_lm_loss,
@@ -25,6 +26,7 @@ from .losses import (
     token_classification_loss,
 )
 from .masks import create_masks, document_places, find_documents, is_closed, previous_tokens
+from .products import WeftLinear
 from .stack import WeftHeadModel, WeftModel, WeftPreTrainedModel, WeftTextEncoder, captured
 from .task_heads import (
     WeftForMultipleChoice,
@@ -57,7 +59,7 @@ class WeftLanguageModel(WeftHeadModel):
         self.vocab_size = config.vocab_size
         transform = (config.hidden_act, config.lm_head_transform_bias, True)
         self.head_transform = WeftTransform(config, *transform) if config.lm_head_transform else nn.Identity()
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
+        self.lm_head = WeftLinear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
 
     def get_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., hidden_size] to logits [..., vocab_size]."""
@@ -77,7 +79,7 @@ class WeftLanguageModel(WeftHeadModel):
             options = {name: kwargs[name] for name in ("label_smoothing", "z_loss") if name in kwargs}
             nats = target_nats(logits.flatten(0, -2), targets.flatten(), **options)
             return logits, self.loss_function(logits, labels, self.config.vocab_size, nats=nats, **kwargs), nats
-        if type(self.lm_head) is not nn.Linear:
+        if type(self.lm_head) not in (nn.Linear, WeftLinear):
             raise ValueError(f"return_logits=False cannot see into {type(self.lm_head).__name__}: leave it True.")
         states, cap = self.head_transform(states) * self.config.lm_head_scale, self.config.final_logit_softcapping
         return None, *linear_cross_entropy(states, self.lm_head, targets, softcap=cap, **kwargs)
@@ -164,6 +166,13 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
             return whole
         result.sequences = whole
         return result
+
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> Any:
+        """As transformers' own, whose cache copies itself for each token: here on a processor it grows instead."""
+        done = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
+        if self.device.type == "cpu" and generation_config.num_beams == 1:
+            make_room(model_kwargs.get("past_key_values"))
+        return done
 
     @staticmethod
     def create_masks_for_generate(

@@ -26,6 +26,9 @@ class GenerateArguments(Options):
     num_beams: int = option(1, "beams of a beam search (with do_sample false)", least=1)
     seed: int = option(0, "of the draws", least=0, below=2**32)
     device: str | None = option(None, "cuda, cpu ...; the default is a GPU if there is one")
+    draft: str | None = option(
+        None, "folder or Hub id of a smaller model with the same tokenizer, which guesses tokens", folder_or_id=True
+    )
     compile: bool = option(False, "compile the model first, which takes a minute")
     int8: bool = option(False, "weights of linear maps in 8 bits: less memory")
     trust_remote_code: bool = option(False, "run the code of a model that is not Weft's")
@@ -35,6 +38,11 @@ class GenerateArguments(Options):
         super().check()
         if self.compile and self.num_beams > 1:
             raise RecipeError(f"num_beams is {self.num_beams}, but compile is for one beam: leave one of them out.")
+        if self.draft is not None and (self.compile or self.num_beams > 1):
+            name = "compile" if self.compile else f"num_beams {self.num_beams}"
+            raise RecipeError(
+                f"draft is for one beam that is not compiled, but {name} is given: leave one of them out."
+            )
         if self.output_file is not None and Path(self.output_file).exists():
             raise RecipeError(f"{self.output_file} exists: name another output_file, or remove it.")
         if self.output_file is not None:

@@ -10,6 +10,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.generation.decoding import decode
+from weft.recipes.generation.drafts import decode_with_draft
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -47,8 +48,16 @@ def _keeps_cache(model: PreTrainedModel) -> bool:
     return model.config.model_type == "weft" and model.config.use_cache
 
 
-def write_ids(model: PreTrainedModel, stream_to: BaseStreamer | None = None, **options: Any) -> torch.Tensor:
-    """What `model.generate` returns, by the shorter loop of `decode` where there is one beam and a cache."""
+def write_ids(
+    model: PreTrainedModel,
+    stream_to: BaseStreamer | None = None,
+    draft: PreTrainedModel | None = None,
+    **options: Any,
+) -> torch.Tensor:
+    """What `model.generate` returns, by the shorter loop of `decode` where there is one beam and a cache; with a draft,
+    which is for one prompt, by `decode_with_draft`."""
+    if draft is not None:
+        return model.generate(**options, custom_generate=decode_with_draft, draft=draft, stream_to=stream_to)
     if isinstance(options.get("past_key_values"), StaticCache):
         options["past_key_values"].reset()
     if options.get("num_beams", 1) > 1 or not _keeps_cache(model):
@@ -63,7 +72,8 @@ def generate_texts(
     """Continue prompts in one left-padded batch.
 
     Args:
-        options: of `model.generate` (max_new_tokens, do_sample, temperature ...), and those of `compile_options`.
+        options: of `model.generate` (max_new_tokens, do_sample, temperature ...), those of `compile_options`, and
+            `draft` (see `write_ids`).
 
     Returns:
         Prompt and continuation, without special tokens.

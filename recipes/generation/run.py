@@ -20,9 +20,10 @@ from weft.recipes.common.files import new_text_file
 from weft.recipes.common.hardware import move_to
 from weft.recipes.generation.arguments import GenerateArguments
 from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
+from weft.recipes.generation.drafts import check_draft
 from weft.recipes.generation.generate_text import compile_options, generate_texts, start_ids, write_ids
 from weft.recipes.generation.int8 import quantize_int8
-from weft.recipes.generation.prompts import check_prompts
+from weft.recipes.generation.prompts import check_length, check_prompts
 
 
 def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
@@ -36,13 +37,16 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     model, _ = load_whole(AutoModelForCausalLM, arguments.model, trust_remote_code=arguments.trust_remote_code)
     check_prompts(model, tokenizer, [arguments.prompt] if prompts is None else prompts, arguments.max_new_tokens)
     model = move_to(model, arguments.device).eval()
-    at_once = arguments.num_beams * (1 if prompts is None else min(arguments.batch_size, len(prompts)))
+    batch_size = 1 if prompts is None or arguments.draft is not None else min(arguments.batch_size, len(prompts))
+    at_once = arguments.num_beams * batch_size
     if arguments.int8:
         quantize_int8(model)
-    elif at_once <= FEW_ROWS:
-        store_by_column(model)
-    set_seed(arguments.seed)
+    elif at_once <= FEW_ROWS and (arguments.compile or model.config.model_type != "weft"):
+        store_by_column(model)  # which Weft's own products of a few rows need only where they are compiled
     options = _generation_options(arguments)
+    if arguments.draft is not None:
+        options["draft"] = _load_draft(arguments, tokenizer, prompts)
+    set_seed(arguments.seed)
     if arguments.compile:
         rows = [start_ids(tokenizer, prompt) for prompt in prompts or [arguments.prompt]]
         options |= compile_options(model, max(map(len, rows)) + arguments.max_new_tokens)
@@ -53,13 +57,24 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
         out = sys.stdout
         if arguments.output_file is not None:
             out = stack.enter_context(new_text_file(Path(arguments.output_file)))
-        for first in range(0, len(prompts), arguments.batch_size):
-            batch = prompts[first : first + arguments.batch_size]
+        for first in range(0, len(prompts), batch_size):
+            batch = prompts[first : first + batch_size]
             rows = batch
             if arguments.compile:  # for the shape of the first batch: the rows behind the last prompt are dropped
-                rows = batch + batch[:1] * (min(arguments.batch_size, len(prompts)) - len(batch))
+                rows = batch + batch[:1] * (batch_size - len(batch))
             for prompt, text in zip(batch, generate_texts(model, tokenizer, rows, **options)):
                 print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), file=out, flush=True)
+
+
+def _load_draft(
+    arguments: GenerateArguments, tokenizer: PreTrainedTokenizerBase, prompts: list[str] | None
+) -> PreTrainedModel:
+    check_files(arguments.draft)
+    check_draft(tokenizer, load_tokenizer(arguments.draft, arguments.trust_remote_code), arguments.draft)
+    draft, _ = load_whole(AutoModelForCausalLM, arguments.draft, trust_remote_code=arguments.trust_remote_code)
+    lengths = [len(start_ids(tokenizer, prompt)) for prompt in prompts or [arguments.prompt]]
+    check_length(draft, lengths, arguments.max_new_tokens)
+    return move_to(draft, arguments.device).eval()
 
 
 def _generation_options(arguments: GenerateArguments) -> dict:

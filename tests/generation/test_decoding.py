@@ -10,7 +10,15 @@ import pytest
 import torch
 from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
 from torch._dynamo.utils import counters
-from transformers import PreTrainedModel, TextStreamer, Trainer, TrainingArguments, set_seed
+from transformers import (
+    DynamicCache,
+    PreTrainedModel,
+    StoppingCriteria,
+    TextStreamer,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.generation.decoding import decode, store_by_column
@@ -68,6 +76,54 @@ def test_a_seed_draws_what_it_draws_in_generate(choice: str, cache: dict[str, An
     for batch in (padded_batch(), {"input_ids": random_ids(1, 7)}):
         options = {**batch, **CHOICES[choice], "max_new_tokens": 10}
         assert torch.equal(seeded(model, **options, **cache, custom_generate=decode), seeded(model, **options))
+
+
+@pytest.mark.parametrize("choice", ["greedy", *CHOICES])
+@pytest.mark.parametrize("kind", ["rope", "learned", "alibi", "sliding", "mixed"])
+def test_rows_that_have_ended_are_computed_no_more(kind: str, choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others write and draw what they would beside them; without a padding token too."""
+    model, batch = writer(**MODELS[kind]), {"input_ids": random_ids(6, 9)}
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    batch["attention_mask"][1, :4] = batch["input_ids"][1, :4] = 0
+    options = {**batch, "do_sample": False, **CHOICES.get(choice, {}), "max_new_tokens": 24}
+    new = seeded(model, **options)[:, 9:]
+    ends = [int(new[0, 2]), int(new[1, 4]), int(new[2, 5]), int(new[3, 9])]
+    expected = seeded(model, **options, eos_token_id=ends)
+    computed, forward = [], model.model.forward
+    monkeypatch.setattr(
+        model.model,
+        "forward",
+        lambda *given, **named: (computed.append(len(named["input_ids"])), forward(*given, **named))[1],
+    )
+    assert torch.equal(seeded(model, **options, eos_token_id=ends, custom_generate=decode), expected)
+    assert computed[0] == 6 and computed[-1] <= 3 and computed == sorted(computed, reverse=True)
+    options["pad_token_id"] = model.generation_config.pad_token_id = model.config.pad_token_id = None
+    expected = seeded(model, **options, eos_token_id=ends)
+    assert torch.equal(seeded(model, **options, eos_token_id=ends, custom_generate=decode), expected)
+
+
+def test_a_cache_that_was_given_is_a_beginning_to_go_on_from() -> None:
+    model, ids = writer(), random_ids(4, 5)
+    options = {"max_new_tokens": 12, "do_sample": False}
+    new = model.generate(ids, **options)[:, 5:]
+    ends, cache = [int(new[0, 1]), int(new[1, 2]), int(new[2, 3])], DynamicCache(config=model.config)
+    written = model.generate(ids, **options, eos_token_id=ends, past_key_values=cache, custom_generate=decode)
+    more = torch.cat((written, random_ids(4, 2)), dim=1)
+    expected = model.generate(more, **options)
+    assert torch.equal(model.generate(more, **options, past_key_values=cache), expected)
+
+
+@pytest.mark.parametrize("stops", [{"stop": 1}, {"stop": 2}])
+def test_criteria_of_ones_own_end_rows_as_in_generate(stops: dict[str, int]) -> None:
+    """Without an end token a row that has ended is not padded, as in `generate`."""
+
+    class AfterTokens(StoppingCriteria):
+        def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            return torch.tensor([input_ids.shape[1] >= 11 + row % stops["stop"] for row in range(len(input_ids))])
+
+    options = {**padded_batch(), "max_new_tokens": 9, "do_sample": False, "stopping_criteria": [AfterTokens()]}
+    model = writer()
+    assert torch.equal(model.generate(**options, custom_generate=decode), model.generate(**options))
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="only MKL gains by it")

@@ -21,8 +21,8 @@ from weft.recipes.training.hub import publish
 
 PUBLISH = Path(__file__).resolve().parents[2] / "recipes" / "publish.py"
 FIELDS = {"max_steps": 10, "save_steps": 5, "eval_steps": 5}
-SHIPPED = {"attention.py", "configuration_weft.py", "layers.py", "losses.py", "masks.py", "modeling_weft.py"}
-SHIPPED |= {"positions.py", "stack.py", "task_heads.py", "tiles.py"}
+SHIPPED = {"attention.py", "configuration_weft.py", "growing_cache.py", "layers.py", "losses.py", "masks.py"}
+SHIPPED |= {"modeling_weft.py", "positions.py", "products.py", "stack.py", "task_heads.py", "tiles.py"}
 
 
 def test_the_code_in_a_checkpoint_can_be_read_in_one_sitting():

@@ -1,0 +1,113 @@
+"""A few rows are multiplied another way while a model writes: the same numbers, and nothing is left behind."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.models import make_model, random_ids, tiny_config
+from torch import nn
+from torch.nn.utils import prune
+from transformers import AutoModelForCausalLM
+
+from weft.products import LARGE_MATRIX, MANY_ROWS, WeftLinear
+
+needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="only MKL gains by it")
+LARGE = (4 * LARGE_MATRIX // 4000, 1000)
+OTHER_WAY = [((48, 20), rows) for rows in (1, 2, 8)] + [((51, 20), 1), ((200, 1024), 3), (LARGE, 1), (LARGE, 8)]
+OTHER_WAY += [(LARGE, 33), (LARGE, MANY_ROWS)]
+PLAIN = [((48, 20), 9), ((7, 20), 1), ((200, 1024), 4), (LARGE, MANY_ROWS + 1), ((48, 20), 0)]
+
+
+def linear_of(shape: tuple[int, int], bias: bool = True) -> WeftLinear:
+    torch.manual_seed(0)
+    return WeftLinear(shape[1], shape[0], bias=bias)
+
+
+@pytest.fixture
+def plain_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each product that nn.Linear itself computes."""
+    rows, forward = [], nn.Linear.forward
+
+    def count(self: nn.Linear, states: torch.Tensor) -> torch.Tensor:
+        rows.append(states.numel() // self.in_features)
+        return forward(self, states)
+
+    monkeypatch.setattr(nn.Linear, "forward", count)
+    return rows
+
+
+@needs_mkl
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("shape", "rows"), OTHER_WAY)
+def test_the_product_is_that_of_float64(shape, rows, bias, plain_calls):
+    linear, states = linear_of(shape, bias), torch.randn(1, rows, shape[1])
+    with torch.inference_mode():
+        found = linear(states)
+        expected = copy.deepcopy(linear).double()(states.double())
+    assert plain_calls == [rows], "only float64 was to be computed by nn.Linear"
+    assert found.shape == (1, rows, shape[0]) and found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(("shape", "rows"), PLAIN)
+def test_other_shapes_are_left_to_pytorch(shape, rows, plain_calls):
+    linear, states = linear_of(shape), torch.randn(rows, shape[1])
+    with torch.no_grad():
+        assert torch.equal(linear(states), nn.functional.linear(states, linear.weight, linear.bias))
+    assert plain_calls == [rows]
+
+
+@pytest.mark.parametrize("case", ["gradient", "half", "double", "autocast", "by column", "pruned", "traced"])
+def test_everything_but_plain_float32_without_gradients_is_left_to_pytorch(case, plain_calls):
+    linear, states = linear_of((48, 20)), torch.randn(1, 20)
+    if case in ("half", "double"):
+        dtype = torch.bfloat16 if case == "half" else torch.float64
+        linear, states = linear.to(dtype), states.to(dtype)
+    if case == "by column":
+        linear.weight.data = linear.weight.data.t().contiguous().t()
+    if case == "pruned":
+        prune.l1_unstructured(linear, "weight", 0.5)
+    with torch.set_grad_enabled(case == "gradient"), torch.autocast("cpu", enabled=case == "autocast"):
+        module = torch.jit.trace(linear, states, check_trace=False) if case == "traced" else linear
+        found, expected = module(states), nn.functional.linear(states, linear.weight, linear.bias)
+    assert torch.equal(found, expected) and plain_calls == [1]
+
+
+def test_hooks_see_every_product():
+    linear, seen = linear_of((48, 20)), []
+    linear.register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad():
+        linear(torch.randn(1, 20))
+    assert seen == [1]
+
+
+def test_writing_leaves_a_model_as_it_was(tmp_path: Path):
+    """Weights and how they are stored, what is saved, and the next step of training, to the last bit."""
+    model = make_model(tiny_config(pad_token_id=0, tie_word_embeddings=True))
+    untouched, ids = copy.deepcopy(model), random_ids(2, 9)
+    before = {name: (value.clone(), value.stride(), value.data_ptr()) for name, value in model.state_dict().items()}
+    written = model.generate(ids[:1], max_new_tokens=5, do_sample=False)
+    for name, value in model.state_dict().items():
+        values, strides, place = before[name]
+        assert torch.equal(value, values) and value.stride() == strides and value.data_ptr() == place, name
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded.generate(ids[:1], max_new_tokens=5, do_sample=False), written)
+    for each in (model, untouched):
+        each.train()(ids, labels=ids).loss.backward()
+    for (name, parameter), other in zip(model.named_parameters(), untouched.parameters()):
+        assert torch.equal(parameter.grad, other.grad), name
+
+
+@needs_mkl
+def test_a_model_writes_with_it(plain_calls):
+    """Every map of a step but those of a few outputs; a class of its own changes no token."""
+    model, ids = make_model(tiny_config(pad_token_id=0, vocab_size=301)), random_ids(1, 4)
+    written = model.generate(ids, max_new_tokens=12, do_sample=False)
+    assert plain_calls == []
+    for module in list(model.modules()):
+        if isinstance(module, WeftLinear):
+            module.__class__ = nn.Linear
+    assert torch.equal(model.generate(ids, max_new_tokens=12, do_sample=False), written)
+    assert len(plain_calls) > 12
