@@ -31,6 +31,7 @@ from weft.tokenizer.vocabulary import check_rows
 DEFAULT_WINDOW = 1024  # for models without a limit of their own
 UNLIMITED = 10**9  # tokenizers without a limit say 1e30
 ROWS_SORTED_AT_ONCE = 1 << 15
+LOGITS_READ_AT_ONCE = 1024  # rows of logits whose probabilities are there at the same time
 
 
 @dataclass(frozen=True)
@@ -321,16 +322,26 @@ class Scorer:
             raise RecipeError(
                 f"the model has no positions for {ids.shape[1]} tokens: give a smaller window."
             ) from error
-        if not self.takes_places:
-            logits = logits[torch.from_numpy(numbers).to(logits.device), torch.from_numpy(places).to(logits.device)]
-        wanted = torch.from_numpy(targets.astype(np.int64)).to(logits.device)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        log_probs = logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0].cpu().double().numpy()
+        index = np.arange(len(targets)) if self.takes_places else numbers * ids.shape[1] + places
+        wanted, index = (torch.from_numpy(each.astype(np.int64)).to(logits.device) for each in (targets, index))
+        scores = [
+            _score_logits(logits.flatten(0, -2)[some], of_some)
+            for some, of_some in zip(index.split(LOGITS_READ_AT_ONCE), wanted.split(LOGITS_READ_AT_ONCE))
+        ]
+        log_probs, is_top = (torch.cat(each).cpu() for each in zip(*scores))
+        log_probs = log_probs.double().numpy()
         if np.isnan(log_probs).any():
             raise RecipeError(
                 "the model's logits are not numbers (NaN): its weights are broken, or --dtype is too narrow."
             )
-        return log_probs, (logits.argmax(-1) == wanted).cpu().numpy()
+        return log_probs, is_top.numpy()
+
+
+def _score_logits(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each wanted token [n] by logits [n, vocabulary], and whether it is the most probable one."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    log_probs = logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
+    return log_probs, logits.argmax(-1) == wanted
 
 
 def _longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:

@@ -20,6 +20,7 @@ from helpers.scored import (
 from helpers.text import CHINESE
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.evaluation import likelihood
 from weft.recipes.evaluation.likelihood import Scorer, TokenSpan
 
 CLOSE = {"rel": 2e-5, "abs": 2e-5}  # the models compute in float32
@@ -49,6 +50,24 @@ def assert_close(found, expected):
     assert len(found) == len(expected)
     for one, other in zip(found, expected):
         assert one == pytest.approx(other, **CLOSE)
+
+
+@pytest.mark.parametrize("family", [CAUSAL[0], MASKED[0]])
+def test_probabilities_are_read_a_few_at_a_time(tokenizer, encoder_tokenizer, family, monkeypatch):
+    """Of long texts those of all tokens never lie side by side; the scores are the same numbers."""
+    scoring, own = ("causal", tokenizer) if family in CAUSAL else ("masked", encoder_tokenizer)
+    model = make_scored_model(family, own)
+    expected, seen = scores(model, own, scoring), []
+    score_logits = likelihood._score_logits
+
+    def watched(logits, wanted):
+        seen.append(len(logits))
+        return score_logits(logits, wanted)
+
+    monkeypatch.setattr(likelihood, "LOGITS_READ_AT_ONCE", 3)
+    monkeypatch.setattr(likelihood, "_score_logits", watched)
+    assert scores(model, own, scoring) == expected
+    assert max(seen) == 3 and len(seen) > 3
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 100, 4096])
