@@ -32,8 +32,7 @@ def decode_with_draft(
     generation_config: GenerationConfig,
     draft: PreTrainedModel,
     stream_to: BaseStreamer | None = None,
-    attention_mask: torch.Tensor | None = None,
-    **_: Any,
+    **model_kwargs: Any,
 ) -> torch.Tensor:
     """A loop of `generate` for one prompt without padding, as `custom_generate`: greedy, the tokens are those without
     the draft; drawn, their distribution is.
@@ -49,7 +48,8 @@ def decode_with_draft(
     Raises:
         ValueError: there are several prompts, or padding.
     """
-    if input_ids.shape[0] != 1 or (attention_mask is not None and not bool(attention_mask.all())):
+    mask = model_kwargs.get("attention_mask")
+    if input_ids.shape[0] != 1 or (mask is not None and not bool(mask.all())):
         raise ValueError("A draft helps to write behind one prompt without padding: give prompts one at a time.")
     draws, most, size = generation_config.do_sample, 4, model.get_output_embeddings().weight.shape[0]
     checks, guesses = _Reader(model, logits_processor, size), _Reader(draft, logits_processor, size)
@@ -60,16 +60,15 @@ def decode_with_draft(
         number = min(most, generation_config.max_length - start - 1)
         guessed, offered = input_ids, []
         for _ in range(number):
-            (chances,) = guesses.read(guessed, 1)
-            if (
-                chances.max() < SURE
-            ):  # looked at before a token is drawn: a guess that depended on it would be drawn otherwise
+            (scores,) = guesses.read(guessed, 1)
+            chances = scores.softmax(-1)
+            if chances.max() < SURE:  # before a token is drawn: which are guessed must not depend on what they are
                 break
-            token = chances.multinomial(1) if draws else chances.argmax(keepdim=True)
+            token = chances.multinomial(1) if draws else scores.argmax(keepdim=True)
             offered.append(chances)
             guessed = torch.cat((guessed, token[None]), dim=1)
-        chances = checks.read(guessed, len(offered) + 1)
-        tokens = _accept(guessed[0, start:], offered, chances) if draws else _agree(guessed[0, start:], chances)
+        scores, new = checks.read(guessed, len(offered) + 1), guessed[0, start:]
+        tokens = _accept(new, offered, scores.softmax(-1)) if draws else _agree(new, scores.argmax(-1))
         for token in tokens:
             input_ids = torch.cat((input_ids, token.view(1, 1)), dim=1)
             if stream_to is not None:
@@ -95,7 +94,7 @@ class _Reader:
         self.seen = 0
 
     def read(self, ids: torch.Tensor, last: int) -> torch.Tensor:
-        """Probabilities [last, vocabulary] of what comes behind each of the last tokens [1, tokens]."""
+        """Scores [last, vocabulary] of what comes behind each of the last tokens [1, tokens]."""
         new = ids[:, self.seen :].to(self.model.device)
         given = {"past_key_values": self.cache, "use_cache": True, "logits_to_keep": last}
         logits = self.model(input_ids=new, **given).logits[0, -last:].to(ids.device, torch.float32)
@@ -104,7 +103,7 @@ class _Reader:
         if len(self.processor):
             prefixes = [ids[:, : total - last + 1 + place] for place in range(last)]
             logits = torch.cat([self.processor(seen, row[None]) for seen, row in zip(prefixes, logits)])
-        return logits.softmax(-1)
+        return logits
 
     def keep(self, tokens: int) -> None:
         """Forget all behind so many tokens."""
@@ -112,9 +111,8 @@ class _Reader:
         self.seen = min(tokens, self.seen)
 
 
-def _agree(guessed: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:
+def _agree(guessed: torch.Tensor, likeliest: torch.Tensor) -> torch.Tensor:
     """The most likely tokens as long as they were guessed, and the one behind them."""
-    likeliest = chances.argmax(-1)
     agreed = int((likeliest[:-1] == guessed).long().cumprod(0).sum())
     return likeliest[: agreed + 1]
 
