@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers.utils import is_tracing
 
+SMALL_MATRIX = 100_000  # numbers, below which choosing takes longer than it saves
 PARTS = 16  # of the matrix that one row is multiplied with
 FEW_ROWS, FEW_NUMBERS = 8, 3072  # up to so many rows, of so many numbers together, are multiplied as columns
 # oneDNN is faster than MKL with so large a matrix, until the rows are many
@@ -20,7 +21,8 @@ class WeftLinear(nn.Linear):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., out_features]."""
-        if torch.is_grad_enabled() or not self._may_choose(states):
+        is_small = self.in_features * self.out_features < SMALL_MATRIX
+        if is_small or torch.is_grad_enabled() or not self._may_choose(states):
             return super().forward(states)
         flat = states.reshape(-1, self.in_features)
         rows = flat.shape[0]

@@ -50,7 +50,9 @@ class BenchmarkArguments(Options):
         [], "prepare_data: see how time and memory grow instead, with text of these sizes made of train_files"
     )
     preset: str = option("tiny", "finetune, pairs, road: shape of the model")
-    batch_size: int | None = option(None, "examples of a training step; 32 for finetune and pairs, else 8", least=1)
+    batch_size: int | None = option(
+        None, "examples of a step; 32 for finetune and pairs, 1 prompt for generate, else 8", least=1
+    )
     steps: int | None = option(
         None,
         "training steps of a round; 50 for finetune, 8 for pairs and trainer (after 3 more), 5 for allocator, else 1",

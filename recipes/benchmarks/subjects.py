@@ -81,7 +81,7 @@ def _stock(arguments: BenchmarkArguments, folder: Path) -> Sides:
     if arguments.subject in training_step.WORK:
         return training_step.model_sides(arguments.subject, shape, device, steps)
     if arguments.subject == "generate":
-        return decoding.generate_sides(shape, device, steps, arguments.prompt_length)
+        return decoding.generate_sides(shape, device, steps, arguments.prompt_length, arguments.batch_size or 1)
     return {"score": scoring.score_sides, "head": training_step.head_sides}[arguments.subject](shape, device, steps)
 
 

@@ -40,15 +40,19 @@ def test_memory_is_measured_in_fresh_processes(tmp_path: Path, monkeypatch: pyte
     assert max(peaks["weft"]) < min(peaks["llama"])
 
 
-@pytest.mark.parametrize("subject", ["head", "generate"])
-def test_head_and_decoding_are_measured(subject: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("subject", "rows"), [("head", 2), ("generate", 1), ("generate", 3)])
+def test_head_and_decoding_are_measured(
+    subject: str, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several prompts beside the stock class alone."""
     result = tmp_path / "result.json"
     monkeypatch.setattr(decoding, "has_compiler", lambda: False)  # compiling takes a minute
-    run(monkeypatch, subject=subject, rounds=1, output_file=result)
+    run(monkeypatch, subject=subject, batch_size=rows, rounds=1, output_file=result)
     sides = {
         "head": {"weft", "weft, logits", "stock"},
         "generate": {"weft", "llama", "llama, by column"} | {"weft, decode", "weft, decode added", "weft, decode int8"},
     }[subject]
+    sides = {"weft", "llama", "weft, decode"} if subject == "generate" and rows > 1 else sides
     assert json.loads(result.read_text())["seconds"].keys() == sides
 
 

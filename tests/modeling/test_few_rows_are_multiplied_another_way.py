@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn.utils import prune
 from transformers import AutoModelForCausalLM
 
+from weft import products
 from weft.products import LARGE_MATRIX, MANY_ROWS, WeftLinear
 
 needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="only MKL gains by it")
 LARGE = (4 * LARGE_MATRIX // 4000, 1000)
-OTHER_WAY = [((48, 20), rows) for rows in (1, 2, 8)] + [((51, 20), 1), ((200, 1024), 3), (LARGE, 1), (LARGE, 8)]
+OTHER_WAY = [((400, 300), rows) for rows in (1, 2, 8)] + [((403, 300), 1), ((200, 1024), 3), (LARGE, 1), (LARGE, 8)]
 OTHER_WAY += [(LARGE, 33), (LARGE, MANY_ROWS)]
-PLAIN = [((48, 20), 9), ((7, 20), 1), ((200, 1024), 4), (LARGE, MANY_ROWS + 1), ((48, 20), 0)]
+PLAIN = [((400, 300), 9), ((7, 20_000), 1), ((300, 300), 1), ((200, 1024), 4), (LARGE, MANY_ROWS + 1), ((400, 300), 0)]
 
 
 def linear_of(shape: tuple[int, int], bias: bool = True) -> WeftLinear:
@@ -60,7 +61,7 @@ def test_other_shapes_are_left_to_pytorch(shape, rows, plain_calls):
 
 @pytest.mark.parametrize("case", ["gradient", "half", "double", "autocast", "by column", "pruned", "traced"])
 def test_everything_but_plain_float32_without_gradients_is_left_to_pytorch(case, plain_calls):
-    linear, states = linear_of((48, 20)), torch.randn(1, 20)
+    linear, states = linear_of((400, 300)), torch.randn(1, 300)
     if case in ("half", "double"):
         dtype = torch.bfloat16 if case == "half" else torch.float64
         linear, states = linear.to(dtype), states.to(dtype)
@@ -75,15 +76,16 @@ def test_everything_but_plain_float32_without_gradients_is_left_to_pytorch(case,
 
 
 def test_hooks_see_every_product():
-    linear, seen = linear_of((48, 20)), []
+    linear, seen = linear_of((400, 300)), []
     linear.register_forward_hook(lambda *_: seen.append(1))
     with torch.no_grad():
-        linear(torch.randn(1, 20))
+        linear(torch.randn(1, 300))
     assert seen == [1]
 
 
-def test_writing_leaves_a_model_as_it_was(tmp_path: Path):
+def test_writing_leaves_a_model_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Weights and how they are stored, what is saved, and the next step of training, to the last bit."""
+    monkeypatch.setattr(products, "SMALL_MATRIX", 0)
     model = make_model(tiny_config(pad_token_id=0, tie_word_embeddings=True))
     untouched, ids = copy.deepcopy(model), random_ids(2, 9)
     before = {name: (value.clone(), value.stride(), value.data_ptr()) for name, value in model.state_dict().items()}
@@ -101,8 +103,9 @@ def test_writing_leaves_a_model_as_it_was(tmp_path: Path):
 
 
 @needs_mkl
-def test_a_model_writes_with_it(plain_calls):
+def test_a_model_writes_with_it(plain_calls, monkeypatch):
     """Every map of a step but those of a few outputs; a class of its own changes no token."""
+    monkeypatch.setattr(products, "SMALL_MATRIX", 0)
     model, ids = make_model(tiny_config(pad_token_id=0, vocab_size=301)), random_ids(1, 4)
     written = model.generate(ids, max_new_tokens=12, do_sample=False)
     assert plain_calls == []
