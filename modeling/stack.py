@@ -357,10 +357,11 @@ class WeftHeadModel(WeftPreTrainedModel):
 
     def skips_unread(self, tokens: torch.Tensor | None, options: dict[str, Any]) -> bool:
         """Whether the last layer may leave out what a head does not read (`read_from`): of rows [batch, tokens, ...]
-        that are long, where `options` or the config do not ask for all hidden states."""
+        in training, or that are long, where `options` or the config do not ask for all hidden states."""
         asked = options.get("output_hidden_states", self.config.output_hidden_states)
         exported = torch.jit.is_tracing() or torch.compiler.is_exporting()
-        return not (asked or exported or tokens is None) and tokens.shape[1] >= LEAST_TOKENS
+        may = not (asked or exported or tokens is None)
+        return may and (self.training or tokens.shape[1] >= LEAST_TOKENS)
 
 
 class WeftTextEncoder(WeftModel):

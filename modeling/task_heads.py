@@ -9,6 +9,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, is_tracing
 
+from .attention import chosen
 from .configuration_weft import WeftConfig
 from .layers import WeftTransform, dropout
 from .losses import (
@@ -54,9 +55,14 @@ class WeftTaskModel(WeftHeadModel):
         own = tuple(kwargs.get("decoder_" + name) for name in INPUT_NAMES)
         last = inputs if own[0] is None and own[-1] is None else own
         documents = find_documents(last[2], last[1], kwargs.get("past_key_values"))
-        outputs = self.run_stack(inputs, **kwargs)
+        tokens, read = inputs[0] if inputs[-1] is None else inputs[-1], {}
+        reads_one = self.is_of_document and not self.config.is_encoder_decoder and self.pooling != "mean"
+        is_counted = documents is None or not is_tracing(documents)  # a graph has not so many documents as a batch
+        if reads_one and is_counted and self.skips_unread(tokens, kwargs):
+            read["read_from"] = self.document_tokens(tokens, inputs, documents)
+        outputs = self.run_stack(inputs, **read, **kwargs)
         states = outputs.last_hidden_state
-        if self.is_of_document:
+        if self.is_of_document and not read:
             states = self.pool_documents(states, last, documents)
         logits = getattr(self, self.head_name)(self.dropout(self.classifier_transform(states)))
         return outputs, last[1], documents, logits
@@ -72,26 +78,36 @@ class WeftTaskModel(WeftHeadModel):
         kind = self.seq2seq_output_class if self.config.is_encoder_decoder else self.output_class
         return kind(*values, **captured(outputs))
 
+    @property
+    def pooling(self) -> str:
+        """What stands for a document: "cls", "last" or "mean"."""
+        return self.config.classifier_pooling or ("last" if self.config.is_causal else "mean")
+
     def pool_documents(self, states: torch.Tensor, inputs: tuple[Any, ...], documents: Any) -> torch.Tensor:
-        """What stands for each document, by the config's `classifier_pooling`: [documents, hidden_size], of packed rows
-        all documents in order, else one of each row. Where no 2-D mask says what padding is, the last token is the last
-        one that is not pad_token_id, as in transformers' decoders. `states` [batch, tokens, hidden_size] are those of
-        `inputs` (see `run_stack`), and `documents` what `find_documents` says of these."""
-        input_ids, attention_mask, *_ = inputs
-        places, hidden_states = document_places(states, attention_mask, documents), states.flatten(0, 1)
+        """What stands for each document, by `pooling`: [documents, hidden_size], of packed rows all documents in order,
+        else one of each row. `states` [batch, tokens, hidden_size] are those of `inputs` (see `run_stack`), and
+        `documents` what `find_documents` says of these."""
+        if self.pooling != "mean":
+            return chosen(states, self.document_tokens(states, inputs, documents))
+        places = document_places(states, inputs[1], documents)
         is_token = places >= 0
-        pooling = self.config.classifier_pooling or ("last" if self.config.is_causal else "mean")
-        if pooling == "cls":
-            return hidden_states[places[:, 0]]
-        if pooling == "mean":
-            states = hidden_states[places.clamp(min=0)] * is_token[..., None]
-            return states.sum(dim=1) / is_token.sum(dim=1, keepdim=True)
-        pad_token_id = self.config.pad_token_id
+        states = chosen(states, places.clamp(min=0)) * is_token[..., None]
+        return states.sum(dim=1) / is_token.sum(dim=1, keepdim=True)
+
+    def document_tokens(self, tokens: torch.Tensor, inputs: tuple[Any, ...], documents: Any) -> torch.Tensor:
+        """The first or, where `pooling` says so, last token of each document: indices [documents] into `tokens` [batch,
+        tokens, ...]; the rest as in `pool_documents`. Where no 2-D mask says what padding is, the last token is the
+        last one that is not pad_token_id, as in transformers' decoders."""
+        input_ids, attention_mask, *_ = inputs
+        places = document_places(tokens, attention_mask, documents)
+        if self.pooling == "cls":
+            return places[:, 0]
+        is_token, pad_token_id = places >= 0, self.config.pad_token_id
         is_unmasked = token_mask(attention_mask, 1) is None
         if is_unmasked and input_ids is not None and pad_token_id is not None:
             is_token = is_token & (input_ids.flatten()[places.clamp(min=0)] != pad_token_id)
         last = (is_token * torch.arange(places.shape[1], device=places.device)).amax(dim=1, keepdim=True)
-        return hidden_states[places.gather(1, last)[:, 0]]
+        return places.gather(1, last)[:, 0]
 
 
 class WeftForSequenceClassification(WeftTaskModel):
@@ -261,7 +277,9 @@ class WeftForMultipleChoice(WeftTaskModel):
         # the documents of each example side by side
         steps, first = torch.arange(most, device=scores.device), counts.cumsum(0) - counts
         places, exists = (first[:, None] + steps).clamp(max=number - 1), steps < counts[:, None]
-        is_token = token_mask(attention_mask, outputs.last_hidden_state.shape[1])
+        states = outputs.last_hidden_state
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        is_token = token_mask(attention_mask, (states if states.ndim == 3 else given).shape[1])
         if choice_counts is None and is_token is not None:
             exists = is_token.any(dim=-1)[places]
         logits = scores[places].masked_fill(~exists, torch.finfo(scores.dtype).min)

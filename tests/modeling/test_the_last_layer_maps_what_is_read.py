@@ -1,4 +1,4 @@
-"""In long rows the last layer's feed-forward is computed for the tokens that a head reads; no number changes."""
+"""The last layer is computed for the tokens that a head reads, in training and in long rows; no number changes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,13 @@ import pytest
 import torch
 from helpers.models import SLIDING, make_model, random_ids, tiny_config
 
-from weft import WeftForCausalLM, WeftForMaskedLM, stack
+from weft import (
+    WeftForCausalLM,
+    WeftForMaskedLM,
+    WeftForMultipleChoice,
+    WeftForSequenceClassification,
+    stack,
+)
 
 EXACT = {"rtol": 0.0, "atol": 1e-11}
 IDS = random_ids(3, 24)
@@ -104,3 +110,47 @@ def test_what_is_read_compiles_as_one_graph(long: None) -> None:
         torch._dynamo.reset()
         graph = torch.compile(model, backend="eager", fullgraph=True)
         torch.testing.assert_close(graph(IDS, predict_from=PLACES).logits, expected, **EXACT)
+
+
+PACKED = torch.cat([torch.arange(tokens) for tokens in (9, 15, 24, 4, 7, 13)]).view(3, 24)
+MASK = torch.ones_like(IDS).index_fill(1, torch.tensor([22, 23]), 0)
+LAYOUTS: dict[str, dict[str, torch.Tensor]] = {
+    "packed": {"position_ids": PACKED},
+    "packed and padded": {"position_ids": PACKED, "attention_mask": MASK},
+    "padded on the right": {"attention_mask": MASK},
+    "padded on the left": {"attention_mask": MASK.flip(1)},
+    "whole": {},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pooling", ["cls", "last", "mean"])
+@pytest.mark.parametrize("shape", ["pre", "post", "parallel"])
+def test_a_document_is_told_by_one_token(shape: str, pooling: str, layout: str) -> None:
+    """Forward and backward in training as where all hidden states are asked for, for classes and for choices."""
+    config = tiny_config(is_causal=False, classifier_pooling=pooling, pad_token_id=0, num_labels=2, **SHAPES[shape])
+    documents = 6 if "packed" in layout else 3
+    classes = {"labels": torch.arange(documents) % 2}
+    choices = {"labels": torch.tensor([0, 1]), "choice_counts": torch.tensor([documents - 2, 2])}
+    for model_class, more in ((WeftForSequenceClassification, classes), (WeftForMultipleChoice, choices)):
+        model = make_model(config, model_class=model_class).double().train()
+        batch = {**LAYOUTS[layout], **more}
+        mapped = rows_mapped(model)
+        expected = loss_and_gradients(model, **batch, output_hidden_states=True)
+        found = loss_and_gradients(model, **batch)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, **EXACT)
+        assert mapped == [IDS.numel(), IDS.numel() if pooling == "mean" else documents]
+        mapped.clear()
+        model.eval()(IDS, **LAYOUTS[layout], **{name: each for name, each in more.items() if name != "labels"})
+        assert mapped == [IDS.numel()]
+
+
+def test_choices_that_are_padded_are_told_by_one_token() -> None:
+    model = make_model(tiny_config(is_causal=False, classifier_pooling="cls"), model_class=WeftForMultipleChoice)
+    ids, mask = IDS.view(1, 3, 24), MASK.view(1, 3, 24)
+    mask = mask.index_fill(1, torch.tensor(2), 0)
+    expected = model(ids, attention_mask=mask).logits
+    torch.testing.assert_close(model.train()(ids, attention_mask=mask).logits, expected)
+    assert expected[0, 2] == torch.finfo(expected.dtype).min
