@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from weft.tokenizer.encode_as_text import encode_as_text
 from weft.tokenizer.sampling import sample
+from weft.tokenizer.vocabulary import number_of_ids
 
 COMMON, OTHER = "Common", "Other"
 # Scripts in everyday use, by their names in Unicode (Annex 24); characters of any other are counted under "Other".
@@ -55,6 +56,9 @@ class ScriptReport:
         self.tokens: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
         self.byte_fallback: Counter[str] = Counter()
+        self._is_special, self._is_fallback = np.zeros((2, number_of_ids(tokenizer)), dtype=bool)
+        self._is_special[list(self.special_ids)] = True
+        self._is_fallback[list(self.fallback_ids)] = True
         self._number_of = np.full(sys.maxunicode + 1, -1, dtype=np.int16)  # by character; -1: not met yet
 
     @classmethod
@@ -76,8 +80,8 @@ class ScriptReport:
         """
         scripts = self._scripts_of(text)
         spans = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-        is_text = ~np.isin(np.asarray(ids, dtype=np.int64), list(self.special_ids))
-        tokens, firsts, ends = np.asarray(ids)[is_text], spans[is_text, 0], spans[is_text, 1]
+        is_text = ~self._is_special[np.array(ids, dtype=np.int64)]
+        tokens, firsts, ends = np.array(ids, dtype=np.int64)[is_text], spans[is_text, 0], spans[is_text, 1]
         # the first character at or after each place that is not "Common"; one more entry for the end
         places = np.where(scripts != _NUMBERS[COMMON], np.arange(len(scripts)), len(scripts))
         places = np.append(np.minimum.accumulate(places[::-1])[::-1], len(scripts))
@@ -87,7 +91,7 @@ class ScriptReport:
             (self.characters, scripts),
             (self.tokens, of_tokens),
             (self.unknown, of_tokens[tokens == self.unknown_id]),
-            (self.byte_fallback, of_tokens[np.isin(tokens, list(self.fallback_ids))]),
+            (self.byte_fallback, of_tokens[self._is_fallback[tokens]]),
         ):
             for number, count in enumerate(np.bincount(of, minlength=0).tolist()):
                 if count:
