@@ -28,7 +28,7 @@ SHIPPED |= {"modeling_weft.py", "positions.py", "products.py", "stack.py", "task
 def test_the_code_in_a_checkpoint_can_be_read_in_one_sitting():
     modeling = Path(__file__).resolve().parents[2] / "modeling"
     lines = {name: len((modeling / name).read_text(encoding="utf-8").splitlines()) for name in SHIPPED}
-    assert sum(lines.values()) < 3200 and max(lines.values()) < 400
+    assert sum(lines.values()) < 3400 and max(lines.values()) < 400
 
 
 @pytest.fixture
