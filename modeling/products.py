@@ -2,8 +2,8 @@
 
 import torch
 from torch import nn
-from transformers.utils import is_tracing
 
+HAS_MKL = torch.backends.mkl.is_available()
 SMALL_MATRIX = 100_000  # numbers, below which choosing takes longer than it saves
 PARTS = 16  # of the matrix that one row is multiplied with
 FEW_ROWS, FEW_NUMBERS = 8, 3072  # up to so many rows, of so many numbers together, are multiplied as columns
@@ -21,36 +21,39 @@ class WeftLinear(nn.Linear):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., out_features]."""
-        is_small = self.in_features * self.out_features < SMALL_MATRIX
-        if is_small or torch.is_grad_enabled() or not self._may_choose(states):
+        # a token takes tens of these calls, so that each question counts: the rarest answers first
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(states)
-        flat = states.reshape(-1, self.in_features)
-        rows = flat.shape[0]
-        if rows == 1 and self.out_features >= PARTS:
-            product = self._multiply_one(flat)
-        elif 1 < rows <= FEW_ROWS and flat.numel() <= FEW_NUMBERS:
-            product = (self.weight @ flat.t()).t()
-        elif 2 < rows <= MANY_ROWS and self.weight.numel() >= LARGE_MATRIX and torch.backends.mkldnn.is_available():
-            product = nn.functional.linear(flat.to_mkldnn(), self.weight).to_dense()
+        weight, inputs, outputs = self.weight, self.in_features, self.out_features
+        if inputs * outputs < SMALL_MATRIX or not _may_choose(weight, states):
+            return super().forward(states)
+        rows = states.numel() // inputs
+        if rows == 1 and outputs >= PARTS:
+            product = _multiply_one(states.reshape(1, inputs), weight)
+        elif 1 < rows <= FEW_ROWS and rows * inputs <= FEW_NUMBERS:
+            product = (weight @ states.reshape(rows, inputs).t()).t()
+        elif 2 < rows <= MANY_ROWS and weight.numel() >= LARGE_MATRIX and torch.backends.mkldnn.is_available():
+            product = nn.functional.linear(states.reshape(rows, inputs).to_mkldnn(), weight).to_dense()
         else:
             return super().forward(states)
-        product = product if self.bias is None else product + self.bias
-        return product.reshape(*states.shape[:-1], self.out_features)
+        product = product.reshape(*states.shape[:-1], outputs)
+        return product if self.bias is None else product + self.bias
 
-    def _may_choose(self, states: torch.Tensor) -> bool:
-        """Whether weights and states are plain float32 on a processor that MKL computes on, and no graph is made."""
-        weight = self.weight
-        if type(weight) is not nn.Parameter or not weight.is_cpu or not weight.is_contiguous():
-            return False
-        if weight.dtype != torch.float32 or states.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-            return False
-        return torch.backends.mkl.is_available() and not is_tracing(states)
 
-    def _multiply_one(self, row: torch.Tensor) -> torch.Tensor:
-        outputs, inputs = self.weight.shape
-        whole = outputs // PARTS * PARTS
-        parts = self.weight[:whole].view(PARTS, -1, inputs)
-        product = torch.bmm(parts, row.t().expand(PARTS, inputs, 1)).view(1, whole)
-        if whole == outputs:
-            return product
-        return torch.cat((product, nn.functional.linear(row, self.weight[whole:])), dim=1)
+def _may_choose(weight: torch.Tensor, states: torch.Tensor) -> bool:
+    """Whether both are plain float32 on a processor that MKL computes on, and nothing records what is computed."""
+    is_plain = type(weight) is nn.Parameter and type(states) is torch.Tensor and weight.is_cpu and HAS_MKL
+    if not is_plain or weight.dtype != torch.float32 or states.dtype != torch.float32 or not weight.is_contiguous():
+        return False
+    return not (torch.is_autocast_enabled("cpu") or torch.jit.is_tracing())
+
+
+def _multiply_one(row: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A row [1, inputs] times the matrix [outputs, inputs] in PARTS parts, and by itself with what these leave."""
+    outputs, inputs = weight.shape
+    whole = outputs // PARTS * PARTS
+    parts = weight if whole == outputs else weight[:whole]
+    product = torch.bmm(parts.view(PARTS, -1, inputs), row.t().expand(PARTS, inputs, 1))
+    if whole == outputs:
+        return product
+    return torch.cat((product.view(1, whole), nn.functional.linear(row, weight[whole:])), dim=1)
