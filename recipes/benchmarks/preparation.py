@@ -50,8 +50,13 @@ print(len(tokens.map(group, batched=True)))
 """
 
 
-def processor_seconds(command: list[str]) -> tuple[float, str]:
-    """User and system time of a command and everything it starts, and what it printed."""
+def processor_seconds(command: list[str]) -> float:
+    """User and system time of a command and everything it starts."""
+    return processor_seconds_and_output(command)[0]
+
+
+def processor_seconds_and_output(command: list[str]) -> tuple[float, str]:
+    """The same, and what the command printed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
@@ -78,10 +83,10 @@ def prepare_data_sides(arguments: BenchmarkArguments, folder: Path) -> dict[str,
     recipe = [str(RECIPES / "prepare_data.py"), "--train_files", path, "--tokenizer_name", tokenizer, "--output_dir"]
     runs = iter(range(1_000_000))
     return {
-        "weft": lambda: processor_seconds([*recipe, str(folder / f"corpus-{next(runs)}")])[0],
-        "run_clm": lambda: processor_seconds(["-c", MAP_AND_GROUP, path, tokenizer])[0],
-        f"weft{IMPORTS}": lambda: processor_seconds(["-c", PREPARE_IMPORTS, tokenizer])[0],
-        f"run_clm{IMPORTS}": lambda: processor_seconds(["-c", MAP_AND_GROUP.split("path,")[0]])[0],
+        "weft": lambda: processor_seconds([*recipe, str(folder / f"corpus-{next(runs)}")]),
+        "run_clm": lambda: processor_seconds(["-c", MAP_AND_GROUP, path, tokenizer]),
+        f"weft{IMPORTS}": lambda: processor_seconds(["-c", PREPARE_IMPORTS, tokenizer]),
+        f"run_clm{IMPORTS}": lambda: processor_seconds(["-c", MAP_AND_GROUP.split("path,")[0]]),
     }
 
 
@@ -90,7 +95,7 @@ def _seconds_of_size(source: Path, tokenizer: str, folder: Path, size: int) -> f
     path, corpus = folder / f"{size}.txt", folder / f"corpus-{size}"
     write_growing_text(source, path, size)
     command = [str(RECIPES / "prepare_data.py"), "--train_files", str(path), "--tokenizer_name", tokenizer]
-    seconds, printed = processor_seconds(["-c", AND_PEAK, *command, "--output_dir", str(corpus)])
+    seconds, printed = processor_seconds_and_output(["-c", AND_PEAK, *command, "--output_dir", str(corpus)])
     peak = int(printed.splitlines()[-1]) * 1024 / 1e6
     path.unlink()
     shutil.rmtree(corpus)  # a disk need not hold all sizes at a time
