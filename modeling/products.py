@@ -17,7 +17,7 @@ class WeftLinear(nn.Linear):
 
     MKL takes as long for one row as for four. One row is 1.3 to 3 times as fast in a batch of products with parts of
     the matrix, two to eight are 1.2 to 5 times as fast as columns; beyond, oneDNN multiplies with large matrices 1.2 to
-    2 times as fast (RESULTS.md, section 24). Half precision gains nothing."""
+    2 times as fast (RESULTS.md, section 29). Half precision gains nothing."""
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., out_features]."""
