@@ -114,15 +114,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         matrix, shift = weight.to(dtype), None if bias is None else bias.to(dtype)
         nats = hidden.new_empty(len(hidden), dtype=wide)
         of_hidden = torch.empty_like(hidden) if with_gradients[0] else None
-        first = (
-            torch.empty_like if dtype == wide and len(hidden) else torch.zeros_like
-        )  # what the first rows write over
+        is_written_over = dtype == wide and len(hidden) > 0  # by the first rows, which need no zeros then
+        first = torch.empty_like if is_written_over else torch.zeros_like
         of_weight = first(weight, dtype=wide) if with_gradients[1] else None
         of_bias = torch.zeros_like(bias, dtype=wide) if with_gradients[2] else None
         at_once = LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cuda"]) // classes
         rows = max(1, min(len(hidden), at_once))
         room = hidden.new_empty(rows, classes, dtype=wide)  # made once: fresh memory costs a processor time
-        bounds_are_read = hidden.device.type == "cpu" and not torch.compiler.is_compiling()
+        reads_targets = hidden.device.type == "cpu" and not torch.compiler.is_compiling()
 
         def make_logits(inputs: torch.Tensor, logits: torch.Tensor) -> torch.Tensor | None:
             """Write the logits of inputs; returns the slope of the cap, where there is one and it is needed."""
@@ -145,7 +144,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = room[: len(inputs)]
             bends = make_logits(inputs, logits)
             of_target, mean = logits.gather(-1, places)[:, 0], logits.mean(-1) if label_smoothing else 0
-            largest = None if bounds_are_read else logits.amax(-1)
+            largest = None if reads_targets else logits.amax(-1)
             slopes = torch.softmax(logits, -1, out=logits)
             if largest is None:  # one number of each row instead of two passes over all of them
                 share = slopes.gather(-1, places)[:, 0]

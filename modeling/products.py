@@ -15,9 +15,9 @@ class WeftLinear(nn.Linear):
     """`nn.Linear` that, without gradients, multiplies a few rows of float32 on a processor another way: chosen by shape
     alone, nothing is stored, and the numbers are the same but for rounding.
 
-    MKL takes as long for one row as for four. One row is 1.3 to 3 times as fast in a batch of products with parts of
-    the matrix, two to eight are 1.2 to 5 times as fast as columns; beyond, oneDNN multiplies with large matrices 1.2 to
-    2 times as fast (RESULTS.md, section 29). Half precision gains nothing."""
+    MKL takes as long for one row as for four. One row is 1.4 to 2.3 times as fast in a batch of products with parts of
+    the matrix. Two to eight are 1.2 to 5 times as fast as columns. Beyond, oneDNN multiplies with large matrices 1.15
+    to 2.4 times as fast (RESULTS.md, section 29). Half precision gains nothing."""
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., out_features]."""

@@ -8,8 +8,9 @@ import pytest
 import torch
 from helpers.chi_square import assert_fits
 from helpers.models import FULL, SLIDING, make_model, random_ids, shake, tiny_config
+from helpers.streamed import StreamedIds
 from helpers.text import sentences
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, TextStreamer, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, set_seed
 
 from weft.recipes import generate
 from weft.recipes.common.errors import RecipeError
@@ -92,21 +93,11 @@ def count(head: torch.nn.Module, steps: list[int]) -> Any:
 def test_the_text_ends_where_it_would_and_is_streamed(ending: str, sure: float) -> None:
     """In the midst of right guesses."""
 
-    class Collector(TextStreamer):
-        def __init__(self) -> None:
-            self.given, self.ended = [], False
-
-        def put(self, value: torch.Tensor) -> None:
-            self.given.extend(value.flatten().tolist())
-
-        def end(self) -> None:
-            self.ended = True
-
     class After13(StoppingCriteria):
         def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
             return torch.tensor([input_ids.shape[1] >= 13])
 
-    model, ids, streamer = writer(), random_ids(1, 7), Collector()
+    model, ids, streamer = writer(), random_ids(1, 7), StreamedIds()
     end = {"stopping_criteria": [After13()]}
     if ending == "token":
         end = {"eos_token_id": int(model.generate(ids, **GREEDY)[0, 12])}

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
+from helpers.streamed import StreamedIds
 from torch._dynamo.utils import counters
 from transformers import (
     DynamicCache,
     PreTrainedModel,
     StoppingCriteria,
-    TextStreamer,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -144,17 +144,7 @@ def test_weights_stored_by_column_write_the_same(tied: bool) -> None:
 
 
 def test_a_streamer_is_given_every_token() -> None:
-    class Collector(TextStreamer):
-        def __init__(self) -> None:
-            self.given, self.ended = [], False
-
-        def put(self, value: torch.Tensor) -> None:
-            self.given.extend(value.flatten().tolist())
-
-        def end(self) -> None:
-            self.ended = True
-
-    streamer, ids = Collector(), random_ids(1, 5)
+    streamer, ids = StreamedIds(), random_ids(1, 5)
     out = writer().generate(ids, max_new_tokens=6, do_sample=False, stream_to=streamer, custom_generate=decode)
     assert streamer.given == out[0].tolist() and streamer.ended
 
