@@ -133,9 +133,8 @@ def document_encoder(
                 begins=begins,
                 words=count_words(text),
             )
-            before = (ids if len(ids) else before)[
-                -1:
-            ]  # a tail's first token is predicted from the last token of its head
+            # a tail's first token is predicted from the last token of its head
+            before = (ids if len(ids) else before)[-1:]
 
     return encode
 
