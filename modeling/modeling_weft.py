@@ -280,9 +280,8 @@ class WeftForMaskedLM(WeftLanguageModel):
             return_logits: as in `WeftForCausalLM.forward`.
         Returns: loss and logits [batch, tokens, vocab_size] or [n, vocab_size]."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        if predict_from is not None and self.skips_unread(
-            input_ids if inputs_embeds is None else inputs_embeds, kwargs
-        ):
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        if predict_from is not None and self.skips_unread(tokens, kwargs):
             kwargs["read_from"] = predict_from
         outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
         return WeftMaskedLMOutput(loss=loss, logits=logits, **captured(outputs), target_nats=nats)
