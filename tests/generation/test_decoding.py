@@ -164,6 +164,14 @@ def test_what_it_cannot_do_is_refused(options: dict[str, Any], reason: str) -> N
         writer().generate(random_ids(1, 5), max_new_tokens=3, do_sample=False, custom_generate=decode, **options)
 
 
+def test_token_types_are_refused_where_the_model_reads_them() -> None:
+    given = {"input_ids": random_ids(1, 5), "token_type_ids": torch.zeros(1, 5, dtype=torch.long)}
+    options = {"max_new_tokens": 3, "do_sample": False, "custom_generate": decode}
+    with pytest.raises(ValueError, match="because it passes on no token_type_ids"):
+        writer(type_vocab_size=2).generate(**given, **options)
+    assert torch.equal(writer().generate(**given, **options), writer().generate(given["input_ids"], **options))
+
+
 def test_compiled_decoding_compiles_no_more_after_its_first_batches() -> None:
     """Prompts and continuations of other lengths, padded or not, beyond the window of sliding layers. A sliding cache's
     length is a number, which is compiled as open the second time: hence two batches."""
