@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter as clock
 from typing import Any, ClassVar
 
 from weft import WeftConfig
@@ -143,17 +143,17 @@ class Side(ABC):
         self.prepare(run)
         seconds = []
         for steps in (FEW_STEPS, FEW_STEPS, MORE_STEPS):
-            began = time.perf_counter()
+            began = clock()
             self.train(run, steps)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(clock() - began)
         step = max(1e-3, (seconds[2] - seconds[1]) / (MORE_STEPS - FEW_STEPS))
         return Pace(max(0.0, seconds[1] - FEW_STEPS * step), step)
 
     def go(self, run: RoadRun, pace: Pace, seconds: float) -> dict[str, Any]:
         """Go from the text to the weights in a time; what is worth noting of it."""
-        began = time.perf_counter()
+        began = clock()
         self.prepare(run)
-        prepared = time.perf_counter() - began
+        prepared = clock() - began
         steps = pace.steps_within(seconds - prepared)
         self.train(run, steps)
         return {"preparation": prepared, "steps": steps}
