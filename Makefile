@@ -19,7 +19,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pretrain pretrain-mlm finetune tokenizer data generate test test-upstream test-old
+.PHONY: help setup setup-dev pretrain pretrain-mlm finetune chat tokenizer data generate test test-upstream test-old
 .PHONY: test-ecosystem benchmark lint clean
 
 help:  ## list the targets
@@ -49,6 +49,9 @@ pretrain-mlm: $(INSTALLED)  ## train a small encoder on the same text, into runs
 finetune: $(INSTALLED)  ## fine-tune a model: make finetune [TASK=sst2] [MODEL=folder-or-id] [DATA=folder], into runs/TASK
 	$(LAUNCH) recipes/finetune.py --task $(TASK) $(if $(MODEL),--model_name_or_path $(MODEL)) \
 		$(if $(DATA),--data $(DATA)) $(ARGS)
+
+chat: $(INSTALLED)  ## teach a model to answer, by default that of make pretrain, into runs/chat: make chat [MODEL=folder-or-id]
+	$(LAUNCH) recipes/finetune_chat.py --model_name_or_path $(or $(MODEL),runs/pretrain_clm) $(ARGS)
 
 tokenizer: $(INSTALLED)  ## train a tokenizer, into runs/tokenizer
 	$(BIN)/python tokenizer/train.py $(ARGS)

@@ -10,6 +10,7 @@
 | question_answering | finetune_qa.py |
 | multiple_choice | finetune_choice.py |
 | seq2seq: text to text | finetune_seq2seq.py |
+| chat: answers in a conversation | finetune_chat.py |
 
 --task NAME --help says what a task takes, --task NAME --help_all all of it.
 """

@@ -1,6 +1,7 @@
 """The special tokens that a tokenizer puts around a text when it is called, as a decoder or an encoder expects them."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, processors
@@ -111,6 +112,21 @@ def add_mask_token(tokenizer: PreTrainedTokenizerBase) -> bool:
         _append(tokenizer, MASK)
     tokenizer.add_special_tokens({"mask_token": LEFT_STRIPPING_MASK})
     return True
+
+
+def add_extra_tokens(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> list[str]:
+    """Make tokens of these names special ones, in place; those that the vocabulary has not got are added behind it.
+
+    Returns:
+        The ones that were added: resize the model's embeddings to `number_of_ids`.
+    """
+    new = [name for name in names if name not in tokenizer.get_vocab()]
+    for name in new:
+        if tokenizer.is_fast and number_of_ids(tokenizer) > len(tokenizer):
+            _append(tokenizer, name)
+    tokens = [AddedToken(name, special=True, normalized=False) for name in names]
+    tokenizer.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
+    return new
 
 
 def _append(tokenizer: PreTrainedTokenizerBase, token: str) -> None:

@@ -40,14 +40,19 @@ def depths(model: PreTrainedModel) -> dict[str, int]:
     return found
 
 
-def freeze(model: PreTrainedModel, arguments: ModelSetupArguments) -> None:
+def freeze(model: PreTrainedModel, arguments: ModelSetupArguments, new_tokens: Sequence[int] = ()) -> None:
     """Leave the embeddings, or with them the first layers, as they are.
 
     Raises:
-        RecipeError: the model has not so many layers.
+        RecipeError: the model has not so many layers, or new tokens, whose embeddings have to be learnt.
     """
     if not arguments.freeze_embeddings and not arguments.freeze_layers:
         return
+    if new_tokens:
+        raise RecipeError(
+            f"{counted(len(new_tokens), 'new token')} of the chat template would stay without a meaning where the "
+            "embeddings are frozen: leave freeze_embeddings and freeze_layers out, or give --chat_template plain."
+        )
     found = depths(model)
     layers = max(found.values()) - 1
     if arguments.freeze_layers > layers:
@@ -81,7 +86,11 @@ def parameter_groups(
 
 
 def add_adapters(
-    model: PreTrainedModel, arguments: ModelSetupArguments, new_weights: Sequence[str], with_head: bool = True
+    model: PreTrainedModel,
+    arguments: ModelSetupArguments,
+    new_weights: Sequence[str],
+    with_head: bool = True,
+    new_tokens: Sequence[int] = (),
 ) -> nn.Module:
     """Low-rank adapters on the model's linear maps (LoRA, https://huggingface.co/papers/2106.09685); the head, and what
     else the checkpoint had no weights for (BERT's pooler, for one), is trained whole, and everything else is frozen.
@@ -89,6 +98,7 @@ def add_adapters(
     Args:
         new_weights: names of parameters that start from random numbers.
         with_head: whether the head is the task's own; one that came with the model is frozen like the rest.
+        new_tokens: ids of which the rows of the embedding, and of the head's matrix, are trained.
 
     Raises:
         RecipeError: peft is not installed, or finds nothing to adapt.
@@ -104,10 +114,23 @@ def add_adapters(
         lora_dropout=arguments.lora_dropout,
         target_modules=list(declared) if declared else known.get(model.config.model_type, "all-linear"),
         modules_to_save=[*(heads if with_head else []), *sorted(new)] or None,
+        trainable_token_indices=_rows_of(model, new_tokens),
     )
     with refusing("adapters cannot be added", ValueError, say=one_line), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks for what newer transformers call otherwise
         return peft.get_peft_model(model, config)
+
+
+def _rows_of(model: PreTrainedModel, tokens: Sequence[int]) -> dict[str, list[int]] | None:
+    """Of which modules the rows of some tokens are to be trained: those of the head too where it has its own."""
+    if not tokens:
+        return None
+    tables = [model.get_input_embeddings()]
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not tables[0].weight:
+        tables.append(head)
+    names = {id(module): name for name, module in model.named_modules()}
+    return {names[id(table)]: [*tokens] for table in tables}
 
 
 def merge_adapters(model: nn.Module, folder: Path) -> PreTrainedModel:

@@ -14,7 +14,11 @@ from weft.recipes.finetuning.validation_split import hold_out
 
 Example = TypeVar("Example")
 WITH_TEST = {"train": "train", "validation": "validation", "test": "test"}  # names of splits on the Hub
-HUB_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
+HUB_NAMES = {
+    "train": ("train", "train_sft"),
+    "validation": ("validation", "dev", "valid", "val", "test_sft"),
+    "test": ("test",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +71,9 @@ def read_hub_splits(name: str, config_name: str | None, wanted: Sequence[str]) -
         RecipeError: it cannot be loaded, or has no training split.
     """
     there = split_names(name, config_name)
-    if "train" not in there:
-        raise RecipeError(f"data set {name!r} has no split 'train': there are {', '.join(there)}.")
     named = {split: next((other for other in HUB_NAMES[split] if other in there), None) for split in wanted}
+    if named["train"] is None:
+        raise RecipeError(f"data set {name!r} has no split 'train': there are {', '.join(there)}.")
     return {split: read_hub_records(name, config_name, theirs) for split, theirs in named.items() if theirs is not None}
 
 

@@ -146,7 +146,7 @@ def set_up_model(
             )
         dropout = {field: value for field, value in DROPOUT.items() if not getattr(config, field)}
         _set(config, {**dropout, **fields})
-        tokenizer = as_encoder(tokenizer, config.type_vocab_size > 1)
+        tokenizer = _for_task(task, tokenizer, config.type_vocab_size > 1)
     elif fields:
         raise RecipeError(
             f"{', '.join(fields)} can only be given for Weft models, and {name} is {config.model_type!r}."
@@ -209,13 +209,17 @@ def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max
         role |= {"is_causal": existing.is_causal, "type_vocab_size": existing.type_vocab_size}
         max_positions = max(max_length, existing.max_position_embeddings)
         fields = {"max_position_embeddings": max_positions, **fields}
-    tokenizer = task.prepare_tokenizer(as_encoder(tokenizer, role.get("type_vocab_size", 0) > 1))
+    tokenizer = task.prepare_tokenizer(_for_task(task, tokenizer, role.get("type_vocab_size", 0) > 1))
     role |= task.config_fields()
     model_arguments = ModelArguments(preset=arguments.preset, config_name=arguments.config_name)
     model_arguments.check(fields)
     config = make_config(model_arguments, {**DROPOUT, **fields}, tokenizer, max_length, role, "max_length")
     task.align_labels(config)
     return ModelSetup(task, arguments, config, tokenizer, max_length, keep_head=True)
+
+
+def _for_task(task: Task, tokenizer: PreTrainedTokenizerBase, token_types: bool) -> PreTrainedTokenizerBase:
+    return as_encoder(tokenizer, token_types) if task.closes_texts else tokenizer
 
 
 def _suitable_tokenizer(task: Task) -> str:

@@ -38,6 +38,7 @@ from weft.recipes.training.run_folder import METRICS, SETTINGS, finished_folder
 
 LOCAL_FIELDS = (
     *("output_dir", "data", "train_file", "validation_file", "test_file", "plan", "files", "predict_file"),
+    "chat_template",
     *(f"{split}_{side}" for split in ("train", "validation", "test") for side in ("source", "target")),
 )
 
@@ -118,6 +119,7 @@ class FinishedSeeds:
         # validation first: it tunes the thresholds that the other splits are scored with
         for split in sorted(self.items.keys() - {"train"}, key=lambda split: (split != "validation", split)):
             results = self._predict(model, self.items[split])
+            self.task.sample(model, split, self.items[split])
             prefix = "eval_" if split == "validation" else f"{split}_"
             scores = self.task.score(split, self.items[split], results)
             metrics |= {f"{prefix}{name}": value for name, value in scores.items()}

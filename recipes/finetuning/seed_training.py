@@ -69,10 +69,11 @@ class SeedRun:
     def make_model(self, seed: int) -> nn.Module:
         """The model that a seed begins with, frozen or with adapters as the fields say."""
         model = self.setup.make_model(seed)
-        freeze(model, self.setup.arguments)
-        if self.setup.arguments.lora_rank is None:
+        task, arguments = self.task, self.setup.arguments
+        freeze(model, arguments, task.new_tokens)
+        if arguments.lora_rank is None:
             return model
-        return add_adapters(model, self.setup.arguments, self.setup.new_weights, self.task.has_own_head)
+        return add_adapters(model, arguments, self.setup.new_weights, task.has_own_head, task.new_tokens)
 
     def changed(self, chosen: dict[str, Any]) -> "SeedRun":
         """The same with other settings: fields of `FineTuningArguments` or of the model's config."""

@@ -82,7 +82,8 @@ class FineTuningRun:
     def describe(self) -> str:
         """The plan; raises RecipeError where the model cannot be made."""
         model = self.seed_run.make_model(self.seeds[0])
-        return "\n".join(f"  {name:11} {value}" for name, value in self._plan_lines(model))
+        lines = [f"  {name:11} {value}" for name, value in self._plan_lines(model)]
+        return "\n".join([*lines, *filter(None, [self.task.preview()])])
 
     def train(self) -> bool:
         """Train every seed and write the finished folder; whether that came to its end."""

@@ -56,6 +56,8 @@ class Task(ABC):
     language: str | list[str] | None = None  # of the texts, such as "en", where the user or the task says it
     has_choices: ClassVar[bool] = False  # whether an item's sequences are choices of which one is right
     has_own_head: ClassVar[bool] = True  # whether the model has an output matrix that is of this task only
+    closes_texts: ClassVar[bool] = True  # whether the tokenizer is to put its start and end token around each text
+    new_tokens: Sequence[int] = ()  # ids that `prepare_tokenizer` added, of which the model knows nothing yet
     # Fields of every recipe that mean nothing to this task, each with a reason.
     refused_fields: ClassVar[dict[str, str]] = {}
     # Keys of a batch that are targets: they go to `loss`, all others to the model.
@@ -169,6 +171,14 @@ class Task(ABC):
     @abstractmethod
     def score(self, split: str, items: Items, results: Sequence[Any]) -> dict[str, float]:
         """Metrics of a labelled split, "loss" among them. `results` stand in the order of `items`."""
+
+    def preview(self) -> str:
+        """What the plan shows beside its lines, on the terminal alone: one example as the model reads it, for one."""
+        return ""
+
+    def sample(self, model: PreTrainedModel, split: str, items: Items) -> None:
+        """Have the finished model do what scores do not show, for `write_report` to tell of."""
+        return
 
     def baselines(self, split: str, items: Items, learnt: Items) -> list[Baseline]:
         """What could be answered without a model, for its scores to be compared with.

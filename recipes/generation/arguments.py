@@ -15,6 +15,8 @@ class GenerateArguments(Options):
     model: str = option("runs/pretrain_clm", "folder or Hub id of a causal language model", folder_or_id=True)
     prompt: str = option("", "text to continue; empty: a new document")
     prompt_file: str | None = option(None, "a text file with one prompt on each line")
+    chat: bool = option(False, "talk with the model in the terminal, or have it answer prompt")
+    system: str | None = option(None, "with chat: a message before all others, of what the model is to be like")
     output_file: str | None = option(None, "with prompt_file: write JSON lines (prompt, text) here instead of printing")
     batch_size: int = option(16, "prompts continued at once", least=1)
     max_new_tokens: int = option(200, "length of the continuation, in tokens", least=1)
@@ -36,6 +38,7 @@ class GenerateArguments(Options):
     def check(self) -> None:
         """Raises RecipeError where a field is out of range, or two contradict each other."""
         super().check()
+        self._check_chat()
         if self.compile and self.num_beams > 1:
             raise RecipeError(f"num_beams is {self.num_beams}, but compile is for one beam: leave one of them out.")
         if self.draft is not None and (self.compile or self.num_beams > 1):
@@ -52,6 +55,14 @@ class GenerateArguments(Options):
                 f"temperature is {self.temperature}: give a number above 0, or --do_sample false for the most likely "
                 "tokens."
             )
+
+    def _check_chat(self) -> None:
+        if not self.chat and self.system is not None:
+            raise RecipeError("system is given without chat: give that too, or leave it out.")
+        others = {"prompt_file": self.prompt_file, "compile": self.compile, "num_beams": self.num_beams > 1}
+        given = [name for name, value in others.items() if value]
+        if self.chat and given:
+            raise RecipeError(f"chat writes one answer after another as it comes: leave {' and '.join(given)} out.")
 
     def read_prompts(self) -> list[str] | None:
         """Read the prompts of prompt_file; None where there is the one of `prompt`. Raises RecipeError."""

@@ -19,6 +19,7 @@ from weft.recipes.common.checkpoints import check_files, load_whole
 from weft.recipes.common.files import new_text_file
 from weft.recipes.common.hardware import move_to
 from weft.recipes.generation.arguments import GenerateArguments
+from weft.recipes.generation.chat import talk
 from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
 from weft.recipes.generation.drafts import check_draft
 from weft.recipes.generation.generate_text import compile_options, generate_texts, start_ids, write_ids
@@ -27,7 +28,7 @@ from weft.recipes.generation.prompts import check_length, check_prompts
 
 
 def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
-    """Continue the prompts in batches, or where there are none `prompt`, as it is written.
+    """Continue the prompts in batches, or where there are none `prompt`, as it is written; or talk.
 
     Raises:
         RecipeError: the model cannot be loaded, or not be used as asked for.
@@ -35,7 +36,8 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     check_files(arguments.model)
     tokenizer = load_tokenizer(arguments.model, arguments.trust_remote_code)
     model, _ = load_whole(AutoModelForCausalLM, arguments.model, trust_remote_code=arguments.trust_remote_code)
-    check_prompts(model, tokenizer, [arguments.prompt] if prompts is None else prompts, arguments.max_new_tokens)
+    if not arguments.chat:
+        check_prompts(model, tokenizer, [arguments.prompt] if prompts is None else prompts, arguments.max_new_tokens)
     model = move_to(model, arguments.device).eval()
     batch_size = 1 if prompts is None or arguments.draft is not None else min(arguments.batch_size, len(prompts))
     at_once = arguments.num_beams * batch_size
@@ -47,6 +49,9 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     if arguments.draft is not None:
         options["draft"] = _load_draft(arguments, tokenizer, prompts)
     set_seed(arguments.seed)
+    if arguments.chat:
+        talk(model, tokenizer, arguments, options)
+        return
     if arguments.compile:
         rows = [start_ids(tokenizer, prompt) for prompt in prompts or [arguments.prompt]]
         options |= compile_options(model, max(map(len, rows)) + arguments.max_new_tokens)

@@ -22,7 +22,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "exa
 READ = [page for page in PAGES if page.name not in ("RESULTS.md", "CHANGELOG.md")]
 # What may stand before a command in a shell: a variable for it alone.
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
-TASKS = {"pydoc": "classification", "conll2000": "tokens", "squad": "qa", "swag": "choice"}
+TASKS = {"pydoc": "classification", "conll2000": "tokens", "squad": "qa", "swag": "choice", "chat": "chat"}
 
 
 def blocks_of(page: Path, language: str) -> list[tuple[int, str]]:

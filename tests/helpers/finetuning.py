@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from helpers.forked import Forked
-from weft.recipes import finetune_choice, finetune_classification, finetune_qa, finetune_tokens
+from weft.recipes import finetune_chat, finetune_choice, finetune_classification, finetune_qa, finetune_tokens
 from weft.recipes.common.errors import RecipeError
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -25,6 +25,7 @@ MAINS = {
     "finetune_tokens": finetune_tokens.main,
     "finetune_qa": finetune_qa.main,
     "finetune_choice": finetune_choice.main,
+    "finetune_chat": finetune_chat.main,
 }
 
 SMALL_RUN = {
@@ -88,6 +89,10 @@ def rows_of(recipe: str, number: int, seed: int = 0) -> list[dict]:
         elif recipe == "finetune_qa":
             answers = {"text": [marked], "answer_start": [text.index(marked)]}
             rows.append({"id": str(place), "question": "what is it like", "context": text, "answers": answers})
+        elif recipe == "finetune_chat":
+            said = [text, f"{label} {marked}", *(["why", f"it is {marked}"] if place % 2 else [])]
+            roles = ("user", "assistant") * 2
+            rows.append({"messages": [{"role": role, "content": each} for role, each in zip(roles, said)]})
         else:
             choices = [draw.choice(GOOD), draw.choice(BAD)]
             draw.shuffle(choices)

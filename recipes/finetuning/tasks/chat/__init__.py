@@ -1,0 +1,1 @@
+"""Conversations: an assistant that answers what it is told and asked."""

@@ -1,0 +1,197 @@
+"""Conversations to tokens, and which of these an assistant wrote: decided from what its template renders, or refused.
+
+A template with `{% generation %}` marks says itself what an assistant writes. Of any other, an answer is what stands
+between the prompt for it (the messages before it, rendered with add_generation_prompt) and the end of the messages with
+it. Each must be the beginning of the whole, in characters and in tokens: a model that is asked then sees the very
+tokens that it was trained behind.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from weft.tokenizer.chat_templates import Message, render_chat, special_tokens_of, spelt_tokens
+
+AT_ONCE = 1000  # conversations that are tokenised together
+ASSISTANT = "assistant"
+Span = tuple[int, int]  # [first, behind the last), of characters or of tokens
+_MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+
+
+@dataclass(frozen=True)
+class ConversationTokens:
+    """A conversation as a model reads it, to the end of its last answer.
+
+    Attributes:
+        ids: token ids, those of the template among them.
+        answers: the tokens of each answer; the last one tells generation to stop.
+    """
+
+    ids: list[int]
+    answers: list[Span]
+
+    def cut_to(self, longest: int) -> "ConversationTokens | None":
+        """The turns of which all tokens have room, to the end of an answer; None where not even the first one has."""
+        kept = [answer for answer in self.answers if answer[1] <= longest]
+        return ConversationTokens(self.ids[: kept[-1][1]], kept) if kept else None
+
+
+def encode_conversations(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    tools: Sequence[Sequence[dict[str, Any]] | None] | None = None,
+) -> list[ConversationTokens | str]:
+    """Render and tokenise conversations.
+
+    Args:
+        tokenizer: with a chat template.
+        tools: that each conversation may call.
+
+    Returns:
+        The tokens of each, or the sentence that says why there are none.
+    """
+    result: list[ConversationTokens | str] = []
+    given = list(tools) if tools is not None else [None] * len(conversations)
+    for first in range(0, len(conversations), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        result += _encode(tokenizer, conversations[part], given[part])
+    return result
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    tools: Sequence[Sequence[dict[str, Any]] | None],
+) -> list[ConversationTokens | str]:
+    special = special_tokens_of(tokenizer)
+    rendered = [_render(tokenizer, special, *each) for each in zip(conversations, tools, strict=True)]
+    whole = [one for one in rendered if not isinstance(one, str)]
+    pieces = [piece for text, spans in whole for piece in _pieces(text, spans)]
+    texts = iter(_ids_of(tokenizer, [text for text, _ in whole]))
+    parts = iter(_ids_of(tokenizer, pieces))
+    result: list[ConversationTokens | str] = []
+    for one in rendered:
+        if isinstance(one, str):
+            result.append(one)
+            continue
+        text, spans = one
+        ids, of_pieces = next(texts), [next(parts) for _ in _pieces(text, spans)]
+        result.append(_placed(tokenizer, text, spans, ids, of_pieces))
+    return result
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    special: Sequence[str],
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]] | None,
+) -> tuple[str, list[Span]] | str:
+    """The text of a conversation to the end of its last answer, and the characters of each answer; or a sentence."""
+    if spelt := spelt_tokens(special, list(messages)):
+        return f"a text in it spells the special token {spelt[0]!r}, which would be read as that: write it otherwise"
+    template = tokenizer.get_chat_template(tools=tools)
+    try:
+        if _MARK.search(template):
+            text, spans = _marked_spans(tokenizer, template, messages, tools)
+        else:
+            text, spans = _prefix_spans(tokenizer, messages, tools)
+        spans = [_to_stop(special, text, span) for span in spans]
+    except ValueError as error:
+        return str(error)
+    return text[: spans[-1][1]], spans
+
+
+def _marked_spans(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]] | None,
+) -> tuple[str, list[Span]]:
+    render_chat(tokenizer, messages, tools)  # which says why where it cannot be done
+    (text,), (spans,) = render_jinja_template(
+        conversations=[list(messages)],
+        tools=list(tools) if tools else None,
+        chat_template=template,
+        return_assistant_tokens_mask=True,
+        **tokenizer.special_tokens_map,
+    )
+    spans = [(first, end) for first, end in spans if end > first]
+    if not spans:
+        raise ValueError("the chat template marks nothing in it as written by the assistant ({% generation %})")
+    return text, spans
+
+
+def _prefix_spans(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None
+) -> tuple[str, list[Span]]:
+    whole, spans = render_chat(tokenizer, messages, tools), []
+    for number, message in enumerate(messages):
+        if message["role"] != ASSISTANT:
+            continue
+        prompt = render_chat(tokenizer, messages[:number], tools, add_generation_prompt=True)
+        done = render_chat(tokenizer, messages[: number + 1], tools)
+        if not (done.startswith(prompt) and whole.startswith(done)):
+            what = "an answer without the prompt for it" if whole.startswith(done) else "messages anew for later ones"
+            raise ValueError(
+                f"the chat template writes {what}, so that it cannot be told which tokens are the assistant's: give a "
+                "template that marks them by {% generation %} and {% endgeneration %}"
+            )
+        spans.append((len(prompt), len(done)))
+    return whole, spans
+
+
+def _to_stop(special: Sequence[str], text: str, span: Span) -> Span:
+    """An answer without what a template writes behind its last special token, at which generation stops."""
+    first, end = span
+    answer = text[first:end]
+    stop = max((answer.rfind(token) + len(token) for token in special if token in answer), default=0)
+    if not stop or answer[stop:].strip():
+        raise ValueError(
+            "the chat template ends an answer with no special token, so that generation would not know where to stop: "
+            "give one that writes such a token there, such as {{ eos_token }}"
+        )
+    return first, first + stop
+
+
+def _pieces(text: str, spans: Sequence[Span]) -> list[str]:
+    """A text cut where answers begin and end."""
+    places = [0, *(place for span in spans for place in span)]
+    return [text[first:end] for first, end in itertools.pairwise(places)]
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    return tokenizer(texts, add_special_tokens=False, verbose=False).input_ids if texts else []
+
+
+def _placed(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    spans: Sequence[Span],
+    ids: list[int],
+    pieces: list[list[int]],
+) -> ConversationTokens | str:
+    """The tokens of each answer. Where the text is cut they are those of its pieces, for nearly all tokenizers; of
+    others (SentencePiece puts a blank before each text) each beginning of the text is tokenised by itself."""
+    if [token for piece in pieces for token in piece] == ids:
+        ends = [len(pieces[0])]
+        for piece in pieces[1:]:
+            ends.append(ends[-1] + len(piece))
+    else:
+        beginnings = _ids_of(tokenizer, [text[:place] for span in spans for place in span])
+        ends = [len(beginning) for beginning in beginnings]
+        for beginning, place in zip(beginnings, (place for span in spans for place in span)):
+            if ids[: len(beginning)] != beginning:
+                around = text[max(0, place - 12) : place + 12]
+                return (
+                    f"a token reaches over the place in {around!r} where an answer begins or ends, so that nobody can "
+                    "tell whose it is: give a chat template that ends the prompt before a blank or by a special token"
+                )
+    answers = list(zip(ends[::2], ends[1::2]))
+    if any(first >= end for first, end in answers):
+        return "an answer in it has no token"
+    return ConversationTokens(ids, answers)
