@@ -13,6 +13,8 @@ Subject finetune: time of training steps of a classifier whose batches are packe
 run_glue.py does, padded to their longest example, or made of examples of like length; same shape, same examples.
 Subject pairs: the same of an encoder-decoder, from two files of lines (--train_files a.en a.de).
 
+Subject chat: training steps on the same conversations, of finetune_chat.py and, padded and packed, of TRL's SFTTrainer.
+
 Subjects step, forward, score, head and generate, of Weft and of a stock class (--family) with the same shape and the
 same weights, which must give the same losses, log-probabilities or tokens: a training step and the forward pass alone
 (time, and memory in fresh processes; also of a classifier, --head classification), the texts of evaluate_lm.py, the

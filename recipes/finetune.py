@@ -11,6 +11,7 @@
 | multiple_choice | finetune_choice.py |
 | seq2seq: text to text | finetune_seq2seq.py |
 | chat: answers in a conversation | finetune_chat.py |
+| preferences: chosen and rejected answers (DPO, KTO, ORPO) | finetune_preferences.py |
 
 --task NAME --help says what a task takes, --task NAME --help_all all of it.
 """

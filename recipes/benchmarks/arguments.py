@@ -16,7 +16,7 @@ CLASSIFICATION = "classification"
 
 WHOLE_MODEL = ("step", "forward")
 STOCK_SUBJECTS = (*WHOLE_MODEL, "score", "head", "generate", "trainer")
-TEXT_SUBJECTS = ("prepare_data", "finetune", "pairs")
+TEXT_SUBJECTS = ("prepare_data", "finetune", "pairs", "chat")
 FRESH_SUBJECTS = ("allocator", "busy")
 SUBJECTS = (*TEXT_SUBJECTS, *STOCK_SUBJECTS, *FRESH_SUBJECTS, "start", "road")
 MEASURING_MEMORY = (*WHOLE_MODEL, "trainer")
@@ -27,7 +27,7 @@ TAKEN_BY = {
     "tokenizer_name": TEXT_SUBJECTS,
     "text_column": ("finetune",),
     "megabytes": ("prepare_data",),
-    "preset": ("finetune", "pairs", "road"),
+    "preset": ("finetune", "pairs", "chat", "road"),
     **dict.fromkeys(("family", "device", "window", "num_key_value_heads"), STOCK_SUBJECTS),
     "head": WHOLE_MODEL,
     "document_tokens": (*WHOLE_MODEL, "score"),
@@ -43,19 +43,22 @@ class BenchmarkArguments(Options):
 
     subject: str = option("prepare_data", "what to measure, as told above", choices=SUBJECTS)
     train_files: list[str] = option(
-        [], "a .txt file; for finetune a table of examples; for pairs two .txt files; none: text that Python carries"
+        [],
+        "a .txt file; for finetune a table of examples, for chat of conversations; for pairs two .txt files; none: "
+        "text that Python carries",
     )
     text_column: str = option("sentence", "finetune: the column with the text")
     megabytes: list[int] = option(
         [], "prepare_data: see how time and memory grow instead, with text of these sizes made of train_files"
     )
-    preset: str = option("tiny", "finetune, pairs, road: shape of the model")
+    preset: str = option("tiny", "finetune, pairs, chat, road: shape of the model")
     batch_size: int | None = option(
-        None, "examples of a step; 32 for finetune and pairs, 1 prompt for generate, else 8", least=1
+        None, "examples of a step; 32 for finetune, pairs and chat, 1 prompt for generate, else 8", least=1
     )
     steps: int | None = option(
         None,
-        "training steps of a round; 50 for finetune, 8 for pairs and trainer (after 3 more), 5 for allocator, else 1",
+        "training steps of a round; 50 for finetune, 8 for pairs, chat and trainer (after 3 more), 5 for allocator, "
+        "else 1",
         least=1,
     )
     cpu_threads: int | None = option(None, "threads to compute with", least=1)

@@ -15,8 +15,8 @@ TOKENIZER_TEXT = 4_000_000  # characters that it is learnt from
 
 def completed(arguments: BenchmarkArguments, folder: Path) -> BenchmarkArguments:
     """The same with files and a tokenizer where they were not given: `prepare_data` reads documents, `finetune` first
-    lines of docstrings, `pairs` lines with the next of the same text."""
-    if not arguments.train_files:
+    lines of docstrings, `pairs` lines with the next of the same text; `chat` finds conversations without a file."""
+    if not arguments.train_files and arguments.subject != "chat":
         write = {"prepare_data": _write_documents, "finetune": _write_phrases, "pairs": _write_pairs}
         names = write[arguments.subject](folder)
         arguments = replace(arguments, train_files=names, text_column="sentence")

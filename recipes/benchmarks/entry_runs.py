@@ -1,6 +1,7 @@
 """Measures named entries, each in a process of its own, and writes one table of all."""
 
 import dataclasses
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,8 @@ def lacks(entry: Entry) -> str | None:
         return "there is no GPU"
     if entry.arguments.subject == "road" and entry.road.peer_folder is None:
         return "no --peer_folder was given, into which the others are cloned"
+    if entry.arguments.subject == "chat" and importlib.util.find_spec("trl") is None:
+        return "trl is not installed"
     return None
 
 

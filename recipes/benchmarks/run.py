@@ -15,7 +15,7 @@ from weft.recipes.benchmarks.subjects import MEMORY_ROUNDS, peaks_of, sides_of
 from weft.recipes.common.files import write_json
 
 # Subjects whose sides compute in this process, so that its processor time is theirs.
-IN_PROCESS = ("step", "forward", "score", "head", "generate", "finetune", "pairs")
+IN_PROCESS = ("step", "forward", "score", "head", "generate", "finetune", "pairs", "chat")
 
 
 def measure(arguments: BenchmarkArguments) -> None:

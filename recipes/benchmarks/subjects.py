@@ -9,6 +9,7 @@ import torch
 from weft.recipes.benchmarks import (
     batching,
     builtin_files,
+    conversations,
     decoding,
     fresh_training,
     scoring,
@@ -69,6 +70,15 @@ def _finetune(arguments: BenchmarkArguments, folder: Path) -> Sides:
     return batching.batching_sides(first, arguments.text_column, *settings, arguments.steps or 50)
 
 
+def _chat(arguments: BenchmarkArguments, folder: Path) -> Sides:
+    """Training steps on conversations, beside SFTTrainer."""
+    share_cores(arguments.cpu_threads)
+    keep_freed_memory()
+    arguments = builtin_files.completed(arguments, folder)
+    settings = (arguments.preset, arguments.batch_size or 32, arguments.steps or 8)
+    return conversations.conversation_sides(arguments.train_files, arguments.tokenizer_name, *settings, folder)
+
+
 def _prepare_data(arguments: BenchmarkArguments, folder: Path) -> Sides:
     """Preparing text, beside run_clm.py."""
     return prepare_data_sides(builtin_files.completed(arguments, folder), folder)
@@ -110,6 +120,7 @@ def _start(arguments: BenchmarkArguments, folder: Path) -> Sides:
 SIDES: dict[str, Callable[[BenchmarkArguments, Path], Sides]] = {
     "prepare_data": _prepare_data,
     **dict.fromkeys(("finetune", "pairs"), _finetune),
+    "chat": _chat,
     **dict.fromkeys(("step", "forward", "score", "head", "generate"), _stock),
     "trainer": _trainer,
     "allocator": _allocator,

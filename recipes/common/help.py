@@ -45,10 +45,11 @@ class Entry:
 
 
 def own_sections(groups: Iterable[type]) -> dict[str, list[Entry]]:
-    """The recipe's own fields, under the first sentence of the class that declares them."""
-    sections: dict[str, list[Entry]] = {}
+    """The recipe's own fields, under the first sentence of the class that declares them, the last where several do."""
+    groups, sections = list(groups), {}
+    last = {field.name: group for group in groups for field in dataclasses.fields(group)}
     for group in groups:
-        for field in dataclasses.fields(group):
+        for field in (field for field in dataclasses.fields(group) if last[field.name] is group):
             sections.setdefault(_heading(group, field.name), []).append(_own_entry(field))
     return sections
 

@@ -52,9 +52,10 @@ def _read(task_name: str, description: str | None, argv: Sequence[str] | None = 
     if files.task == task_name:
         if not files.local_files() and files.dataset_name is None:
             known = [data_set for data_set, task in known_task_names().items() if task == task_name]
+            named = f", or as task a data set that is known: {', '.join(known)}" if known else ""
             raise RecipeError(
-                f"task {task_name} is named without examples: give files of your own or dataset_name (see --help), or "
-                f"as task a data set that is known: {', '.join(known)}."
+                f"task {task_name} is named without examples: give files of your own or dataset_name (see --help)"
+                f"{named}."
             )
         files.task = None
     arguments.check()

@@ -106,7 +106,8 @@ def read_splits(
         records = read_hub_splits(files.dataset_name, files.dataset_config_name, ("train", "validation"))
         splits = {split: from_records(rows) for split, rows in records.items()}
     else:
-        raise RecipeError(f"no examples are given: give task (one of {', '.join(tasks)}), train_file or dataset_name.")
+        named = f"task (one of {', '.join(tasks)}), " if tasks else ""
+        raise RecipeError(f"no examples are given: give {named}train_file or dataset_name.")
     empty = [split for split, examples in splits.items() if not examples]
     if empty:
         raise RecipeError(f"the {empty[0]} split holds no example: give files with examples.")

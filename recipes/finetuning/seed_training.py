@@ -42,6 +42,7 @@ from weft.recipes.training.metric_format import median_of
 from weft.recipes.training.run_folder import last_checkpoint
 from weft.recipes.training.stop_signal import StopSignal
 from weft.recipes.training.throughput import Throughput
+from weft.recipes.training.trainer import WeftTrainer
 
 
 @dataclass
@@ -127,7 +128,7 @@ class SeedRun:
         trainer.accelerator.wait_for_everyone()
         return result
 
-    def _result(self, seed: int, trainer: FineTuningTrainer, file: Path, seconds: float) -> SeedResult:
+    def _result(self, seed: int, trainer: WeftTrainer, file: Path, seconds: float) -> SeedResult:
         history = trainer.state.log_history
         evaluations = evaluations_of(history)
         best = best_of(evaluations, self.task.best_metric) or evaluations[-1]
@@ -145,7 +146,7 @@ class SeedRun:
         speed = median_of(history, "examples_per_second")
         return SeedResult(seed, metrics, step, trainer.state.global_step, round(seconds, 1), speed, history)
 
-    def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> FineTuningTrainer:
+    def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> WeftTrainer:
         plan = self.plan
         every = math.ceil(plan.max_steps / self.arguments.evaluations)  # the last is at the end
         arguments = TrainingArguments(
@@ -180,7 +181,8 @@ class SeedRun:
         set_seed(seed)
         group = plan.batch_size if self.grouped else 0
         per_step = plan.items_per_step * len({item.example for item in self.trainable}) / plan.items  # examples
-        return FineTuningTrainer(
+        make_trainer = self.task.make_trainer or FineTuningTrainer
+        return make_trainer(
             model=model,
             args=arguments,
             train_dataset=TrainingOrder(self.trainable, seed, plan.max_steps * plan.items_per_step, group),

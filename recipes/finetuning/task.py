@@ -1,7 +1,7 @@
 """The contract of a task: what the run, its Trainer, its evaluation and its card ask it for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,6 +15,7 @@ from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, PackingCollator
 from weft.recipes.finetuning.known_tasks import KnownTask
 from weft.recipes.training.metric_format import range_of
+from weft.recipes.training.trainer import WeftTrainer
 
 Batch = dict[str, torch.Tensor]
 Items = Sequence[EncodedExample]
@@ -44,7 +45,7 @@ class Task(ABC):
     The order of calls: `read` (all data is read and checked before any other work), `align_labels` with the config of
     an existing model, `prepare_tokenizer`, `config_fields`, `encode` of each split, `prepare_model`. Then, over and
     over, `targets`, `forward`, `loss` and `count` in training, `predict` and `score` in evaluation. In the end
-    `baselines`, `remarks`, `write_report` and `write_predictions`. `score` is also
+    `sample`, `baselines`, `remarks`, `write_report` and `write_predictions`. `score` is also
     called with a part of a split's items and `examples`, on a copy of the task, and with results that no model made.
     """
 
@@ -62,6 +63,9 @@ class Task(ABC):
     refused_fields: ClassVar[dict[str, str]] = {}
     # Keys of a batch that are targets: they go to `loss`, all others to the model.
     target_names: ClassVar[tuple[str, ...]] = ("labels",)
+    # Makes a Trainer of its own, of what FineTuningTrainer is given. None: that one, which asks for `targets`, `loss`
+    # and `count`.
+    make_trainer: Callable[..., WeftTrainer] | None = None
     input_name: ClassVar[str] = "text"  # what `input_of` gives, in a word
     # Metrics that the console, the card and the summary over seeds show first.
     headline: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""Preferences: answers that are wanted and answers that are not, learnt by TRL's DPO, KTO or ORPO."""
