@@ -1,9 +1,9 @@
 """Conversations to tokens, and which of these an assistant wrote: decided from what its template renders, or refused.
 
 A template with `{% generation %}` marks says itself what an assistant writes. Of any other, an answer is what stands
-between the prompt for it (the messages before it, rendered with add_generation_prompt) and the end of the messages with
-it. Each must be the beginning of the whole, in characters and in tokens: a model that is asked then sees the very
-tokens that it was trained behind.
+between the prompt for it (the messages before it, rendered with add_generation_prompt) and the special token that ends
+the messages with it. Each must be the beginning of the whole, in characters and in tokens: a model that is asked then
+sees the very tokens that it was trained behind.
 """
 
 import itertools
@@ -69,7 +69,9 @@ def _encode(
     tools: Sequence[Sequence[dict[str, Any]] | None],
 ) -> list[ConversationTokens | str]:
     special = special_tokens_of(tokenizer)
-    rendered = [_render(tokenizer, special, *each) for each in zip(conversations, tools, strict=True)]
+    names = "|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"\b\B"
+    stop = re.compile(rf"({names})(?:{names}|\s)*\Z")
+    rendered = [_render(tokenizer, special, stop, *each) for each in zip(conversations, tools, strict=True)]
     whole = [one for one in rendered if not isinstance(one, str)]
     pieces = [piece for text, spans in whole for piece in _pieces(text, spans)]
     texts = iter(_ids_of(tokenizer, [text for text, _ in whole]))
@@ -88,6 +90,7 @@ def _encode(
 def _render(
     tokenizer: PreTrainedTokenizerBase,
     special: Sequence[str],
+    stop: re.Pattern[str],
     messages: Sequence[Message],
     tools: Sequence[dict[str, Any]] | None,
 ) -> tuple[str, list[Span]] | str:
@@ -99,8 +102,8 @@ def _render(
         if _MARK.search(template):
             text, spans = _marked_spans(tokenizer, template, messages, tools)
         else:
-            text, spans = _prefix_spans(tokenizer, messages, tools)
-        spans = [_to_stop(special, text, span) for span in spans]
+            text, spans = _prefix_spans(tokenizer, stop, messages, tools)
+        spans = [(first, first + _end_of(stop, text[first:end])) for first, end in spans]
     except ValueError as error:
         return str(error)
     return text[: spans[-1][1]], spans
@@ -127,7 +130,10 @@ def _marked_spans(
 
 
 def _prefix_spans(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None
+    tokenizer: PreTrainedTokenizerBase,
+    stop: re.Pattern[str],
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]] | None,
 ) -> tuple[str, list[Span]]:
     whole, spans = render_chat(tokenizer, messages, tools), []
     for number, message in enumerate(messages):
@@ -135,6 +141,7 @@ def _prefix_spans(
             continue
         prompt = render_chat(tokenizer, messages[:number], tools, add_generation_prompt=True)
         done = render_chat(tokenizer, messages[: number + 1], tools)
+        done = done[: _end_of(stop, done)]
         if not (done.startswith(prompt) and whole.startswith(done)):
             what = "an answer without the prompt for it" if whole.startswith(done) else "messages anew for later ones"
             raise ValueError(
@@ -145,17 +152,15 @@ def _prefix_spans(
     return whole, spans
 
 
-def _to_stop(special: Sequence[str], text: str, span: Span) -> Span:
-    """An answer without what a template writes behind its last special token, at which generation stops."""
-    first, end = span
-    answer = text[first:end]
-    stop = max((answer.rfind(token) + len(token) for token in special if token in answer), default=0)
-    if not stop or answer[stop:].strip():
+def _end_of(stop: re.Pattern[str], text: str) -> int:
+    """Where an answer at the end of a text ends: behind the first special token that only others and blanks follow."""
+    found = stop.search(text)
+    if found is None:
         raise ValueError(
             "the chat template ends an answer with no special token, so that generation would not know where to stop: "
             "give one that writes such a token there, such as {{ eos_token }}"
         )
-    return first, first + stop
+    return found.end(1)
 
 
 def _pieces(text: str, spans: Sequence[Span]) -> list[str]:

@@ -18,6 +18,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from weft.recipes.generation.answers import write_answers
 from weft.tokenizer.chat_templates import give_chat_template
 
+pytest.importorskip("openai", reason="transformers serve needs transformers[serving]")
+
+# It looks for a model's class in transformers alone, so that Weft's has to be named there.
+PROGRAM = (
+    "from weft import WeftForCausalLM; import transformers; transformers.WeftForCausalLM = WeftForCausalLM; "
+    "from transformers.cli.transformers import main; main()"
+)
 PATIENCE = 240  # seconds to start and to load
 TOKENS = 12
 
@@ -51,7 +58,7 @@ def server(folder: Path) -> Iterator[str]:
     port = free_port()
     words = ["serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--trust-remote-code"]
     process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("transformers")), *words],
+        [sys.executable, "-c", PROGRAM, *words],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

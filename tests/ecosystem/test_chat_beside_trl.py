@@ -37,10 +37,10 @@ def test_templates_of_other_families_give_the_tokens_that_trl_marks(family: str,
     give_chat_template(marked, template_of(f"{family}_training"))
     ours, theirs = encode_conversations(plain, MESSAGES), encode_conversations(marked, MESSAGES)
     for talk, one, other in zip(TALKS, ours, theirs, strict=True):
-        assert one.ids == other.ids
+        assert one.ids == other.ids[: len(one.ids)]  # behind the last answer Phi's has the end token learnt too
         answers = [f"{text}{FAMILIES[family]}" for role, text in talk if role == "assistant"]
         assert [answer[-len(text) :] for answer, text in zip(learnt(plain, one), answers)] == answers
-        assert learnt(marked, other) == learnt(plain, one)
+        assert learnt(marked, other)[: len(answers)] == learnt(plain, one)
 
 
 def test_trls_trainer_learns_the_same_tokens(folders: dict[str, Path], tmp_path: Path) -> None:

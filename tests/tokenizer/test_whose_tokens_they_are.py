@@ -29,8 +29,10 @@ MARKED = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 UNMARKED = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+CLOSED = UNMARKED.replace("{% if add_gen", "{{ '' if add_generation_prompt else eos_token }}{% if add_gen")
 TEMPLATES = {
     **{"chatml": "chatml", "plain": "plain", "llama 2": LLAMA_2, "llama 3": LLAMA_3, "no last line": NO_LAST_LINE},
+    "closed at its end": CLOSED,
     **{"marked": MARKED, "unmarked": UNMARKED},
 }
 KINDS = ("bpe", "wordpiece", "unigram", "char", "sentencepiece", "gpt2", "bert", "roberta")
@@ -75,15 +77,13 @@ def naive(tokenizer, messages):
         return tokenizer(text, add_special_tokens=False).input_ids
 
     whole, learnt = ids_of(len(messages)), set()
-    special = set(tokenizer.all_special_ids) - (
-        {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
-    )  # unknown: a line end
+    unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}  # of some tokenizers the end of a line
+    special = set(tokenizer.all_special_ids) - unknown
     for number, message in enumerate(messages):
         if message["role"] == "assistant":
-            first, end = len(ids_of(number, prompt=True)), len(ids_of(number + 1))
-            while whole[end - 1] not in special:
-                end -= 1
-            learnt |= set(range(first, end))
+            first = len(ids_of(number, prompt=True))
+            end = next(place for place in range(first, len(whole)) if whole[place] in special)
+            learnt |= set(range(first, end + 1))
     return whole[: max(learnt) + 1], [place in learnt for place in range(max(learnt) + 1)]
 
 
