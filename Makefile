@@ -6,6 +6,7 @@ PYTHON ?= python3
 PROCESSES ?= 1
 MODEL ?=
 PROMPT ?=
+QUERY ?=
 TASK ?= pydoc
 DATA ?=
 ARGS ?=
@@ -19,8 +20,8 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pretrain pretrain-mlm finetune chat tokenizer data generate test test-upstream test-old
-.PHONY: test-ecosystem benchmark lint clean
+.PHONY: help setup setup-dev pretrain pretrain-mlm finetune chat tokenizer data generate search test test-upstream
+.PHONY: test-old test-ecosystem benchmark lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -62,6 +63,10 @@ data: $(INSTALLED)  ## prepare a corpus, into data/corpus
 generate: export WEFT_PROMPT = $(value PROMPT)
 generate: $(INSTALLED)  ## continue a text: make generate PROMPT="..." [MODEL=folder]
 	@$(BIN)/python recipes/generate.py --model $(or $(MODEL),runs/pretrain_clm) --prompt "$$WEFT_PROMPT" $(ARGS)
+
+search: export WEFT_QUERY = $(value QUERY)
+search: $(INSTALLED)  ## search Python's own documentation: make search QUERY="..." [MODEL=folder]
+	@$(BIN)/python recipes/search.py python $(if $(MODEL),--model $(MODEL)) $(ARGS) -- "$$WEFT_QUERY"
 
 test: $(DEVELOPED)  ## run the tests, as many files at a time as there are cores
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)

@@ -62,6 +62,25 @@ def is_unspaced(texts: Iterable[str]) -> bool:
     return unspaced > spaced
 
 
+def word_spans(text: str) -> np.ndarray:
+    """Return the first character of each word and the one after its last, punctuation included: [words, 2] int64."""
+    spans = [match.span() for match in _CHARACTERS.finditer(text)]
+    return np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+
+def search_terms(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the spans of what a text can be found by: words, and pairs of neighbours in scripts without blanks.
+
+    Punctuation is passed over. A single character of such a script stands for itself.
+    """
+    for match in _RUNS.finditer(text):
+        first, last = match.span()
+        if match.lastgroup is not None:
+            yield from ((place, min(place + 2, last)) for place in range(first, max(last - 1, first + 1)))
+        elif text[first].isalnum():
+            yield first, last
+
+
 def word_starts(text: str, offsets: Offsets, segment: Segmenter | None = None) -> np.ndarray:
     """Flag the tokens that begin a word.
 

@@ -53,5 +53,5 @@ def test_it_holds_every_file_of_python_and_of_settings(installed):
     packages = dict(zip(FOLDERS, ("weft", "weft/recipes", "weft/tokenizer")))
     for folder, package in packages.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".slurm"):
+            if path.suffix in (".py", ".yaml", ".slurm", ".html"):
                 assert (installed / package / path.relative_to(ROOT / folder)).is_file(), path

@@ -38,6 +38,7 @@ REFUSED |= {
     "recipes/convert.py": ("import", "missing", "."),
     "recipes/benchmark.py": ("--subject", "finetune", "--train_files", "missing.tsv"),
     "recipes/publish.py": ("missing", "me/model"),
+    "recipes/search.py": ("ask", "missing", "question"),
 }
 PRETRAINING = [name for name in REFUSED if "pretrain_" in name]
 WITHOUT_TORCH = [name for name in REFUSED if name not in PRETRAINING]

@@ -15,6 +15,7 @@ ALLOWED = {
     **dict.fromkeys(("recipes/generation", "recipes/training", "recipes/data"), BELOW_ALL | {"tokenizer"}),
     "recipes/conversion": BELOW_ALL | {"tokenizer", "modeling/interop", "recipes/training"},
 }
+ALLOWED["recipes/searching"] = BELOW_ALL | {"tokenizer", "recipes/data"}
 LOWER = BELOW_ALL | {"tokenizer", "recipes/data", "recipes/training", "recipes/generation", "recipes/metrics"}
 ALLOWED |= dict.fromkeys(("recipes/pretraining", "recipes/finetuning", "recipes/evaluation"), LOWER)
 PACKAGES = {"weft": "modeling", "weft.recipes": "recipes", "weft.tokenizer": "tokenizer"}

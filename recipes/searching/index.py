@@ -1,0 +1,179 @@
+"""An index: a folder that is whole at any time, opened without reading more than a question needs.
+
+index.json             what was read and how, the model, and the stamps of all files; replaced in one move
+data-N/passages.arrow  place and text of every passage, in the order of the sources
+data-N/vectors.npy     a vector of length 1 for each [passages, size] float32, where there is a model
+data-N/words/*.npy     the words of the passages, see `words.py`
+.lock                  held by the process that builds
+
+A build writes the next data-N, then index.json, then removes the data-N before: who has that open goes on reading it.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.files import read_json
+from weft.recipes.searching.embedder import Embedder, model_files
+from weft.recipes.searching.stamps import same_content, stamps_of
+from weft.recipes.searching.vectors import has_faiss, largest, nearest
+from weft.recipes.searching.words import WordIndex, normal_form
+
+ABOUT, LOCK, FORMAT = "index.json", ".lock", 1
+PASSAGES, VECTORS, WORDS = "passages.arrow", "vectors.npy", "words"
+BY = ("meaning", "words", "both")
+RANK_ADDED = 60  # G. Cormack et al.: Reciprocal Rank Fusion (2009)
+CANDIDATES = 100  # of either order, that are fused
+MANY_VECTORS = 200_000  # from here on faiss compares them, where it is installed
+
+
+@dataclass
+class Hit:
+    """A passage that was found.
+
+    Attributes:
+        score: cosine (meaning), BM25 (words) or the sum of 1 / (60 + rank) over both.
+        ranks: its place in each of the orders that were fused, from 1.
+        others: further places that hold the same text.
+    """
+
+    source: str
+    place: str
+    line: int
+    page: int
+    text: str
+    score: float
+    ranks: dict[str, int] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        """Source and place in words."""
+        return f"{self.source}, {self.place}" if self.place else self.source
+
+
+class SearchIndex:
+    """Passages that can be searched."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open an index; raises RecipeError if it is none, or broken."""
+        self.folder = folder
+        if not (folder / ABOUT).is_file():
+            raise RecipeError(f"{folder} is no index: make one with `search.py build TEXTS {folder}`.")
+        self.embedder: Embedder | None = None
+        advice = f"remove {folder} and build it again."
+        with refusing(
+            f"index {folder} cannot be read", OSError, ValueError, KeyError, pa.ArrowException, advice=advice
+        ):
+            self.about: dict[str, Any] = read_json(folder / ABOUT)
+            if self.about["format"] != FORMAT:
+                raise ValueError(f"its format is {self.about['format']}, where {FORMAT} is read")
+            data = folder / self.about["data"]
+            self.passages = pa.ipc.open_file(pa.memory_map(str(data / PASSAGES))).read_all()
+            self.words = WordIndex.load(data / WORDS)
+            self.form = normal_form(self.about["stem"])
+            self.vectors = np.load(data / VECTORS, mmap_mode="r") if self.about["model"] else None
+            if (
+                not len(self)
+                == len(self.words.lengths)
+                == len(self.words.lengths if self.vectors is None else self.vectors)
+            ):
+                raise ValueError("its files are of different lengths")
+
+    def __len__(self) -> int:
+        return self.passages.num_rows
+
+    @property
+    def by(self) -> str:
+        """How it is searched where nothing is said."""
+        return self.about["model"]["by"] if self.about["model"] else "words"
+
+    def load_model(self, folder: str | None = None, device: str | None = None) -> None:
+        """Load the model of the index; raises RecipeError if its files are no more what they were.
+
+        Args:
+            folder: where the same model lies now; None: where it lay.
+        """
+        model = self.about["model"]
+        if model is None:
+            raise RecipeError(f"{self.folder} was built without a model: ask --by words, or build one with --model.")
+        folder = folder or model["folder"]
+        if not Path(folder).is_dir():
+            raise RecipeError(f"the model of {self.folder} is not in {folder} any more: say with --model where it is.")
+        found = stamps_of(model_files(Path(folder)), model["files"], Path(folder))
+        if not same_content(found, model["files"]):
+            raise RecipeError(
+                f"{self.folder} was built with another model than the one in {folder}: build another index with this "
+                "one, or ask --by words."
+            )
+        self.embedder = Embedder(folder, device)
+
+    def search(
+        self, questions: Sequence[str], top: int = 5, by: str | None = None, faiss: bool | None = None
+    ) -> list[list[Hit]]:
+        """Find the best passages for each question, best first; such as share no word with it are no result of words.
+
+        Args:
+            by: "meaning", "words" or "both"; None: as the index says.
+            faiss: let faiss compare vectors; None: where it is installed and they are many.
+
+        Raises:
+            RecipeError: meaning is asked for, and there is no model.
+        """
+        by = by or self.by
+        depth = max(CANDIDATES, 4 * top)  # more than are shown: the same text counts once
+        orders: list[dict[str, tuple[np.ndarray, np.ndarray]]] = [{} for _ in questions]
+        if by in ("meaning", "both") and questions:
+            if self.embedder is None:
+                self.load_model()
+            asked = self.embedder.of_questions(questions)
+            use_faiss = has_faiss() and len(self) >= MANY_VECTORS if faiss is None else faiss
+            for order, *found in zip(orders, *nearest(self.vectors, asked, depth, use_faiss)):
+                order["meaning"] = tuple(found)
+        if by in ("words", "both"):
+            for order, question in zip(orders, questions):
+                scores = self.words.scores(question, self.form)
+                rows = largest(scores, depth)
+                rows = rows[scores[rows] > 0]
+                order["words"] = (scores[rows], rows)
+        return [self._hits(order, top) for order in orders]
+
+    def _hits(self, orders: dict[str, tuple[np.ndarray, np.ndarray]], top: int) -> list[Hit]:
+        ranks: dict[int, dict[str, int]] = {}
+        for name, (_, rows) in orders.items():
+            for rank, row in enumerate(rows.tolist(), start=1):
+                ranks.setdefault(row, {})[name] = rank
+        if len(orders) == 1:
+            (scores, rows) = next(iter(orders.values()))
+            scored = list(zip(rows.tolist(), scores.tolist()))
+        else:
+            fused = {row: sum(1 / (RANK_ADDED + rank) for rank in found.values()) for row, found in ranks.items()}
+            scored = sorted(fused.items(), key=lambda each: (-each[1], each[0]))
+        hits: dict[str, Hit] = {}
+        for row, score in scored:
+            hit = self._hit(row, score, ranks[row] if len(orders) > 1 else {})
+            if hit.text in hits:
+                hits[hit.text].others.append(hit.where)
+            elif len(hits) < top:
+                hits[hit.text] = hit
+        return list(hits.values())
+
+    def _hit(self, row: int, score: float, ranks: dict[str, int]) -> Hit:
+        values = {name: self.passages.column(name)[row].as_py() for name in self.passages.column_names}
+        source = self.about["sources"][values.pop("source")]["name"]
+        return Hit(source=source, score=score, ranks=ranks, **values)
+
+    def texts(self, rows: range) -> list[str]:
+        """The texts of some passages."""
+        return self.passages.column("text").slice(rows.start, len(rows)).to_pylist()
+
+    def rows_of(self, source: int) -> range:
+        """The rows of the passages of one source."""
+        ends = [0, *itertools.accumulate(each["passages"] for each in self.about["sources"])]
+        return range(ends[source], ends[source + 1])
