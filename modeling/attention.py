@@ -106,14 +106,13 @@ def _attend_in_tiles(
     **kwargs: Any,
 ) -> torch.Tensor:
     mixed, nothing = [], [None] * len(cut.tiles)
-    of_queries, of_keys = nothing, nothing
-    if score_bias is not None and score_bias.query_terms is not None:
-        of_queries = cut.take_queries(score_bias.query_terms)
-    if score_bias is not None and score_bias.key_terms is not None:
-        of_keys = cut.take_keys(score_bias.key_terms)
+    query_terms, key_terms = (None, None) if score_bias is None else (score_bias.query_terms, score_bias.key_terms)
+    query, key, value, *more = cut.isolate(query, key, value, *([] if key_terms is None else [key_terms]))
+    of_queries = nothing if query_terms is None else cut.take_queries(query_terms)
+    of_keys = cut.take_keys(*more) if more else nothing
     states = (cut.take_queries(query), cut.take_keys(key), cut.take_keys(value))
-    for tile, *states_of_tile, terms, key_terms in zip(cut.tiles, *states, of_queries, of_keys):
-        bias = None if score_bias is None else score_bias.at(tile.distances, terms, key_terms)
+    for tile, *states_of_tile, of_query, of_key in zip(cut.tiles, *states, of_queries, of_keys):
+        bias = None if score_bias is None else score_bias.at(tile.distances, of_query, of_key)
         given = kwargs | {"score_bias": bias, "is_causal": tile.is_causal}
         mixed.append(sdpa_attention(module, *states_of_tile, tile.mask, **given)[0])
     return cut.put_back(mixed)

@@ -229,7 +229,7 @@ def _cut(
         return None
     ids = None if documents is None else documents.expand(batch_size, -1)
     if ids is None and attention_mask is not None and (is_tracing(attention_mask) or not attention_mask.all()):
-        ids = attention_mask[:, -keys:].long() - 1
+        ids = (attention_mask[:, -keys:] != 0).long() - 1
     if layer_type == "full_attention":
         if ids is None or is_tracing(ids) or keys != tokens:
             return None

@@ -1,6 +1,7 @@
 """Where a token stands: what is added to its embedding, how queries and keys are turned, and how far apart they are."""
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ def count_positions(inputs_embeds: torch.Tensor, attention_mask: Any, past_key_v
     is_padding_mask = torch.is_tensor(attention_mask) and attention_mask.ndim == 2
     is_known = not (torch.is_tensor(seen) and is_tracing(seen))  # a static cache keeps its length in a tensor
     if is_padding_mask and is_known and attention_mask.shape[-1] == tokens + seen:
-        return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
+        return (attention_mask.bool().cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
     return index.unsqueeze(0)
 
 
@@ -128,8 +129,25 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: b
 EMBEDDINGS = {"learned": WeftPositionEmbedding, "sinusoidal": WeftSinusoidalEmbedding}
 
 
+class OnDevice:
+    """A dataclass whose tensors move together, as accelerate moves what it gives to layers on another device."""
+
+    def to(self, device: torch.device | int | str, **_: Any) -> Any:
+        """The same on a device."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, list):
+                return [move(each) for each in value]
+            if isinstance(value, torch.device):
+                return torch.device(device)
+            return value.to(device) if isinstance(value, torch.Tensor | OnDevice) else value
+
+        names = (field.name for field in dataclasses.fields(self))
+        return dataclasses.replace(self, **{name: move(getattr(self, name)) for name in names})
+
+
 @dataclass(frozen=True)
-class Distances:
+class Distances(OnDevice):
     """How far each key stands from each query, as one line: no edit of scores by position depends on anything else."""
 
     queries: int  # how many there are
@@ -151,7 +169,7 @@ class Distances:
 
 
 @dataclass(frozen=True)
-class PagedDistances:
+class PagedDistances(OnDevice):
     """The same of requests that lie side by side in one row: each pair by itself. A mask hides those of two requests,
     whatever their distance."""
 

@@ -5,13 +5,15 @@ Tiles are small dense pieces of that: for a window, blocks of the row with their
 https://huggingface.co/papers/2004.05150); for packed documents and padded rows, the documents, those of like length
 together."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import is_tracing
 
-from .positions import Distances
+from .positions import Distances, OnDevice
 
 LEAST_TOKENS = 384  # of a row with a window that is cut; below, one mask costs less than its pieces
 LEAST_PACKED = 512  # the same of packed documents and of padded rows, whose tokens move twice
@@ -22,7 +24,7 @@ WORTH = 0.5  # scores that a window's tiles compute over those of whole rows, at
 
 
 @dataclass(frozen=True)
-class Tile:
+class Tile(OnDevice):
     """Scores of the same shape: of so many pieces of the batch, those of each query of a piece and each of its keys."""
 
     distances: Distances
@@ -31,7 +33,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class WindowTiles:
+class WindowTiles(OnDevice):
     """A row's queries in blocks, and with each the keys from `left` blocks before it to `right` blocks behind it."""
 
     tile: Tile
@@ -46,6 +48,23 @@ class WindowTiles:
         """The one shape that all blocks have."""
         return [self.tile]
 
+    def isolate(self, query: torch.Tensor, *of_keys: torch.Tensor) -> list[torch.Tensor]:
+        """Queries and what belongs to keys, [batch, heads, tokens, anything] each, such that no row sees a NaN or an
+        infinity in the blocks of another, which a mask does not hide: 0 times NaN is NaN. These become 0, and so that
+        it shows, all queries of their own row NaN."""
+        if len(query) == 1 or self.keys != self.queries:
+            return [query, *of_keys]
+        first, last = self.right * self.size, max(0, -(-self.queries // self.size) - self.left) * self.size
+        if query.device.type == "cpu" and not is_tracing(query):  # a sum is waited for there, and costs nothing
+            ends = [end for each in of_keys for end in (each[:-1, :, last:], each[1:, :, :first])]
+            if all(math.isfinite(end.detach().sum()) for end in ends):
+                return [query, *of_keys]
+        place = torch.arange(self.queries, device=query.device)[:, None]
+        is_hidden = [~each.isfinite() & ((place < first) | (place >= last)) for each in of_keys]
+        is_spoilt = sum(each.flatten(1).any(dim=1) for each in is_hidden).bool()[:, None, None, None]
+        hidden = (each.masked_fill(where, 0) for each, where in zip(of_keys, is_hidden))
+        return [query.masked_fill(is_spoilt, math.nan), *hidden]
+
     def take_queries(self, states: torch.Tensor) -> list[torch.Tensor]:
         """[batch, heads, queries, anything] to [batch x blocks, heads, size, anything]."""
         return [_tiled(_blocks(states.transpose(1, 2), 0, 0, self.size))]
@@ -54,7 +73,7 @@ class WindowTiles:
         """[batch, heads, keys, anything] to [batch x blocks, heads, keys of a block, anything]."""
         if self.keys == self.queries:
             blocks = _blocks(states.transpose(1, 2), 0, 0, self.size)
-            return [_Spans.apply(blocks.flatten(0, 1), self.left, self.right).transpose(1, 2)]
+            return [_Spans.apply(blocks, self.left, self.right).transpose(1, 2)]
         before = self.left * self.size - (self.keys - self.queries)
         behind = -self.queries % self.size + self.right * self.size
         blocks = _blocks(states.transpose(1, 2), before, behind, self.size)
@@ -126,23 +145,28 @@ def _neighbours(blocks: torch.Tensor, more: int) -> torch.Tensor:
 
 
 class _Spans(torch.autograd.Function):
-    """Each block [blocks, size, ...] between so many neighbours: [blocks, (left + 1 + right) size, ...], a view of the
-    row that they are cut from. Rows of a batch are one long row here; what reaches into another row is to be masked."""
+    """Each block of rows [batch, blocks, size, ...] between so many neighbours: [batch x blocks, (left + 1 + right)
+    size, ...], a view of one long row. What reaches into another row is to be masked, and gives it no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, blocks: torch.Tensor, left: int, right: int) -> torch.Tensor:
-        ctx.left, ctx.right, size = left, right, blocks.shape[1]
-        sides = (0, 0) * (blocks.ndim - 2) + (left * size, right * size)
-        return nn.functional.pad(blocks.flatten(0, 1), sides).unfold(0, (left + 1 + right) * size, size).movedim(-1, 1)
+    def forward(blocks: torch.Tensor, left: int, right: int) -> torch.Tensor:
+        size = blocks.shape[2]
+        sides = (0, 0) * (blocks.ndim - 3) + (left * size, right * size)
+        return nn.functional.pad(blocks.flatten(0, 2), sides).unfold(0, (left + 1 + right) * size, size).movedim(-1, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, int, int], output: torch.Tensor) -> None:
+        blocks, ctx.left, ctx.right = inputs
+        ctx.shape = blocks.shape[:2]
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        parts, number = gradient.unflatten(1, (ctx.left + 1 + ctx.right, -1)), len(gradient)
-        total = parts[:, ctx.left].clone()
+        parts, number = gradient.unflatten(1, (ctx.left + 1 + ctx.right, -1)).unflatten(0, ctx.shape), ctx.shape[1]
+        total = parts[:, :, ctx.left].clone()
         for place in range(1, min(ctx.left, number - 1) + 1):
-            total[:-place] += parts[place:, ctx.left - place]
+            total[:, :-place] += parts[:, place:, ctx.left - place]
         for place in range(1, min(ctx.right, number - 1) + 1):
-            total[place:] += parts[:-place, ctx.left + place]
+            total[:, place:] += parts[:, :-place, ctx.left + place]
         return total, None, None
 
 
@@ -155,9 +179,12 @@ class _Reorder(torch.autograd.Function):
     """Rows of a tensor in another order, and their gradients back, both without adding up: each row has one place."""
 
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, there: "Order", back: "Order") -> torch.Tensor:
-        ctx.there, ctx.back = there, back
+    def forward(rows: torch.Tensor, there: "Order", back: "Order") -> torch.Tensor:
         return rows.index_select(0, there.index).index_fill_(0, there.empty, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, "Order", "Order"], output: torch.Tensor) -> None:
+        _, ctx.there, ctx.back = inputs
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
@@ -165,7 +192,7 @@ class _Reorder(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(OnDevice):
     """Which row comes where."""
 
     index: torch.Tensor  # [rows], the row to take for each
@@ -173,7 +200,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class DocumentTiles:
+class DocumentTiles(OnDevice):
     """The documents of packed rows, or padded rows without padding, those of about the same length together."""
 
     tiles: list[Tile]
@@ -181,6 +208,10 @@ class DocumentTiles:
     batch_shape: tuple[int, int]
     there: Order  # of the flattened batch's tokens to places in the tiles
     back: Order
+
+    def isolate(self, *states: torch.Tensor) -> list[torch.Tensor]:
+        """As they are: documents do not touch each other."""
+        return [*states]
 
     def take_queries(self, states: torch.Tensor) -> list[torch.Tensor]:
         """[batch, heads, tokens, anything] to [documents, heads, longest, anything] for each tile."""

@@ -1,15 +1,17 @@
 """Windows and documents cost what they compute: long rows are cut into tiles, which give the numbers of whole rows."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from helpers.backends import FEATURES, compare, compare_cached, directions, make
 from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from weft import WeftForMaskedLM, masks, tiles
+from weft import WeftForMaskedLM, WeftModel, masks, tiles
 from weft.attention import refusal
 from weft.tiles import DocumentTiles, Tiles, WindowTiles
 
@@ -82,6 +84,110 @@ def test_documents_of_many_lengths_come_back_to_their_places(causal: bool, cut: 
             logits[backend] = model(**batch).logits[batch["attention_mask"].bool()]
     assert [len(each.tiles) > 3 for each in cut] == [True]
     torch.testing.assert_close(logits["sdpa"], logits["eager"], rtol=0, atol=1e-10)
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "window": {"sliding_window": 20},
+    "window of several blocks": {"sliding_window": 40},
+    "packed": {},
+    "packed, window": {"sliding_window": 20},
+    "padded": {},
+}
+
+
+def layout_of(name: str, tokens: int) -> dict[str, torch.Tensor]:
+    """Three rows that are cut, beside input_ids or inputs_embeds."""
+    if name.startswith("packed"):
+        return {"position_ids": torch.cat((torch.arange(20), torch.arange(tokens - 20))).expand(3, -1)}
+    mask = torch.ones(3, tokens).long()
+    mask[0, -7:] = mask[2, :7] = 0
+    return {"attention_mask": mask} if name == "padded" else {}
+
+
+@pytest.mark.parametrize("is_traced", [False, True], ids=["", "traced"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_no_number_stays_in_its_row(
+    layout: str, causal: bool, bad: float, is_traced: bool, cut: list[Tiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NaN among the first or last tokens of the row in the middle, or in the gradient of one of its states: the other
+    rows and their gradients are what they were."""
+    model = make_model(tiny_config(is_causal=causal, **LAYOUTS[layout]), model_class=WeftModel).double()
+    draw = torch.Generator().manual_seed(0)
+    states, slopes = (torch.randn(3, 61, model.config.hidden_size, generator=draw).double() for _ in range(2))
+    others, batch = [0, 2], layout_of(layout, 61)
+
+    def compute(inputs: torch.Tensor, of_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = inputs.clone().requires_grad_()
+        found = model(inputs_embeds=inputs, use_cache=False, **batch).last_hidden_state
+        found.backward(of_outputs)
+        return found.detach(), inputs.grad
+
+    expected = compute(states, slopes)
+    assert cut
+    if is_traced:  # where nobody can look at a number first
+        monkeypatch.setattr(tiles, "is_tracing", lambda tensor: True)
+    for place in (0, 20, -1):
+        for spoilt in (0, 1):
+            given = [states.clone(), slopes.clone()]
+            given[spoilt][1, place] = bad
+            found = compute(*given)
+            assert not found[spoilt][1].isfinite().all()
+            for one, other in zip(found, expected):
+                torch.testing.assert_close(one[others], other[others], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_may_be_asked_for_by_functions(layout: str, cut: list[Tiles]) -> None:
+    """Those of torch.func, and gradients of gradients."""
+    model = make_model(tiny_config(**LAYOUTS[layout]), model_class=WeftModel).double()
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    states = torch.randn(3, 61, model.config.hidden_size, dtype=torch.double, requires_grad=True)
+
+    def loss(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        given = {"inputs_embeds": states, "use_cache": False, **layout_of(layout, 61)}
+        outputs = torch.func.functional_call(model, weights, (), given)
+        is_token = given.get("attention_mask", torch.ones(3, 61))[..., None]
+        return (outputs.last_hidden_state * is_token).square().sum()
+
+    found = {}
+    for backend in ("eager", "sdpa"):
+        model.set_attn_implementation(backend)
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            (first,) = torch.autograd.grad(loss(weights), states, create_graph=True)
+            (second,) = torch.autograd.grad(first.square().sum(), states)
+        found[backend] = {**torch.func.grad(loss)(weights), "second": second}
+    assert cut
+    for name, value in found["eager"].items():
+        torch.testing.assert_close(found["sdpa"][name], value, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["rope", "alibi", "t5", "disentangled"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layers_on_another_device_are_given_their_tiles_there(layout: str, kind: str, cut: list[Tiles]) -> None:
+    """As accelerate puts the layers of a large model on several devices."""
+    fields = {"position_embedding_type": kind, "num_key_value_heads": 4, **LAYOUTS[layout]}
+    model = make_model(tiny_config(**fields), model_class=WeftModel)
+    for module in (model.layers[1], model.norm):
+        add_hook_to_module(module.to("meta"), AlignDevicesHook("meta"))
+    states = model(random_ids(3, 61), use_cache=False, **layout_of(layout, 61)).last_hidden_state
+    assert cut and states.is_meta and states.shape[:2] == (3, 61)
+    for each in cut:
+        moved = each.to("meta")
+        assert all(tile.mask is None or tile.mask.is_meta for tile in moved.tiles)
+        assert {tile.distances.device.type for tile in moved.tiles} == {"meta"}
+
+
+def test_a_mask_of_other_numbers_than_1_is_one_of_tokens(cut: list[Tiles]) -> None:
+    model, ids = make_model(tiny_config(sliding_window=5)).double(), random_ids(2, 61)
+    mask = torch.ones_like(ids)
+    mask[:, :7] = 0
+    with torch.no_grad():
+        expected = model(ids, attention_mask=mask).logits
+        for other in (mask * torch.arange(61), mask.bool(), mask.double()):
+            torch.testing.assert_close(model(ids, attention_mask=other).logits, expected, rtol=0, atol=0)
+    assert cut
 
 
 def test_a_document_that_goes_on_behind_padding_is_masked_instead(cut: list[Tiles]) -> None:
