@@ -12,7 +12,7 @@ from transformers.integrations.flex_attention import compile_friendly_flex_atten
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .positions import Distances, PagedDistances, ScoreBias, WeftRelativeBuckets, rotate
-from .products import WeftLinear
+from .products import multiply
 from .tiles import Tiles
 
 
@@ -250,15 +250,15 @@ class WeftAttention(nn.Module):
 
         query_width = config.num_attention_heads * config.head_dim
         key_width = config.num_key_value_heads * config.head_dim
-        self.q_proj = WeftLinear(config.hidden_size, query_width, bias=config.attention_bias)
-        self.k_proj = WeftLinear(config.hidden_size, key_width, bias=config.attention_bias)
-        self.v_proj = WeftLinear(config.hidden_size, key_width, bias=config.attention_bias)
-        self.o_proj = WeftLinear(query_width, config.hidden_size, bias=config.attention_bias)
+        self.q_proj = nn.Linear(config.hidden_size, query_width, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
+        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_bias)
         self.o_proj.writes_to_residual = True
         self.softcap, self.dropout = config.attn_logit_softcapping, config.attention_dropout
         self.interleaved, self.is_gated = config.position_interleaved, config.attention_gate
         if self.is_gated:
-            self.head_gate = WeftLinear(config.hidden_size, config.num_attention_heads, bias=False)
+            self.head_gate = nn.Linear(config.hidden_size, config.num_attention_heads, bias=False)
         self.mixes_values = config.value_residual and layer_idx > 0 and not is_cross
         if self.mixes_values:
             self.value_mix = nn.Parameter(torch.full((2,), 0.5))
@@ -294,13 +294,13 @@ class WeftAttention(nn.Module):
             kwargs: for the backend; `is_causal` overrides the config's.
         Returns: [batch, tokens, hidden_size] (with read_from [n, hidden_size]), the attention weights where the backend
             has them, and first_values."""
-        query = self._heads(self.q_norm, self.q_proj(hidden_states))
+        query = self._heads(self.q_norm, multiply(self.q_proj, hidden_states))
         if position_embeddings is not None:
             query = rotate(query, *position_embeddings, self.interleaved)
         if self.is_cross:
             key, value = self._encoder_keys(encoder_hidden_states, past_key_values)
         else:
-            value = self.v_proj(hidden_states)
+            value = multiply(self.v_proj, hidden_states)
             if self.mixes_values:
                 value = torch.addcmul(value * self.value_mix[0], first_values, self.value_mix[1])
             first_values = value if first_values is None else first_values
@@ -328,9 +328,9 @@ class WeftAttention(nn.Module):
         mixed, weights = attend(self, query, key, value, attention_mask, **kwargs)
         if self.is_gated:
             mixed = mixed.reshape(*hidden_states.shape[:-1], -1, self.head_dim)
-            mixed = mixed * self.head_gate(hidden_states).sigmoid()[..., None]
+            mixed = mixed * multiply(self.head_gate, hidden_states).sigmoid()[..., None]
         mixed = mixed.reshape(*hidden_states.shape[:-1], -1)
-        return self.o_proj(chosen(mixed, read_from)), weights, first_values
+        return multiply(self.o_proj, chosen(mixed, read_from)), weights, first_values
 
     def _heads(self, norm: Callable[[torch.Tensor], torch.Tensor], projected: torch.Tensor) -> torch.Tensor:
         """[batch, tokens, heads x head_dim] to [batch, heads, tokens, head_dim], normalised per head or over all."""
@@ -340,17 +340,17 @@ class WeftAttention(nn.Module):
     def _keys(self, states: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys of states [batch, tokens, hidden_size], and `value` [batch, tokens, heads x head_dim] in heads."""
         value = value.view(*states.shape[:2], -1, self.head_dim).transpose(1, 2)
-        return self._heads(self.k_norm, self.k_proj(states)), value
+        return self._heads(self.k_norm, multiply(self.k_proj, states)), value
 
     def _encoder_keys(self, states: torch.Tensor, cache: Cache | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the encoder's tokens, computed once and then read from the cache."""
         if not isinstance(cache, EncoderDecoderCache):
-            return self._keys(states, self.v_proj(states))
+            return self._keys(states, multiply(self.v_proj, states))
         if cache.is_updated.get(self.layer_idx):
             layer = cache.cross_attention_cache.layers[self.layer_idx]
             return layer.keys, layer.values
         cache.is_updated[self.layer_idx] = True
-        return cache.cross_attention_cache.update(*self._keys(states, self.v_proj(states)), self.layer_idx)
+        return cache.cross_attention_cache.update(*self._keys(states, multiply(self.v_proj, states)), self.layer_idx)
 
     def _score_bias(
         self, table: torch.Tensor | None, relative: Any, query: torch.Tensor, key: torch.Tensor, is_causal: bool

@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import WeftAttention, chosen
 from .positions import WeftSinusoidalEmbedding
-from .products import WeftLinear
+from .products import multiply
 
 
 class WeftRMSNorm(nn.Module):
@@ -44,16 +44,16 @@ class WeftMLP(nn.Module):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         if config.mlp_gated:
-            self.gate_proj = WeftLinear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.up_proj = WeftLinear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.down_proj = WeftLinear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+            self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.down_proj.writes_to_residual = True
         self.act_fn, self.is_gated = ACT2FN[config.hidden_act], config.mlp_gated
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        inner = self.up_proj(hidden_states)
-        inner = self.act_fn(self.gate_proj(hidden_states)) * inner if self.is_gated else self.act_fn(inner)
-        return self.down_proj(inner)
+        inner = multiply(self.up_proj, hidden_states)
+        inner = self.act_fn(multiply(self.gate_proj, hidden_states)) * inner if self.is_gated else self.act_fn(inner)
+        return multiply(self.down_proj, inner)
 
 
 # Where a sublayer is normalised: its input, its output, and the sum of both.
@@ -131,12 +131,12 @@ class WeftTransform(nn.Module):
 
     def __init__(self, config: PreTrainedConfig, activation: str, bias: bool, has_norm: bool) -> None:
         super().__init__()
-        self.dense = WeftLinear(config.hidden_size, config.hidden_size, bias=bias)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=bias)
         self.act_fn = ACT2FN[activation]
         self.norm = make_norm(config, config.hidden_size) if has_norm else nn.Identity()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.act_fn(self.dense(hidden_states)))
+        return self.norm(self.act_fn(multiply(self.dense, hidden_states)))
 
 
 class WeftTokenEmbedding(nn.Embedding):

@@ -26,7 +26,7 @@ from .losses import (
     token_classification_loss,
 )
 from .masks import create_masks, document_places, find_documents, is_closed, previous_tokens
-from .products import WeftLinear
+from .products import multiply
 from .stack import WeftHeadModel, WeftModel, WeftPreTrainedModel, WeftTextEncoder, captured
 from .task_heads import (
     WeftForMultipleChoice,
@@ -59,11 +59,11 @@ class WeftLanguageModel(WeftHeadModel):
         self.vocab_size = config.vocab_size
         transform = (config.hidden_act, config.lm_head_transform_bias, True)
         self.head_transform = WeftTransform(config, *transform) if config.lm_head_transform else nn.Identity()
-        self.lm_head = WeftLinear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
 
     def get_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., hidden_size] to logits [..., vocab_size]."""
-        logits = self.lm_head(self.head_transform(hidden_states) * self.config.lm_head_scale)
+        logits = multiply(self.lm_head, self.head_transform(hidden_states) * self.config.lm_head_scale)
         cap = self.config.final_logit_softcapping
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
@@ -79,7 +79,7 @@ class WeftLanguageModel(WeftHeadModel):
             options = {name: kwargs[name] for name in ("label_smoothing", "z_loss") if name in kwargs}
             nats = target_nats(logits.flatten(0, -2), targets.flatten(), **options)
             return logits, self.loss_function(logits, labels, self.config.vocab_size, nats=nats, **kwargs), nats
-        if type(self.lm_head) not in (nn.Linear, WeftLinear):
+        if type(self.lm_head) is not nn.Linear:
             raise ValueError(f"return_logits=False cannot see into {type(self.lm_head).__name__}: leave it True.")
         states, cap = self.head_transform(states) * self.config.lm_head_scale, self.config.final_logit_softcapping
         return None, *linear_cross_entropy(states, self.lm_head, targets, softcap=cap, **kwargs)

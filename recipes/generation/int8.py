@@ -49,15 +49,10 @@ def quantize_int8(model: nn.Module) -> nn.Module:
     Raises:
         RecipeError: the model has no linear map of its own (a module that only looks like one is left alone).
     """
-    found = [(name, module) for name, module in model.named_modules() if _is_linear(module)]
+    found = [(name, module) for name, module in model.named_modules() if type(module) is nn.Linear]
     if not found:
         raise RecipeError(f"{type(model).__name__} has no linear map to quantise: leave int8 out.")
     for name, linear in found:
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, Int8Linear(linear))
     return model
-
-
-def _is_linear(module: nn.Module) -> bool:
-    """Whether it is PyTorch's linear map or Weft's, which has a class of its own for each checkpoint with code."""
-    return type(module) is nn.Linear or (isinstance(module, nn.Linear) and type(module).__name__ == "WeftLinear")

@@ -1,28 +1,45 @@
 """A few rows are multiplied another way while a model writes: the same numbers, and nothing is left behind."""
 
 import copy
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers.models import make_model, random_ids, tiny_config
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils import prune
 from transformers import AutoModelForCausalLM
 
-from weft import products
-from weft.products import LARGE_MATRIX, MANY_ROWS, WeftLinear
+from weft import WeftForConditionalGeneration, products
+from weft.modeling_weft import MODELS, WeftTextEncoder
+from weft.products import LARGE_MATRIX, MANY_ROWS, multiply
 
 needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="only MKL gains by it")
 LARGE = (4 * LARGE_MATRIX // 4000, 1000)
 OTHER_WAY = [((400, 300), rows) for rows in (1, 2, 8)] + [((403, 300), 1), ((200, 1024), 3), (LARGE, 1), (LARGE, 8)]
+TWO_STACKS = (WeftForConditionalGeneration, WeftTextEncoder)
 OTHER_WAY += [(LARGE, 33), (LARGE, MANY_ROWS)]
 PLAIN = [((400, 300), 9), ((7, 20_000), 1), ((300, 300), 1), ((200, 1024), 4), (LARGE, MANY_ROWS + 1), ((400, 300), 0)]
 
 
-def linear_of(shape: tuple[int, int], bias: bool = True) -> WeftLinear:
+def linear_of(shape: tuple[int, int], bias: bool = True) -> nn.Linear:
     torch.manual_seed(0)
-    return WeftLinear(shape[1], shape[0], bias=bias)
+    return nn.Linear(shape[1], shape[0], bias=bias)
+
+
+class Holder(nn.Module):
+    """A module with one map."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return multiply(self.linear, states)
 
 
 @pytest.fixture
@@ -44,7 +61,7 @@ def plain_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_product_is_that_of_float64(shape, rows, bias, plain_calls):
     linear, states = linear_of(shape, bias), torch.randn(1, rows, shape[1])
     with torch.inference_mode():
-        found = linear(states)
+        found = multiply(linear, states)
         expected = copy.deepcopy(linear).double()(states.double())
     assert plain_calls == [rows], "only float64 was to be computed by nn.Linear"
     assert found.shape == (1, rows, shape[0]) and found.dtype == torch.float32
@@ -55,7 +72,7 @@ def test_the_product_is_that_of_float64(shape, rows, bias, plain_calls):
 def test_other_shapes_are_left_to_pytorch(shape, rows, plain_calls):
     linear, states = linear_of(shape), torch.randn(rows, shape[1])
     with torch.no_grad():
-        assert torch.equal(linear(states), nn.functional.linear(states, linear.weight, linear.bias))
+        assert torch.equal(multiply(linear, states), nn.functional.linear(states, linear.weight, linear.bias))
     assert plain_calls == [rows]
 
 
@@ -70,17 +87,39 @@ def test_everything_but_plain_float32_without_gradients_is_left_to_pytorch(case,
     if case == "pruned":
         prune.l1_unstructured(linear, "weight", 0.5)
     with torch.set_grad_enabled(case == "gradient"), torch.autocast("cpu", enabled=case == "autocast"):
-        module = torch.jit.trace(linear, states, check_trace=False) if case == "traced" else linear
+        holder = Holder(linear)
+        module = torch.jit.trace(holder, states, check_trace=False) if case == "traced" else holder
         found, expected = module(states), nn.functional.linear(states, linear.weight, linear.bias)
     assert torch.equal(found, expected) and plain_calls == [1]
 
 
-def test_hooks_see_every_product():
+WATCHED: dict[str, Callable[[nn.Linear, Callable[..., None]], Any]] = {
+    "hook": lambda linear, see: linear.register_forward_hook(see),
+    "hook before": lambda linear, see: linear.register_forward_pre_hook(see),
+    "hook of all modules": lambda _, see: register_module_forward_hook(see),
+    "hook before all modules": lambda _, see: register_module_forward_pre_hook(see),
+    "another forward": lambda linear, see: setattr(linear, "forward", see),
+}
+
+
+@pytest.mark.parametrize("kind", WATCHED)
+def test_whoever_watches_a_map_sees_every_product(kind):
     linear, seen = linear_of((400, 300)), []
-    linear.register_forward_hook(lambda *_: seen.append(1))
+    handle = WATCHED[kind](linear, lambda *_: seen.append(1))
     with torch.no_grad():
-        linear(torch.randn(1, 300))
+        multiply(linear, torch.randn(1, 300))
+    if handle is not None:
+        handle.remove()
     assert seen == [1]
+
+
+@pytest.mark.parametrize("model_class", MODELS, ids=lambda each: each.__name__)
+def test_maps_are_of_the_plain_class_that_quantisers_look_for(model_class):
+    """bitsandbytes, FP8 and GGUF in transformers pass over every other class without a word."""
+    two = {"is_encoder_decoder": True, "decoder_start_token_id": 0} if model_class in TWO_STACKS else {}
+    model = model_class(tiny_config(**two))
+    maps = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert maps and {type(module) for module in maps} == {nn.Linear}
 
 
 def test_writing_leaves_a_model_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -104,13 +143,11 @@ def test_writing_leaves_a_model_as_it_was(tmp_path: Path, monkeypatch: pytest.Mo
 
 @needs_mkl
 def test_a_model_writes_with_it(plain_calls, monkeypatch):
-    """Every map of a step but those of a few outputs; a class of its own changes no token."""
+    """Every map of a step but those of a few outputs; no token changes by it."""
     monkeypatch.setattr(products, "SMALL_MATRIX", 0)
     model, ids = make_model(tiny_config(pad_token_id=0, vocab_size=301)), random_ids(1, 4)
     written = model.generate(ids, max_new_tokens=12, do_sample=False)
     assert plain_calls == []
-    for module in list(model.modules()):
-        if isinstance(module, WeftLinear):
-            module.__class__ = nn.Linear
+    monkeypatch.setattr(products, "SMALL_MATRIX", sys.maxsize)
     assert torch.equal(model.generate(ids, max_new_tokens=12, do_sample=False), written)
     assert len(plain_calls) > 12
