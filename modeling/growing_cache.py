@@ -17,8 +17,9 @@ class GrowingLayer(DynamicLayer):
         self.rooms: dict[str, torch.Tensor] = {}
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Append [batch, heads, tokens, head_dim] and return all, as views of the room; with gradients, as copies."""
-        if torch.is_grad_enabled():
+        """Append [batch, heads, tokens, head_dim] and return all, as views of the room; with gradients, and in a
+        compiled graph, which knows no addresses, as copies."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().update(key_states, value_states, *args, **kwargs)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -31,7 +32,7 @@ class GrowingLayer(DynamicLayer):
         total = seen + new.shape[-2]
         # whoever reorders, selects or moves the cache puts other tensors in the place of views of the room
         is_view = room is not None and room.data_ptr() == old.data_ptr() and room.shape[0] == old.shape[0]
-        is_writable = is_view and room.is_inference() == torch.is_inference_mode_enabled()
+        is_writable = is_view and room.dtype == new.dtype and room.is_inference() == torch.is_inference_mode_enabled()
         if not is_writable or room.shape[-2] < total:
             room = new.new_empty(*new.shape[:2], total + max(LEAST_ROOM, total // 2), new.shape[-1])
             room[..., :seen, :] = old if seen else 0

@@ -67,6 +67,25 @@ def test_a_cache_made_without_gradients_goes_on_in_every_mode() -> None:
     assert grows.keys.requires_grad
 
 
+def test_keys_of_another_precision_make_it_wider() -> None:
+    """As behind a prompt that was read under autocast."""
+    grows, copies = GrowingLayer(), DynamicLayer()
+    with torch.no_grad():
+        for number, dtype in enumerate((torch.bfloat16, torch.float32, torch.float32)):
+            states = [each.to(dtype) for each in states_of(copies, 2, number)]
+            for found, expected in zip(grows.update(*states), copies.update(*states)):
+                assert found.dtype == expected.dtype and torch.equal(found, expected)
+
+
+def test_a_compiled_model_writes_with_it_in_one_graph() -> None:
+    model, ids = make_model(tiny_config(pad_token_id=0)), random_ids(2, 6)
+    options = {"max_new_tokens": 8, "do_sample": False}
+    expected = model.generate(ids, **options)
+    torch._dynamo.reset()
+    model.forward = torch.compile(model.forward, backend="eager", fullgraph=True, dynamic=True)
+    assert torch.equal(model.generate(ids, **options), expected)
+
+
 @pytest.mark.parametrize("options", [{}, {"prompt_lookup_num_tokens": 3}, {"prefill_chunk_size": 3}])
 def test_generate_fills_it_and_writes_the_same(options: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where tokens are taken back, and beside layers with a window."""
