@@ -96,7 +96,8 @@ class WeftLanguageModel(WeftHeadModel):
         outputs = self.run_stack(inputs, **kwargs)
         hidden_states = outputs.last_hidden_state
         if predict_from is not None:
-            hidden_states = hidden_states if hidden_states.ndim == 2 else chosen(hidden_states, predict_from)
+            is_read = hidden_states.ndim == 2  # with these first
+            hidden_states = hidden_states[: len(predict_from)] if is_read else chosen(hidden_states, predict_from)
         elif self.config.masked_next_token:
             _, attention_mask, position_ids, *_ = inputs
             previous = previous_tokens(hidden_states, attention_mask, position_ids)
@@ -321,12 +322,16 @@ class WeftForPreTraining(WeftLanguageModel):
         Returns: loss, the sum of both (or of those whose labels were given), and the logits of both.
         Raises: ValueError where there are not as many next-sentence labels as documents."""
         inputs = (input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds)
-        outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
-        hidden_states = outputs.last_hidden_state
-        if pool_from is None:
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        if pool_from is None and tokens is not None:
             documents = find_documents(position_ids, attention_mask, None)
-            pool_from = document_places(hidden_states, attention_mask, documents)[:, 0]
-        order_logits = self.seq_relationship(self.pooler(hidden_states.flatten(0, 1)[pool_from]))
+            pool_from = document_places(tokens, attention_mask, documents)[:, 0]
+        if predict_from is not None and self.skips_unread(tokens, kwargs):
+            kwargs["read_from"] = torch.cat((predict_from, pool_from))
+        outputs, logits, loss, nats = self.forward_masked(inputs, labels, predict_from, **kwargs)
+        states = outputs.last_hidden_state
+        first = chosen(states, pool_from) if states.ndim == 3 else states[len(predict_from) :]
+        order_logits = self.seq_relationship(self.pooler(first))
         order_nats = None
         if next_sentence_label is not None:
             label = next_sentence_label.reshape(-1)

@@ -62,7 +62,7 @@ class WeftTaskModel(WeftHeadModel):
             read["read_from"] = self.document_tokens(tokens, inputs, documents)
         outputs = self.run_stack(inputs, **read, **kwargs)
         states = outputs.last_hidden_state
-        if self.is_of_document and not read:
+        if self.is_of_document and states.ndim == 3:
             states = self.pool_documents(states, last, documents)
         logits = getattr(self, self.head_name)(self.dropout(self.classifier_transform(states)))
         return outputs, last[1], documents, logits

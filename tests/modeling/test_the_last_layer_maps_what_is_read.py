@@ -11,6 +11,7 @@ from weft import (
     WeftForCausalLM,
     WeftForMaskedLM,
     WeftForMultipleChoice,
+    WeftForPreTraining,
     WeftForSequenceClassification,
     stack,
 )
@@ -72,6 +73,36 @@ def test_the_targets_alone_give_the_loss_of_all(shape: str, checkpointing: bool,
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, **EXACT, msg=lambda text, name=name: f"{name}: {text}")
     assert set(mapped) == {len(PLACES)}
+
+
+@pytest.mark.parametrize("given", [{}, {"pool_from": torch.tensor([0, 30, 48, 60])}])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_targets_and_first_tokens_are_read_together(shape: str, given: dict[str, torch.Tensor]) -> None:
+    config = tiny_config(is_causal=False, **{"num_hidden_layers": 2, **SHAPES[shape]})
+    model = make_model(config, model_class=WeftForPreTraining).double().train()
+    labels = IDS.flatten()[PLACES]
+    pairs = torch.tensor([1, 0, -100, 1][: len(given.get("pool_from", IDS))])
+    mapped = rows_mapped(model)
+    for options in ({}, {"return_logits": False}):
+        batch = {"labels": labels, "predict_from": PLACES, "next_sentence_label": pairs, **given, **options}
+        expected = loss_and_gradients(model, **batch, output_hidden_states=True)
+        found = loss_and_gradients(model, **batch)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, **EXACT)
+        assert mapped == [IDS.numel(), len(PLACES) + len(pairs)]
+        mapped.clear()
+
+
+def test_a_classifier_with_fewer_layers_than_its_config_says_pools_all_the_same(long: None) -> None:
+    """Layers are often cut off to make a smaller model."""
+    model = make_model(
+        tiny_config(is_causal=False, classifier_pooling="cls"), model_class=WeftForSequenceClassification
+    )
+    expected = model(IDS, output_hidden_states=True).hidden_states[1][:, 0]
+    model.model.layers = model.model.layers[:1]
+    expected = model.score(model.dropout(model.classifier_transform(model.model.norm(expected))))
+    torch.testing.assert_close(model(IDS).logits, expected)
 
 
 def test_short_rows_and_asked_for_states_are_mapped_whole(monkeypatch: pytest.MonkeyPatch) -> None:
