@@ -11,6 +11,7 @@ from .registration import import_models, register
 
 if TYPE_CHECKING:
     from .configuration_weft import WeftConfig
+    from .losses import IGNORE_INDEX
     from .modeling_weft import (
         WeftForCausalLM,
         WeftForConditionalGeneration,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "IGNORE_INDEX",
     "WeftConfig",
     "WeftForCausalLM",
     "WeftForConditionalGeneration",
@@ -43,8 +45,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(".configuration_weft", __name__) if name == "WeftConfig" else import_models()
-    return getattr(module, name)
+    own = {"WeftConfig": ".configuration_weft", "IGNORE_INDEX": ".losses"}.get(name)
+    return getattr(importlib.import_module(own, __name__) if own else import_models(), name)
 
 
 def __dir__() -> list[str]:

@@ -11,11 +11,11 @@ from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import Options, option
 from weft.recipes.training.card_fields import LANGUAGE_HELP, LICENSE_HELP, REVISIONS, check_card_fields
-from weft.recipes.training.optimizers import OPTIMIZERS
 
 DEFAULT_EPOCHS = 2
 DEFAULT_RAMP = 0.3  # of the steps
 LENGTHS = ("tokens", "num_train_epochs", "max_steps", "budget")
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant")
 DECAYS = ("linear", "cosine", "1-sqrt")
 

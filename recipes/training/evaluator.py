@@ -1,17 +1,18 @@
 """What a Trainer asks its evaluation for."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import transformers
-from torch import nn
-from torch.utils.data import Dataset
+if TYPE_CHECKING:  # which take a second, and --help does not wait for
+    import transformers
+    from torch import nn
+    from torch.utils.data import Dataset
 
 
 class EvaluatingTrainer(Protocol):
     """What an evaluator needs of a Trainer."""
 
     args: "transformers.TrainingArguments"
-    model: nn.Module
+    model: "nn.Module"
     accelerator: Any
 
     def obey_stop(self) -> None:
@@ -21,6 +22,6 @@ class EvaluatingTrainer(Protocol):
 class Evaluator(Protocol):
     """Computes the metrics of the held-out rows with a trainer's model, the same in all processes."""
 
-    rows: Dataset
+    rows: "Dataset"
 
     def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]: ...

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-OPTIMIZERS = ("adamw", "muon")
 # Newton-Schulz steps of Muon: x <- a x + b (x x^T) x + c (x x^T)^2 x
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 MOMENTUM, LEAST_NORM = 0.95, 1e-7

@@ -1,14 +1,16 @@
 """Collate causal and masked rows to batches; those of other objectives build on these."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from weft.losses import IGNORE_INDEX
+import weft
 
-Batch = dict[str, torch.Tensor]
+if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
+    import torch
+
+Batch = dict[str, "torch.Tensor"]
 
 
 def collate_causal(rows: Sequence[dict[str, np.ndarray]]) -> Batch:
@@ -32,14 +34,16 @@ class MaskedCollator:
         self.target_share = target_share
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> Batch:
+        import torch
+
         targets = np.stack([row["targets"] for row in rows])
-        places = np.flatnonzero(targets != IGNORE_INDEX)
+        places = np.flatnonzero(targets != weft.IGNORE_INDEX)
         missing = 0
         if self.target_share is not None:
             room, found = round(self.target_share * targets.size), len(places)
             places = places[np.arange(room) * found // room] if found > room else places
             missing = room - len(places)
-        labels = np.pad(targets.reshape(-1)[places], (0, missing), constant_values=IGNORE_INDEX)
+        labels = np.pad(targets.reshape(-1)[places], (0, missing), constant_values=weft.IGNORE_INDEX)
         places = np.pad(places, (0, missing))
         batch = stack(rows, ("input_ids", "position_ids"))
         return {**batch, "predict_from": torch.from_numpy(places), "labels": torch.from_numpy(labels)}
@@ -47,4 +51,6 @@ class MaskedCollator:
 
 def stack(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Batch:
     """Stack these arrays of rows, as tensors [rows, ...]."""
+    import torch
+
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in names}

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from weft.losses import IGNORE_INDEX
+import weft
 from weft.recipes.common.options import Options, option
 from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator
 from weft.recipes.pretraining.datasets.masked import MaskedRows, Row
@@ -51,8 +49,10 @@ class HybridCollator(MaskedCollator):
     """Collates such rows: the batch also holds `causal_rows` [rows] and `loss_weights` [n]."""
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
+        import torch  # which the command line, that knows these fields, does not wait for
+
         batch = super().__call__(rows)
         weights = torch.tensor([row["weight"] for row in rows], dtype=torch.float32)
         of_targets = weights[batch["predict_from"] // batch["input_ids"].shape[1]]
-        batch["loss_weights"] = of_targets.where(batch["labels"] != IGNORE_INDEX, 0)
+        batch["loss_weights"] = of_targets.where(batch["labels"] != weft.IGNORE_INDEX, 0)
         return {**batch, "causal_rows": torch.tensor([row["is_causal"] for row in rows])}

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from weft.losses import IGNORE_INDEX
+import weft
 from weft.recipes.pretraining.datasets.masking import Masker
 from weft.recipes.pretraining.datasets.packed import DocumentSpan, TrainingRows, ValidationRows, positions_of
 from weft.recipes.training.batch_schedule import Steps
@@ -14,7 +13,7 @@ from weft.recipes.training.batch_schedule import Steps
 Row = dict[str, Any]
 
 
-class MaskedRows(Dataset):
+class MaskedRows:
     """Rows of text with masks. A row is a dict of arrays [row_length]:
 
     input_ids       the text with its masks
@@ -44,7 +43,7 @@ def masked_row(spans: Sequence[DocumentSpan], masker: Masker, rate: float, overl
     """A row in which masked tokens are predicted, each from its own place (overlap 0) or the one before (1)."""
     selected, masked = masker(spans, rate)
     tokens = np.concatenate([span.tokens for span in spans]).astype(np.int64)
-    targets = np.where(selected, tokens, IGNORE_INDEX)
+    targets = np.where(selected, tokens, weft.IGNORE_INDEX)
     lengths = np.array([len(span.tokens) for span in spans])
     ends = np.cumsum(lengths)
     is_input, is_target = np.ones(len(tokens), dtype=bool), np.ones(len(tokens), dtype=bool)
@@ -55,7 +54,7 @@ def masked_row(spans: Sequence[DocumentSpan], masker: Masker, rate: float, overl
     return {**arrays, "targets": targets[is_target], "is_causal": False, "weight": 1.0}
 
 
-class MaskedValidationRows(Dataset):
+class MaskedValidationRows:
     """The held-out text with the same masks in every run: they depend on the masker's seed and the rate only.
 
     The last row, and any beyond it, is filled up with padding.
@@ -83,7 +82,7 @@ def empty_row() -> Row:
 def pad_row(row: Row, length: int) -> Row:
     """Fill a row up to `length` with a document of its own in which nothing is predicted."""
     missing = length - len(row["input_ids"])
-    filling = {"position_ids": np.arange(missing), "targets": np.full(missing, IGNORE_INDEX)}
+    filling = {"position_ids": np.arange(missing), "targets": np.full(missing, weft.IGNORE_INDEX)}
     padded = {
         name: np.concatenate((value, filling.get(name, np.zeros(missing, dtype=np.int64))))
         for name, value in row.items()

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from weft.losses import IGNORE_INDEX
+import weft
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.wording import counted
 from weft.recipes.data.corpus import Corpus
@@ -58,7 +57,7 @@ class _Concatenation:
         return self.documents, self.firsts, self.lengths, self.passes
 
 
-class _PackedRows(Dataset):
+class _PackedRows:
     """Rows cut out of concatenated documents."""
 
     def __init__(self, corpus: Corpus, split: str, row_length: int, overlap: int = 1) -> None:
@@ -220,7 +219,7 @@ class ValidationRows(_PackedRows):
         spans = self.spans(index)
         row = {
             "input_ids": np.zeros(self.row_length, dtype=np.int64),
-            "labels": np.full(self.row_length, IGNORE_INDEX, dtype=np.int64),
+            "labels": np.full(self.row_length, weft.IGNORE_INDEX, dtype=np.int64),
             "position_ids": positions_of(spans, self.overlap, self.row_length),
             "is_text": np.zeros(self.row_length, dtype=bool),
         }

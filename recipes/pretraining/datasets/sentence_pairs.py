@@ -20,10 +20,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
-from weft.losses import IGNORE_INDEX
+import weft
 from weft.recipes.common.bin_packing import fill_rows
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.corpus import Corpus
@@ -40,7 +38,7 @@ CANDIDATES = 8  # texts of other documents that a replacement is chosen from
 IN_ORDER, SPOILT = 0, 1  # labels, as BERT has them
 
 
-class SentencePairRows(Dataset):
+class SentencePairRows:
     """Rows of pairs for any number of epochs: row i of the run is row i % rows_per_epoch of its epoch.
 
     A row is a dict as in `MaskedRows`, with token_type_ids [row_length], `pool_from` (where each pair begins) and
@@ -151,12 +149,12 @@ class SentencePairRows(Dataset):
             begins.append(len(ids))
             ids.append(self.start)
             types.append(0)
-            targets.append(IGNORE_INDEX)
+            targets.append(weft.IGNORE_INDEX)
             for kind in range(count):
                 text, text_targets = next(texts)
                 ids += [*text, self.end]
                 types += [kind] * (len(text) + 1)
-                targets += [*text_targets, IGNORE_INDEX]
+                targets += [*text_targets, weft.IGNORE_INDEX]
             positions += range(len(ids) - begins[-1])
         arrays = {"input_ids": ids, "position_ids": positions, "token_type_ids": types, "targets": targets}
         row = {**empty_row(), **{name: np.array(values, dtype=np.int64) for name, values in arrays.items()}}
@@ -172,7 +170,7 @@ class SentencePairRows(Dataset):
         selected, masked = self.masker(segments, rate)
         ends = np.cumsum([len(segment.tokens) for segment in segments])[:-1]
         for segment, is_target, text in zip(segments, np.split(selected, ends), np.split(masked, ends)):
-            targets = np.where(is_target, segment.tokens.astype(np.int64), IGNORE_INDEX)
+            targets = np.where(is_target, segment.tokens.astype(np.int64), weft.IGNORE_INDEX)
             yield text.tolist(), targets.tolist()
 
     def _make_pair(self, chunk: int, pass_number: int, spare: int) -> tuple[list[DocumentSpan], int]:
@@ -185,7 +183,7 @@ class SentencePairRows(Dataset):
         document, begin = int(self._documents[chunk]), int(self._begins[chunk])
         end = begin + int(self._lengths[chunk])
         if not self._has_pair[chunk]:
-            return [self._span(document, begin, end, pass_number)], IGNORE_INDEX
+            return [self._span(document, begin, end, pass_number)], weft.IGNORE_INDEX
         key = make_key(self.seed, pass_number, int(self.documents[document]), begin - self._offset(document))
         cut_draw, coin = (float(uniform(key, 0, stream)) for stream in (CUT, COIN))
         low, high = np.searchsorted(self._bounds, begin, side="right"), np.searchsorted(self._bounds, end)
@@ -197,7 +195,7 @@ class SentencePairRows(Dataset):
             return ([first, second], IN_ORDER) if in_order else ([second, first], SPOILT)
         other = self._find_elsewhere(document, end - cut, end - cut + spare, uniform(key, np.arange(CANDIDATES), OTHER))
         if other is None:
-            return [first, second], IGNORE_INDEX
+            return [first, second], weft.IGNORE_INDEX
         return ([first, second], IN_ORDER) if in_order else ([first, self._span(*other, pass_number)], SPOILT)
 
     def _find_elsewhere(self, document: int, wanted: int, most: int, draws: np.ndarray) -> tuple[int, int, int] | None:
@@ -297,6 +295,8 @@ class SentencePairCollator(MaskedCollator):
     begins in the flattened batch, and `next_sentence_label` [pairs]."""
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
+        import torch
+
         batch = {**super().__call__(rows), **stack(rows, ("token_type_ids",))}
         begins = [row["pool_from"] + i * len(row["input_ids"]) for i, row in enumerate(rows)]
         batch["pool_from"] = torch.from_numpy(np.concatenate(begins))

@@ -2,15 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import torch
 import transformers
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import weft
-from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
@@ -19,6 +16,10 @@ from weft.recipes.pretraining.plan import Plan
 from weft.recipes.training.evaluator import Evaluator
 from weft.recipes.training.metric_format import FORMATS
 from weft.tokenizer.special_tokens import for_role
+
+if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
+    import torch
+    from torch.utils.data import Dataset
 
 
 class PackedText(Protocol):
@@ -78,7 +79,7 @@ class Objective(ABC):
         """Pack the training text into rows."""
 
     @abstractmethod
-    def make_rows(self, packed: PackedText, plan: Plan) -> Dataset:
+    def make_rows(self, packed: PackedText, plan: Plan) -> "Dataset":
         """The rows of the whole run (`plan.num_rows`), in the order in which they are trained on."""
 
     @abstractmethod
@@ -91,11 +92,11 @@ class Objective(ABC):
     ) -> list[str]:
         """Texts for the model card; none: it shows no samples."""
 
-    def loss_divisors(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss_divisors(self, batch: Batch) -> "dict[str, torch.Tensor]":
         """What a batch adds to the divisor of each loss, by the model's argument for it: here its targets."""
-        return {"num_items_in_batch": (batch["labels"] != IGNORE_INDEX).sum()}
+        return {"num_items_in_batch": (batch["labels"] != weft.IGNORE_INDEX).sum()}
 
-    def loss_parts(self, batch: Batch, outputs: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def loss_parts(self, batch: Batch, outputs: Any) -> "dict[str, tuple[torch.Tensor, torch.Tensor]]":
         """For each of `parts`, which batches all have, the nats [n] of a forward pass and which are targets [n]."""
         return {}
 

@@ -1,24 +1,24 @@
 """Next-token prediction: every token from those before it."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import transformers
-from torch import nn
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import weft
-from weft.losses import IGNORE_INDEX
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.collators import Batch, collate_causal
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
 from weft.recipes.pretraining.objectives.base import Objective, as_decoder
 from weft.recipes.pretraining.plan import Plan
-from weft.recipes.pretraining.samples import sample_texts
 from weft.recipes.pretraining.validation import RowEvaluator, token_nats
 from weft.recipes.training.evaluator import Evaluator
+
+if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
+    import torch
+    from torch import nn
+    from torch.utils.data import Dataset
 
 
 class CausalObjective(Objective):
@@ -41,7 +41,7 @@ class CausalObjective(Objective):
     def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: Tokenizer) -> TrainingRows:
         return TrainingRows(corpus, row_length, 0, seed)
 
-    def make_rows(self, packed: TrainingRows, plan: Plan) -> Dataset:
+    def make_rows(self, packed: TrainingRows, plan: Plan) -> "Dataset":
         packed.num_rows = plan.num_rows
         return packed
 
@@ -51,6 +51,8 @@ class CausalObjective(Objective):
     def make_samples(
         self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
     ) -> list[str]:
+        from weft.recipes.pretraining.samples import sample_texts
+
         return sample_texts(model, tokenizer, prompt)
 
 
@@ -68,13 +70,15 @@ class CausalEvaluator(RowEvaluator):
         super().__init__(rows, collate_causal)
         self.masked_model = masked_model
 
-    def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+    def score(self, model: "nn.Module", batch: Batch) -> "torch.Tensor":
+        import torch
+
         ids, labels = batch["input_ids"], batch["labels"]
         inputs = {"input_ids": ids, "position_ids": batch["position_ids"], "use_cache": False}
         if self.masked_model:
             inputs |= {"is_causal": True, "predict_from": torch.arange(ids.numel(), device=ids.device)}
         nats = token_nats(model(**inputs).logits.view(*ids.shape, -1), labels)
-        is_target = labels != IGNORE_INDEX
+        is_target = labels != weft.IGNORE_INDEX
         return torch.stack([nats.sum(), nats[batch["is_text"].cpu()].sum(), is_target.sum().cpu()])
 
     def metrics(self, nats: float, text_nats: float, targets: float) -> dict[str, float]:

@@ -1,14 +1,11 @@
 """Masked and causal rows in one batch, for one model in both directions."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import transformers
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import weft
-from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.corpus import Corpus
@@ -19,9 +16,12 @@ from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRow
 from weft.recipes.pretraining.objectives.causal import CausalEvaluator, CausalObjective
 from weft.recipes.pretraining.objectives.masked import MaskedEvaluator, MaskedObjective
 from weft.recipes.pretraining.plan import Plan
-from weft.recipes.pretraining.samples import sample_texts
 from weft.recipes.training.evaluator import EvaluatingTrainer, Evaluator
 from weft.recipes.training.model_arguments import ModelArguments
+
+if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
+    import torch
+    from torch.utils.data import Dataset
 
 
 class HybridObjective(MaskedObjective):
@@ -61,7 +61,7 @@ class HybridObjective(MaskedObjective):
     def min_steps(self) -> int:
         return int(self.hybrid.causal_steps) + 1
 
-    def make_rows(self, packed: TrainingRows, plan: Plan) -> Dataset:
+    def make_rows(self, packed: TrainingRows, plan: Plan) -> "Dataset":
         if self.hybrid.causal_steps >= plan.max_steps:
             raise RecipeError(
                 f"causal_steps is {self.hybrid.causal_steps:g}, as long as the whole run of {plan.max_steps} steps: "
@@ -79,17 +79,19 @@ class HybridObjective(MaskedObjective):
     def make_samples(
         self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
     ) -> list[str]:
+        from weft.recipes.pretraining.samples import sample_texts
+
         causal = weft.WeftForCausalLM(model.config)
         causal.load_state_dict(model.state_dict())
         causal.to(model.device).eval()
         return [*sample_texts(causal, tokenizer, prompt), *super().make_samples(model, tokenizer, prompt, corpus)]
 
-    def loss_divisors(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss_divisors(self, batch: Batch) -> "dict[str, torch.Tensor]":
         return {"num_items_in_batch": batch["loss_weights"].sum()}
 
-    def loss_parts(self, batch: Batch, outputs: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def loss_parts(self, batch: Batch, outputs: Any) -> "dict[str, tuple[torch.Tensor, torch.Tensor]]":
         is_causal = batch["causal_rows"][batch["predict_from"] // batch["input_ids"].shape[1]]
-        nats, is_target = outputs["target_nats"], batch["labels"] != IGNORE_INDEX
+        nats, is_target = outputs["target_nats"], batch["labels"] != weft.IGNORE_INDEX
         return {"causal": (nats, is_target & is_causal), "masked": (nats, is_target & ~is_causal)}
 
     def plan_lines(self) -> list[tuple[str, str]]:
@@ -116,8 +118,10 @@ class HybridEvaluator:
     def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]:
         return self.metrics(*self.sums(trainer).tolist())
 
-    def sums(self, trainer: EvaluatingTrainer) -> torch.Tensor:
+    def sums(self, trainer: EvaluatingTrainer) -> "torch.Tensor":
         """Those of the causal evaluation, and behind them those of the masked one."""
+        import torch
+
         return torch.cat((self.causal.sums(trainer), self.masked.sums(trainer)))
 
     def metrics(self, *sums: float) -> dict[str, float]:

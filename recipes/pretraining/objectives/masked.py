@@ -1,17 +1,13 @@
 """Masked-token prediction: some tokens are masked, and predicted from all others."""
 
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 import transformers
-from torch import nn
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import weft
-from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.arguments import DataArguments
@@ -22,10 +18,14 @@ from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments, 
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
 from weft.recipes.pretraining.objectives.base import Objective, PackedText
 from weft.recipes.pretraining.plan import Plan
-from weft.recipes.pretraining.samples import sample_fills
 from weft.recipes.pretraining.validation import RowEvaluator
 from weft.recipes.training.evaluator import Evaluator
 from weft.tokenizer.special_tokens import add_mask_token, for_role
+
+if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
+    import torch
+    from torch import nn
+    from torch.utils.data import Dataset
 
 VALIDATION_SEED = 0  # the masks of the held-out text are the same in all runs
 
@@ -91,7 +91,7 @@ class MaskedObjective(Objective):
         self.masker = Masker(corpus, self.masking, make_vocabulary(tokenizer), seed)
         return TrainingRows(corpus, row_length, 0, seed, self.overlap)
 
-    def make_rows(self, packed: TrainingRows, plan: Plan) -> Dataset:
+    def make_rows(self, packed: TrainingRows, plan: Plan) -> "Dataset":
         self._check_target_share(0, plan)
         packed.num_rows = plan.num_rows
         return MaskedRows(packed, self.masker, plan.steps)
@@ -115,6 +115,8 @@ class MaskedObjective(Objective):
     def make_samples(
         self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
     ) -> list[str]:
+        from weft.recipes.pretraining.samples import sample_fills
+
         return sample_fills(model, tokenizer, prompt, corpus)
 
     def plan_lines(self) -> list[tuple[str, str]]:
@@ -135,13 +137,13 @@ class MaskedEvaluator(RowEvaluator):
 
     collator: ClassVar[type[MaskedCollator]] = MaskedCollator
 
-    def __init__(self, rows: Dataset) -> None:
+    def __init__(self, rows: "Dataset") -> None:
         """Raises RecipeError where nothing is masked in any row."""
         super().__init__(rows, self.collator())
-        if not any((rows[index]["targets"] != IGNORE_INDEX).any() for index in range(len(rows))):
+        if not any((rows[index]["targets"] != weft.IGNORE_INDEX).any() for index in range(len(rows))):
             raise RecipeError("no token of the held-out text is masked, so short is it: hold more text out.")
 
-    def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+    def score(self, model: "nn.Module", batch: Batch) -> "torch.Tensor":
         outputs = model(**batch)
         return score_targets(outputs.target_nats, outputs.logits, batch["labels"])
 
@@ -149,9 +151,11 @@ class MaskedEvaluator(RowEvaluator):
         return {"loss": nats / targets, "masked_loss": nats / targets, "masked_accuracy": right / targets}
 
 
-def score_targets(nats: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def score_targets(nats: "torch.Tensor", logits: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
     """Nats, right predictions and targets [3], in float64 on the CPU, of nats [n], logits [n, classes], labels [n]."""
-    right, targets = (logits.argmax(-1) == labels).sum(), (labels != IGNORE_INDEX).sum()
+    import torch
+
+    right, targets = (logits.argmax(-1) == labels).sum(), (labels != weft.IGNORE_INDEX).sum()
     return torch.stack([number.cpu().double() for number in (nats.cpu().double().sum(), right, targets)])
 
 

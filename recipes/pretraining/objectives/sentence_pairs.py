@@ -1,14 +1,10 @@
 """Masked tokens, and whether two segments of text belong together."""
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import nn
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import weft
-from weft.losses import IGNORE_INDEX
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.arguments import DataArguments
@@ -28,6 +24,11 @@ from weft.recipes.pretraining.objectives.masked import (
 )
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.training.evaluator import Evaluator
+
+if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
+    import torch
+    from torch import nn
+    from torch.utils.data import Dataset
 
 
 class NextSentenceObjective(MaskedObjective):
@@ -76,7 +77,7 @@ class NextSentenceObjective(MaskedObjective):
         masker = Masker(corpus, self.masking, make_vocabulary(tokenizer), seed)
         return SentencePairRows(corpus, "train", row_length, masker, self.swap, seed)
 
-    def make_rows(self, packed: SentencePairRows, plan: Plan) -> Dataset:
+    def make_rows(self, packed: SentencePairRows, plan: Plan) -> "Dataset":
         packed.schedule(plan.num_rows, plan.steps)
         return packed
 
@@ -85,14 +86,14 @@ class NextSentenceObjective(MaskedObjective):
         rows = SentencePairRows(corpus, "validation", row_length, masker, self.swap, VALIDATION_SEED, shuffle=False)
         return SentencePairEvaluator(rows)
 
-    def loss_divisors(self, batch: Batch) -> dict[str, torch.Tensor]:
-        pairs = (batch["next_sentence_label"] != IGNORE_INDEX).sum()
+    def loss_divisors(self, batch: Batch) -> "dict[str, torch.Tensor]":
+        pairs = (batch["next_sentence_label"] != weft.IGNORE_INDEX).sum()
         return {**super().loss_divisors(batch), "num_pairs_in_batch": pairs}
 
-    def loss_parts(self, batch: Batch, outputs: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def loss_parts(self, batch: Batch, outputs: Any) -> "dict[str, tuple[torch.Tensor, torch.Tensor]]":
         return {
-            "masked": (outputs["target_nats"], batch["labels"] != IGNORE_INDEX),
-            "next_sentence": (outputs["next_sentence_nats"], batch["next_sentence_label"] != IGNORE_INDEX),
+            "masked": (outputs["target_nats"], batch["labels"] != weft.IGNORE_INDEX),
+            "next_sentence": (outputs["next_sentence_nats"], batch["next_sentence_label"] != weft.IGNORE_INDEX),
         }
 
     def plan_lines(self) -> list[tuple[str, str]]:
@@ -114,7 +115,9 @@ class SentencePairEvaluator(MaskedEvaluator):
 
     collator = SentencePairCollator
 
-    def score(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+    def score(self, model: "nn.Module", batch: Batch) -> "torch.Tensor":
+        import torch
+
         outputs = model(**batch)
         masked = score_targets(outputs.target_nats, outputs.prediction_logits, batch["labels"])
         nats, logits = outputs.next_sentence_nats, outputs.seq_relationship_logits
