@@ -203,6 +203,7 @@ class FinishedEmbeddings:
         reports = results_section(metrics, headline, self.metric.name, sections) + "\n\n![scores](sides.png)"
         own = Path(self.settings.get("train_file") or "").name or "examples of its own"
         language = languages(self.files.card_language) or (self.known.language if self.known else None)
+        others = {Path(file).stem for file in self.files.evaluation_files}
         prefixes = {split: "eval_" if split == "validation" else f"{split}_" for split in sections}
         return Card(
             title=Path(name).name,
@@ -225,6 +226,7 @@ class FinishedEmbeddings:
             scores={
                 split: {m: metrics[f"{prefix}{m}"] for m in headline if f"{prefix}{m}" in metrics}
                 for split, prefix in prefixes.items()
+                if split not in others  # which are of other data sets
             },
             dataset=source or own,
             dataset_id=self.known.hub if self.known else self.settings.get("dataset_name"),
