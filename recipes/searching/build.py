@@ -272,7 +272,10 @@ def _write_vectors(
     for first in range(0, len(kept), ROWS_AT_ONCE):
         some = kept[first : first + ROWS_AT_ONCE]
         vectors[some] = old.vectors[origin[some]]
-    with tqdm(total=len(origin) - len(kept), desc="embedding", unit=" passages", disable=None, leave=False) as bar:
+    new = len(origin) - len(kept)
+    if new:
+        print(f"embedding {counted(new, 'passage')}", flush=True)
+    with tqdm(total=new, desc="embedding", unit=" passages", disable=None, leave=False) as bar:
         for rows, texts in _new_texts(passages, origin, TEXTS_AT_ONCE):
             vectors[rows] = embedder.of_passages(texts, batch_size)
             bar.update(len(rows))

@@ -1,1 +1,0 @@
-"""Embeddings and rerankers over sentence-transformers, an optional package that is imported where it is used."""
