@@ -14,19 +14,22 @@ LARGE_MATRIX, MANY_ROWS = 1_500_000, 256
 
 def multiply(linear: nn.Module, states: torch.Tensor) -> torch.Tensor:
     """`linear(states)`, [..., in_features] to [..., out_features]. Without gradients, a plain `nn.Linear` multiplies a
-    few rows of float32 on a processor another way: chosen by shape alone, nothing is stored, and the numbers are the
-    same but for rounding. The maps are plain since quantisers and other tools look for exactly that class.
+    few rows of float32 on a processor another way, in compiled graphs too: chosen by shape alone, nothing is stored,
+    and the numbers are the same but for rounding. The maps are plain since quantisers and other tools look for exactly
+    that class.
 
     MKL takes as long for one row as for four. One row is 1.4 to 2.3 times as fast in a batch of products with parts of
     the matrix. Two to eight are 1.2 to 5 times as fast as columns. Beyond, oneDNN multiplies with large matrices 1.15
     to 2.4 times as fast (RESULTS.md, section 29). Half precision gains nothing."""
     # a token takes tens of these calls, so that each question counts: the rarest answers first
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or type(linear) is not nn.Linear:
+    if torch.is_grad_enabled() or type(linear) is not nn.Linear:
         return linear(states)
     weight, inputs, outputs = linear.weight, linear.in_features, linear.out_features
     if inputs * outputs < SMALL_MATRIX or not (_is_plain(linear) and _may_choose(weight, states)):
         return linear(states)
     rows = states.numel() // inputs
+    if torch.compiler.is_compiling() and (torch.compiler.is_exporting() or rows > FEW_ROWS):
+        return linear(states)  # an exported graph is for other processors too
     if rows == 1 and outputs >= PARTS:
         product = _multiply_one(states.reshape(1, inputs), weight)
     elif 1 < rows <= FEW_ROWS and rows * inputs <= FEW_NUMBERS:

@@ -4,7 +4,8 @@
     python recipes/convert.py export runs/pretrain_clm qwen3 runs/as_qwen3
 
 Config, weights, tokenizer and, where there is one, the task's head are converted, and both models are run on the same
-input: if they differ by more than rounding, nothing is written.
+input: if they differ by more than rounding, nothing is written. An embedding model of sentence-transformers keeps its
+pooling and what comes behind it.
 """
 
 import argparse

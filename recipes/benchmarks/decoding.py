@@ -27,9 +27,9 @@ def generate_sides(
 ) -> dict[str, Callable[[], float]]:
     """Greedy decoding, `steps` times half the length behind a prompt of so many tokens, or behind `rows` prompts whose
     lengths go up to that in equal steps: by `generate` of both and, of Weft, by `decode`. Of one stream of Weft also in
-    8 bits (which may write other tokens) and, where PyTorch finds a compiler, compiled, with weights stored by column.
-    What storing by column does to the stock class is measured too, and so is a Weft model with all that the recipes add
-    to a new one, which no stock class computes.
+    8 bits (which may write other tokens) and, where PyTorch finds a compiler, compiled. What storing by column does to
+    the stock class is measured too, and so is a Weft model with all that the recipes add to a new one, which no stock
+    class computes.
 
     Raises:
         RecipeError: the two do not write the same tokens.
@@ -71,7 +71,7 @@ def _single_stream(
     shape: Shape, device: str, stock: PreTrainedModel, model: PreTrainedModel, options: dict, fast: dict
 ) -> dict[str, tuple[PreTrainedModel, dict]]:
     """What is measured of one stream only: a model and the options of its `generate` for each side."""
-    small, stored = quantize_int8(copy.deepcopy(model)), store_by_column(copy.deepcopy(model))
+    small = quantize_int8(copy.deepcopy(model))
     calls = {f"{shape.family}, by column": (store_by_column(copy.deepcopy(stock)), options)}
     more = copy.deepcopy(model.config)
     more.update(dict.fromkeys(DEFAULT_EXTRAS, True))
@@ -81,7 +81,7 @@ def _single_stream(
     calls["weft, decode int8"] = (small, fast)
     if device != "cpu" or has_compiler():
         compiled = {**fast, "cache_implementation": "static", "compile_config": CompileConfig(mode="default")}
-        calls["weft, decode compiled"] = (stored, compiled)
+        calls["weft, decode compiled"] = (model, compiled)
         calls["weft, decode int8 compiled"] = (small, compiled)
-        calls["weft, decode added compiled"] = (store_by_column(copy.deepcopy(other)), compiled)
+        calls["weft, decode added compiled"] = (other, compiled)
     return calls

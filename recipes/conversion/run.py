@@ -19,6 +19,7 @@ from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
 from weft.recipes.common.wording import some_of
 from weft.recipes.conversion.earlier_versions import make_readable_by_4
+from weft.recipes.conversion.sentence_modules import copy_modules, find_modules
 from weft.tokenizer.special_tokens import for_role
 
 TRANSFORM = "classifier_transform."
@@ -52,12 +53,13 @@ def import_checkpoint(checkpoint: str, output: Path) -> None:
     family = find_family(config.model_type)
     head = _head_of(config)
     family.import_config(config, head)  # what cannot be expressed is said before any weights are loaded
+    find_modules(checkpoint)
     stock, unused = _load_model(family.stock_class(head), checkpoint)
     _refuse_unknown(unused, family, config, checkpoint)
     tokenizer = _load_tokenizer(checkpoint)
     model, dropped = import_model(stock, family, head)
     kept = _classifier_start(checkpoint, family, head, {*stock.state_dict(), *unused})
-    _write(stock, model, head, tokenizer, output, more=kept)
+    _write(checkpoint, stock, model, head, tokenizer, output, more=kept)
     if dropped or unused:
         print(f"left out, since {type(model).__name__} has no use for them: {', '.join([*dropped, *unused])}")
     if kept:
@@ -79,13 +81,14 @@ def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
     tokenizer = _load_tokenizer(checkpoint)
     if tokenizer is not None and head == "causal" and model.config.masked_next_token and tokenizer.bos_token:
         tokenizer = for_role(tokenizer, "decoder")  # that of a model of both roles closes each text
-    _write(model, stock, head, tokenizer, output, family.earlier(stock.config))
+    _write(checkpoint, model, stock, head, tokenizer, output, family.earlier(stock.config))
     fault = family.earlier_fault(stock.config)
     if fault is not None:
         print(f"note: {fault}")
 
 
 def _write(
+    checkpoint: str,
     source: PreTrainedModel,
     result: PreTrainedModel,
     head: str,
@@ -107,6 +110,7 @@ def _write(
         result.save_pretrained(folder, state_dict={**result.state_dict(), **more} if more else None)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
+        modules = copy_modules(checkpoint, folder)
         if earlier_fields is not None:
             make_readable_by_4(folder, earlier_fields)
         written = type(result).from_pretrained(folder, **OPTIONS).eval()
@@ -115,6 +119,8 @@ def _write(
     on = "sample text" if tokenizer is not None else "random ids (there is no tokenizer)"
     print(f"{type(ours).__name__} and {type(theirs).__name__} differ by {difference:.1e} at most, on {on}")
     print(f"written: {output} loads with {type(result).__name__}.from_pretrained")
+    if modules:
+        print(f"and with SentenceTransformer, with the same {' and '.join(modules)} behind it")
 
 
 def _classifier_start(checkpoint: str, family: Family, head: str, names: set[str]) -> dict[str, torch.Tensor]:

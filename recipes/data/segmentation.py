@@ -125,7 +125,7 @@ def sentence_starts(text: str, offsets: Offsets) -> np.ndarray:
     """
     place = _Placement(text, offsets)
     begins = np.zeros(len(place.firsts), dtype=bool)
-    positions = place.next_visible[np.unique(np.fromiter(_sentence_ends(text), dtype=np.int64))]
+    positions = place.next_visible[np.unique(np.fromiter(sentence_ends(text), dtype=np.int64))]
     positions = np.unique(positions[positions < len(text)])
     tokens = np.searchsorted(place.lasts, positions, side="right")
     has_token = tokens < len(begins)
@@ -222,7 +222,7 @@ def _pieces_of(run: str, segment: Segmenter) -> list[str]:
     return pieces
 
 
-def _sentence_ends(text: str) -> Iterator[int]:
+def sentence_ends(text: str) -> Iterator[int]:
     """Yield places; after each a sentence begins with the next visible character."""
     yield 0
     for match in _LINE_END.finditer(text):

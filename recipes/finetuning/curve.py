@@ -21,7 +21,7 @@ def plot_seeds(
     limits: tuple[float, float] | None = None,
     baseline: float | None = None,
 ) -> None:
-    """Draw training and validation loss, and the metric that chooses the weights, over steps, for every seed.
+    """Draw the losses and the metric that chooses the weights over steps, for every seed.
 
     Args:
         limits: of the metric; of one that has them the axis shows 0.
@@ -31,11 +31,13 @@ def plot_seeds(
         for number, result in enumerate(results):
             colour, name = f"C{number}", f"seed {result.seed}"
             trained = [(entry["step"], entry["loss"]) for entry in result.history if "loss" in entry]
-            validated = [(one.step, one.scores["loss"]) for one in evaluations_of(result.history)]
+            scored = evaluations_of(result.history)
+            validated = [(one.step, one.scores["loss"]) for one in scored if "loss" in one.scores]
             if trained:
                 losses.plot(*zip(*trained), color=colour, linewidth=1, alpha=0.5, label=f"{name}, training")
-            losses.plot(*zip(*validated), "o-", color=colour, markersize=3, label=f"{name}, validation")
-            reached = [(one.step, one.scores[metric]) for one in evaluations_of(result.history)]
+            if validated:
+                losses.plot(*zip(*validated), "o-", color=colour, markersize=3, label=f"{name}, validation")
+            reached = [(one.step, one.scores[metric]) for one in scored]
             scores.plot(*zip(*reached), "o-", color=colour, markersize=3, label=name)
             scores.plot([result.step], [result.metrics[metric]], "*", color=colour, markersize=12)
         _mark_best(scores, results, metric)

@@ -1,6 +1,6 @@
 """Plots of a model's predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,20 @@ def plot_scores(
         axes.set_yticks(range(len(names)), labels, fontproperties=FontProperties(family=font, size=9))
         axes.set(xlabel=f"F1, {BY_NUMBER}" if numbered else "F1", xlim=(0, 1.08), ylim=(-0.6, len(names) - 0.4))
         axes.set_title(title, fontsize=10)
+
+
+def plot_sides(path: Path, tables: Mapping[str, Mapping[str, float]]) -> None:
+    """Scores of models and of what they are compared with: a panel for each table, a bar for each entry, the first in
+    colour and on top."""
+    with panels(path, (4.6 * len(tables), 1.3 + 0.32 * max(map(len, tables.values()))), len(tables)) as found:
+        for axes, (title, scores) in zip(found, tables.items()):
+            places = range(len(scores))
+            axes.barh(places, list(scores.values()), color=["tab:blue", *["silver"] * (len(scores) - 1)])
+            for place, score in enumerate(scores.values()):
+                axes.text(max(score, 0) + 0.01, place, f"{score:.3f}", va="center", fontsize=8)
+            axes.set_yticks(places, list(scores), fontsize=8)
+            axes.set(xlim=(min(0, *scores.values()), 1.12), ylim=(len(scores) - 0.4, -0.6))
+            axes.set_title(title, fontsize=9)
 
 
 def plot_scatter(path: Path, right: np.ndarray, predicted: np.ndarray) -> None:

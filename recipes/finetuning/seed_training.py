@@ -17,6 +17,7 @@ from weft.recipes.common.files import read_json, remove_folder
 from weft.recipes.common.processes import check_processes, check_same_checkpoint, is_first_process
 from weft.recipes.finetuning.adapters import add_adapters, freeze
 from weft.recipes.finetuning.arguments import FineTuningArguments
+from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.best_weights import (
     RESULT,
     WEIGHTS,
@@ -45,49 +46,24 @@ from weft.recipes.training.throughput import Throughput
 from weft.recipes.training.trainer import WeftTrainer
 
 
-@dataclass
-class SeedRun:
-    """What the trainings of all seeds share.
+class SeedTraining:
+    """The training of a seed under any Trainer: begun or resumed, its best weights kept, its result noted.
 
-    Attributes:
-        trainer_fields: fields of TrainingArguments that were given.
-        trainable: the training items that have a target.
-        validation: the items that choose the weights.
-        grouped: whether a batch's examples are of like length.
+    A class derived from it has these attributes, and makes the Trainer.
     """
 
-    task: Task
-    setup: ModelSetup
     arguments: FineTuningArguments
     plan: FineTuningPlan
     trainer_fields: dict[str, Any]
-    trainable: list[EncodedExample]
-    validation: list[EncodedExample]
-    collator: PackingCollator
-    grouped: bool
     bf16: bool
 
-    def make_model(self, seed: int) -> nn.Module:
-        """The model that a seed begins with, frozen or with adapters as the fields say."""
-        model = self.setup.make_model(seed)
-        task, arguments = self.task, self.setup.arguments
-        freeze(model, arguments, task.new_tokens)
-        if arguments.lora_rank is None:
-            return model
-        return add_adapters(model, arguments, self.setup.new_weights, task.has_own_head, task.new_tokens)
+    @property
+    def best_metric(self) -> BestMetric:
+        """The metric that tells the best weights."""
+        raise NotImplementedError
 
-    def changed(self, chosen: dict[str, Any]) -> "SeedRun":
-        """The same with other settings: fields of `FineTuningArguments` or of the model's config."""
-        if not self.setup.is_weft and not all(hasattr(self.arguments, name) for name in chosen):
-            raise RecipeError("search_space has dropouts, which are fields of Weft models only: leave them out.")
-        own = {name: value for name, value in chosen.items() if hasattr(self.arguments, name)}
-        config = copy.deepcopy(self.setup.config)
-        for name, value in chosen.items():
-            if name not in own:
-                setattr(config, name, value)
-        arguments = replace(self.arguments, **own)
-        plan = make_plan(arguments, len(self.trainable), self.plan.processes)
-        return replace(self, arguments=arguments, plan=plan, setup=replace(self.setup, config=config))
+    def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> WeftTrainer:
+        raise NotImplementedError
 
     def train(self, folder: Path, seed: int) -> SeedResult | None:
         """Train, or read what was trained before; None where it was stopped on the way."""
@@ -97,7 +73,7 @@ class SeedRun:
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder)
             print(f"seed {seed} in {folder}", flush=True)
-        best = BestWeights(self.task.best_metric, folder / WEIGHTS, self.arguments.patience)
+        best = BestWeights(self.best_metric, folder / WEIGHTS, self.arguments.patience)
         with refusing("the run cannot be set up", *(ValueError, TypeError, RuntimeError, ImportError), say=one_line):
             trainer = self._make_trainer(folder, seed, best)
         checkpoint = last_checkpoint(folder)
@@ -131,7 +107,7 @@ class SeedRun:
     def _result(self, seed: int, trainer: WeftTrainer, file: Path, seconds: float) -> SeedResult:
         history = trainer.state.log_history
         evaluations = evaluations_of(history)
-        best = best_of(evaluations, self.task.best_metric) or evaluations[-1]
+        best = best_of(evaluations, self.best_metric) or evaluations[-1]
         step, metrics = step_of_weights(file), best.scores
         if step != best.step:
             # Kept just before the run was killed; going on from an earlier checkpoint came to other numbers.
@@ -146,35 +122,90 @@ class SeedRun:
         speed = median_of(history, "examples_per_second")
         return SeedResult(seed, metrics, step, trainer.state.global_step, round(seconds, 1), speed, history)
 
-    def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> WeftTrainer:
+    def _trainer_fields(self, folder: Path, seed: int, **defaults: Any) -> dict[str, Any]:
+        """Fields of TrainingArguments; what was given one by one replaces the defaults."""
         plan = self.plan
         every = math.ceil(plan.max_steps / self.arguments.evaluations)  # the last is at the end
-        arguments = TrainingArguments(
-            **{
-                "logging_steps": max(1, min(50, plan.max_steps // 20)),
-                "eval_strategy": "steps",
-                "eval_steps": every,
-                "save_steps": every,
-                "save_total_limit": 1,
-                "report_to": "none",
-                "ddp_find_unused_parameters": not self.setup.is_weft,  # some families have parts that a head leaves out
-                "dataloader_pin_memory": torch.cuda.is_available(),
-                "bf16": self.bf16,
-                **self.trainer_fields,
-            },
+        return {
+            "logging_steps": max(1, min(50, plan.max_steps // 20)),
+            "eval_strategy": "steps",
+            "eval_steps": every,
+            "save_steps": every,
+            "save_total_limit": 1,
+            "report_to": "none",
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            "bf16": self.bf16,
+            **defaults,
+            **self.trainer_fields,
             **schedule_fields(self.arguments, plan.max_steps),
-            weight_decay=self.arguments.weight_decay,
-            output_dir=str(folder),
-            max_steps=plan.max_steps,
-            per_device_train_batch_size=plan.batch_size,
-            gradient_accumulation_steps=plan.accumulation,
-            per_device_eval_batch_size=self.arguments.per_device_eval_batch_size,
-            seed=seed,
+            "weight_decay": self.arguments.weight_decay,
+            "output_dir": str(folder),
+            "max_steps": plan.max_steps,
+            "per_device_train_batch_size": plan.batch_size,
+            "gradient_accumulation_steps": plan.accumulation,
+            "per_device_eval_batch_size": self.arguments.per_device_eval_batch_size,
+            "seed": seed,
+            "logging_nan_inf_filter": False,
+        }
+
+
+@dataclass
+class SeedRun(SeedTraining):
+    """What the trainings of all seeds share.
+
+    Attributes:
+        trainer_fields: fields of TrainingArguments that were given.
+        trainable: the training items that have a target.
+        validation: the items that choose the weights.
+        grouped: whether a batch's examples are of like length.
+    """
+
+    task: Task
+    setup: ModelSetup
+    arguments: FineTuningArguments
+    plan: FineTuningPlan
+    trainer_fields: dict[str, Any]
+    trainable: list[EncodedExample]
+    validation: list[EncodedExample]
+    collator: PackingCollator
+    grouped: bool
+    bf16: bool
+
+    @property
+    def best_metric(self) -> BestMetric:
+        return self.task.best_metric
+
+    def make_model(self, seed: int) -> nn.Module:
+        """The model that a seed begins with, frozen or with adapters as the fields say."""
+        model = self.setup.make_model(seed)
+        task, arguments = self.task, self.setup.arguments
+        freeze(model, arguments, task.new_tokens)
+        if arguments.lora_rank is None:
+            return model
+        return add_adapters(model, arguments, self.setup.new_weights, task.has_own_head, task.new_tokens)
+
+    def changed(self, chosen: dict[str, Any]) -> "SeedRun":
+        """The same with other settings: fields of `FineTuningArguments` or of the model's config."""
+        if not self.setup.is_weft and not all(hasattr(self.arguments, name) for name in chosen):
+            raise RecipeError("search_space has dropouts, which are fields of Weft models only: leave them out.")
+        own = {name: value for name, value in chosen.items() if hasattr(self.arguments, name)}
+        config = copy.deepcopy(self.setup.config)
+        for name, value in chosen.items():
+            if name not in own:
+                setattr(config, name, value)
+        arguments = replace(self.arguments, **own)
+        plan = make_plan(arguments, len(self.trainable), self.plan.processes)
+        return replace(self, arguments=arguments, plan=plan, setup=replace(self.setup, config=config))
+
+    def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> WeftTrainer:
+        plan = self.plan
+        arguments = TrainingArguments(
+            # some families have parts that a head leaves out
+            **self._trainer_fields(folder, seed, ddp_find_unused_parameters=not self.setup.is_weft),
             train_sampling_strategy="sequential",
             remove_unused_columns=False,
             # stacks that only read, T5's encoder for one, refuse it
             use_cache=self.setup.is_weft or not self.task.has_own_head,
-            logging_nan_inf_filter=False,
         )
         check_processes(arguments, plan.processes)
         model = self.make_model(seed)

@@ -21,8 +21,8 @@ def store_by_column(model: nn.Module) -> nn.Module:
     """Store the weights of maps with more outputs than inputs column by column, in place, for decoding on a processor.
 
     MKL multiplies one or two rows with such a matrix 1.4 to 1.9 times as fast (RESULTS.md, section 24); more rows gain
-    little or lose. It is for stock classes and compiled models: what Weft's own maps do where they are not compiled is
-    faster. Values, shapes and names stay; but `save_pretrained` cannot write tied weights stored like this.
+    little or lose. It is for stock classes: Weft's models multiply few rows faster, compiled or not. Values, shapes and
+    names stay; but `save_pretrained` cannot write tied weights stored like this.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.out_features > module.in_features:

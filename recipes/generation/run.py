@@ -43,8 +43,8 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     at_once = arguments.num_beams * batch_size
     if arguments.int8:
         quantize_int8(model)
-    elif at_once <= FEW_ROWS and (arguments.compile or model.config.model_type != "weft"):
-        store_by_column(model)  # which Weft's own products of a few rows need only where they are compiled
+    elif at_once <= FEW_ROWS and model.config.model_type != "weft":
+        store_by_column(model)  # Weft's own products of a few rows are faster
     options = _generation_options(arguments)
     if arguments.draft is not None:
         options["draft"] = _load_draft(arguments, tokenizer, prompts)

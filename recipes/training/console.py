@@ -75,8 +75,8 @@ class Console(TrainerCallback):
                 self._say_if_anew(logs["stream_pass"])
             if self.has_epochs:
                 parts.append(f"epoch {logs.get('epoch', 0):.2f}")
-        elif "eval_loss" in logs:
-            parts.append(f"validation loss {logs['eval_loss']:.4f}")
+        elif any(name.startswith("eval_") for name in logs):
+            parts.append(f"validation loss {logs['eval_loss']:.4f}" if "eval_loss" in logs else "validation")
             shown = in_order(logs, "eval_", self.formats)
             names = [name for name in shown if name in self.formats or name in self.headline]
             parts += [f"{_words(name)} {text_of(name, shown[name], self.formats)}" for name in names if name != "loss"]

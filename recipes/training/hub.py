@@ -21,6 +21,7 @@ PRIVATE = (
 )
 # Folders beside the model that its card speaks of: plots of other splits, and an adapter by itself.
 PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter")
+MODULES = "[1-9]_*"  # of an embedding model: pooling and what comes behind it
 
 
 def check_name(name: str) -> None:
@@ -80,6 +81,7 @@ def _names_of_revisions(folder: Path, revisions: str) -> dict[Path, list[str]]:
 
 def _upload(api: "huggingface_hub.HfApi", folder: Path, repo_id: str, revision: str | None, message: str) -> None:
     places = [folder / name for name in PUBLISHED_FOLDERS if (folder / name).is_dir()]
+    places += [path for path in sorted(folder.glob(MODULES)) if path.is_dir()]
     files = [path for place in places for path in place.iterdir() if path.is_file() and path.name not in PRIVATE]
     api.upload_folder(
         folder_path=folder,

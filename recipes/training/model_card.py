@@ -45,6 +45,7 @@ class Card:
         base_model: the model that the training started from. Of this and `dataset_id` folders are not named.
         language: of the texts, such as "en".
         license: of the model, as its user says; None: that which the card of the base model names.
+        library: the Hub's name of what loads the model.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Card:
     base_model: str | None = None
     language: str | list[str] | None = None
     license: str | None = None
+    library: str = "transformers"
     usage_heading: str = "How to use it"
 
     def write(self, path: Path) -> None:
@@ -86,7 +88,7 @@ class Card:
             **({"license": self.license} if self.license else {name: base[name] for name in LICENSE if name in base}),
             datasets=[dataset_id] if dataset_id else None,
             language=self.language,
-            library_name="transformers",
+            library_name=self.library,
             pipeline_tag=self.pipeline_tag,
             tags=["weft"],
             model_name=self.title if results else None,

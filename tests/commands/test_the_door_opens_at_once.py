@@ -26,7 +26,7 @@ NO_TEXT = ("--train_files", "missing.txt", "--output_dir", "out")
 NO_EXAMPLES = ("--train_file", "missing.jsonl")
 NO_FILES = ("--tokenizer_name", "out", "--files", "missing.txt")
 REFUSED = {f"recipes/{name}.py": NO_TEXT for name in PREPARING}
-FINE_TUNING = ("classification", "tokens", "qa", "choice", "seq2seq")
+FINE_TUNING = ("classification", "tokens", "qa", "choice", "seq2seq", "embeddings")
 REFUSED |= {f"recipes/finetune_{name}.py": NO_EXAMPLES for name in FINE_TUNING}
 REFUSED |= {
     "recipes/finetune.py": ("--task", "sst2", "--data", "missing"),

@@ -122,6 +122,11 @@ def test_a_model_that_did_not_change_has_no_preference(rows: Any, tokenizer: Any
     task = make_task(tmp_path, rows, tokenizer, start)
     items = task.encode("validation", tokenizer, 128)
     found = task.score("validation", items, predict(task, start, items, PackingCollator(tokenizer, True), 4))
+    chance, by_length = task.baselines("validation", items, [])
+    lengths = [[len(ids) for ids in item.sequences] for item in items]
+    shorter = sum(chosen < rejected for chosen, rejected in lengths) / len(lengths)
+    assert chance.scores == {"accuracy": 0.5} and by_length.scores == {"accuracy": shorter}
+    assert by_length.answer == "always prefers the shorter answer"
     assert found["loss"] == pytest.approx(math.log(2), abs=1e-12) and found["margin"] == pytest.approx(0, abs=1e-12)
 
 

@@ -93,6 +93,26 @@ def test_everything_but_plain_float32_without_gradients_is_left_to_pytorch(case,
     assert torch.equal(found, expected) and plain_calls == [1]
 
 
+@needs_mkl
+@pytest.mark.parametrize(("rows", "product"), [(1, "bmm"), (4, "@"), (9, "linear(")])
+def test_a_compiled_graph_multiplies_few_rows_the_same_way(rows, product):
+    """An exported one, which is for other processors too, does not."""
+    linear, states, graphs = Holder(linear_of((400, 300))), torch.randn(rows, 300), []
+
+    def keep(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append(graph.code)
+        return graph.forward
+
+    with torch.no_grad():
+        expected = linear(states)
+        torch._dynamo.reset()
+        found = torch.compile(linear, backend=keep, fullgraph=True)(states)
+        exported = torch.export.export(linear, (states,)).module()
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
+    assert len(graphs) == 1 and product in graphs[0]
+    assert "linear" in exported.code and "mm" not in exported.code
+
+
 WATCHED: dict[str, Callable[[nn.Linear, Callable[..., None]], Any]] = {
     "hook": lambda linear, see: linear.register_forward_hook(see),
     "hook before": lambda linear, see: linear.register_forward_pre_hook(see),

@@ -268,15 +268,16 @@ class Preferences(Task):
         return (0.0, 1.0) if metric == "auc" else range_of(metric)
 
     def baselines(self, split: str, items: Items, learnt: Items) -> list[Baseline]:
-        """Of pairs, to prefer the longer or the shorter answer, as the training pairs do; of single answers, chance."""
+        """Chance and, of pairs, to prefer the longer or the shorter answer, as the training pairs do."""
+        chance = Baseline("by chance", scores={self.best_metric.name: 0.5})
         if self.is_single:
-            return [Baseline("by chance", scores={"auc": 0.5})]
+            return [chance]
         chosen, rejected = np.array([each.whole for each in self.encoded["train"]]).T
         longer = (chosen > rejected).sum() >= (chosen < rejected).sum()
         chosen, rejected = self._tokens(items).T
         right = chosen > rejected if longer else chosen < rejected
         answer = f"always prefers the {'longer' if longer else 'shorter'} answer"
-        return [Baseline(answer, scores={"accuracy": float(right.mean())})]
+        return [chance, Baseline(answer, scores={"accuracy": float(right.mean())})]
 
     def remarks(self, split: str, items: Items, results: Sequence[Any]) -> list[str]:
         texts = {each.text for each in self.written.get(split, [])}

@@ -1,0 +1,1 @@
+"""Embeddings and rerankers over sentence-transformers, an optional package that is imported where it is used."""

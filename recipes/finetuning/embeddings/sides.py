@@ -1,0 +1,121 @@
+"""What scores texts: an embedding model, a reranker, and what needs neither, BM25 and averaged word vectors.
+
+Each is asked the same way: `index` takes the texts that are searched and gives a function of queries, whose scores are
+[queries, texts]; `similarities` are of pairs, [pairs].
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from weft.recipes.data.segmentation import search_terms
+
+Search = Callable[[Sequence[str]], np.ndarray]
+
+CANDIDATES = 100  # texts that BM25 gives a reranker for each query
+VECTOR_SIZE, BUCKETS, PASSES = 100, 200_000, 5  # of word vectors
+
+
+class Side(Protocol):
+    """Scores texts."""
+
+    def index(self, documents: Sequence[str]) -> Search:
+        """What gives the scores of these texts for queries."""
+
+    def similarities(self, firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
+        """How alike the two texts of each pair are, [pairs]."""
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in small letters; in scripts without blanks pairs of neighbours."""
+    return [text[first:last].lower() for first, last in search_terms(text)]
+
+
+class Embedder:
+    """An embedding model of sentence-transformers, or its first numbers alone."""
+
+    def __init__(self, model: Any, batch_size: int, size: int | None = None) -> None:
+        self.model, self.options = model, {"batch_size": batch_size, "truncate_dim": size, "show_progress_bar": False}
+        self.options["normalize_embeddings"] = model.similarity_fn_name == "cosine"
+
+    def index(self, documents: Sequence[str]) -> Search:
+        found = self.model.encode_document(list(documents), **self.options)
+        return lambda queries: self.model.encode_query(list(queries), **self.options) @ found.T
+
+    def similarities(self, firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
+        one, other = (self.model.encode(list(texts), **self.options) for texts in (firsts, seconds))
+        return (one * other).sum(1)
+
+
+class Bm25:
+    """Okapi's BM25, by the package bm25s."""
+
+    def index(self, documents: Sequence[str]) -> Search:
+        import bm25s
+
+        found, size = bm25s.BM25(), len(documents)
+        found.index([words_of(text) or [""] for text in documents], show_progress=False)
+
+        def scores(query: str) -> np.ndarray:
+            known = [word for word in words_of(query) if word in found.vocab_dict]
+            return np.asarray(found.get_scores(known)) if known else np.zeros(size, dtype=np.float32)
+
+        return lambda queries: np.stack([scores(query) for query in queries])
+
+    def similarities(self, firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
+        search = self.index(seconds)
+        return np.array([search([first])[0, place] for place, first in enumerate(firsts)])
+
+
+class WordVectors:
+    """The mean of the vectors of a text's words, which gensim's FastText learns from the training texts."""
+
+    def __init__(self, texts: Sequence[str], seed: int) -> None:
+        from gensim.models import FastText
+
+        sentences = [words for words in map(words_of, texts) if words]
+        # one worker and hashes of our own: the same vectors every time
+        options = {"vector_size": VECTOR_SIZE, "bucket": BUCKETS, "epochs": PASSES, "min_count": 1, "workers": 1}
+        self.vectors = FastText(sentences, seed=seed, hashfxn=_hash, **options).wv
+
+    def index(self, documents: Sequence[str]) -> Search:
+        found = self._embed(documents)
+        return lambda queries: self._embed(queries) @ found.T
+
+    def similarities(self, firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
+        return (self._embed(firsts) * self._embed(seconds)).sum(1)
+
+    def _embed(self, texts: Sequence[str]) -> np.ndarray:
+        rows = [[self.vectors[word] for word in words_of(text)] for text in texts]
+        means = np.stack([np.mean(row, 0) if row else np.zeros(VECTOR_SIZE, dtype=np.float32) for row in rows])
+        return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+
+
+class Reranker:
+    """A cross-encoder of sentence-transformers, over the texts that BM25 finds first."""
+
+    def __init__(self, model: Any, batch_size: int) -> None:
+        self.model, self.options = model, {"batch_size": batch_size, "show_progress_bar": False}
+
+    def index(self, documents: Sequence[str]) -> Search:
+        first = Bm25().index(documents)
+
+        def scores(queries: Sequence[str]) -> np.ndarray:
+            found = first(queries)
+            places = np.argsort(-found, axis=1, kind="stable")[:, :CANDIDATES]
+            pairs = [(query, documents[place]) for query, row in zip(queries, places) for place in row]
+            result = np.full(found.shape, -np.inf, dtype=np.float32)
+            again = np.asarray(self.model.predict(pairs, **self.options)).reshape(places.shape)
+            np.put_along_axis(result, places, again, 1)
+            return result
+
+        return scores
+
+    def similarities(self, firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
+        return np.asarray(self.model.predict(list(zip(firsts, seconds)), **self.options))
+
+
+def _hash(text: str) -> int:
+    return zlib.crc32(text.encode())

@@ -1,0 +1,240 @@
+"""What a training starts from: a checkpoint or new weights under a pooling, or an embedding model as it is."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from weft import WeftConfig
+from weft.recipes.common.checkpoint_files import CONFIG
+from weft.recipes.common.checkpoints import UNLOADABLE, check_files, load_config, load_whole
+from weft.recipes.common.errors import RecipeError, one_line, refusing
+from weft.recipes.common.files import read_json
+from weft.recipes.common.wording import some_of
+from weft.recipes.finetuning.adapters import freeze
+from weft.recipes.finetuning.arguments import ModelSetupArguments
+from weft.recipes.finetuning.embeddings.arguments import (
+    AUTO,
+    LAST_TOKEN,
+    MEAN,
+    USUAL_LENGTH,
+    EmbeddingArguments,
+    EmbeddingTraining,
+)
+from weft.recipes.finetuning.model_setup import DEFAULT_LENGTH, DROPOUT, ModelSetup, set_up_model
+from weft.recipes.finetuning.task import label_fields
+
+OF_LIBRARY = "config_sentence_transformers.json"
+CLASSES = {False: "SentenceTransformer", True: "CrossEncoder"}  # of that library, by `reranker`
+
+
+class _Needs:
+    """What `set_up_model` asks a task for: a reranker has a head with one output, an embedding none."""
+
+    finds_spans = False
+    has_own_head = True
+    closes_texts = True
+
+    def __init__(self, texts: Sequence[str], reranker: bool) -> None:
+        self._texts, self.reranker = texts, reranker
+        self.auto_class = "AutoModelForSequenceClassification" if reranker else "AutoModel"
+
+    def texts(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def align_labels(self, config: PreTrainedConfig) -> bool:
+        is_one = (config.architectures or [""])[0].endswith("Classification") and config.num_labels == 1
+        return is_one or not self.reranker
+
+    def config_fields(self) -> dict[str, Any]:
+        return label_fields(["relevance"]) if self.reranker else {}
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        return tokenizer
+
+    def prepare_model(self, model: PreTrainedModel) -> PreTrainedModel:
+        return model
+
+
+@dataclass
+class Start:
+    """What every seed starts from.
+
+    Attributes:
+        setup: of a model to be put under a pooling or a head; None: the checkpoint is an embedding model.
+        config: of the model.
+        pooling: of a model that has none yet; seen from the config of a checkpoint before it bears the name of a body.
+    """
+
+    arguments: ModelSetupArguments
+    embedding: EmbeddingArguments
+    training: EmbeddingTraining
+    setup: ModelSetup | None
+    config: PreTrainedConfig
+
+    def __post_init__(self) -> None:
+        before = (self.config.architectures or [""])[0]
+        is_causal = self.config.is_causal if self.is_weft else before.endswith(("CausalLM", "LMHeadModel"))
+        asked = self.embedding.pooling
+        self.pooling = asked if asked != AUTO else LAST_TOKEN if is_causal else MEAN
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from, in words."""
+        return self.setup.source if self.setup is not None else f"from {self.arguments.model_name_or_path}"
+
+    @property
+    def is_weft(self) -> bool:
+        return self.config.model_type == WeftConfig.model_type
+
+    @property
+    def trusted(self) -> bool:
+        """Whether code that comes with the checkpoint is run; Weft's is installed."""
+        return self.arguments.trust_remote_code and not self.is_weft
+
+    def make(self, seed: int) -> Any:
+        """The model of sentence-transformers that a seed begins with; raises RecipeError where it cannot be made."""
+        what = f"model {self.arguments.model_name_or_path or 'of this shape'!r} cannot be made"
+        with refusing(what, *UNLOADABLE, TypeError, say=one_line):
+            model = self._put_together(seed) if self.setup is not None else self._loaded()
+        freeze(model.transformers_model, self.arguments)
+        prompts = {"query": self.embedding.query_prompt, "document": self.embedding.document_prompt}
+        model.prompts.update({name: text for name, text in prompts.items() if text})
+        model.model_card_data.local_files_only = True  # it would ask the Hub for the model's name
+        return model
+
+    def _loaded(self) -> Any:
+        import sentence_transformers
+
+        name = self.arguments.model_name_or_path
+        model = sentence_transformers.SentenceTransformer(
+            name,
+            device="cpu",
+            trust_remote_code=self.trusted,
+            local_files_only=Path(name).is_dir(),
+            model_kwargs=self._model_options(),
+            config_kwargs=self._dropout(),
+        )
+        if self.training.max_length is not None:
+            model.max_seq_length = self.training.max_length
+        return model
+
+    def _put_together(self, seed: int) -> Any:
+        """A model and tokenizer, saved where the library loads them from, with what comes behind them."""
+        import sentence_transformers
+        from sentence_transformers.base.modules import Normalize, Transformer
+        from sentence_transformers.sentence_transformer.modules import Pooling
+
+        model = self.setup.make_model(seed)
+        lacking = [key for key in self.setup.new_weights if "pooler" not in key]
+        if lacking and self.arguments.model_name_or_path and not self.embedding.reranker:
+            raise RecipeError(
+                f"model {self.arguments.model_name_or_path!r} lacks {some_of(lacking)}: give a whole one."
+            )
+        task = "sequence-classification" if self.embedding.reranker else "feature-extraction"
+        trusted = {"trust_remote_code": self.trusted}
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            self.setup.tokenizer.save_pretrained(folder)
+            first = Transformer(
+                folder,
+                transformer_task=task,
+                model_kwargs={**trusted, **self._model_options()},
+                processor_kwargs=trusted,
+                config_kwargs=trusted,
+            )
+        first.model.config._name_or_path = self.arguments.model_name_or_path or ""
+        first.max_seq_length = self.setup.max_length
+        if self.embedding.reranker:
+            return sentence_transformers.CrossEncoder(modules=[first], device="cpu")
+        modules = [first, Pooling(first.get_embedding_dimension(), self.pooling)]
+        modules += [Normalize()] if self.embedding.normalize else []
+        return sentence_transformers.SentenceTransformer(modules=modules, device="cpu")
+
+    def _model_options(self) -> dict[str, Any]:
+        backend = self.arguments.attn_implementation
+        return {"dtype": torch.float32, **({} if backend is None else {"attn_implementation": backend})}
+
+    def _dropout(self) -> dict[str, Any]:
+        """Of a Weft model that has none."""
+        return {n: v for n, v in DROPOUT.items() if not getattr(self.config, n)} if self.is_weft else {}
+
+
+def set_up_start(
+    arguments: ModelSetupArguments,
+    embedding: EmbeddingArguments,
+    training: EmbeddingTraining,
+    fields: dict[str, Any],
+    texts: Sequence[str],
+) -> Start:
+    """Load or make config and tokenizer; raises RecipeError where fields do not apply, or the model cannot be trained.
+
+    Args:
+        fields: of WeftConfig that were given one by one.
+        texts: that a new tokenizer is trained on.
+    """
+    name = arguments.model_name_or_path
+    if name is not None and not embedding.reranker and _has_modules(name):
+        return _existing(arguments, embedding, training, fields)
+    setup = set_up_model(_Needs(texts, embedding.reranker), arguments, fields, training.max_length)
+    if setup.config.is_encoder_decoder and setup.is_weft:
+        raise RecipeError(f"{name or arguments.config_name} is an encoder-decoder: give an encoder or a decoder.")
+    if training.max_length is None:
+        setup.max_length = min(setup.max_length, USUAL_LENGTH)
+    setup.fit_length(setup.max_length)
+    start = Start(arguments, embedding, training, setup, setup.config)
+    _check_sizes(embedding, setup.config)
+    return start
+
+
+def _existing(
+    arguments: ModelSetupArguments,
+    embedding: EmbeddingArguments,
+    training: EmbeddingTraining,
+    fields: dict[str, Any],
+) -> Start:
+    """An embedding model as it is, with its own pooling and what comes behind it."""
+    name = arguments.model_name_or_path
+    own = [
+        *(option for option in ("config_name", "tokenizer_name", "special_tokens") if getattr(arguments, option)),
+        *(["pooling"] if embedding.pooling != AUTO else []),
+        *([] if embedding.normalize else ["normalize"]),
+        *fields,
+    ]
+    if own:
+        raise RecipeError(
+            f"{', '.join(own)} cannot be given with {name}, an embedding model with its own: leave it out."
+        )
+    config = load_config(name, arguments.trust_remote_code)
+    check_files(name)
+    trusted = arguments.trust_remote_code and config.model_type != WeftConfig.model_type
+    load_whole(AutoModel, name, ("pooler.",), dtype=torch.float32, trust_remote_code=trusted)
+    limit = getattr(config, "max_position_embeddings", None) or DEFAULT_LENGTH
+    if training.max_length is not None and training.max_length > limit:
+        raise RecipeError(f"max_length is {training.max_length}, but {name} takes {limit} tokens at most: give less.")
+    _check_sizes(embedding, config)
+    return Start(arguments, embedding, training, None, config)
+
+
+def _check_sizes(embedding: EmbeddingArguments, config: PreTrainedConfig) -> None:
+    size = getattr(config, "hidden_size", None)
+    larger = [wanted for wanted in embedding.matryoshka if size is not None and wanted >= size]
+    if larger:
+        raise RecipeError(f"matryoshka has {larger[0]}, but vectors have {size} numbers: give smaller sizes.")
+
+
+def _has_modules(name: str) -> bool:
+    """Whether a folder or id of the Hub is an embedding model of sentence-transformers."""
+    if Path(name).is_dir():
+        kind = Path(name) / OF_LIBRARY
+        own = read_json(kind).get("model_type", CLASSES[False]) if kind.is_file() else CLASSES[False]
+        is_whole = (Path(name) / "modules.json").is_file() and (Path(name) / CONFIG).is_file()
+        return is_whole and own == CLASSES[False]
+    from sentence_transformers.util import is_sentence_transformer_model
+
+    with refusing(f"model {name!r} cannot be looked at", *UNLOADABLE, say=one_line):
+        return is_sentence_transformer_model(name)
