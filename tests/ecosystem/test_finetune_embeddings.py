@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import embeddings as rows_of
 from helpers import finetuning as ft
-from helpers.cards import head_of, usage_of
+from helpers.cards import head_of, scores_of, usage_of
 from helpers.elsewhere import succeed
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -170,6 +170,9 @@ def test_an_embedding_model_keeps_its_modules_and_is_scored_before(file: Path, t
     first = ft.metrics(tmp_path / "first")
     assert before["ndcg_at_10"] == pytest.approx(first["eval_ndcg_at_10"], abs=1e-6)
     assert -1 <= found["likeness_spearmanr"] <= 1 and (tmp_path / "second" / "likeness" / "scatter.png").is_file()
+    assert {split for split, _ in scores_of(head_of(tmp_path / "second"))} == {
+        "validation"
+    }  # others are other data sets
     assert "pooling cannot be given" in ft.run_error(rows_of.main, **given, pooling="mean", output_dir=tmp_path / "x")
 
 
