@@ -21,7 +21,7 @@ from weft.recipes.common.files import only_one_process, read_json, size_and_time
 from weft.recipes.common.processes import available_cores
 from weft.recipes.training.model_arguments import PRESETS
 
-TOLERANCE = 0.05  # of the minutes, by which a run may miss them before it is repeated
+TOLERANCE = 0.1  # of the minutes, by which a run may miss them before it is repeated
 RESULTS, TABLE, CURVE, HELD_OUT = "results.json", "table.md", "curve.png", "held_out.jsonl"
 
 
