@@ -5,7 +5,7 @@
 With --prompt_file, each line is a prompt, and they are continued in batches. With --chat the model of finetune_chat.py
 (runs/chat, or --model) answers, line by line or --prompt alone:
 
-    python recipes/generate.py --chat [--model runs/chat] [--prompt "What does `textwrap.dedent` do?"] [--system TEXT]
+    python recipes/generate.py --chat [--model runs/chat] [--prompt 'What does `textwrap.dedent` do?'] [--system TEXT]
 """
 
 from weft.recipes.common.command_line import parse_arguments
