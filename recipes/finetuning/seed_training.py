@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.files import read_json, remove_folder
 from weft.recipes.common.processes import check_processes, check_same_checkpoint, is_first_process
+from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.adapters import add_adapters, freeze
 from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.best_metric import BestMetric
@@ -64,6 +66,22 @@ class SeedTraining:
 
     def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> WeftTrainer:
         raise NotImplementedError
+
+    def describe(self, on_gpu: bool, threads: int, seeds: Sequence[int]) -> list[tuple[str, str]]:
+        """The lines of the plan on how it is trained, each with its name."""
+        arguments = self.arguments
+        return [
+            ("dtype", "bfloat16 autocast, float32 weights" if self.bf16 else "float32"),
+            ("device", "GPU" if on_gpu else f"CPU, {counted(threads, 'thread')} per process"),
+            (
+                "schedule",
+                f"{arguments.lr_scheduler_type}, learning rate {arguments.learning_rate:g}, weight decay "
+                f"{arguments.weight_decay:g}",
+            ),
+            ("length", self.plan.line()),
+            ("seeds", ", ".join(map(str, seeds))),
+            ("kept", f"the weights with the best {self.best_metric.name}"),
+        ]
 
     def train(self, folder: Path, seed: int) -> SeedResult | None:
         """Train, or read what was trained before; None where it was stopped on the way."""

@@ -11,7 +11,6 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
 from weft.recipes.common.hardware import choose_bf16, computes_on_gpu, settle_on_processor, share_cores
 from weft.recipes.common.processes import is_first_process, world_size
-from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.arguments import FineTuningArguments, ModelSetupArguments
 from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.hyperparameter_search import SearchArguments, search
@@ -113,7 +112,7 @@ class FineTuningRun:
         return None if result is None else result.metrics[self.task.best_metric.name]
 
     def _plan_lines(self, model: torch.nn.Module) -> list[tuple[str, str]]:
-        run, arguments = self.seed_run, self.arguments
+        run = self.seed_run
         total = sum(parameter.numel() for parameter in model.parameters())
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         tokens = sum(item.tokens for item in run.trainable) / len(run.trainable)
@@ -133,14 +132,5 @@ class FineTuningRun:
             *describe_added(self.settings),
             *([("new weights", ", ".join(new[:4]) + (" ..." if len(new) > 4 else ""))] if new else []),
             ("input", f"{tokens:.1f} tokens on average, at most {self.setup.max_length}; {batching}"),
-            ("dtype", "bfloat16 autocast, float32 weights" if run.bf16 else "float32"),
-            ("device", "GPU" if self.on_gpu else f"CPU, {counted(self.threads, 'thread')} per process"),
-            (
-                "schedule",
-                f"{arguments.lr_scheduler_type}, learning rate {arguments.learning_rate:g}, weight decay "
-                f"{arguments.weight_decay:g}",
-            ),
-            ("length", run.plan.line()),
-            ("seeds", ", ".join(map(str, self.seeds))),
-            ("kept", f"the weights with the best {self.task.best_metric.name}"),
+            *run.describe(self.on_gpu, self.threads, self.seeds),
         ]

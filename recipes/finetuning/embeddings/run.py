@@ -104,7 +104,7 @@ class EmbeddingRun:
         return list(dict.fromkeys(text for row in rows for text in row.texts))
 
     def _plan_lines(self, model: Any) -> list[tuple[str, str]]:
-        run, training, rows = self.seed_run, self.training, self.rows
+        run, rows = self.seed_run, self.rows
         total = sum(parameter.numel() for parameter in model.parameters())
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         longest = {"truncation": True, "max_length": model.max_seq_length}
@@ -127,14 +127,5 @@ class EmbeddingRun:
             ("vector", modules) if modules else ("output", "one score for two texts"),
             ("loss", describe_loss(run.kind, self.embedding)),
             ("input", f"{sum(lengths) / len(lengths):.1f} tokens on average, at most {model.max_seq_length}"),
-            ("dtype", "bfloat16 autocast, float32 weights" if run.bf16 else "float32"),
-            ("device", "GPU" if self.on_gpu else f"CPU, {counted(self.threads, 'thread')} per process"),
-            (
-                "schedule",
-                f"{training.lr_scheduler_type}, learning rate {training.learning_rate:g}, weight decay "
-                f"{training.weight_decay:g}",
-            ),
-            ("length", run.plan.line()),
-            ("seeds", ", ".join(map(str, self.seeds))),
-            ("kept", f"the weights with the best {run.best_metric.name}"),
+            *run.describe(self.on_gpu, self.threads, self.seeds),
         ]
