@@ -187,6 +187,20 @@ BACKENDS["paged|eager"] = eager_attention  # the name that continuous batching h
 BIASES = ("alibi", "t5", "disentangled")
 # Those that transformers hands to a flash-attention kernel, which caps scores or says that it cannot.
 FLASH = re.compile(r"(paged\|)?(flash_attention_[234]|kernels-community/[\w-]*flash-attn\d*\b.*)")
+# A server with layers of its own, and what these leave out without a word -> whether a config has it.
+VLLM = "vllm"
+LEFT_OUT_BY_VLLM: dict[str, Callable[[PreTrainedConfig], bool]] = {
+    "is_encoder_decoder=True": lambda c: c.is_encoder_decoder,
+    "is_causal=False of a model that writes": lambda c: _writes(c) and not c.is_causal,
+    "sliding_window with is_causal=False": lambda c: not c.is_causal and "sliding_attention" in c.layer_types,
+    "norm_offset": lambda c: c.norm_type == "rmsnorm" and c.norm_affine and c.norm_offset != 0,
+    "lm_head_transform": lambda c: _writes(c) and c.lm_head_transform,
+    "lm_head_scale": lambda c: _writes(c) and c.lm_head_scale != 1,
+}
+
+
+def _writes(config: PreTrainedConfig) -> bool:
+    return "WeftForCausalLM" in (config.architectures or ())
 
 
 def default_backend(config: PreTrainedConfig) -> str:
@@ -211,6 +225,9 @@ def refusal(config: PreTrainedConfig, implementation: str) -> str | None:
             f"flex_attention cannot drop attention weights, and attention_dropout is {config.attention_dropout}: set "
             "it to 0, or use attn_implementation='sdpa' or 'eager'."
         )
+    left_out = [name for name, has in LEFT_OUT_BY_VLLM.items() if implementation == VLLM and has(config)]
+    if left_out:
+        return f"vllm cannot compute {' and '.join(left_out)}: serve it with transformers, or export it to ONNX."
     is_flash = FLASH.fullmatch(implementation) is not None
     cannot = "cannot" if implementation in BACKENDS or is_flash else "is not known to"
     caps = is_flash or (implementation in BACKENDS and implementation != "sdpa")
@@ -316,16 +333,18 @@ class WeftAttention(nn.Module):
         if window is not None and not is_causal:
             window += 1  # read by flash attention only, which looks window - 1 to each side where the masks look window
         implementation = self.config._attn_implementation
-        attend = BACKENDS.get(implementation) or ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        # servers that put their own attention in look for this lookup in the source, and for one call with the scale
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        attend = BACKENDS.get(implementation, attend)
         if "cache" in kwargs and implementation in BACKENDS:
             key, value = read_pages(kwargs.pop("cache"), key, value, self.layer_idx, kwargs)
         elif implementation == "paged|eager":
             raise ValueError(f"{implementation} is for continuous batching alone: use attn_implementation='eager'.")
         if relative is not None:
             kwargs["score_bias"] = self._score_bias(table, relative, query, key, is_causal)
-        kwargs |= {"scaling": self.scaling, "sliding_window": window, "softcap": self.softcap}
+        kwargs |= {"sliding_window": window, "softcap": self.softcap}
         kwargs["dropout"] = self.dropout if self.training else 0.0
-        mixed, weights = attend(self, query, key, value, attention_mask, **kwargs)
+        mixed, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, **kwargs)
         if self.is_gated:
             mixed = mixed.reshape(*hidden_states.shape[:-1], -1, self.head_dim)
             mixed = mixed * multiply(self.head_gate, hidden_states).sigmoid()[..., None]

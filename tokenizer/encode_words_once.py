@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import PreTrainedTokenizerBase
 
 from weft.tokenizer.encode_as_text import encode_as_text
-from weft.tokenizer.pre_tokenizers import PIECE, prefix_blank
+from weft.tokenizer.pre_tokenizers import LLAMA3, PIECE, QWEN2, prefix_blank
 
 # The last blank before a character that is none, as Python counts blanks: more than a pre-tokenizer does.
 _BETWEEN_WORDS = re.compile(r" (?=\S)")
@@ -29,13 +29,7 @@ MOST_WORDS = 1 << 18  # about 50 MB
 
 # Patterns of which no match reaches over a blank in front of a word, and which cut the blanks before that one as at the
 # end of a text: ours, and those of Llama 3 and Qwen 2. GPT-2's is built into ByteLevel.
-_SIGNS_AND_BLANKS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_CONTRACTIONS_AND_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-PATTERNS = (
-    PIECE,
-    _CONTRACTIONS_AND_WORDS + r"\p{N}{1,3}" + _SIGNS_AND_BLANKS,
-    _CONTRACTIONS_AND_WORDS + r"\p{N}" + _SIGNS_AND_BLANKS,
-)
+PATTERNS = (PIECE, LLAMA3, QWEN2)
 
 
 class WordEncoder:

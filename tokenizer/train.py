@@ -17,6 +17,7 @@ PAD, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 SPECIAL_TOKENS = [PAD, START, END, UNKNOWN, MASK]
 SPECIAL_TOKENS_OF_WORDS = [*SPECIAL_TOKENS[:-1], LEFT_STRIPPING_MASK]  # trainers keep only what they are given
 TOKENIZER_TYPES = ("bpe", "wordpiece", "unigram", "char")
+PRE_TOKENIZERS = ("weft", "gpt2")
 SMALLEST = {"bpe": 256, "wordpiece": 2, "unigram": 257, "char": 1}  # tokens besides the special ones
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 BLANK = "\u2581"  # how Metaspace writes one
@@ -34,6 +35,7 @@ def train_tokenizer(
     sample_characters: int = SAMPLE_CHARACTERS,
     add_prefix_space: bool = False,
     special_tokens: Sequence[str] = (),
+    pre_tokenizer: str = "weft",
 ) -> PreTrainedTokenizerFast:
     """Learn a vocabulary.
 
@@ -53,6 +55,8 @@ def train_tokenizer(
             otherwise look like the beginning of a text; decoding then gives a blank before the first word.
         special_tokens: names of your own, such as "<user>", which get the last ids, behind the vocabulary. No text
             that training reads becomes one of them; calling the tokenizer on a text that spells one out does.
+        pre_tokenizer: for "bpe", how text is cut into pieces: "weft" (see `split_pieces`), or "gpt2", which llama.cpp
+            and others know by name, so that a model can be shipped to them with the same tokens.
 
     Returns:
         A tokenizer that puts the start token before a text, as the recipes do in training (`for_role` of decoders).
@@ -62,7 +66,7 @@ def train_tokenizer(
     Raises:
         ValueError: an unknown tokenizer_type, special_tokens that are taken or given twice, a vocab_size with no room
             for the special tokens and an alphabet, sample_characters below 1, add_prefix_space for a type that has no
-            use for it, or text of which the type keeps nothing.
+            use for it, another pre_tokenizer likewise, or text of which the type keeps nothing.
     """
     if tokenizer_type not in TOKENIZER_TYPES:
         raise ValueError(f"tokenizer_type {tokenizer_type!r} is unknown: choose one of {', '.join(TOKENIZER_TYPES)}.")
@@ -76,8 +80,14 @@ def train_tokenizer(
         raise ValueError(f"sample_characters={sample_characters} leaves no text to learn from: at least 1.")
     if add_prefix_space and tokenizer_type not in ("bpe", "unigram"):
         raise ValueError(f"add_prefix_space is for tokenizer_type bpe and unigram, not {tokenizer_type}: leave it out.")
+    if pre_tokenizer not in PRE_TOKENIZERS:
+        raise ValueError(f"pre_tokenizer {pre_tokenizer!r} is unknown: choose one of {', '.join(PRE_TOKENIZERS)}.")
+    if pre_tokenizer != "weft" and (tokenizer_type != "bpe" or add_prefix_space):
+        raise ValueError(
+            f"pre_tokenizer {pre_tokenizer} is for tokenizer_type bpe without add_prefix_space: leave one of them out."
+        )
     learnt = cut_out(sample(texts, sample_characters), special_tokens)
-    backend = _LEARN[tokenizer_type](learnt, vocab_size - len(special_tokens), add_prefix_space)
+    backend = _LEARN[tokenizer_type](learnt, vocab_size - len(special_tokens), add_prefix_space, pre_tokenizer)
     if backend.get_vocab_size() <= len(SPECIAL_TOKENS) and any(map(str.strip, learnt)):
         raise ValueError(
             f"tokenizer_type {tokenizer_type} keeps no character of the text, which is all of blanks, control and "
@@ -98,13 +108,16 @@ def train_tokenizer(
     return for_role(tokenizer, "decoder")
 
 
-def _learn_bpe(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:
+def _learn_bpe(texts: list[str], vocab_size: int, add_prefix_space: bool, pre_tokenizer: str) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     if add_prefix_space:
         tokenizer.normalizer = prefix_blank()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [split_pieces(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    if pre_tokenizer == "gpt2":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [split_pieces(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -116,7 +129,7 @@ def _learn_bpe(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tok
     return tokenizer
 
 
-def _learn_wordpiece(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:
+def _learn_wordpiece(texts: list[str], vocab_size: int, add_prefix_space: bool, pre_tokenizer: str) -> Tokenizer:
     """Learn WordPiece: Han characters stand alone, as in BERT; other scripts without blanks are cut as for BPE."""
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
@@ -144,7 +157,7 @@ def _learn_wordpiece(texts: list[str], vocab_size: int, add_prefix_space: bool) 
     )
 
 
-def _learn_unigram(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:
+def _learn_unigram(texts: list[str], vocab_size: int, add_prefix_space: bool, pre_tokenizer: str) -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     steps = [normalizers.NFKC(), *([prefix_blank()] if add_prefix_space else [])]
     tokenizer.normalizer = normalizers.Sequence(steps)
@@ -170,7 +183,7 @@ def _learn_unigram(texts: list[str], vocab_size: int, add_prefix_space: bool) ->
     return _with_model(tokenizer, models.Unigram(vocabulary, unk_id=model["unk_id"], byte_fallback=True))
 
 
-def _learn_characters(texts: list[str], vocab_size: int, add_prefix_space: bool) -> Tokenizer:
+def _learn_characters(texts: list[str], vocab_size: int, add_prefix_space: bool, pre_tokenizer: str) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()

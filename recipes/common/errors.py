@@ -111,12 +111,14 @@ def refusing_unwritable(kept: Callable[[], str] = str, place: Any = None) -> Ite
         raise RecipeError(sentence + kept()) from error
 
 
-def optional_package(name: str, needed_by: str) -> Any:
-    """Import a package that is not installed with Weft; raises RecipeError."""
+def optional_package(name: str, needed_by: str, *others: str) -> Any:
+    """Import a package that is not installed with Weft, and `others` that are needed with it; raises RecipeError."""
     try:
-        return importlib.import_module(name)
+        first, *_ = [importlib.import_module(each) for each in (name, *others)]
+        return first
     except ImportError as error:
-        raise RecipeError(f"{needed_by} needs the package {name}: pip install {name}.") from error
+        what = f"the packages {' and '.join((name, *others))}" if others else f"the package {name}"
+        raise RecipeError(f"{needed_by} needs {what}: pip install {' '.join((name, *others))}.") from error
 
 
 def run_command(command: Callable[[], None]) -> None:

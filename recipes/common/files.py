@@ -108,6 +108,18 @@ def new_text_file(target: Path) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """A file to write under another name, which gets its name `target` when the block ends well and vanishes when it
+    does not."""
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with _named_when_whole(partial, target):
+            yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def _named_when_whole(partial: Path, target: Path) -> Iterator[None]:
     """Give a file that the block writes its name, once the disk holds it; where that fails, remove it."""
     try:

@@ -1,40 +1,55 @@
 """What convert.py does once its words are read: load a checkpoint, convert it, compare both models, write one."""
 
-import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftConfig, WeftPreTrainedModel
-from weft.interop import InteropError, find_family, find_head, weft_class
+from weft.interop import InteropError, find_family
 from weft.interop.convert import check_same, export_model, import_model, sample_batch
 from weft.interop.family import TASKS, Family
-from weft.recipes.common.checkpoint_files import load_tokenizer, tokenizer_files
-from weft.recipes.common.checkpoints import UNLOADABLE, load_config, load_reporting, load_whole
+from weft.recipes.common.checkpoints import load_config, load_reporting
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import new_folder
 from weft.recipes.common.hardware import settle_on_processor
 from weft.recipes.common.wording import some_of
 from weft.recipes.conversion.earlier_versions import make_readable_by_4
+from weft.recipes.conversion.gguf_export import export_gguf
+from weft.recipes.conversion.loading import (
+    EAGER,
+    find_tokenizer,
+    head_of,
+    load_model,
+    load_weft,
+    load_weft_config,
+    tokenizer_for,
+)
+from weft.recipes.conversion.onnx_export import export_onnx
 from weft.recipes.conversion.sentence_modules import copy_modules, find_modules
-from weft.tokenizer.special_tokens import for_role
 
 TRANSFORM = "classifier_transform."
-# Of `from_pretrained`: the dtype of the file, and attention written out, so that both models sum alike.
-OPTIONS = {"dtype": "auto", "attn_implementation": "eager"}
+# What is written as files of another kind than checkpoints of transformers
+FORMATS: dict[str, Callable[..., None]] = {"onnx": export_onnx, "gguf": export_gguf}
 
 
-def convert(command: str, checkpoint: str, output: Path, family: str | None) -> None:
-    """Carry out "import", or "export" to a family; raises RecipeError where it cannot be done."""
+def convert(command: str, checkpoint: str, output: Path, family: str | None, **options: Any) -> None:
+    """Carry out "import", or "export" to a family or format; raises RecipeError where it cannot be done.
+
+    Args:
+        options: of the format, as `export_onnx` and `export_gguf` take them.
+    """
     settle_on_processor()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         if command == "import":
             import_checkpoint(checkpoint, output)
+        elif family in FORMATS:
+            FORMATS[family](checkpoint, output, **options)
         else:
             export_checkpoint(checkpoint, family, output)
     except InteropError as error:
@@ -51,12 +66,12 @@ def import_checkpoint(checkpoint: str, output: Path) -> None:
     if config.model_type == WeftConfig.model_type:
         raise RecipeError(f"{checkpoint} is a Weft checkpoint already: to write it as another family, use export.")
     family = find_family(config.model_type)
-    head = _head_of(config)
+    head = head_of(config)
     family.import_config(config, head)  # what cannot be expressed is said before any weights are loaded
     find_modules(checkpoint)
-    stock, unused = _load_model(family.stock_class(head), checkpoint)
+    stock, unused = load_model(family.stock_class(head), checkpoint)
     _refuse_unknown(unused, family, config, checkpoint)
-    tokenizer = _load_tokenizer(checkpoint)
+    tokenizer = find_tokenizer(checkpoint)
     model, dropped = import_model(stock, family, head)
     kept = _classifier_start(checkpoint, family, head, {*stock.state_dict(), *unused})
     _write(checkpoint, stock, model, head, tokenizer, output, more=kept)
@@ -68,20 +83,15 @@ def import_checkpoint(checkpoint: str, output: Path) -> None:
 
 def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
     """Write a checkpoint of another family with the weights of a Weft one; raises RecipeError and InteropError."""
-    config = load_config(checkpoint)
-    if config.model_type != WeftConfig.model_type:
-        raise RecipeError(f"{checkpoint} is {config.model_type!r}, no Weft checkpoint: use import for it first.")
+    config = load_weft_config(checkpoint)
     family = find_family(family_name)
-    head = _head_of(config)
+    head = head_of(config)
     family.export_config(config, head)
-    model, unused = _load_model(weft_class(head), checkpoint)
-    if unused:
-        raise RecipeError(f"{checkpoint} holds {some_of(unused)}, for which {type(model).__name__} has no place.")
+    model = load_weft(checkpoint, head)
     stock = export_model(model, family, head)
-    tokenizer = _load_tokenizer(checkpoint)
-    if tokenizer is not None and head == "causal" and model.config.masked_next_token and tokenizer.bos_token:
-        tokenizer = for_role(tokenizer, "decoder")  # that of a model of both roles closes each text
-    _write(checkpoint, model, stock, head, tokenizer, output, family.earlier(stock.config))
+    _write(
+        checkpoint, model, stock, head, tokenizer_for(checkpoint, config, head), output, family.earlier(stock.config)
+    )
     fault = family.earlier_fault(stock.config)
     if fault is not None:
         print(f"note: {fault}")
@@ -113,7 +123,7 @@ def _write(
         modules = copy_modules(checkpoint, folder)
         if earlier_fields is not None:
             make_readable_by_4(folder, earlier_fields)
-        written = type(result).from_pretrained(folder, **OPTIONS).eval()
+        written = type(result).from_pretrained(folder, **EAGER).eval()
         ours, theirs = (written, source) if isinstance(written, WeftPreTrainedModel) else (source, written)
         difference = check_same(ours, theirs, head, sample_batch(ours, head, tokenizer))
     on = "sample text" if tokenizer is not None else "random ids (there is no tokenizer)"
@@ -131,19 +141,10 @@ def _classifier_start(checkpoint: str, family: Family, head: str, names: set[str
     wanted = [entry for entry in family.heads["sequence"].weights if entry.weft[0].startswith(TRANSFORM)]
     if not any({entry.stock, entry.stock.removeprefix(family.body)} & names for entry in wanted):
         return {}
-    classifier, info = load_reporting(family.stock_class("sequence"), checkpoint, **OPTIONS)
+    classifier, info = load_reporting(family.stock_class("sequence"), checkpoint, **EAGER)
     tensors = classifier.state_dict()
     found = [entry for entry in wanted if entry.stock in tensors and entry.stock not in info.missing]
     return {entry.weft[0]: tensors[entry.stock].clone() for entry in found}
-
-
-def _head_of(config: PreTrainedConfig) -> str:
-    if not config.architectures:
-        raise RecipeError(
-            "config.json does not say which class was saved, and so which head the checkpoint has: add it as "
-            '"architectures", such as ["LlamaForCausalLM"].'
-        )
-    return find_head(config.architectures[0], config.model_type)
 
 
 def _refuse_unknown(names: list[str], family: Family, config: PreTrainedConfig, checkpoint: str) -> None:
@@ -159,19 +160,3 @@ def _refuse_unknown(names: list[str], family: Family, config: PreTrainedConfig, 
             f"{checkpoint} holds {some_of(unknown)}, for which no class of {config.model_type} has a place: it is "
             "another model than its config.json says, or its tensors bear other names. Rename or remove them."
         )
-
-
-def _load_model(model_class: type[PreTrainedModel], checkpoint: str) -> tuple[PreTrainedModel, list[str]]:
-    """The model in evaluation mode, and the names of what it has no place for."""
-    model, unused = load_whole(model_class, checkpoint, **OPTIONS)
-    return model.eval(), unused
-
-
-def _load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a checkpoint, None where there is none; raises RecipeError for one that cannot be loaded."""
-    folder = Path(checkpoint)
-    if folder.is_dir():
-        return load_tokenizer(checkpoint) if tokenizer_files(folder) else None
-    with contextlib.suppress(*UNLOADABLE):
-        return AutoTokenizer.from_pretrained(checkpoint)
-    return None

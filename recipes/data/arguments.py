@@ -13,7 +13,7 @@ from weft.recipes.data.segmentation import get_segmenter
 from weft.recipes.data.source_mixture import assign_sources
 from weft.recipes.data.text_source import SourceArguments, TextSource
 from weft.tokenizer.own_special_tokens import check_special_tokens
-from weft.tokenizer.train import SAMPLE_CHARACTERS, SPECIAL_TOKENS, TOKENIZER_TYPES
+from weft.tokenizer.train import PRE_TOKENIZERS, SAMPLE_CHARACTERS, SPECIAL_TOKENS, TOKENIZER_TYPES
 
 
 @dataclass
@@ -39,6 +39,12 @@ class TextArguments(SourceArguments):
     special_tokens: list[str] | None = option(
         None,
         "special tokens of your own for the tokenizer to train, such as '<user>' '<bot>'; no text becomes one of them",
+        rare=True,
+    )
+    pre_tokenizer: str = option(
+        "weft",
+        "for bpe: cut text into pieces by Weft's pattern, or by gpt2's, which llama.cpp knows",
+        choices=PRE_TOKENIZERS,
         rare=True,
     )
 

@@ -123,8 +123,8 @@ def check_made_from(made_from: dict[str, Any], asked: dict[str, Any], folder: Pa
     Raises:
         RecipeError: they differ; names the settings.
     """
-    before, now = made_from["settings"], asked["settings"]  # the former lacks fields that there were none of then
-    differing = [name for name in now if before.get(name) != now[name]]
+    before = asdict(DataArguments()) | made_from["settings"]  # fields that there were none of then are at their defaults
+    differing = [name for name, value in asked["settings"].items() if before.get(name) != value]
     if not differing and made_from["files"] != asked["files"]:
         differing = ["the files' sizes or times"]
     if differing:
@@ -167,9 +167,9 @@ def learn_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train the tokenizer that was asked for; raises RecipeError if the text cannot give it."""
     kind = (arguments.tokenizer_type, arguments.vocab_size, model_max_length)
-    rest = (arguments.sample_characters, arguments.add_prefix_space)
+    rest = (arguments.sample_characters, arguments.add_prefix_space, arguments.special_tokens or ())
     with refusing(None, ValueError, say=str):
-        return train_tokenizer(texts, *kind, *rest, arguments.special_tokens or ())
+        return train_tokenizer(texts, *kind, *rest, arguments.pre_tokenizer)
 
 
 def _write_corpus(arguments: DataArguments, folder: Path, quiet: bool, read: Read) -> None:

@@ -59,6 +59,7 @@ def _refuse_without_effect(parsed: Parsed) -> None:
     parsed.refuse_together([*data_fields, "stream"], "data", "the folder is prepared already")
     parsed.refuse_without(("block_size",), "stream")
     training = ("tokenizer_type", "vocab_size", "sample_characters", "add_prefix_space", "special_tokens")
+    training += ("pre_tokenizer",)
     parsed.refuse_together(training, "tokenizer_name", "that tokenizer is trained already")
     parsed.refuse_together(
         ("validation_fraction", "validation_split"), "validation_files", "they are the held-out text"

@@ -153,13 +153,43 @@ def test_wrong_words_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (("export", "weft", "lama", "out"), "'lama' is no known family: choose one of bart, bert"),
         (("import", "vit", "out"), "'vit' is no known family"),
         (("import", "nowhere", "out"), "nowhere': there is no such folder"),
-        (("import", "gpt2", "weft"), "exists: give a folder that does not, nothing is overwritten"),
+        (("import", "gpt2", "weft"), "exists: give a name that does not, nothing is overwritten"),
     ):
         command, *paths = words
         places = [tmp_path / word if word != "llama" and word != "lama" else word for word in paths]
         with pytest.raises(RecipeError, match=sentence):
             run(monkeypatch, command, *places)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("format", "packages", "sentence"),
+    [
+        ("onnx", ["onnxscript"], "needs the packages onnxruntime and onnxscript: pip install onnxruntime onnxscript."),
+        ("gguf", ["gguf"], "needs the package gguf: pip install gguf."),
+    ],
+)
+def test_a_format_names_the_packages_that_it_lacks(
+    format: str, packages: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model().save_pretrained(tmp_path / "weft")
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(RecipeError, match=f"export {format} {sentence}"):
+        run(monkeypatch, "export", tmp_path / "weft", format, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_say_nothing_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model().save_pretrained(tmp_path / "weft")
+    for words, sentence in (
+        (("llama", "--int8"), "int8 has no effect on llama: it is for onnx and gguf"),
+        (("gguf", "--int8", "--text", "lines.txt"), "text has no effect without int8 and onnx"),
+        (("onnx", "--text", "lines.txt"), "text has no effect without int8 and onnx"),
+    ):
+        family, *options = words
+        with pytest.raises(RecipeError, match=sentence):
+            run(monkeypatch, "export", tmp_path / "weft", family, tmp_path / "out", *options)
 
 
 def test_a_failure_is_one_sentence_and_a_status(tmp_path: Path) -> None:

@@ -90,10 +90,14 @@ def test_a_corpus_of_before_is_read_and_used_again(tmp_path):
     corpus = prepare_documents(tmp_path, DOCUMENTS)
     path = corpus.folder / "corpus.json"
     description = json.loads(path.read_text())
-    assert description["made_from"]["settings"].pop("special_tokens", "") is None
+    for name, default in (("special_tokens", None), ("pre_tokenizer", "weft")):
+        assert description["made_from"]["settings"].pop(name, "") == default
     path.write_text(json.dumps(description))
     data = DataArguments(train_files=[str(tmp_path / "text.txt")], vocab_size=300)
     assert prepare(data, corpus.folder, quiet=True).folder == corpus.folder
+    data.pre_tokenizer = "gpt2"
+    with pytest.raises(RecipeError, match=r"prepared from other input \(pre_tokenizer differ\)"):
+        prepare(data, corpus.folder, quiet=True)
 
 
 @pytest.mark.parametrize("fields", [{}, {"objective": "hybrid"}, {"stream": "true"}, {"document_tokens": "none"}])
