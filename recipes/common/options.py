@@ -42,6 +42,7 @@ def option(
     folder_or_id: bool = False,
     rare: bool = False,
     alone: str | None = None,
+    also: str | None = None,
 ) -> Any:
     """A field with its default, of which each instance gets a list of its own, and its line of `--help`.
 
@@ -52,12 +53,15 @@ def option(
         folder_or_id: the value is a folder or an id of the Hub; what can only be a folder has to be there.
         rare: few need it, so that `--help_all` shows it and `--help` does not.
         alone: what the field's name means where no value stands behind it on a command line; None: one has to.
+        also: another name on a command line, for one that no dataclass can have.
     """
     limits = dict(zip(_LIMITS, (least, above, most, below)))
     limits = {words: limit for words, limit in limits.items() if limit is not None}
     metadata = {"help": help, RULES: Rules(tuple(choices), limits, otherwise, folder_or_id, rare)}
     if alone is not None:
         metadata |= {"nargs": "?", "const": alone}
+    if also is not None:
+        metadata |= {"aliases": [f"--{also}"]}
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

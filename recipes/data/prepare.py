@@ -123,7 +123,8 @@ def check_made_from(made_from: dict[str, Any], asked: dict[str, Any], folder: Pa
     Raises:
         RecipeError: they differ; names the settings.
     """
-    before = asdict(DataArguments()) | made_from["settings"]  # fields that there were none of then are at their defaults
+    # fields that there were none of then are at their defaults
+    before = asdict(DataArguments()) | made_from["settings"]
     differing = [name for name, value in asked["settings"].items() if before.get(name) != value]
     if not differing and made_from["files"] != asked["files"]:
         differing = ["the files' sizes or times"]

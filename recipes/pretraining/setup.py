@@ -88,8 +88,9 @@ class PretrainingRun:
         self.extension = find_extension(folder, settings)
         noted = noted_plan(folder) | (self.extension.kept if self.extension else {})
         has_shape = self.model_arguments.config_name or self.model_arguments.model_name_or_path
+        is_new = not noted and not objective.is_plain
         # a run that began before there were such fields noted none of them
-        self.extras = {} if has_shape else {name: noted.pop(name, not noted) for name in DEFAULT_EXTRAS}
+        self.extras = {} if has_shape else {name: noted.pop(name, is_new) for name in DEFAULT_EXTRAS}
         self.extras |= {name: value for name, value in parsed.model.items() if name in self.extras}
         self.model_fields, self.trainer_fields = {**parsed.model, **self.extras}, parsed.trainer
         self.presets = (None,) if SIZE_FIELDS & parsed.given else tuple(PRESETS)

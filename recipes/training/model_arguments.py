@@ -24,6 +24,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 PRESET_SIZES = {"tiny": "5.05M", "mini": "12.8M", "small": "40.4M", "base": "101M"}
 PRESET_SIZES |= {"medium": "312M", "large": "524M", "xl": "1.04B"}
 
+# What a new model is given beside its shape, unless it is told not to: a lower loss for the same tokens (measured:
+# RESULTS.md, section 26), which no stock class computes.
+DEFAULT_EXTRAS = ("attention_gate", "value_residual")
+
 # What may be changed on a model that exists: nothing that its weights depend on.
 CHANGEABLE_FIELDS = ("attention_dropout", "hidden_dropout", "max_position_embeddings", "rope_parameters")
 

@@ -12,12 +12,9 @@ from weft.recipes.common.checkpoint_files import load_tokenizer
 from weft.recipes.common.checkpoints import check_files, load_whole
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.training.model_arguments import CHANGEABLE_FIELDS as CHANGEABLE_FIELDS
+from weft.recipes.training.model_arguments import DEFAULT_EXTRAS as DEFAULT_EXTRAS
 from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_config, refuse_longer
 from weft.tokenizer.vocabulary import number_of_ids
-
-# What a new model is given beside its shape, unless it is told not to: a lower loss for the same tokens (measured:
-# RESULTS.md, section 26), which no stock class computes.
-DEFAULT_EXTRAS = ("attention_gate", "value_residual")
 
 PAIR_HEADS = ("pooler.", "seq_relationship.")  # what only sentence pairs have, which may be new
 

@@ -12,6 +12,7 @@ from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.datasets.hybrid import HybridArguments
 from weft.recipes.pretraining.datasets.masking import MaskingArguments
 from weft.recipes.pretraining.objectives import make_objective, objectives
+from weft.recipes.pretraining.objectives.causal import ServingArguments
 from weft.recipes.pretraining.plan import make_plan
 
 STEPS = 6
@@ -102,7 +103,7 @@ def rows_of_run(corpus_folder, objective: str) -> list[dict]:
     given = OBJECTIVES[objective]
     masking = MaskingArguments(**{name: given[name] for name in given if name.startswith("mask")})
     hybrid = HybridArguments(**{name: given[name] for name in given if name.startswith("causal")})
-    made = make_objective(objective, list(objectives()), Parsed([masking, hybrid], {}, {}))
+    made = make_objective(objective, list(objectives()), Parsed([masking, hybrid, ServingArguments()], {}, {}))
     packed = made.pack(corpus, 32, 42, made.prepare_tokenizer(corpus.tokenizer()))
     plan = make_plan(RunArguments(sequence_length=32, tokens_per_step="256", max_steps=STEPS), packed.rows_per_epoch, 1)
     rows = made.make_rows(packed, plan)

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from helpers import finetuning as ft
 from helpers import runs
+from transformers import AutoTokenizer
 
+from weft import WeftConfig
+from weft.interop import find_family
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 
@@ -54,6 +57,34 @@ def test_the_plan_names_it_and_what_leaves_it_out(
         runs.run_here(data=english, output_dir=tmp_path / "run", plan="true", **FIELDS, **recipe, **fields)
         found = [words for words in capsys.readouterr().out.splitlines() if words.startswith("  added")]
         assert found == ([] if line is None else [f"  added       {line}"])
+
+
+def test_a_model_for_serving_is_of_a_stock_shape_and_cuts_text_as_gpt2_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """`--for serving`, and what it cannot be given with; the run goes on with the same words."""
+    text = runs.write_text(tmp_path / "text.txt", 40)
+    fields = {"train_files": text, "output_dir": tmp_path / "run", "for": "serving", "vocab_size": 300}
+    fields |= {name: value for name, value in FIELDS.items() if name != "max_steps"}
+    runs.run_here(**fields, max_steps=5)
+    assert "  for         serving: without attention_gate and value_residual (0.02 to" in capsys.readouterr().out
+    assert has(tmp_path / "run") == dict.fromkeys(DEFAULT_EXTRAS, False)
+    cut = AutoTokenizer.from_pretrained(tmp_path / "run").backend_tokenizer.pre_tokenizer
+    assert [piece for piece, _ in cut.pre_tokenize_str("It's 12345")] == ["It", "'s", "Ġ12345"]
+    stock = find_family("qwen3").export_config(WeftConfig.from_pretrained(tmp_path / "run"), "causal")
+    assert stock.model_type == "qwen3"
+    runs.run_here(**fields, max_steps=5)
+    assert "is finished" in capsys.readouterr().out
+    fields["output_dir"] = tmp_path / "other"
+    for wrong, sentence in (
+        ({"value_residual": "true"}, "value_residual cannot be given for serving, which leaves it out"),
+        ({"config_name": tmp_path / "run"}, "purpose cannot be given together with config_name"),
+        ({"for": "speed"}, "purpose is 'speed'"),
+        ({"objective": "masked"}, "purpose has no effect without --objective causal"),
+    ):
+        with pytest.raises(RecipeError, match=sentence):
+            runs.run_here(**{**fields, **wrong}, max_steps=5)
+    assert not (tmp_path / "other").exists()
 
 
 def test_it_is_left_out_where_that_is_asked_for(plain: Path) -> None:

@@ -57,6 +57,9 @@ class Objective(ABC):
     # Command-line fields that have no effect here, and what they need to have one.
     idle_fields: dict[str, str]
 
+    # Whether a new model is left without what no stock class computes (`DEFAULT_EXTRAS`).
+    is_plain: bool = False
+
     def __init__(self) -> None:
         self.idle_fields = {}
 
