@@ -80,7 +80,7 @@ def test_a_model_for_serving_is_of_a_stock_shape_and_cuts_text_as_gpt2_does(
         ({"value_residual": "true"}, "value_residual cannot be given for serving, which leaves it out"),
         ({"config_name": tmp_path / "run"}, "purpose cannot be given together with config_name"),
         ({"for": "speed"}, "purpose is 'speed'"),
-        ({"objective": "masked"}, "purpose has no effect without --objective causal"),
+        ({"objective": "masked"}, "unknown field --for"),
     ):
         with pytest.raises(RecipeError, match=sentence):
             runs.run_here(**{**fields, **wrong}, max_steps=5)
