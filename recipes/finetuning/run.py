@@ -48,6 +48,9 @@ def _read_task(name: str, parsed: Parsed) -> Task:
     for field, reason in task.refused_fields.items():
         if field in parsed.given:
             raise RecipeError(f"{field} is given: {reason}.")
+    for field, value in task.default_fields.items():
+        if field not in parsed.given:
+            setattr(arguments, field, value)
     if arguments.predict_file is not None:
         task.read_unlabelled(Path(arguments.predict_file))  # what is wrong with it is said before training
     return task

@@ -61,6 +61,8 @@ class Task(ABC):
     new_tokens: Sequence[int] = ()  # ids that `prepare_tokenizer` added, of which the model knows nothing yet
     # Fields of every recipe that mean nothing to this task, each with a reason.
     refused_fields: ClassVar[dict[str, str]] = {}
+    # Fields of FineTuningArguments that have another default with this task.
+    default_fields: ClassVar[dict[str, Any]] = {}
     # Keys of a batch that are targets: they go to `loss`, all others to the model.
     target_names: ClassVar[tuple[str, ...]] = ("labels",)
     # Makes a Trainer of its own, of what FineTuningTrainer is given. None: that one, which asks for `targets`, `loss`

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from weft import WeftConfig
 from weft.recipes.common.checkpoint_files import CONFIG
@@ -28,7 +29,7 @@ from weft.recipes.finetuning.embeddings.arguments import (
 from weft.recipes.finetuning.model_setup import DEFAULT_LENGTH, DROPOUT, ModelSetup, set_up_model
 from weft.recipes.finetuning.task import label_fields
 
-OF_LIBRARY = "config_sentence_transformers.json"
+OF_LIBRARY, MODULES = "config_sentence_transformers.json", "modules.json"
 CLASSES = {False: "SentenceTransformer", True: "CrossEncoder"}  # of that library, by `reranker`
 
 
@@ -227,12 +228,31 @@ def _check_sizes(embedding: EmbeddingArguments, config: PreTrainedConfig) -> Non
         raise RecipeError(f"matryoshka has {larger[0]}, but vectors have {size} numbers: give smaller sizes.")
 
 
+def pooling_of(name: str) -> str | None:
+    """How an embedding model, a folder or an id of the Hub, pools its tokens; None where it is none.
+
+    Raises:
+        RecipeError: it does not pool, or in several ways at once.
+    """
+    if not _has_modules(name):
+        return None
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    with refusing(f"model {name!r} cannot be looked at", *UNLOADABLE, TypeError, say=one_line):
+        modules = read_json(Path(cached_file(name, MODULES)))
+        places = [one["path"] for one in modules if str(one["type"]).endswith(".Pooling")]
+        found = [Pooling.load_config(name, subfolder=place).get("pooling_mode", MEAN) for place in places]
+    if len(found) != 1 or not isinstance(found[0], str):
+        raise RecipeError(f"model {name!r} pools in another way than mean, first or last token: give another.")
+    return found[0]
+
+
 def _has_modules(name: str) -> bool:
     """Whether a folder or id of the Hub is an embedding model of sentence-transformers."""
     if Path(name).is_dir():
         kind = Path(name) / OF_LIBRARY
         own = read_json(kind).get("model_type", CLASSES[False]) if kind.is_file() else CLASSES[False]
-        is_whole = (Path(name) / "modules.json").is_file() and (Path(name) / CONFIG).is_file()
+        is_whole = (Path(name) / MODULES).is_file() and (Path(name) / CONFIG).is_file()
         return is_whole and own == CLASSES[False]
     from sentence_transformers.util import is_sentence_transformer_model
 

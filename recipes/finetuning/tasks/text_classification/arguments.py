@@ -1,6 +1,7 @@
 """What a user says of a classification task: columns, kind of labels, loss, and the metric that counts."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import option
@@ -37,6 +38,11 @@ class TextClassificationArguments(FileArguments):
     greater_is_better: bool | None = option(
         None, "whether a greater value of metric is better; by default as it is", rare=True
     )
+    few_shot: bool = option(
+        False,
+        "for a few examples of each label: train by contrast on pairs of them, then fit a linear head (SetFit; needs "
+        "sentence-transformers)",
+    )
     thresholds: str = option(
         "label",
         "multi-label: tune on the validation examples one threshold for each label, or one for all",
@@ -62,6 +68,12 @@ class TextClassificationArguments(FileArguments):
         given = [name for name, value in own.items() if value is not None]
         if self.train_file is None and self.dataset_name is None and given:
             raise RecipeError(f"{', '.join(given)} is given without train_file or dataset_name: a task knows its own.")
+
+    def check_files(self) -> None:
+        """Also refuse few_shot where what it needs is not installed; raises RecipeError."""
+        super().check_files()
+        if self.few_shot and find_spec("sentence_transformers") is None:
+            raise RecipeError("few_shot needs the package sentence-transformers: pip install sentence-transformers.")
 
 
 ARGUMENTS = TextClassificationArguments

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from weft.losses import count_targets, sequence_classification_loss
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json
 from weft.recipes.common.wording import counted
+from weft.recipes.finetuning.arguments import FineTuningArguments
 from weft.recipes.finetuning.baseline import MOST_NAMES, named
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample
 from weft.recipes.finetuning.out_of_reach import warn_of
@@ -19,6 +20,8 @@ from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task, l
 from weft.recipes.finetuning.tasks.text_classification import report
 from weft.recipes.finetuning.tasks.text_classification.arguments import TextClassificationArguments
 from weft.recipes.finetuning.tasks.text_classification.class_weights import class_weights, times_of_labels
+from weft.recipes.finetuning.tasks.text_classification.contrast import make_trainer
+from weft.recipes.finetuning.tasks.text_classification.few_shot import REFUSED, FewShot
 from weft.recipes.finetuning.tasks.text_classification.glue_submission import write_glue_submission
 from weft.recipes.finetuning.tasks.text_classification.known_task import MULTI, REGRESSION, SINGLE
 from weft.recipes.finetuning.tasks.text_classification.reading import Example, input_of, read_classification, read_texts
@@ -48,6 +51,17 @@ class TextClassification(Task):
     auto_class = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
     input_of = staticmethod(input_of)
+    few_shot: FewShot | None = None
+
+    @classmethod
+    def read(cls, files: TextClassificationArguments, run: FineTuningArguments) -> Self:
+        """See Task; with few_shot the run's defaults and its Trainer are others."""
+        task = cls(files)
+        if files.few_shot:
+            task.few_shot = FewShot(task.data, run)
+            task.refused_fields, task.default_fields = REFUSED, task.few_shot.defaults
+            task.make_trainer = make_trainer
+        return task
 
     def __init__(self, arguments: TextClassificationArguments) -> None:
         """Read and check all data; raises RecipeError."""
@@ -122,6 +136,7 @@ class TextClassification(Task):
             weights = [f"{name} {weight:.3g}" for name, weight in zip(self.names.names, self.class_weights.tolist())]
             lines.append(("class weights", ", ".join(weights[:_NUMBERS_OF_LABELS_SHOWN])))
         lines += self.data.notes
+        lines += self.few_shot.describe() if self.few_shot else []
         there = {split: len(examples) for split, examples in self.examples.items()}
         cut = [f"{number:,} of {there[split]:,} {split}" for split, number in self.cut.items() if number]
         if cut:
@@ -133,6 +148,8 @@ class TextClassification(Task):
 
     def align_labels(self, config: PreTrainedConfig) -> bool:
         """An existing head fits where it was trained for the same kind of problem on the same labels."""
+        if self.few_shot:
+            self.few_shot.start_from(config)
         if getattr(config, "problem_type", None) not in (None, self.problem_type):
             return False
         if self.problem_type == REGRESSION:
@@ -146,7 +163,8 @@ class TextClassification(Task):
 
     def config_fields(self) -> dict[str, Any]:
         names = ("LABEL_0",) if self.problem_type == REGRESSION else self.names.names
-        return {**label_fields(names), "problem_type": self.problem_type}
+        pooled = self.few_shot.config_fields() if self.few_shot else {}
+        return {**label_fields(names), "problem_type": self.problem_type, **pooled}
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Pairs need something between their texts: where the tokenizer (GPT-2's, for one) puts nothing there, its end
