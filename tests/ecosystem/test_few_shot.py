@@ -1,6 +1,7 @@
 """Few-shot classifiers, with the loss of sentence-transformers: from any start to a folder that loads anywhere."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from weft.recipes.finetuning.embeddings.start import pooling_of
 from weft.recipes.finetuning.tasks.text_classification.contrast import Contrast
+from weft.tokenizer.special_tokens import for_role
 
 TEXTS = ["the lovely house", "they sees the awful river while"]
 
@@ -55,7 +57,9 @@ def test_an_embedding_model_is_trained_by_its_own_vectors(
     pooling: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """At a learning rate of nearly 0 the classifier's head reads what the embedding model gives for a text."""
-    modules = [Transformer(str(folders["masked"])), Pooling(32, pooling)]
+    shutil.copytree(folders["masked"], tmp_path / "masked")
+    for_role(AutoTokenizer.from_pretrained(folders["masked"]), "encoder").save_pretrained(tmp_path / "masked")
+    modules = [Transformer(str(tmp_path / "masked")), Pooling(32, pooling)]
     start = SentenceTransformer(modules=modules, device="cpu")
     SentenceTransformer(modules=[*modules, Normalize()]).save(str(tmp_path / "start"), create_model_card=False)
     ft.run_here(**few(tmp_path, tmp_path / "start", learning_rate=1e-12, max_steps=1))
