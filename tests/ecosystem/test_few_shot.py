@@ -28,11 +28,9 @@ def few(folder: Path, start: Path, **fields: object) -> dict[str, object]:
     return {**files, "model_name_or_path": start, "output_dir": folder / "run", **usual, **fields}
 
 
-@pytest.mark.parametrize("role", ["masked", "causal"])
-def test_a_few_examples_make_a_classifier_that_loads_without_this_package(
-    role: str, folders: dict[str, Path], tmp_path: Path
-) -> None:
-    ft.run_here(**few(tmp_path, folders[role]))
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_few_examples_make_a_classifier_that_loads_without_this_package(causal: bool, tmp_path: Path) -> None:
+    ft.run_here(**few(tmp_path, ft.make_start(tmp_path / "start", causal)))
     folder = tmp_path / "run"
     losses = ft.losses(folder)
     assert ft.metrics(folder)["eval_accuracy"] >= 0.9 and losses[-1] < losses[0]

@@ -15,7 +15,7 @@ from helpers.models import make_model, tiny_config
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from weft import WeftForCausalLM, WeftForMaskedLM, WeftForSequenceClassification
+from weft import WeftForSequenceClassification
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
 from weft.recipes.finetuning.dataset import TrainingOrder
 from weft.recipes.finetuning.tasks.text_classification import arguments, contrast
@@ -50,7 +50,7 @@ def test_every_other_pair_is_of_one_label_and_each_text_comes_first_once_a_pass(
     found = [pairs[place] for place in range(len(pairs))]
     partners = set()
     for place, pair in enumerate(found):
-        (first,), (second,) = ({ids[0] - 3} for ids in map(set, pair.sequences))
+        first, second = (ids[0] - 3 for ids in pair.sequences)
         assert first == pair.example != second
         assert pair.target == int(LABELS[first] == LABELS[second])
         assert pair.target == 1 - (place // number + place) % 2
@@ -147,13 +147,7 @@ def without_the_library(monkeypatch):
 def starts(tmp_path_factory):
     """Folders of a masked and of a causal model."""
     root = tmp_path_factory.mktemp("starts")
-    tokenizer = train_tokenizer([text for text, _ in ft.sentences(200)], "bpe", 300, model_max_length=64)
-    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    for name, model_class in (("masked", WeftForMaskedLM), ("causal", WeftForCausalLM)):
-        config = tiny_config(vocab_size=len(tokenizer), is_causal=name == "causal", **ids)
-        model_class(config).save_pretrained(root / name)
-        tokenizer.save_pretrained(root / name)
-    return root
+    return {name: ft.make_start(root / name, name == "causal") for name in ("masked", "causal")}
 
 
 def few(folder, number=24, validation=20, **fields):
@@ -166,7 +160,7 @@ def few(folder, number=24, validation=20, **fields):
 def test_a_run_leaves_an_ordinary_folder(start, pooling, starts, tmp_path, without_the_library, capsys):
     new = tmp_path / "new.csv"
     new.write_text("text\nthe lovely house\nthe awful house\n", encoding="utf-8")
-    ft.run_here(**few(tmp_path, model_name_or_path=starts / start, predict_file=new))
+    ft.run_here(**few(tmp_path, model_name_or_path=starts[start], predict_file=new))
     printed, folder = capsys.readouterr().out, tmp_path / "run"
     assert (
         "few shot    960 pairs of texts" in printed and f"pooling     {pooling} of the tokens' last states" in printed
@@ -190,8 +184,9 @@ def test_a_run_leaves_an_ordinary_folder(start, pooling, starts, tmp_path, witho
 
 
 def test_a_killed_run_goes_on_bit_for_bit(starts, tmp_path, without_the_library, monkeypatch):
-    fields = {"model_name_or_path": starts / "masked", "max_steps": 9, "evaluations": 3}
-    ft.run_here(**few(tmp_path / "whole", **fields))
+    fields = few(tmp_path, model_name_or_path=starts["masked"], max_steps=9, evaluations=3)
+    whole, killed = ({**fields, "output_dir": tmp_path / name} for name in ("whole", "killed"))
+    ft.run_here(**whole)
     step, done = contrast.ContrastTrainer.training_step, 0
 
     def fail(trainer, *args, **kwargs):
@@ -203,14 +198,13 @@ def test_a_killed_run_goes_on_bit_for_bit(starts, tmp_path, without_the_library,
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(contrast.ContrastTrainer, "training_step", fail)
-        ft.run_here(**few(tmp_path / "killed", **fields))
-    ft.run_here(**few(tmp_path / "killed", **fields))
+        ft.run_here(**killed)
+    ft.run_here(**killed)
     one, other = (
-        AutoModelForSequenceClassification.from_pretrained(tmp_path / name / "run").state_dict()
-        for name in ("whole", "killed")
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "killed")
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
-    histories = [ft.seed_result(tmp_path / name / "run")["history"] for name in ("whole", "killed")]
+    histories = [ft.seed_result(tmp_path / name)["history"] for name in ("whole", "killed")]
     assert [x["eval_loss"] for x in histories[0] if "eval_loss" in x] == [
         x["eval_loss"] for x in histories[1] if "eval_loss" in x
     ]
@@ -219,21 +213,21 @@ def test_a_killed_run_goes_on_bit_for_bit(starts, tmp_path, without_the_library,
 def test_pairs_grow_with_the_texts_up_to_a_limit_and_many_texts_are_warned_of(
     starts, tmp_path, without_the_library, capsys
 ):
-    for number, line in ((20, "800 pairs"), (640, "5,120 pairs")):
-        ft.run_here(**few(tmp_path / str(number), number, 100, model_name_or_path=starts / "masked", plan="true"))
+    for number, line in ((20, "800 pairs"), (640, "2,560 pairs")):
+        ft.run_here(**few(tmp_path / str(number), number, 100, model_name_or_path=starts["masked"], plan="true"))
         printed = capsys.readouterr().out
         assert f"few shot    {line} of texts" in printed
         assert ("320 examples of a label on average are many" in printed) == (number == 640)
         assert "evaluation  in the end" not in printed  # 100 examples are enough to choose weights by
     given = {"num_train_epochs": 3, "per_device_train_batch_size": 8, "learning_rate": 1e-4}
-    ft.run_here(**few(tmp_path / "own", 20, model_name_or_path=starts / "masked", plan="true", **given))
+    ft.run_here(**few(tmp_path / "own", 20, model_name_or_path=starts["masked"], plan="true", **given))
     printed = capsys.readouterr().out
     assert "few shot    64 pairs" in printed and "8 steps of 8" in printed and "learning rate 0.0001" in printed
 
 
 def test_what_few_shot_cannot_do_is_refused_before_training(starts, tmp_path, without_the_library):
     def error(rows=None, **fields):
-        given = few(tmp_path, **{"model_name_or_path": starts / "masked", **fields})
+        given = few(tmp_path, **{"model_name_or_path": starts["masked"], **fields})
         if rows is not None:
             given |= dict.fromkeys(("train_file", "validation_file"), ft.write_rows(tmp_path / "rows.jsonl", rows))
         return ft.run_error(**given)
@@ -253,12 +247,12 @@ def test_what_few_shot_cannot_do_is_refused_before_training(starts, tmp_path, wi
     BertForSequenceClassification(
         BertConfig(vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     ).save_pretrained(tmp_path / "bert")
-    AutoTokenizer.from_pretrained(starts / "masked").save_pretrained(tmp_path / "bert")
+    AutoTokenizer.from_pretrained(starts["masked"]).save_pretrained(tmp_path / "bert")
     assert "few_shot is for Weft models, and" in error(model_name_or_path=tmp_path / "bert")
     assert not (tmp_path / "run").exists()
 
 
 def test_without_the_library_the_command_says_what_to_install(starts, tmp_path, monkeypatch):
     monkeypatch.setattr(arguments, "find_spec", lambda name: None)
-    refused = ft.run_error(**few(tmp_path, model_name_or_path=starts / "masked"))
+    refused = ft.run_error(**few(tmp_path, model_name_or_path=starts["masked"]))
     assert refused == "few_shot needs the package sentence-transformers: pip install sentence-transformers."

@@ -13,8 +13,11 @@ from pathlib import Path
 import torch
 
 from helpers.forked import Forked
+from helpers.models import tiny_config
+from weft import WeftForCausalLM, WeftForMaskedLM
 from weft.recipes import finetune_chat, finetune_choice, finetune_classification, finetune_qa, finetune_tokens
 from weft.recipes.common.errors import RecipeError
+from weft.tokenizer.train import train_tokenizer
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 GOOD, BAD = ("lovely", "splendid", "happy"), ("awful", "gloomy", "broken")
@@ -122,6 +125,16 @@ def write_files(folder: Path, train: int = 200, validation: int = 60) -> dict[st
         "train_file": write_examples(folder / "train.csv", train, seed=1),
         "validation_file": write_examples(folder / "validation.csv", validation, seed=2),
     }
+
+
+def make_start(folder: Path, causal: bool = False) -> Path:
+    """A new model with a tokenizer of these sentences, saved as pretraining saves one."""
+    tokenizer = train_tokenizer([text for text, _ in sentences(200)], "bpe", 300, model_max_length=64)
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    config = tiny_config(vocab_size=len(tokenizer), is_causal=causal, **ids)
+    (WeftForCausalLM if causal else WeftForMaskedLM)(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def command(**fields: object) -> list[str]:

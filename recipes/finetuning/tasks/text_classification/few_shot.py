@@ -17,7 +17,7 @@ from weft.recipes.finetuning.tasks.text_classification.known_task import SINGLE
 from weft.recipes.finetuning.tasks.text_classification.reading import ClassificationData
 
 # As in the paper each text is in 2 x 20 pairs; of more texts each is in fewer, so that the time does not grow.
-PASSES, MOST_PAIRS = 40, 5120
+PASSES, MOST_PAIRS = 40, 2560
 BATCH, LEARNING_RATE = 16, 2e-5
 FEWEST_TO_CHOOSE = 100  # validation examples; fewer choose weights by chance
 MANY = 64  # examples of a label, on average
