@@ -10,7 +10,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.processes import world_size
 from weft.recipes.common.wording import counted, some_of
 from weft.recipes.finetuning.arguments import FineTuningArguments
-from weft.recipes.finetuning.embeddings.arguments import LAST_TOKEN, MEAN
+from weft.recipes.finetuning.embeddings.arguments import LAST_TOKEN, LEARNING_RATE, MEAN
 from weft.recipes.finetuning.embeddings.start import pooling_of
 from weft.recipes.finetuning.plan import make_plan
 from weft.recipes.finetuning.tasks.text_classification.known_task import SINGLE
@@ -18,7 +18,7 @@ from weft.recipes.finetuning.tasks.text_classification.reading import Classifica
 
 # As in the paper each text is in 2 x 20 pairs; of more texts each is in fewer, so that the time does not grow.
 PASSES, MOST_PAIRS = 40, 2560
-BATCH, LEARNING_RATE = 16, 2e-5
+BATCH = 16
 FEWEST_TO_CHOOSE = 100  # validation examples; fewer choose weights by chance
 MANY = 64  # examples of a label, on average
 POOLINGS = {MEAN: "mean", LAST_TOKEN: "last", "cls": "cls"}  # of sentence-transformers, and as the config has them
