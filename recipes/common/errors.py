@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import re
+import select
 import sys
 import threading
 import time
@@ -31,6 +32,7 @@ _CUT_SHORT = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter fail
 # Seconds. The processes of a machine mostly meet the same error, and the launcher ends all of them with the first that
 # ends: the first process says what it is, and the others do where that one goes on.
 PATIENCE = 10.0
+OF_BROKEN_PIPE = 141  # the status that a shell gives to a program whose reader has ended
 _LINE_ENDS = {ord("\n"): "\\n", ord("\r"): "\\r"}
 
 
@@ -128,6 +130,11 @@ def run_command(command: Callable[[], None]) -> None:
     try:
         with refusing_unwritable():
             command()
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        status = OF_BROKEN_PIPE
     except RecipeError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             time.sleep(PATIENCE)
@@ -142,6 +149,17 @@ def run_command(command: Callable[[], None]) -> None:
         _leave_group(status)
     if status:
         sys.exit(status)
+
+
+def _nobody_reads() -> bool:
+    """Whether the program that reads the standard output has ended, as `head` does; what is left to say is dropped."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows cannot ask, and no file may be behind it
+        asked = select.poll()
+        asked.register(sys.stdout.fileno(), 0)  # of errors it tells always
+        if asked.poll(0):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return True
+    return False
 
 
 def _leave_group(status: int) -> NoReturn:

@@ -1,8 +1,12 @@
-"""Numbers and lists of things in sentences: for messages, plans, logs and cards."""
+"""Numbers, lists and texts of others in sentences: for messages, plans, logs and cards."""
 
+import re
 from collections.abc import Sequence
 
 MOST_NAMED, NAMED_OF_MANY = 8, 3
+# Control characters, ends of lines that few know, what turns the direction of all that follows, and halves of surrogate
+# pairs, which cannot be written. Blanks of any width and joiners (Persian, Hindi, emoji) are text.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -15,3 +19,8 @@ def some_of(names: Sequence[str]) -> str:
     if len(names) <= MOST_NAMED:
         return ", ".join(names)
     return f"{', '.join(names[:NAMED_OF_MANY])} and {len(names) - NAMED_OF_MANY:,} more"
+
+
+def printable(text: str) -> str:
+    """A text with escapes in the place of what a terminal would obey, but for line ends and tabs."""
+    return _OBEYED.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)

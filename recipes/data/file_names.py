@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from weft.recipes.common.errors import RecipeError
@@ -65,9 +65,24 @@ def _files(pattern: str) -> list[str]:
 
 def _files_of_folder(folder: str, formats: Sequence[str]) -> tuple[list[str], list[str]]:
     """List the files below a folder that end in a format, and the others."""
-    found = _files(f"{glob.escape(folder)}/**/*")
+    found = sorted(str(Path(path)) for path in _files_below(folder))
     taken = [path for path in found if file_format(Path(path)) in formats]
     return taken, sorted(set(found) - set(taken))
+
+
+def _files_below(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """The files below a folder but for hidden ones; links are followed, but not to a folder that they stand in."""
+    try:
+        status, paths = Path(folder).stat(), list(Path(folder).iterdir())
+    except FileNotFoundError:  # gone since the folder around it was listed
+        return
+    own = (status.st_dev, status.st_ino)
+    for path in () if own in above else paths:
+        if not path.name.startswith("."):
+            if path.is_dir():
+                yield from _files_below(str(path), above | {own})
+            elif path.is_file():
+                yield str(path)
 
 
 def _endings(paths: Sequence[str]) -> str:

@@ -77,6 +77,17 @@ def test_a_folder_stands_for_the_files_of_text_below_it_and_says_what_it_leaves_
     assert len(capsys.readouterr().out) == 0
 
 
+def test_links_are_followed_but_not_in_a_circle(shards, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "d.txt").write_text("Linked.")
+    for name, target in (("linked", elsewhere), ("round", tmp_path / "shards"), ("deep/up", tmp_path / "shards")):
+        (tmp_path / "shards" / name).symlink_to(target, target_is_directory=True)
+    (elsewhere / "back").symlink_to(tmp_path / "shards", target_is_directory=True)
+    (elsewhere / "nowhere.txt").symlink_to(tmp_path / "missing.txt")
+    assert expanded("shards") == [*shards, "shards/linked/d.txt"]
+
+
 def test_every_way_of_reading_takes_folders_and_patterns(shards, tmp_path, monkeypatch, capsys):
     lines = sentences(6)
     write_paragraphs(tmp_path / "held.txt", ["Held out."])

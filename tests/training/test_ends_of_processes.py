@@ -101,3 +101,15 @@ def test_a_group_outlives_its_run_because_its_destructor_may_wait_for_ever(recip
     else:
         fields |= finetuning.files_of(recipe, tmp_path)
         run_together("cpu_2.yaml", keep_the_group, finetuning.run_here, finetuning.MAINS[recipe], **fields)
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_reader_that_ends_early_as_head_does_ends_a_command_quietly(flush):
+    command = f"lambda: [print('x' * 99, flush={flush}) for _ in range(9999)]"
+    program = [sys.executable, "-c", f"import errors\nerrors.run_command({command})"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(program, cwd=RECIPES / "common", **pipes)
+    assert process.stdout.readline() == b"x" * 99 + b"\n"
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 141)
+    process.stderr.close()

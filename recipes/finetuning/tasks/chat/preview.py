@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from weft.losses import IGNORE_INDEX
+from weft.recipes.common.wording import printable
 
 MOST_TOKENS = 300
 _LEARNT, _READ, _RESET = "\033[32m", "\033[2m", "\033[0m"
@@ -24,7 +25,7 @@ def preview_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: S
     tokens = list(zip(ids, labels, strict=True))[:MOST_TOKENS]
     parts = []
     for is_learnt, run in itertools.groupby(tokens, lambda token: token[1] != IGNORE_INDEX):
-        text = _printable(tokenizer.decode([number for number, _ in run], skip_special_tokens=False))
+        text = printable(tokenizer.decode([number for number, _ in run], skip_special_tokens=False))
         if colour:
             parts.append(f"{_LEARNT if is_learnt else _READ}{text}{_RESET}")
         else:
@@ -34,11 +35,4 @@ def preview_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: S
     return "\n".join(
         f"    {line}"
         for line in [f"the first conversation as it is read; what is learnt is {shown}:", *text.split("\n")]
-    )
-
-
-def _printable(text: str) -> str:
-    """A text without characters that a terminal would obey."""
-    return "".join(
-        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text
     )
