@@ -9,11 +9,10 @@ import contextlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from transformers.utils import cached_file
 
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing
 
 MODULES = "modules.json"
 LIBRARY = "sentence_transformers."
@@ -22,22 +21,25 @@ OF_MODULE = ("config.json", "model.safetensors")
 UNSAFE = "pytorch_model.bin"
 
 
-def find_modules(checkpoint: str) -> list[dict[str, Any]]:
-    """The modules behind a checkpoint, a folder or an id of the Hub; none where it is no embedding model.
+def find_modules(checkpoint: str) -> list[dict[str, str]]:
+    """Type and folder of the modules behind a checkpoint, a folder or an id of the Hub; none where it is no embedding
+    model.
 
     Raises:
-        RecipeError: one comes with code of its own, or has weights that are no safetensors.
+        RecipeError: they cannot be read; one comes with code of its own, or has weights that are no safetensors.
     """
     file = _file(checkpoint, MODULES)
     if file is None:
         return []
-    found = [one for one in json.loads(file.read_text(encoding="utf-8")) if one["path"]]
+    with refusing(f"{MODULES} of {checkpoint} cannot be read", ValueError, TypeError, KeyError):
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        found = [{name: str(one[name]) for name in ("type", "path")} for one in listed if one["path"]]
     for one in found:
-        if Path(one["path"]).name != one["path"]:
+        if Path(one["path"]).name != one["path"] or one["path"] == "..":
             raise RecipeError(
                 f"{checkpoint} has the module {one['path']!r}, which is no folder of its own: mend {MODULES}."
             )
-        if not str(one["type"]).startswith(LIBRARY):
+        if not one["type"].startswith(LIBRARY):
             raise RecipeError(
                 f"{checkpoint} has the module {one['type']}, which is no part of sentence-transformers: remove it from "
                 f"{MODULES} to convert the model alone."
@@ -60,7 +62,7 @@ def copy_modules(checkpoint: str, folder: Path) -> list[str]:
         if file is not None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / name)
-    return [str(one["type"]).rpartition(".")[2] for one in found]
+    return [one["type"].rpartition(".")[2] for one in found]
 
 
 def _file(checkpoint: str, name: str) -> Path | None:

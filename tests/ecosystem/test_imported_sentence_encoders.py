@@ -54,11 +54,15 @@ def test_its_vectors_are_the_same_and_training_goes_on(stock: Path, texts: list[
     [
         ({"type": "own_code.Pooling"}, "has the module own_code.Pooling, which is no part of sentence-transformers"),
         ({"path": "../elsewhere"}, "has the module '../elsewhere', which is no folder of its own"),
+        ({"path": ".."}, r"has the module '\.\.', which is no folder of its own"),
+        (None, "modules.json of .* cannot be read"),
     ],
 )
-def test_modules_that_cannot_be_kept_are_refused(stock: Path, change: dict, sentence: str, tmp_path: Path) -> None:
+def test_modules_that_cannot_be_kept_are_refused(
+    stock: Path, change: dict | None, sentence: str, tmp_path: Path
+) -> None:
     modules = json.loads((stock / "modules.json").read_text())
-    modules[1] |= change
+    modules[1] = None if change is None else modules[1] | change
     (stock / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(RecipeError, match=sentence):
         convert("import", str(stock), tmp_path / "weft", None)
