@@ -10,12 +10,14 @@ a model and sentence-transformers (pip install sentence-transformers); by words 
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from weft.recipes.common.errors import RecipeError, run_command
+from weft.recipes.common.errors import RecipeError, refusing, run_command
 from weft.recipes.common.wording import counted
+from weft.recipes.data.json_values import refuse_halves
 from weft.recipes.searching.build import BuildArguments, build
 from weft.recipes.searching.index import BY, SearchIndex
 from weft.recipes.searching.python_text import open_python_index
@@ -30,16 +32,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif given.command == "serve":
         _serve(given)
     elif given.command == "python":
-        _refuse_blank([given.question])
-        _answer(open_python_index(given.index, given.model, given.device), [given.question], given)
+        _check([given.question])
+        with contextlib.redirect_stdout(sys.stderr) if given.json else contextlib.nullcontext():
+            index = open_python_index(given.index, given.model, given.device)
+        _answer(index, [given.question], given)
     else:
         index = SearchIndex(given.index)
-        questions = given.questions or [line.strip() for line in sys.stdin if line.strip()]
-        _refuse_blank(questions)
+        questions = given.questions or _read_questions()
+        _check(questions)
         _answer(index, questions, given)
 
 
-def _refuse_blank(questions: Sequence[str]) -> None:
+def _read_questions() -> list[str]:
+    with refusing("the questions on the standard input cannot be read", UnicodeError, advice="write them in UTF-8."):
+        return [line.strip() for line in sys.stdin if line.strip()]
+
+
+def _check(questions: Sequence[str]) -> None:
+    for question in questions:
+        refuse_halves(question, f"question {question!r}")
     if not questions or not all(question.strip() for question in questions):
         raise RecipeError("the question is empty: give one between quotes, or write one on each line of the input.")
 

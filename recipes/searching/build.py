@@ -1,5 +1,7 @@
 """Build an index, or bring one up to date: what has not changed is neither read nor embedded again."""
 
+import contextlib
+import re
 import shutil
 import sys
 import time
@@ -12,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import new_folder, only_one_process, write_json
+from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.files import flush_to_disk_of_parent, new_folder, only_one_process, write_json
 from weft.recipes.common.wording import counted
 from weft.recipes.data.segmentation import word_spans
 from weft.recipes.data.text_source import BuiltinText, TextSource
 from weft.recipes.searching.embedder import Embedder, is_trained_for_search, model_files, model_folder
 from weft.recipes.searching.index import ABOUT, FORMAT, LOCK, PASSAGES, VECTORS, WORDS, SearchIndex
-from weft.recipes.searching.passages import Cutter, Passage
+from weft.recipes.searching.passages import LEAST_TOKENS, Cutter, Passage
 from weft.recipes.searching.reading import open_sources, read_stretches
 from weft.recipes.searching.stamps import same_content, stamps_of
 from weft.recipes.searching.words import Form, WordIndex, normal_form
@@ -71,7 +73,7 @@ def build(arguments: BuildArguments, by: str | None = None) -> SearchIndex:
         RecipeError: nothing can be read, or the index that is there was built otherwise. It stays as it was.
     """
     folder, began = arguments.index, time.monotonic()
-    if folder.exists() and not (folder / ABOUT).is_file() and (not folder.is_dir() or _holds_more_than_a_lock(folder)):
+    if folder.exists() and not (folder / ABOUT).is_file() and (not folder.is_dir() or _holds_others(folder)):
         raise RecipeError(f"{folder} exists and is no index: give another place, nothing is overwritten.")
     with only_one_process(folder / LOCK, f"the index {folder}"):
         old = SearchIndex(folder) if (folder / ABOUT).is_file() else None
@@ -95,6 +97,7 @@ def build(arguments: BuildArguments, by: str | None = None) -> SearchIndex:
                 _write_vectors(data / VECTORS, data / PASSAGES, origin, old, embedder, arguments.batch_size)
         about = {"format": FORMAT, "data": _DATA.format(number), **settings, "model": model, "sources": plan.described}
         write_json(folder / ABOUT, about)
+        flush_to_disk_of_parent(folder / ABOUT)  # which names the data that stays
         _remove_data(folder, about["data"])
     new = int((origin < 0).sum())
     done = f"{counted(new, 'passage')} of {len(origin):,} {'embedded' if model else 'indexed'}"
@@ -102,13 +105,21 @@ def build(arguments: BuildArguments, by: str | None = None) -> SearchIndex:
     return SearchIndex(folder)
 
 
-def _holds_more_than_a_lock(folder: Path) -> bool:
-    return any(path.name != LOCK and not path.name.endswith(".partial") for path in folder.iterdir())
+def _holds_others(folder: Path) -> bool:
+    """Whether anything stands there that no first build has left, which was interrupted or is going on."""
+    own = [folder / LOCK, *_data_of(folder)] if (folder / LOCK).is_file() else []
+    return any(path not in own and not path.name.endswith(".partial") for path in folder.iterdir())
+
+
+def _data_of(folder: Path) -> list[Path]:
+    """The folders that builds have written, or begun to remove."""
+    found = [path for path in folder.iterdir() if re.fullmatch(_DATA.format(r"\d+"), path.name) and path.is_dir()]
+    return [path for path in found if {each.name for each in path.iterdir()} <= {PASSAGES, VECTORS, WORDS}]
 
 
 def _remove_data(folder: Path, but: str) -> None:
     """Remove what was written before, and what an interrupted build left."""
-    for other in folder.glob(_DATA.format("*")):
+    for other in _data_of(folder):
         if other.name != but:
             shutil.rmtree(other, ignore_errors=True)
 
@@ -131,8 +142,8 @@ def _settings(arguments: BuildArguments, old: SearchIndex | None) -> dict[str, A
                 "another index."
             )
     normal_form(settings["stem"])
-    if settings["passage_tokens"] < 8:
-        raise RecipeError(f"passage_tokens is {settings['passage_tokens']}: give at least 8.")
+    if settings["passage_tokens"] < LEAST_TOKENS:
+        raise RecipeError(f"passage_tokens is {settings['passage_tokens']}: give at least {LEAST_TOKENS}.")
     if not 0 <= settings["overlap"] <= settings["passage_tokens"] // 2:
         raise RecipeError(f"overlap is {settings['overlap']}: give a number from 0 to half of passage_tokens.")
     return settings
@@ -163,6 +174,11 @@ def _cutter(embedder: Embedder | None, settings: dict[str, Any]) -> Cutter:
     return Cutter(embedder.offsets, longest, min(overlap, longest // 2))
 
 
+def _while_it_is_there() -> contextlib.AbstractContextManager[None]:
+    """Raises RecipeError where a file goes that was there when the texts were listed."""
+    return refusing("a text is gone since they were listed", FileNotFoundError, advice="run the same command again.")
+
+
 class _Plan:
     """Which sources are read, and which keep the passages that an old index has of them."""
 
@@ -178,7 +194,8 @@ class _Plan:
             builtin = isinstance(source, BuiltinText)
             name = BUILTIN if builtin else source.name
             place, was = before.pop(name, (None, {"files": {}, "passages": 0}))
-            files = {sys.version: [0, 0, sys.version]} if builtin else stamps_of(source.files(), was["files"])
+            with _while_it_is_there():
+                files = {sys.version: [0, 0, sys.version]} if builtin else stamps_of(source.files(), was["files"])
             same = place is not None and bool(files) and same_content(files, was["files"])
             self.changed += place is not None and not same
             self.kept.append(place if same else None)
@@ -213,7 +230,8 @@ def _write_passages(path: Path, plan: _Plan, cutter: Cutter) -> np.ndarray:
                 writer.write_table(table.set_column(0, SCHEMA.field(0), column), TEXTS_AT_ONCE)
                 origin += rows
                 continue
-            passages = cutter.passages(read_stretches(source))
+            with _while_it_is_there():
+                passages = cutter.passages(read_stretches(source))
             plan.described[number]["passages"] = len(passages)
             writer.write_table(_table(number, passages), TEXTS_AT_ONCE)
             origin += (rows.pop(0) if (rows := moved.get(passage.text)) else -1 for passage in passages)

@@ -13,15 +13,26 @@ from weft.recipes.common.checkpoint_files import TOKENIZER_FILES, BrokenFileErro
 from weft.recipes.common.errors import RecipeError, optional_package, refusing
 from weft.recipes.common.options import refuse_missing_folder
 from weft.recipes.data.segmentation import Offsets, word_spans
+from weft.recipes.searching.passages import LEAST_TOKENS
 
 MODULES = "modules.json"  # what sentence-transformers saves beside a model
+OF_LIBRARY, OF_VECTORS = "config_sentence_transformers.json", "SentenceTransformer"
 MODEL_FILES = ("*.safetensors", "config*.json", MODULES, "sentence_*_config.json", *TOKENIZER_FILES)
 LONGEST_OF_ANY = 1 << 16  # tokens; a model that says more has no limit of its own
 
 
 def is_trained_for_search(folder: Path) -> bool:
-    """Whether sentence-transformers saved a model there, which mostly means that its vectors were trained."""
-    return (folder / MODULES).is_file()
+    """Whether sentence-transformers saved a model of vectors there, which mostly means that these were trained."""
+    return _saved_as(folder) == OF_VECTORS
+
+
+def _saved_as(folder: Path) -> str | None:
+    """The class of sentence-transformers whose model a folder is; None: it is none's. Raises RecipeError."""
+    if not (folder / MODULES).is_file():
+        return None
+    with refusing(f"model {str(folder)!r} cannot be loaded", OSError, ValueError):
+        about = read_json_object(folder / OF_LIBRARY) if (folder / OF_LIBRARY).is_file() else {}
+    return str(about.get("model_type", OF_VECTORS))
 
 
 def model_folder(name: str) -> Path:
@@ -40,8 +51,13 @@ def model_folder(name: str) -> Path:
 
 def model_files(folder: Path) -> list[Path]:
     """List the files that decide which vectors a model gives; raises RecipeError."""
-    places = [folder]
-    if is_trained_for_search(folder):
+    places, saved_as = [folder], _saved_as(folder)
+    if saved_as not in (None, OF_VECTORS):
+        raise RecipeError(
+            f"model {str(folder)!r} is a {saved_as} of sentence-transformers, which gives no vectors that can be "
+            f"compared: give a {OF_VECTORS}, or an encoder."
+        )
+    if saved_as is not None:
         with refusing(f"model {str(folder)!r} cannot be loaded", OSError, ValueError, TypeError, KeyError):
             modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
             places += [folder / module["path"] for module in modules if module["path"]]
@@ -73,12 +89,18 @@ class Embedder:
         longest = self.model.max_seq_length
         self.longest = LONGEST_OF_ANY if longest is None else int(min(longest, LONGEST_OF_ANY))
         self.longest -= self._added_tokens()
+        if self.longest < LEAST_TOKENS:
+            raise RecipeError(
+                f"model {folder!r} reads {longest:,} tokens, of which {self.longest} are left beside its prompt and "
+                f"special tokens: give one that leaves {LEAST_TOKENS}."
+            )
 
     def offsets(self, text: str) -> Offsets:
-        """The first character of each token and the one after its last; of words for tokenizers that cannot tell."""
+        """The first character of each token and the one after its last; of its word where the tokenizer cannot tell."""
         tokenizer = self.model.tokenizer
         if not getattr(tokenizer, "is_fast", False):
-            return word_spans(text)
+            words = word_spans(text).tolist()
+            return [word for word in words for _ in tokenizer.tokenize(text[slice(*word)]) or [""]]
         options = {"add_special_tokens": False, "truncation": False, "verbose": False}
         return tokenizer(text, return_offsets_mapping=True, **options)["offset_mapping"]
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from weft.recipes.common.errors import RecipeError, refusing
-from weft.recipes.common.files import read_json
+from weft.recipes.common.files import read_json, size_and_time
 from weft.recipes.searching.embedder import Embedder, model_files
 from weft.recipes.searching.stamps import same_content, stamps_of
 from weft.recipes.searching.vectors import has_faiss, largest, nearest
@@ -31,6 +31,7 @@ BY = ("meaning", "words", "both")
 RANK_ADDED = 60  # G. Cormack et al.: Reciprocal Rank Fusion (2009)
 CANDIDATES = 100  # of either order, that are fused
 MANY_VECTORS = 200_000  # from here on faiss compares them, where it is installed
+Orders = dict[str, tuple[np.ndarray, np.ndarray]]  # by meaning and by words: scores and rows, the best first
 
 
 @dataclass
@@ -59,7 +60,11 @@ class Hit:
 
 
 class SearchIndex:
-    """Passages that can be searched."""
+    """Passages that can be searched.
+
+    Attributes:
+        stamp: size and time of index.json before it was read; another one means that the index was built again since.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open an index; raises RecipeError if it is none, or broken."""
@@ -69,22 +74,32 @@ class SearchIndex:
         self.embedder: Embedder | None = None
         advice = f"remove {folder} and build it again."
         with refusing(
-            f"index {folder} cannot be read", OSError, ValueError, KeyError, pa.ArrowException, advice=advice
+            f"index {folder} cannot be read",
+            *(OSError, EOFError, ValueError, TypeError, KeyError, pa.ArrowException),
+            advice=advice,
         ):
-            self.about: dict[str, Any] = read_json(folder / ABOUT)
-            if self.about["format"] != FORMAT:
-                raise ValueError(f"its format is {self.about['format']}, where {FORMAT} is read")
-            data = folder / self.about["data"]
+            self._open()
+
+    def _open(self) -> None:
+        """Open the files, and again where another build has replaced them between the first and the last."""
+        self.stamp = size_and_time(self.folder / ABOUT)
+        self.about: dict[str, Any] = read_json(self.folder / ABOUT)
+        if self.about["format"] != FORMAT:
+            raise ValueError(f"its format is {self.about['format']}, where {FORMAT} is read")
+        data = self.folder / self.about["data"]
+        try:
             self.passages = pa.ipc.open_file(pa.memory_map(str(data / PASSAGES))).read_all()
             self.words = WordIndex.load(data / WORDS)
-            self.form = normal_form(self.about["stem"])
             self.vectors = np.load(data / VECTORS, mmap_mode="r") if self.about["model"] else None
-            if (
-                not len(self)
-                == len(self.words.lengths)
-                == len(self.words.lengths if self.vectors is None else self.vectors)
-            ):
-                raise ValueError("its files are of different lengths")
+        except FileNotFoundError:
+            if size_and_time(self.folder / ABOUT) == self.stamp:
+                raise
+            self._open()
+            return
+        self.form = normal_form(self.about["stem"])
+        parts = [self.words.lengths, *([] if self.vectors is None else [self.vectors])]
+        if any(len(part) != len(self) for part in parts):
+            raise ValueError("its files are of different lengths")
 
     def __len__(self) -> int:
         return self.passages.num_rows
@@ -117,7 +132,8 @@ class SearchIndex:
     def search(
         self, questions: Sequence[str], top: int = 5, by: str | None = None, faiss: bool | None = None
     ) -> list[list[Hit]]:
-        """Find the best passages for each question, best first; such as share no word with it are no result of words.
+        """Find the best passages for each question, best first, each text once; such as share no word with it are no
+        result of words.
 
         Args:
             by: "meaning", "words" or "both"; None: as the index says.
@@ -126,25 +142,44 @@ class SearchIndex:
         Raises:
             RecipeError: meaning is asked for, and there is no model.
         """
-        by = by or self.by
-        depth = max(CANDIDATES, 4 * top)  # more than are shown: the same text counts once
-        orders: list[dict[str, tuple[np.ndarray, np.ndarray]]] = [{} for _ in questions]
+        by, asked = by or self.by, None
         if by in ("meaning", "both") and questions:
             if self.embedder is None:
                 self.load_model()
             asked = self.embedder.of_questions(questions)
-            use_faiss = has_faiss() and len(self) >= MANY_VECTORS if faiss is None else faiss
-            for order, *found in zip(orders, *nearest(self.vectors, asked, depth, use_faiss)):
-                order["meaning"] = tuple(found)
+        use_faiss = len(self) >= MANY_VECTORS and has_faiss() if faiss is None else faiss
+        depth, found = max(CANDIDATES, 4 * top), []
+        for number, orders in enumerate(self._orders(questions, asked, by, depth, use_faiss)):
+            hits, reach, this = self._hits(orders, top), depth, slice(number, number + 1)
+            # the same text counts once, and may fill an order as deep as it was looked at
+            while len(hits) < top and any(len(rows) == reach for _, rows in orders.values()):
+                reach *= 4
+                (orders,) = self._orders(questions[this], None if asked is None else asked[this], by, reach, use_faiss)
+                hits = self._hits(orders, top)
+            found.append(hits)
+        return found
+
+    def _orders(
+        self, questions: Sequence[str], asked: np.ndarray | None, by: str, depth: int, faiss: bool
+    ) -> list[Orders]:
+        """The passages that come first for each question: scores and rows, by meaning and by words.
+
+        Args:
+            asked: vectors of the questions; None: those are not asked for.
+        """
+        orders: list[Orders] = [{} for _ in questions]
+        if asked is not None:
+            for order, *nearest_ones in zip(orders, *nearest(self.vectors, asked, depth, faiss)):
+                order["meaning"] = tuple(nearest_ones)
         if by in ("words", "both"):
             for order, question in zip(orders, questions):
                 scores = self.words.scores(question, self.form)
                 rows = largest(scores, depth)
                 rows = rows[scores[rows] > 0]
                 order["words"] = (scores[rows], rows)
-        return [self._hits(order, top) for order in orders]
+        return orders
 
-    def _hits(self, orders: dict[str, tuple[np.ndarray, np.ndarray]], top: int) -> list[Hit]:
+    def _hits(self, orders: Orders, top: int) -> list[Hit]:
         ranks: dict[int, dict[str, int]] = {}
         for name, (_, rows) in orders.items():
             for rank, row in enumerate(rows.tolist(), start=1):

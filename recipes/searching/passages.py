@@ -9,6 +9,7 @@ import regex
 from weft.recipes.data.segmentation import Offsets, sentence_starts
 from weft.recipes.searching.reading import Stretch
 
+LEAST_TOKENS = 8  # of a passage, at most, so that there is room for a title too
 _PARAGRAPH_END = regex.compile(r"\n[^\S\n]*\n\s*")
 
 
@@ -50,18 +51,29 @@ class Cutter:
         return [each._replace(page=0) if pages == {1} else _with_page(each) for each in found]
 
     def _passages(self, stretch: Stretch) -> Iterator[Passage]:
-        title = f"{stretch.title}\n" if stretch.title else ""
-        longest = max(self.longest - len(self.offsets(title)), self.longest // 2) if title else self.longest
-        spans = self.spans(stretch.text, longest)
+        title, room = self._title_of(stretch)
+        spans = self.spans(stretch.text, room)
+        begin, before = stretch.line, 0
         for number, (first, last) in enumerate(spans, start=1):
             text, line, place = stretch.text[first:last], 0, stretch.record
             if stretch.line:
-                line = stretch.line + stretch.text.count("\n", 0, first)
+                begin += stretch.text.count("\n", before, first)
+                line, before = begin, first
                 end = line + text.count("\n")
                 place = f"line {line}" if end == line else f"lines {line}-{end}"
             elif len(spans) > 1:
                 place = f"{place}, part {number} of {len(spans)}".lstrip(", ")
             yield Passage(title + text, place, line, stretch.page)
+
+    def _title_of(self, stretch: Stretch) -> tuple[str, int]:
+        """What stands before each passage of a stretch, half as long as one at most, and the tokens that are left."""
+        if not stretch.title:
+            return "", self.longest
+        title, half = f"{stretch.title}\n", self.longest // 2
+        offsets = np.asarray(self.offsets(title), dtype=np.int64).reshape(-1, 2)
+        if len(offsets) > half:
+            title = f"{title[: offsets[half - 1, 0]].rstrip()}\n"  # a token for the line end
+        return title, max(1, self.longest - len(self.offsets(title)))
 
     def spans(self, text: str, longest: int) -> list[tuple[int, int]]:
         """Return the first character of each passage of a text, and the one after its last."""
@@ -69,15 +81,15 @@ class Cutter:
         units, closed = self._units(text, offsets, longest)
         ends = np.append(offsets[:, 0], len(text))  # where the text before each token ends
         ends[0] = 0
-        found, begin, last = [], 0, len(units) - 1
+        found, begin, last, closing = [], 0, len(units) - 1, set(closed.tolist())
         while begin < last:
             end = max(int(np.searchsorted(units, units[begin] + longest, side="right")) - 1, begin + 1)
             if end < last:
-                whole = closed[(closed > begin) & (closed <= end)]
+                whole = closed[slice(*np.searchsorted(closed, (begin + 1, end + 1)))]
                 whole = whole[units[whole] - units[begin] >= longest / 2]
                 end = int(whole[-1]) if len(whole) else end
             found.append(_trimmed(text, int(ends[units[begin]]), int(ends[units[end]])))
-            begin = end if end == last or end in closed else self._begin_again(units, begin, end)
+            begin = end if end == last or end in closing else self._begin_again(units, begin, end)
         return [(first, after) for first, after in found if first < after]
 
     def _units(self, text: str, offsets: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +104,7 @@ class Cutter:
         units = [0]
         for bound in bounds[1:]:
             while bound - units[-1] > longest:  # a sentence that no passage has room for
-                units.append(_word_before(text, offsets, units[-1] + longest, longest // 4))
+                units.append(_end_within(text, offsets, units[-1], longest))
             units.append(int(bound))
         units = np.unique(units)
         return units, np.searchsorted(units, begun)
@@ -102,13 +114,18 @@ class Cutter:
         return max(begin + 1, int(np.searchsorted(units, units[end] - self.overlap)))
 
 
-def _word_before(text: str, offsets: np.ndarray, token: int, reach: int) -> int:
-    """The last token up to this one, and not far from it, that begins a word between blanks; the token if none does."""
-    for place in range(token, token - reach, -1):
+def _end_within(text: str, offsets: np.ndarray, begin: int, longest: int) -> int:
+    """The token behind a part of a sentence that has no room: not far from the last that there is room for one that
+    begins a word between blanks, else one that begins a character."""
+    last = begin + longest
+    begins = begin + 1 + np.flatnonzero(np.diff(offsets[begin : last + 1, 0]) > 0)
+    for place in begins[::-1].tolist():
         first = int(offsets[place, 0])
+        if place <= last - longest // 4:
+            break
         if text[first : first + 1].isspace() or text[first - 1 : first].isspace():
             return place
-    return token
+    return int(begins[-1]) if len(begins) else last
 
 
 def _trimmed(text: str, first: int, last: int) -> tuple[int, int]:

@@ -29,7 +29,7 @@ def open_python_index(folder: Path, model: str | None, device: str | None) -> Se
     able = importlib.util.find_spec("sentence_transformers") is not None
     chosen = model or (trained[-1] if trained and able else None)
     print(_expect(chosen, bool(trained)), flush=True)
-    index = folder / (Path(chosen).name if chosen else "words")
+    index = folder / (Path(chosen).resolve().name if chosen else "words")
     _forget_other_model(index, chosen)
     if not (index / ABOUT).is_file():
         print(f"building {index}: the first question takes longer", flush=True)

@@ -10,6 +10,7 @@ import secrets
 import socket
 import socketserver
 import string
+import sys
 import threading
 import time
 import urllib.parse
@@ -17,12 +18,13 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import size_and_time
 from weft.recipes.common.wording import counted
 from weft.recipes.searching.index import ABOUT, BY, Hit, SearchIndex
-from weft.recipes.searching.show import as_json, marked, score_in_words
+from weft.recipes.searching.show import also_in, as_json, marked, score_in_words
 from weft.recipes.searching.stamps import same_content
 from weft.recipes.searching.words import Form
 
@@ -40,7 +42,6 @@ class SearchServer(ThreadingHTTPServer):
         self.index, self.host, self.faiss = index, host, faiss
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.one_at_a_time = threading.Lock()
-        self.stamp = size_and_time(index.folder / ABOUT)
         with refusing(f"{host}:{port} cannot be listened on", OSError, OverflowError, advice="give another --port."):
             super().__init__((host, port), Handler)
 
@@ -51,21 +52,28 @@ class SearchServer(ThreadingHTTPServer):
 
     def search(self, question: str, top: int, by: str) -> list[Hit]:
         """Search the index as it is now; raises RecipeError."""
+        folder = self.index.folder
         with self.one_at_a_time:
-            now = size_and_time(self.index.folder / ABOUT)
-            if now != self.stamp:
-                renewed, before = SearchIndex(self.index.folder), self.index
+            with refusing(f"index {folder} cannot be read", OSError):
+                now = size_and_time(folder / ABOUT)
+            if now != self.index.stamp:
+                renewed, before = SearchIndex(folder), self.index
                 models = [index.about["model"] for index in (renewed, before)]
                 if all(models) and same_content(*(model["files"] for model in models)):
                     renewed.embedder = before.embedder
-                self.index, self.stamp = renewed, now
+                self.index = renewed
             return self.index.search([question], top, by, self.faiss)[0]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that went away before it had its answer."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def answers_to(self, name: str) -> bool:
         """Whether a request may call this server so: by a name that a page of others could bind to this address, it
         may not (DNS rebinding)."""
         name = name.strip("[]")
-        if name in ("localhost", self.host):
+        if name in ("localhost", self.host.lower()):
             return True
         try:
             address = ipaddress.ip_address(name)
@@ -134,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RecipeError(f"the question has {len(question)} characters: {LONGEST_QUESTION} are read")
         if by not in ways_of(index):
             raise RecipeError(f"by is {by!r}: choose one of {', '.join(ways_of(index))}")
-        if not (wanted.isascii() and wanted.isdecimal() and 1 <= int(wanted[:4]) <= MOST_HITS):
+        if not (wanted.isascii() and wanted.isdecimal() and len(wanted) < 5 and 1 <= int(wanted) <= MOST_HITS):
             raise RecipeError(f"top is {wanted!r}: give a number from 1 to {MOST_HITS}")
         return question, int(wanted), by
 
@@ -190,6 +198,6 @@ def _item(hit: Hit, question: str, form: Form) -> str:
         f"<mark>{html.escape(piece)}</mark>" if found else html.escape(piece)
         for piece, found in marked(hit.text.removeprefix(f"{hit.place}\n"), question, form)
     )
-    also = f'<div class="also">also in {html.escape("; ".join(hit.others))}</div>' if hit.others else ""
+    also = f'<div class="also">{html.escape(also_in(hit))}</div>' if hit.others else ""
     place = f"<b>{html.escape(hit.where)}</b><span>{html.escape(score_in_words(hit))}</span>"
     return f'<li><div class="place">{place}</div>{also}<pre>{text}</pre></li>'

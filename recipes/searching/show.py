@@ -1,11 +1,12 @@
 """Passages as they are shown: the words of the question marked, in a terminal, as JSON or by a page."""
 
 import dataclasses
-import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from weft.recipes.common.files import json_text
+from weft.recipes.common.wording import MOST_NAMED, printable
 from weft.recipes.data.segmentation import search_terms
 from weft.recipes.searching.index import Hit
 from weft.recipes.searching.words import Form, plain_form, terms_of
@@ -34,6 +35,13 @@ def score_in_words(hit: Hit) -> str:
     return f"score {hit.score:.4f}" + (f" (rank by {ranks})" if ranks else "")
 
 
+def also_in(hit: Hit) -> str:
+    """The further places of a passage, in words: the first ones and the number of the others; "" where it has none."""
+    more = len(hit.others) - MOST_NAMED
+    shown = [*hit.others[:MOST_NAMED], *([f"{more:,} more"] if more > 0 else [])]
+    return f"also in {'; '.join(shown)}" if shown else ""
+
+
 def print_hits(hits: Sequence[Hit], question: str, out: TextIO, form: Form = plain_form, whole: bool = False) -> None:
     """Print passages for people: a line with place and score, then those lines that have most of the question's words.
 
@@ -47,8 +55,8 @@ def print_hits(hits: Sequence[Hit], question: str, out: TextIO, form: Form = pla
         print("nothing was found: ask with other words", file=out, flush=True)
     begin, end = (BOLD, PLAIN) if out.isatty() else ("", "")
     for number, hit in enumerate(hits, start=1):
-        also = f"; also in {'; '.join(hit.others)}" if hit.others else ""
-        print(f"{number}. {begin}{printable(hit.where)}{end}{printable(also)}; {score_in_words(hit)}", file=out)
+        where, also = (printable(each).replace("\n", "\\n") for each in (hit.where, also_in(hit)))
+        print(f"{number}. {begin}{where}{end}{f'; {also}' if also else ''}; {score_in_words(hit)}", file=out)
         text = textwrap.dedent(hit.text.removeprefix(f"{hit.place}\n"))
         lines = [list(marked(printable(line), question, form)) for line in text.split("\n")]
         for line in lines if whole else _best_part(lines):
@@ -67,11 +75,6 @@ def _best_part(lines: list[list[tuple[str, bool]]]) -> list[list[tuple[str, bool
     return [*(gap if first else []), *lines[first:last], *(gap if last < len(lines) else [])]
 
 
-def printable(line: str) -> str:
-    """A line without the signs that a terminal would obey."""
-    return "".join(sign if sign.isprintable() or sign == "\t" else "\ufffd" for sign in line)
-
-
 def as_json(hits: Sequence[Hit], question: str) -> str:
     """A question and what was found, as one line of JSON."""
-    return json.dumps({"question": question, "hits": [dataclasses.asdict(hit) for hit in hits]}, ensure_ascii=False)
+    return json_text({"question": question, "hits": [dataclasses.asdict(hit) for hit in hits]})

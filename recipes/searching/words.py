@@ -7,6 +7,7 @@ which are never negative. A term is known by 64 bits of its hash, so that no voc
 import functools
 import hashlib
 import math
+import threading
 import unicodedata
 from array import array
 from collections import Counter
@@ -45,8 +46,14 @@ def normal_form(language: str | None) -> Form:
     snowball = optional_package("snowballstemmer", "--stem")
     if language not in snowball.algorithms():
         raise RecipeError(f"stem is {language!r}: choose one of {', '.join(snowball.algorithms())}.")
-    stem = snowball.stemmer(language).stemWord
-    return functools.lru_cache(1 << 20)(lambda term: stem(plain_form(term)))
+    stem, one_at_a_time = snowball.stemmer(language).stemWord, threading.Lock()
+
+    @functools.lru_cache(1 << 20)
+    def stem_of(term: str) -> str:
+        with one_at_a_time:  # a stemmer keeps the word it works on, and the page has a thread for each request
+            return stem(plain_form(term))
+
+    return stem_of
 
 
 def terms_of(text: str, form: Form = plain_form) -> Iterator[str]:

@@ -99,6 +99,15 @@ def test_a_folder_of_sentence_transformers_is_used_as_it_says(
     assert index.by == "both"
 
 
+def test_a_model_that_reads_next_to_nothing_is_refused(folders: dict[str, Path], written: Path, tmp_path: Path) -> None:
+    stack = Transformer(str(folders["masked"]), max_seq_length=8)
+    pooling = Pooling(stack.get_embedding_dimension(), "mean")
+    SentenceTransformer(modules=[stack, pooling], device="cpu").save(str(tmp_path / "st"))
+    with pytest.raises(RecipeError, match=r"reads 8 tokens, of which \d are left beside its prompt"):
+        run("build", written, tmp_path / "index", "--model", tmp_path / "st", "--device", "cpu")
+    assert not (tmp_path / "index").exists()
+
+
 def test_an_index_keeps_its_model(folders: dict[str, Path], written: Path, tmp_path: Path) -> None:
     run("build", written, tmp_path / "index", "--model", folders["masked"], "--device", "cpu")
     with pytest.raises(RecipeError, match="was built with another model"):

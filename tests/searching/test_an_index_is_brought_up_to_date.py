@@ -11,6 +11,7 @@ from helpers.searching import TEXTS, ToyEmbedder, make_model, rows_of, run, use_
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.searching import build as building
+from weft.recipes.searching import index as opening
 from weft.recipes.searching.index import SearchIndex
 from weft.recipes.searching.words import ARRAYS
 
@@ -129,6 +130,69 @@ def test_what_a_kill_left_is_in_nobodys_way(index: Path, texts: Path) -> None:
     assert_is_as_built_anew(index, texts)
 
 
+def test_a_first_build_that_was_killed_before_its_last_file_is_begun_again(index: Path, texts: Path) -> None:
+    (index / "index.json").unlink()
+    (index / ".lock").touch()
+    shutil.rmtree(shutil.copytree(index / "data-1", index / "data-7") / "words")  # a kill while one is removed
+    run("build", texts, index, "--model", index.with_name("model"), "--passage_tokens", 12)
+    assert sorted(path.name for path in index.iterdir() if path.name != ".lock") == ["data-1", "index.json"]
+    assert_is_as_built_anew(index, texts)
+
+
+def test_data_of_others_is_left_alone(index: Path, texts: Path) -> None:
+    others = [index / "data-9" / "mine.txt", index / "data-of-mine" / "passages.arrow"]
+    for path in others:
+        path.parent.mkdir()
+        path.write_text("Mine.")
+    change(texts / "animals.txt", "Something else.")
+    run("build", texts, index)
+    assert not (index / "data-1").exists() and all(path.read_text() == "Mine." for path in others)
+    (index / "index.json").unlink()
+    with pytest.raises(RecipeError, match="is no index"):
+        run("build", texts, index)
+    assert all(path.read_text() == "Mine." for path in others)
+
+
+@pytest.mark.parametrize("step", ["open_sources", "_cutter"])
+def test_a_file_that_goes_while_texts_are_read_is_named(
+    step: str, index: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = rows_of(SearchIndex(index)), getattr(building, step)
+    change(texts / "tools.md", "Something else.")
+
+    def and_remove(*given: object) -> object:
+        result = real(*given)
+        (texts / "tools.md").unlink()
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, step, and_remove)
+        with pytest.raises(RecipeError, match=r"tools\.md.*run the same command again"):
+            run("build", texts, index)
+    assert rows_of(SearchIndex(index)) == before
+    run("build", texts, index)
+    assert_is_as_built_anew(index, texts)
+
+
+def test_an_index_is_opened_whole_while_it_is_built_again(
+    index: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files that its index.json named are removed before all of them are open."""
+    load, begun = opening.WordIndex.load, []
+
+    def load_later(folder: Path) -> object:
+        if not begun:
+            begun.append(folder)
+            change(texts / "animals.txt", "Something else.")
+            run("build", texts, index)
+        return load(folder)
+
+    monkeypatch.setattr(opening.WordIndex, "load", load_later)
+    opened = SearchIndex(index)
+    assert begun == [index / "data-1" / "words"] and not begun[0].exists()
+    assert rows_of(opened) == rows_of(SearchIndex(index)) and "Something else." in opened.texts(range(len(opened)))
+
+
 def test_an_open_index_stays_readable_while_another_takes_its_place(index: Path, texts: Path) -> None:
     opened = SearchIndex(index)
     expected = rows_of(opened), np.array(opened.vectors)
@@ -182,6 +246,18 @@ def test_a_model_is_not_added_to_an_index_of_words(texts: Path, tmp_path: Path) 
         run("ask", tmp_path / "words", "otter", "--by", "meaning")
 
 
+def test_a_reranker_is_no_model_of_vectors(texts: Path, tmp_path: Path) -> None:
+    """sentence-transformers would load it as one, with vectors that nobody has trained."""
+    model = make_model(tmp_path / "reranker")
+    for kind in ("CrossEncoder", "SparseEncoder"):
+        (model / "config_sentence_transformers.json").write_text(json.dumps({"model_type": kind}))
+        with pytest.raises(RecipeError, match=f"reranker' is a {kind} of sentence-transformers"):
+            run("build", texts, tmp_path / "new", "--model", model)
+    (model / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "SentenceTransformer"}))
+    run("build", texts, tmp_path / "new", "--model", model)
+    assert SearchIndex(tmp_path / "new").by == "both"
+
+
 def test_nothing_that_is_no_index_is_written_over(texts: Path, tmp_path: Path) -> None:
     before = {path: path.read_text() for path in texts.rglob("*") if path.is_file()}
     for place in (texts, texts / "animals.txt"):
@@ -204,6 +280,14 @@ def test_broken_indexes_are_named(index: Path) -> None:
     (index / "index.json").write_text(json.dumps(about))
     np.save(index / "data-1" / "vectors.npy", np.zeros((1, 24), np.float32))
     with pytest.raises(RecipeError, match=r"files are of different lengths\): remove"):
+        SearchIndex(index)
+    for content in ("[]", "{", json.dumps(about | {"sources": None, "data": 1})):
+        (index / "index.json").write_text(content)
+        with pytest.raises(RecipeError, match="cannot be read"):
+            SearchIndex(index)
+    (index / "index.json").write_text(json.dumps(about))
+    (index / "data-1" / "vectors.npy").write_bytes(b"")
+    with pytest.raises(RecipeError, match="cannot be read"):
         SearchIndex(index)
     (index / "data-1" / "passages.arrow").write_bytes(b"ARROW1")
     with pytest.raises(RecipeError, match="cannot be read"):

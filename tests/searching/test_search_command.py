@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -133,6 +134,53 @@ def test_nothing_that_a_terminal_obeys_is_printed(capsys: pytest.CaptureFixture,
     assert not {"\x1b", "\x07"} & set(capsys.readouterr().out)
 
 
+def test_text_that_is_not_english_is_printed_as_it_is(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    text = "\u3000\u3000\u516c\u56ed\u6563\u6b65 \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 10\u00a0000"
+    (tmp_path / "a.txt").write_text(f"A line.\n{text}", encoding="utf-8")
+    run("build", tmp_path / "a.txt", tmp_path / "index")
+    capsys.readouterr()
+    run("ask", tmp_path / "index", "\u516c\u56ed")
+    assert text in capsys.readouterr().out
+
+
+def test_copies_of_a_text_leave_room_for_others(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """More of them than an order is looked at first, as of a licence in every file."""
+    copies = {f"{number:03}.txt": "Licence, licence and licence." for number in range(250)}
+    others = {f"z{number}.txt": f"A licence of another kind, {number}." for number in range(3)}
+    run("build", write_texts(tmp_path / "texts", copies | others), tmp_path / "index")
+    hits = SearchIndex(tmp_path / "index").search(["licence", "kind"], top=3)
+    assert [hit.text for hit in hits[0]] == [copies["000.txt"], others["z0.txt"], others["z1.txt"]]
+    assert len(hits[0][0].others) == 249 and [hit.text for hit in hits[1]] == [*others.values()]
+    capsys.readouterr()
+    run("ask", tmp_path / "index", "licence")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.count("line 1") == 9 and "; 241 more; score" in first
+
+
+def test_names_that_are_not_utf_8_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """As an archive from elsewhere leaves them."""
+    (tmp_path / "texts").mkdir()
+    name = os.fsdecode(os.fsencode(tmp_path / "texts") + b"/caf\xe9.txt")
+    try:
+        Path(name).write_text("An otter swims.")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    run("build", tmp_path / "texts", tmp_path / "index")
+    run("build", tmp_path / "index")
+    assert "up to date" in capsys.readouterr().out
+    run("ask", tmp_path / "index", "otter")
+    assert "caf\\udce9.txt, line 1" in capsys.readouterr().out
+    run("ask", tmp_path / "index", "otter", "--json")
+    printed = capsys.readouterr().out
+    assert printed.encode() and json.loads(printed)["hits"][0]["source"] == name
+
+
+def test_questions_that_are_not_utf_8_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+    with pytest.raises(RecipeError, match=r"the questions on the standard input cannot be read .*in UTF-8"):
+        run("ask", "words")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -149,6 +197,7 @@ def test_words_of_the_question_are_bold_in_a_terminal(folder: Path) -> None:
     [
         (("ask", "missing", "a"), "missing is no index: make one with `search.py build TEXTS missing`"),
         (("ask", "words", " "), "the question is empty"),
+        (("ask", "words", "caf\udce9"), "holds half of a surrogate pair"),
         (("ask", "words", "a", "--by", "meaning"), "built without a model"),
         (("build", "texts", "new", "--model", "runs/missing"), "model is 'runs/missing': there is no such folder"),
         (("build", "texts", "new", "--model", "texts"), "model 'texts' has no files of a model"),
@@ -180,6 +229,9 @@ def test_python_is_searched_without_anything(
     monkeypatch.setattr(builtin_text, "topics", {"import": "The import statement binds names."})
     builtin_text.embedded_definitions.cache_clear()
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    reranker = make_model(tmp_path / "runs" / "embeddings_pydoc")
+    (reranker / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"}))
     try:
         run("python", "how do I read a CSV file?")
         first = capsys.readouterr().out
@@ -187,12 +239,16 @@ def test_python_is_searched_without_anything(
         (library / "csv.py").unlink()
         run("python", "what binds names")
         second = capsys.readouterr().out
+        run("python", "what binds names", "--json")
+        third = capsys.readouterr()
     finally:
         builtin_text.embedded_definitions.cache_clear()
     assert first.splitlines()[0].startswith("no model: passages are found by the words")
     assert "   csv.DictReader.read(file=None)" in first
     assert "building runs/search/words" in first and "1. Python, csv.DictReader.read; score" in first
     assert "up to date" in second and "1. Python, topic import; score" in second
+    assert [hit["place"] for hit in json.loads(third.out)["hits"]] == ["topic import"]
+    assert "up to date" in third.err
 
 
 def test_texts_are_whole_in_the_index(folder: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow
@@ -18,6 +19,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.data import text_source
 from weft.recipes.data.segmentation import word_spans
 from weft.recipes.data.text_source import TextSource
+from weft.recipes.searching.embedder import Embedder
 from weft.recipes.searching.passages import Cutter, Passage
 from weft.recipes.searching.reading import Stretch, open_sources, read_stretches
 from weft.tokenizer.train import train_tokenizer
@@ -118,6 +120,36 @@ def test_titles_stand_before_every_passage_and_count() -> None:
     assert len(found) > 2 and all(each.text.startswith("a.b\nOne") for each in found)
     assert all(len(word_spans(each.text)) <= 16 for each in found)
     assert [each.place for each in found][:2] == [f"a.b, part 1 of {len(found)}", f"a.b, part 2 of {len(found)}"]
+
+
+@pytest.mark.parametrize("longest", [8, 16, 17])
+def test_a_long_title_is_cut_so_that_passages_are_not(longest: int) -> None:
+    """As that of a function with many arguments."""
+    title = f"subprocess.call({', '.join(f'option_{number}=None' for number in range(40))})"
+    found = Cutter(word_spans, longest, 0).passages([Stretch("One two three. " * 9, title=title, record="call")])
+    assert all(len(word_spans(each.text)) <= longest for each in found)
+    heads = {each.text.split("\n")[0] for each in found}
+    assert len(heads) == 1 and title.startswith(heads.pop())
+    assert "".join(each.text.split("\n", 1)[1] for each in found).count("three") == 9
+
+
+def test_words_count_as_many_tokens_as_a_tokenizer_without_offsets_makes_of_them() -> None:
+    """Else the model would leave the ends of passages out."""
+
+    def tokenize(text: str) -> list[str]:
+        return re.findall("...?", text)
+
+    model = SimpleNamespace(tokenizer=SimpleNamespace(is_fast=False, tokenize=tokenize))
+    embedder = Embedder.__new__(Embedder)
+    embedder.model = model
+    for text in (random_text(3), "unbelievable antidisestablishmentarianism " * 30, "words. " * 50, ""):
+        found = Cutter(embedder.offsets, 20, 6).passages([Stretch(text, line=1)])
+        assert all(len(tokenize_words(each.text, tokenize)) <= 20 for each in found)
+        assert {word for each in found for word in each.text.split()} == {*text.split()}
+
+
+def tokenize_words(text: str, tokenize) -> list[str]:
+    return [token for first, last in word_spans(text).tolist() for token in tokenize(text[first:last]) or [""]]
 
 
 def test_every_format_is_read_and_its_places_are_named(tmp_path: Path) -> None:

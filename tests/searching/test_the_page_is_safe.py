@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -109,6 +110,13 @@ def test_it_answers_to_the_names_of_this_machine(server: SearchServer, name: str
     assert get(server, "/?q=otter", Host=name)[0] == 200
 
 
+def test_it_answers_to_the_name_it_was_given_in_any_case(server: SearchServer) -> None:
+    server.host = "My.Machine"
+    for name in ("My.Machine:8000", "my.machine"):
+        assert get(server, "/?q=otter", Host=name)[0] == 200
+    assert get(server, "/?q=otter", Host="other.machine")[0] == 403
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -137,6 +145,7 @@ def test_other_names_are_refused(server: SearchServer, name: str) -> None:
         ("/?q=a&by=%3Cscript%3E", 400),
         ("/?q=a&top=0", 400),
         ("/?q=a&top=101", 400),
+        ("/?q=a&top=00019999", 400),
         ("/?q=a&top=1e3", 400),
         ("/?q=a&top=" + "9" * 5000, 400),
         ("/?q=%ff", 400),
@@ -165,6 +174,33 @@ def test_an_index_that_was_built_again_is_opened_again(server: SearchServer, tmp
     (tmp_path / "texts" / "new.txt").write_text("A badger digs.")
     run("build", tmp_path / "index")
     assert json.loads(get(server, "/search?q=badger")[2])["hits"][0]["text"] == "A badger digs."
+
+
+def test_an_index_that_was_built_again_while_the_model_was_loaded_is_opened_again(tmp_path: Path) -> None:
+    run("build", write_texts(tmp_path / "texts", TEXTS), tmp_path / "index")
+    opened = SearchIndex(tmp_path / "index")
+    (tmp_path / "texts" / "new.txt").write_text("A badger digs.")
+    run("build", tmp_path / "index")
+    for server in serving(opened):
+        assert json.loads(get(server, "/search?q=badger")[2])["hits"][0]["text"] == "A badger digs."
+
+
+def test_an_index_that_is_gone_is_said_to_be(server: SearchServer, tmp_path: Path) -> None:
+    (tmp_path / "index").rename(tmp_path / "away")
+    status, headers, body = get(server, "/?q=otter")
+    assert status == 503 and headers["Content-Type"].startswith("text/plain") and "cannot be read" in body
+    shutil.move(tmp_path / "away", tmp_path / "index")
+    assert get(server, "/?q=otter")[0] == 200
+
+
+def test_a_browser_that_goes_away_leaves_no_trace(server: SearchServer, capfd: pytest.CaptureFixture) -> None:
+    for error in (BrokenPipeError(), ConnectionResetError(), ValueError("a fault")):
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))
+        printed = capfd.readouterr().err
+        assert ("a fault" in printed) == isinstance(error, ValueError) == bool(printed)
 
 
 def test_an_index_with_a_model_offers_three_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

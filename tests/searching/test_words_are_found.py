@@ -2,12 +2,17 @@
 
 import math
 import random
+import string
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import snowballstemmer
 
+from weft.recipes.searching.build import normal_form
 from weft.recipes.searching.show import marked
 from weft.recipes.searching.words import ARRAYS, K1, B, WordIndex, terms_of
 
@@ -97,3 +102,20 @@ def test_words_of_the_question_are_marked_and_the_text_stays_whole() -> None:
     pieces = list(marked("The Cat sat. 敏捷的狐狸跳", "cat 狐狸跳"))
     assert pieces == [("The ", False), ("Cat", True), (" sat. 敏捷的", False), ("狐狸", True), ("跳", True)]
     assert list(marked("nothing", "cat")) == [("nothing", False)]
+
+
+def test_a_word_has_one_form_whatever_is_asked_beside_it() -> None:
+    """A stemmer works on one word at a time, and the page has a thread for each request."""
+    endings = ("ing", "ations", "fulness", "ed", "ies", "ization")
+    stems = [f"w{one}ll{other}" for one in string.ascii_lowercase for other in string.ascii_lowercase]
+    words = [f"{each}{ending}" for each in stems for ending in endings]
+    stem = snowballstemmer.stemmer("english").stemWord
+    expected, form, interval = {word: stem(word) for word in words}, normal_form("english"), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            parts = [words[start:] + words[:start] for start in range(0, len(words), len(words) // 4)]
+            found = list(pool.map(lambda part: {word: form(word) for word in part}, parts))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(each == expected for each in found)
