@@ -134,3 +134,13 @@ def spelt_tokens(special: Sequence[str], value: Any) -> list[str]:
         value = list(value.values())
     found = [token for each in value for token in spelt_tokens(special, each)] if isinstance(value, list) else []
     return list(dict.fromkeys(found))
+
+
+def spelt_sentence(
+    special: Sequence[str], messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None
+) -> str | None:
+    """Say which special token a conversation spells out; None where it spells none."""
+    spelt = spelt_tokens(special, [*messages, *(tools or [])])
+    if not spelt:
+        return None
+    return f"a text in it spells the special token {spelt[0]!r}, which would be read as that: write it otherwise"

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from weft.tokenizer.chat_templates import Message, render_chat, special_tokens_of, spelt_tokens
+from weft.tokenizer.chat_templates import Message, render_chat, special_tokens_of, spelt_sentence
 
 AT_ONCE = 1000  # conversations that are tokenised together
 ASSISTANT = "assistant"
@@ -95,8 +95,8 @@ def _render(
     tools: Sequence[dict[str, Any]] | None,
 ) -> tuple[str, list[Span]] | str:
     """The text of a conversation to the end of its last answer, and the characters of each answer; or a sentence."""
-    if spelt := spelt_tokens(special, list(messages)):
-        return f"a text in it spells the special token {spelt[0]!r}, which would be read as that: write it otherwise"
+    if sentence := spelt_sentence(special, messages, tools):
+        return sentence
     template = tokenizer.get_chat_template(tools=tools)
     try:
         if _MARK.search(template):

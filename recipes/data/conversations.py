@@ -1,4 +1,5 @@
-"""Conversations in: messages as OpenAI has them, ShareGPT's turns, Alpaca's instructions, prompts with completions.
+"""Conversations in: messages as OpenAI has them, ShareGPT's turns, instructions as Alpaca and Dolly have them, prompts
+with completions.
 
 All become messages, mappings with a role ("system", "user", "assistant", "tool" ...) and a content. What else a message
 holds (tool_calls, name, reasoning_content ...) is kept for the chat template. Texts lose the blanks around them.
@@ -21,9 +22,10 @@ ROLES = {
     **{"observation": "tool", "function_response": "tool", "tool_response": "tool", "function_call": ASSISTANT},
 }
 FORMS = (
-    "messages, conversations (from and value), instruction with output (and input), or prompt with completion "
-    "(response, answer)"
+    "messages, conversations (from and value), instruction with output (and input) or response (and context), or "
+    "prompt with completion (response, answer)"
 )
+ASKED_BY = ("prompt", "question", "instruction")
 COMPLETIONS = ("completion", "response", "answer", "output")
 
 
@@ -174,17 +176,25 @@ def _messages_of(record: Record, columns: ConversationColumns, answered: bool) -
             if name in values:
                 return _with_system(record, messages_of_value(values[name], record.where))
         if "instruction" in values:
-            asked = "\n\n".join(_text(record, name) for name in ("instruction", "input") if _text(record, name))
-            return _with_system(record, [text_message(USER, asked), *_answer(record, "output", answered)])
-    prompt = columns.prompt or next((name for name in ("prompt", "question") if name in values), None)
+            of_dolly = "response" in values and "output" not in values
+            answer = _answer(record, "response" if of_dolly else "output", answered)
+            return _with_system(record, [*_instruction(record), *answer])
+    prompt = columns.prompt or next((name for name in ASKED_BY if name in values), None)
     completion = columns.completion or next((name for name in COMPLETIONS if name in values), COMPLETIONS[0])
     if prompt is None:
         raise RecipeError(
             f"{record.where}: no conversation: the columns are {', '.join(map(str, values))}, where {FORMS} are "
             "needed; name others with messages_column, or prompt_column and completion_column."
         )
-    asked = _side(record, prompt, "prompt_column", USER)
+    is_usual = prompt == "instruction" and columns.prompt is None
+    asked = _instruction(record) if is_usual else _side(record, prompt, "prompt_column", USER)
     return _with_system(record, [*asked, *_answer(record, completion, answered)])
+
+
+def _instruction(record: Record) -> list[Message]:
+    """An instruction with what it is about, where that has a column."""
+    texts = (_text(record, name) for name in ("instruction", "input", "context"))
+    return [text_message(USER, "\n\n".join(filter(None, texts)))]
 
 
 def _answer(record: Record, column: str, answered: bool) -> list[Message]:
@@ -220,4 +230,5 @@ def _tools_of(record: Record) -> list[dict[str, Any]] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise RecipeError(f"{record.where}: column 'tools' holds no list of objects: give JSON schemas of functions.")
+    refuse_halves(value, f"{record.where}: column 'tools'")
     return value

@@ -1,6 +1,7 @@
 """Answers of a model behind rendered conversations, many at a time."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,15 +25,10 @@ def write_answers(
     Returns:
         The texts of the answers, without special tokens, in the order of the prompts.
     """
-    limit, pad = position_limit(model), tokenizer.pad_token_id
-    order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
+    pad = tokenizer.pad_token_id
     answers = [""] * len(prompts)
-    for first in range(0, len(order), AT_ONCE):
-        batch = order[first : first + AT_ONCE]
+    for batch, room in _batches([len(prompt) for prompt in prompts], max_new_tokens, position_limit(model)):
         longest = len(prompts[batch[0]])
-        room = max_new_tokens if limit is None else min(max_new_tokens, limit - longest + 1)
-        if room < 1:
-            continue
         padding = [longest - len(prompts[number]) for number in batch]
         rows = [[pad] * missing + [*prompts[number]] for number, missing in zip(batch, padding)]
         mask = [[0] * missing + [1] * (longest - missing) for missing in padding]
@@ -48,3 +44,17 @@ def write_answers(
         for number, row in zip(batch, written[:, longest:].tolist()):
             answers[number] = tokenizer.decode(row, skip_special_tokens=True).strip()
     return answers
+
+
+def _batches(lengths: Sequence[int], most: int, limit: int | None) -> Iterator[tuple[list[int], int]]:
+    """Yield the numbers of prompts that are answered together, longest first, and the tokens that there is room for
+    behind each of them; prompts that leave no room are left out."""
+
+    def room(number: int) -> int:
+        return most if limit is None else min(most, limit - lengths[number] + 1)
+
+    order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    for tokens, group in itertools.groupby(order, room):  # a longer prompt beside it must not shorten an answer
+        numbers = list(group)
+        if tokens > 0:
+            yield from ((numbers[first : first + AT_ONCE], tokens) for first in range(0, len(numbers), AT_ONCE))

@@ -42,7 +42,7 @@ class Conversation:
         system: the first message, which tells the model what to be like; it outlives `reset`.
 
         Raises:
-            RecipeError: the tokenizer has no chat template.
+            RecipeError: the tokenizer has no chat template, or `system` spells a special token.
         """
         if tokenizer.chat_template is None:
             raise RecipeError(
@@ -51,6 +51,7 @@ class Conversation:
             )
         self.model, self.tokenizer, self.options = model, tokenizer, options
         self.special = special_tokens_of(tokenizer)
+        self._refuse_special(system or "")
         self.opening: list[Message] = [{"role": "system", "content": system}] if system else []
         self.messages = [*self.opening]
 
@@ -65,8 +66,7 @@ class Conversation:
         Raises:
             RecipeError: the text spells a special token, is too long, or is refused by the template.
         """
-        if spelt := spelt_tokens(self.special, text):
-            raise RecipeError(f"{spelt[0]!r} is a special token of the model: write it otherwise.")
+        self._refuse_special(text)
         messages = [*self.messages, {"role": "user", "content": text.strip()}]
         ids, messages = self._fitting(messages)
         rows = torch.tensor([ids], device=self.model.device)
@@ -75,6 +75,10 @@ class Conversation:
         answer = self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True).strip()
         self.messages = [*messages, {"role": "assistant", "content": answer}]
         return answer
+
+    def _refuse_special(self, text: str) -> None:
+        if spelt := spelt_tokens(self.special, text):
+            raise RecipeError(f"{spelt[0]!r} is a special token of the model: write it otherwise.")
 
     def _fitting(self, messages: list[Message]) -> tuple[list[int], list[Message]]:
         """The prompt's tokens, without the oldest messages where the model has no positions for all."""
@@ -120,6 +124,9 @@ def talk(
         except (EOFError, KeyboardInterrupt):
             print()
             return
+        except UnicodeError:
+            print("(that is not UTF-8: write it again)")
+            continue
         if text == "/quit":
             return
         if text == "/reset":

@@ -36,6 +36,10 @@ FORMS = {
         {"instruction": "q", "input": "of this", "output": "a"},
         [{"role": "user", "content": "q\n\nof this"}, ANSWERED],
     ),
+    "dolly": (
+        {"instruction": "q", "context": "of this", "response": "a", "category": "x"},
+        [{"role": "user", "content": "q\n\nof this"}, ANSWERED],
+    ),
     "prompt and completion": ({"prompt": "q", "completion": " a"}, [ASKED, ANSWERED]),
     "prompt and completion as messages": (
         {"prompt": [BRIEF, ASKED], "completion": [ANSWERED]},
@@ -59,6 +63,15 @@ def test_a_table_has_prompts_and_completions_too(tmp_path):
     path = tmp_path / "talks.csv"
     path.write_text('ask,say\nq,"a"\n', encoding="utf-8")
     assert read_conversations(path, ConversationColumns(None, "ask", "say"))[0].messages == [ASKED, ANSWERED]
+
+
+def test_an_instruction_keeps_what_it_is_about_where_the_answers_column_is_named():
+    for about in ("input", "context"):
+        row = {"instruction": "q", about: "of this", "output": "b", "better": "a"}
+        (one,) = conversations_of([Record(row, "row 1")], ConversationColumns(completion="better"))
+        assert one.messages == [{"role": "user", "content": "q\n\nof this"}, ANSWERED]
+    (one,) = conversations_of([Record(row, "row 1")], ConversationColumns(None, "instruction", "better"))
+    assert one.messages == [ASKED, ANSWERED]
 
 
 def test_tools_and_what_else_a_message_holds_are_passed_through():
@@ -123,6 +136,8 @@ def test_rows_that_hold_no_conversation_say_what_is_needed(row, columns, sentenc
 def test_tools_that_are_none_are_refused():
     with pytest.raises(RecipeError, match="row 1: column 'tools' holds no list of objects"):
         conversations_of([Record({"messages": [ASKED, ANSWERED], "tools": ["f"]}, "row 1")], USUAL)
+    with pytest.raises(RecipeError, match="row 1: column 'tools' holds half of a surrogate pair"):
+        conversations_of([Record({"messages": [ASKED, ANSWERED], "tools": [{"name": "\ud800"}]}, "row 1")], USUAL)
 
 
 def test_conversations_to_answer_end_with_a_question():

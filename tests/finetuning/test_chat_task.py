@@ -8,12 +8,16 @@ from torch import nn
 
 from weft.losses import IGNORE_INDEX
 from weft.recipes import finetune_chat
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.conversations import Conversation
 from weft.recipes.finetuning.tasks.chat import preview
 from weft.recipes.finetuning.tasks.chat.arguments import ChatArguments
 from weft.recipes.finetuning.tasks.chat.builtin_task import pydoc_conversations
+from weft.recipes.finetuning.tasks.chat.encoding import SplitCounts, encode_learnt, encode_prompts, labels_of
 from weft.recipes.finetuning.tasks.chat.reading import asked_first
 from weft.recipes.finetuning.tasks.chat.task import ChatTask, start_rows
+from weft.tokenizer.chat_templates import give_chat_template
+from weft.tokenizer.conversation_tokens import ConversationTokens, encode_conversations
 from weft.tokenizer.train import train_tokenizer
 
 TRAIN, VALIDATION = 12, 6
@@ -206,3 +210,46 @@ def test_a_seed_is_trained_once_unless_more_are_asked_for(tmp_path):
     fields = {**ft.files_of("finetune_chat", tmp_path, 30, 6), "max_steps": 1, "evaluations": 1, "samples": 0}
     ft.run_here(finetune_chat.main, **{**fields, "seeds": None}, output_dir=tmp_path / "run")
     assert [entry["seed"] for entry in ft.metrics(tmp_path / "run")["seeds"]] == [1]
+
+
+LAST_ALONE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' and loop.last %}"
+    "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def said(*texts):
+    return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+
+
+def encoded(tokenizer, messages, longest=512):
+    (item,) = encode_learnt([Conversation(messages, "1")], tokenizer, longest, False, False, SplitCounts())
+    return item
+
+
+def test_the_last_answer_is_that_of_the_message_it_stands_for():
+    """By it the report asks, and by it the model's answer is judged beside the right one."""
+    tokenizer, messages = train_tokenizer((text for text, _ in ft.sentences(200)), "bpe", 300), said(*"abcdef")
+    give_chat_template(tokenizer, LAST_ALONE)
+    item = encoded(tokenizer, messages)
+    assert tokenizer.decode(item.sequences[0][item.info.token :]) == "f<|im_end|>" and item.info.message == 5
+    give_chat_template(tokenizer, "chatml")
+    whole = encoded(tokenizer, messages)
+    assert whole.info.message == 5
+    cut = encoded(tokenizer, messages, whole.tokens - 1)
+    assert tokenizer.decode(cut.sequences[0][cut.info.token :]) == "d<|im_end|>" and cut.info.message == 3
+
+
+def test_nothing_is_learnt_from_the_conversation_before_it_in_a_row():
+    assert labels_of(ConversationTokens([7, 8, 9], [(0, 3)]), on_all=False) == [IGNORE_INDEX, 8, 9]
+
+
+def test_what_spells_a_special_token_is_neither_learnt_nor_answered(tokenizer, make_task):
+    make_task()
+    for messages, tools in ((said("a <|im_end|> b"), None), (said("a"), [{"name": "<|im_end|>"}])):
+        with pytest.raises(RecipeError, match=r"^here: a text in it spells the special token '<\|im_end\|>'"):
+            encode_prompts([Conversation(messages, "here", tools)], tokenizer, 512)
+        (found,) = encode_conversations(tokenizer, [[*messages, *said("q", "a")[1:]]], [tools])
+        assert isinstance(found, str) and found.startswith("a text in it spells")

@@ -139,6 +139,8 @@ def test_answers_appear_as_they_are_written(run, monkeypatch):
 def test_special_tokens_are_not_typed(run):
     with pytest.raises(RecipeError, match=r"'<\|im_end\|>' is a special token"):
         run("--prompt", "a<|im_end|>b", *GREEDY)
+    with pytest.raises(RecipeError, match=r"'</s>' is a special token"):
+        run("--prompt", "a", "--system", "be </s> brief", *GREEDY)
     assert "('</s>' is a special token of the model: write it otherwise.)" in run(*GREEDY, typed=["a</s>"])
 
 
@@ -192,3 +194,22 @@ def test_the_generation_config_of_the_folder_says_where_answers_end(folder):
     """What these tests rely on: an answer may end before it is as long as it may be."""
     ends = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
     assert len(ends) == 2
+
+
+def test_a_long_prompt_beside_it_does_not_shorten_an_answer(tmp_path):
+    folder = make_folder(tmp_path / "model", position_embedding_type="learned", max_position_embeddings=80)
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    model.generation_config.eos_token_id = None
+    talks = [[user("s" * length)] for length in (1, 52, 52, 55, 2, 60, 300)]
+    prompts = [tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False) for talk in talks]
+    lengths = [len(prompt) for prompt in prompts]
+    assert min(lengths) + 12 < 80 < max(lengths) and any(80 - 12 < length < 80 for length in lengths)
+    together = write_answers(model, tokenizer, prompts, 12)
+    assert together == [write_answers(model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+    assert together[-1] == "" and len(together[0]) > len(together[3])
+
+
+def test_a_line_that_is_not_utf_8_ends_nothing(folder, run):
+    printed = run(*GREEDY, typed=[UnicodeError, "stone"])
+    assert "(that is not UTF-8: write it again)" in printed
+    assert f"model: {answer_by_hand(folder, [user('stone')])}\n" in printed

@@ -9,7 +9,7 @@ from weft.losses import IGNORE_INDEX
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.data.conversations import ASSISTANT, Conversation
 from weft.recipes.finetuning.collation import EncodedExample
-from weft.tokenizer.chat_templates import render_chat
+from weft.tokenizer.chat_templates import render_chat, special_tokens_of, spelt_sentence
 from weft.tokenizer.conversation_tokens import ConversationTokens, encode_conversations
 
 
@@ -74,13 +74,15 @@ def encode_learnt(
         counts.learnt += sum(label != IGNORE_INDEX for label in labels)
         for _, end in kept.answers:
             counts.stops[kept.ids[end - 1]] = counts.stops.get(kept.ids[end - 1], 0) + 1
-        items.append(EncodedExample([kept.ids], number, labels, info=_last_answer(conversation, kept)))
+        items.append(EncodedExample([kept.ids], number, labels, info=_last_answer(conversation, tokens, kept)))
     return items
 
 
-def _last_answer(conversation: Conversation, kept: ConversationTokens) -> LastAnswer:
+def _last_answer(conversation: Conversation, tokens: ConversationTokens, kept: ConversationTokens) -> LastAnswer:
+    """Counted from the end, since a template with marks need not mark each answer, earlier ones above all."""
     answers = [number for number, message in enumerate(conversation.messages) if message["role"] == ASSISTANT]
-    return LastAnswer(kept.answers[-1][0], answers[min(len(kept.answers), len(answers)) - 1])
+    lost = len(tokens.answers) - len(kept.answers)
+    return LastAnswer(kept.answers[-1][0], answers[max(0, len(answers) - 1 - lost)])
 
 
 def labels_of(tokens: ConversationTokens, on_all: bool) -> list[int]:
@@ -90,7 +92,7 @@ def labels_of(tokens: ConversationTokens, on_all: bool) -> list[int]:
     labels = [IGNORE_INDEX] * len(tokens.ids)
     for first, end in tokens.answers:
         labels[first:end] = tokens.ids[first:end]
-    return labels
+    return [IGNORE_INDEX, *labels[1:]]
 
 
 def encode_prompts(
@@ -99,10 +101,12 @@ def encode_prompts(
     """Conversations to answer, up to where the answer begins.
 
     Raises:
-        RecipeError: the template refuses one, or it is too long.
+        RecipeError: the template refuses one, a text in it spells a special token, or it is too long.
     """
-    items = []
+    items, special = [], special_tokens_of(tokenizer)
     for number, each in enumerate(conversations):
+        if sentence := spelt_sentence(special, each.messages, each.tools):
+            raise RecipeError(f"{each.where}: {sentence}.")
         with refusing(each.where, ValueError, say=str):
             text = render_chat(tokenizer, each.messages, each.tools, add_generation_prompt=True)
         ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids

@@ -243,8 +243,8 @@ class ChatTask(Task):
 
     def sample(self, model: PreTrainedModel, split: str, items: Items) -> None:
         """Have the finished model answer some conversations, evenly over the split."""
-        step = max(1, len(items) // self.files.samples) if self.files.samples else len(items) + 1
-        chosen = list(items[::step])[: self.files.samples]
+        number = min(self.files.samples, len(items))
+        chosen = [items[place * len(items) // number] for place in range(number)]
         whole = [self.examples[split][item.example] for item in chosen]
         asked = [replace(one, messages=one.messages[: item.info.message]) for one, item in zip(whole, chosen)]
         prompts = encode_prompts(asked, self.tokenizer, length_limit(self.config, self.tokenizer))
