@@ -62,6 +62,12 @@ def find_start_and_end(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, 
     return tokenizer.bos_token or tokenizer.cls_token, tokenizer.eos_token or tokenizer.sep_token
 
 
+def decoder_start(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id that the decoder of a new encoder-decoder begins with: bos, else padding, else eos."""
+    ids = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((number for number in ids if number is not None), None)
+
+
 def separate_pairs(tokenizer: PreTrainedTokenizerBase, token: str, closed: bool = False) -> None:
     """Have a fast tokenizer put a token between two texts, and go on to put around one text what it does.
 
