@@ -1,4 +1,4 @@
-"""Score a language model, causal or masked: Weft's, or any with a language-model head.
+"""Score a language model, causal, masked or an encoder-decoder: Weft's, or any with a language-model head.
 
     python recipes/evaluate_lm.py --model runs/pretrain_clm --task perplexity --files held_out.txt
     python recipes/evaluate_lm.py --model runs/pretrain_clm --task minimal-pairs --files blimp/*.jsonl

@@ -20,7 +20,7 @@ from weft.recipes.data.text_source import (
 from weft.recipes.evaluation.records import RECORD_FORMATS
 
 TASKS = ("perplexity", "minimal-pairs", "last-word", "multiple-choice", "harness")
-SCORINGS = ("causal", "masked", "within-word")
+SCORINGS = ("causal", "masked", "within-word", "continuation")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -39,7 +39,8 @@ class EvaluateArguments(Options):
     scoring: str = option(
         "auto",
         "causal: each token given those before it; masked: given all others (pseudo-log-likelihood); "
-        "within-word: given all others but the later ones of its word; auto: as the model was saved",
+        "within-word: given all others but the later ones of its word; continuation: given those before it, which an "
+        "encoder reads, and a decoder goes on with; auto: as the model was saved",
         choices=("auto", *SCORINGS),
     )
     text_column: str = option("text", f"perplexity, last-word: {TEXT_COLUMN_HELP}")
@@ -52,6 +53,7 @@ class EvaluateArguments(Options):
     max_tokens: int | None = option(None, "perplexity: score the first so many tokens of each file only", least=1)
     limit: int | None = option(None, "use the first so many examples of each file or task", least=1)
     delimiter: str = option(" ", "multiple-choice: what stands between query and choice")
+    source_prefix: str = option("", "continuation: put before every source, such as the mode '<mode_S>'")
     segmenter: str = option(
         "characters",
         "within-word: what a word is in scripts without blanks: characters, jieba or a function of your "

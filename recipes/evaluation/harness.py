@@ -72,10 +72,10 @@ class MaskedHarnessModel(LM):
         return [score.total for score in self.scorer.score_texts([request.args[0] for request in requests])]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Raise RecipeError: a masked model does not continue texts."""
+        """Raise RecipeError: only causal models continue texts here."""
         raise RecipeError(
-            f"the task {requests[0].task_name!r} has the model write text, which a masked model does not: choose tasks "
-            "that compare likelihoods, or --scoring causal."
+            f"the task {requests[0].task_name!r} has the model write text, which only a causal one does here: choose "
+            "tasks that compare likelihoods, or --scoring causal."
         )
 
 
@@ -103,7 +103,7 @@ def run_harness(
     num_fewshot: int | None = None,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Run tasks of lm_eval, a causal model in lm_eval's own class and a masked one in `MaskedHarnessModel`.
+    """Run tasks of lm_eval, a causal model in lm_eval's own class and any other one in `MaskedHarnessModel`.
 
     Args:
         tasks: names of tasks or groups.

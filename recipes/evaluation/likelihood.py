@@ -89,7 +89,7 @@ class TokenScores:
         return float(self.log_probs.sum())
 
 
-class _Row(NamedTuple):
+class ScoringRow(NamedTuple):
     """One input: tokens [first, last) are scored, and [first, hidden) are masked for a masked model."""
 
     ids: np.ndarray
@@ -127,9 +127,10 @@ class Scorer:
         self.model, self.tokenizer, self.scoring = model, tokenizer, scoring
         self.segment, self.quiet, self.tokens_per_batch = segment, quiet, tokens_per_batch
         self.is_causal = scoring == "causal"
+        self.needs_mask = scoring in ("masked", "within-word")
         self.predicts_next = self.is_causal or bool(getattr(model.config, "masked_next_token", False))
         # A masked Weft model computes logits only at the places asked for, here one in a whole input.
-        self.takes_places = not self.is_causal and "predict_from" in inspect.signature(model.forward).parameters
+        self.takes_places = self.needs_mask and "predict_from" in inspect.signature(model.forward).parameters
         self._check_tokenizer()
         self.window = _longest_input(model, tokenizer) if window is None else window
         self.stride = max(1, self.window // 2) if stride is None else stride
@@ -217,7 +218,7 @@ class Scorer:
     def _check_tokenizer(self) -> None:
         if not self.tokenizer.is_fast:
             raise RecipeError("the tokenizer has no fast version (tokenizer.json): convert it.")
-        if not self.is_causal and self.tokenizer.mask_token_id is None:
+        if self.needs_mask and self.tokenizer.mask_token_id is None:
             raise RecipeError(
                 f"the tokenizer has no mask token, which {self.scoring} scoring needs: score it causally."
             )
@@ -237,24 +238,24 @@ class Scorer:
     def _first_predictable(self, text: ScoredText) -> int:
         return 1 if self.predicts_next and not len(text.before) else 0
 
-    def _rows(self, span: TokenSpan) -> Iterator[_Row]:
+    def _rows(self, span: TokenSpan) -> Iterator[ScoringRow]:
         first = max(span.first, self._first_predictable(span.text))
         if self.is_causal:
             yield from self._causal_rows(span.text, first, span.last)
         else:
             yield from self._masked_rows(span, first)
 
-    def _causal_rows(self, text: ScoredText, first: int, last: int) -> Iterator[_Row]:
+    def _causal_rows(self, text: ScoredText, first: int, last: int) -> Iterator[ScoringRow]:
         """Yield windows that end with the tokens they score. The model never sees an input's last token."""
         ids = np.concatenate([text.before, text.ids])
         first, last = first + len(text.before), last + len(text.before)
         while first < last:
             end = min(last, max(first + self.stride, self.window + 1))
             begin = max(0, end - 1 - self.window)
-            yield _Row(ids[begin:end], first - begin, end - begin, end - begin)
+            yield ScoringRow(ids[begin:end], first - begin, end - begin, end - begin)
             first = end
 
-    def _masked_rows(self, span: TokenSpan, first: int) -> Iterator[_Row]:
+    def _masked_rows(self, span: TokenSpan, first: int) -> Iterator[ScoringRow]:
         """Yield for each token an input with that token masked, in a window with text on both sides."""
         text = span.text
         after = text.after[:0] if span.left_to_right else text.after
@@ -269,7 +270,7 @@ class Scorer:
             shift = len(text.before) - begin
             for token in range(first, end):
                 hidden = min(self._hidden_until(span, token), begin + room)
-                yield _Row(window, token + shift, token + shift + 1, hidden + shift)
+                yield ScoringRow(window, token + shift, token + shift + 1, hidden + shift)
             first = end
 
     def _hidden_until(self, span: TokenSpan, token: int) -> int:
@@ -279,7 +280,7 @@ class Scorer:
             return token + 1
         return int(np.searchsorted(span.text.words, span.text.words[token], side="right"))
 
-    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[int]]:
+    def _batches(self, rows: Sequence[ScoringRow]) -> Iterator[list[int]]:
         """Yield indices of rows of like length, the longest first, so that memory runs out at once or never."""
         batch: list[int] = []
         for number in sorted(range(len(rows)), key=lambda number: -len(rows[number].ids)):
@@ -291,38 +292,43 @@ class Scorer:
         yield batch
 
     @torch.no_grad()
-    def _score_batch(self, rows: Sequence[_Row]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _score_batch(self, rows: Sequence[ScoringRow]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Score rows padded on the right, so that positions count from 0 in models that ignore the mask too."""
         cut = 1 if self.is_causal else 0
-        longest = max(len(row.ids) for row in rows) - cut
-        pad = next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
-        ids, mask = np.full((len(rows), longest), pad), np.zeros((len(rows), longest), dtype=np.int64)
-        for number, row in enumerate(rows):
-            length = len(row.ids) - cut
-            ids[number, :length], mask[number, :length] = row.ids[:length], 1
-            if not self.is_causal:
+        ids, mask = self._padded([row.ids[: len(row.ids) - cut] for row in rows])
+        if self.needs_mask:
+            for number, row in enumerate(rows):
                 ids[number, row.first : row.hidden] = self.tokenizer.mask_token_id
         numbers = np.concatenate([np.full(row.last - row.first, number) for number, row in enumerate(rows)])
         places = np.concatenate([np.arange(row.first, row.last) for row in rows]) - cut
         targets = np.concatenate([row.ids[row.first : row.last] for row in rows])
-        log_probs, is_top = self._forward(ids, mask, numbers, places, targets)
-        ends = np.cumsum([row.last - row.first for row in rows])[:-1]
-        return list(zip(np.split(log_probs, ends), np.split(is_top, ends)))
-
-    def _forward(
-        self, ids: np.ndarray, mask: np.ndarray, numbers: np.ndarray, places: np.ndarray, targets: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self.takes_places:
             inputs["predict_from"] = numbers * ids.shape[1] + places - self.predicts_next
+        log_probs, is_top = self._forward(inputs, numbers, places, targets, ids.shape[1])
+        ends = np.cumsum([row.last - row.first for row in rows])[:-1]
+        return list(zip(np.split(log_probs, ends), np.split(is_top, ends)))
+
+    def _padded(self, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows padded on the right [rows, longest], and which of these are tokens."""
+        pad = next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
+        ids = np.full((len(rows), max(map(len, rows))), pad)
+        mask = np.zeros(ids.shape, dtype=np.int64)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)], mask[number, : len(row)] = row, 1
+        return ids, mask
+
+    def _forward(
+        self, inputs: dict[str, np.ndarray], numbers: np.ndarray, places: np.ndarray, targets: np.ndarray, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probabilities of targets [n] at these places of these rows, of logits [rows, width, vocabulary], and
+        whether each is the most likely token."""
         inputs = {name: torch.from_numpy(value).to(self.model.device) for name, value in inputs.items()}
         try:
-            logits = self.model(**inputs, **({"use_cache": False} if self.is_causal else {})).logits
+            logits = self.model(**inputs, **({} if self.needs_mask else {"use_cache": False})).logits
         except IndexError as error:
-            raise RecipeError(
-                f"the model has no positions for {ids.shape[1]} tokens: give a smaller window."
-            ) from error
-        index = np.arange(len(targets)) if self.takes_places else numbers * ids.shape[1] + places
+            raise RecipeError(f"the model has no positions for {width} tokens: give a smaller window.") from error
+        index = np.arange(len(targets)) if self.takes_places else numbers * width + places
         wanted, index = (torch.from_numpy(each.astype(np.int64)).to(logits.device) for each in (targets, index))
         scores = [
             _score_logits(logits.flatten(0, -2)[some], of_some)

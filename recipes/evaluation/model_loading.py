@@ -4,6 +4,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -18,6 +19,8 @@ from weft.tokenizer.special_tokens import for_role
 
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 MASKED_ENDINGS = ("ForMaskedLM", "ForPreTraining")
+PAIR_ENDINGS = ("ForConditionalGeneration", "MTModel")
+AUTO_CLASSES = {"causal": AutoModelForCausalLM, "continuation": AutoModelForSeq2SeqLM}
 
 
 def load_model(
@@ -27,7 +30,7 @@ def load_model(
 
     Args:
         name: folder or Hub id.
-        scoring: one of SCORINGS, or "auto": causal or masked, as the checkpoint's head is.
+        scoring: one of SCORINGS, or "auto": as the checkpoint's head is.
         device: None: a GPU if there is one.
         dtype: one of DTYPES; "auto": that of the checkpoint.
 
@@ -41,7 +44,7 @@ def load_model(
     config = load_config(name, trust_remote_code)
     chosen = _choose(config, name) if scoring == "auto" else scoring
     tokenizer = load_tokenizer(name, trust_remote_code)
-    auto_class = AutoModelForCausalLM if chosen == "causal" else AutoModelForMaskedLM
+    auto_class = AUTO_CLASSES.get(chosen, AutoModelForMaskedLM)
     advice = f"give another --scoring (auto, {', '.join(SCORINGS)}), or another checkpoint"
     model, _ = load_whole(auto_class, name, advice=advice, dtype=dtype, trust_remote_code=trust_remote_code)
     model = move_to(model, device).eval()
@@ -69,9 +72,11 @@ def _choose(config: PreTrainedConfig, name: str) -> str:
         return "causal"
     if architecture.endswith(MASKED_ENDINGS):
         return "masked"
+    if architecture.endswith(PAIR_ENDINGS):
+        return "continuation"
     raise RecipeError(
         f"model {name!r} ({architecture or 'no architecture named'}) was saved with neither a causal nor a masked "
-        f"language-model head: give --scoring ({', '.join(SCORINGS)})."
+        f"language-model head, nor as an encoder-decoder: give --scoring ({', '.join(SCORINGS)})."
     )
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import write_json
 from weft.recipes.data.segmentation import Segmenter
 from weft.recipes.evaluation.arguments import EvaluateArguments
+from weft.recipes.evaluation.continuations import ContinuationScorer
 from weft.recipes.evaluation.likelihood import Scorer
 from weft.recipes.evaluation.likelihood_tasks import last_word, multiple_choice, perplexity
 from weft.recipes.evaluation.minimal_pairs import score_pairs
@@ -29,9 +32,7 @@ def evaluate(arguments: EvaluateArguments, segment: Segmenter | None, examples: 
     model, tokenizer, scoring = load_model(
         arguments.model, arguments.scoring, arguments.device, arguments.dtype, arguments.trust_remote_code
     )
-    scorer = Scorer(
-        model, tokenizer, scoring, arguments.window, arguments.stride, arguments.tokens_per_batch, segment=segment
-    )
+    scorer = _make_scorer(arguments, model, tokenizer, scoring, segment)
     results = {
         "model": arguments.model,
         "task": arguments.task,
@@ -45,6 +46,21 @@ def evaluate(arguments: EvaluateArguments, segment: Segmenter | None, examples: 
     print("\n".join(_table(results["results"])))
     if arguments.output_file is not None:
         write_json(Path(arguments.output_file), results)
+
+
+def _make_scorer(
+    arguments: EvaluateArguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    scoring: str,
+    segment: Segmenter | None,
+) -> Scorer:
+    fields = (arguments.window, arguments.stride, arguments.tokens_per_batch)
+    if scoring == "continuation":
+        return ContinuationScorer(model, tokenizer, scoring, *fields, source_prefix=arguments.source_prefix)
+    if arguments.source_prefix:
+        raise RecipeError(f"source_prefix has no effect on {scoring} scoring, which knows no source: leave it out.")
+    return Scorer(model, tokenizer, scoring, *fields, segment=segment)
 
 
 def _run(arguments: EvaluateArguments, scorer: Scorer, examples: Any) -> dict[str, Any]:
