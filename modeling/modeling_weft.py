@@ -191,6 +191,14 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         return create_masks(config, inputs_embeds, attention_mask, past_key_values, documents)
 
 
+@dataclass
+class WeftSeq2SeqLMOutput(modeling_outputs.Seq2SeqLMOutput):
+    """Also, of labels with `return_logits=False`, `target_nats` [batch * tokens]: the cross-entropy of each target,
+    without gradient, 0 where there is none."""
+
+    target_nats: torch.FloatTensor | None = None
+
+
 class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
     """Encoder and decoder with a next-token head: text in, text out."""
 
@@ -221,19 +229,20 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         decoder_position_ids: torch.LongTensor | None = None,
         return_logits: bool = True,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> modeling_outputs.Seq2SeqLMOutput:
+    ) -> WeftSeq2SeqLMOutput:
         """Args:
             labels: [batch, tokens], what the decoder is to say; those at i belong to its logits at i, -100 where there
                 is no target. Without decoder_input_ids the decoder reads them shifted to the right.
             return_logits: as in `WeftForCausalLM.forward`.
-        Returns: loss and logits [batch, tokens, vocab_size]."""
+        Returns: loss and logits [batch, tokens, vocab_size], or without logits the loss of each target."""
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.model.shift_right(labels, decoder_attention_mask, decoder_position_ids)
         inputs = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs)
         inputs += (past_key_values, inputs_embeds, decoder_inputs_embeds, use_cache if labels is None else False)
         outputs = self.model(*inputs, decoder_position_ids=decoder_position_ids, **kwargs)
-        logits, loss, _ = self.predict(outputs.last_hidden_state, labels, labels, return_logits, **kwargs)
-        return modeling_outputs.Seq2SeqLMOutput(loss, logits, **captured(outputs))
+        logits, loss, nats = self.predict(outputs.last_hidden_state, labels, labels, return_logits, **kwargs)
+        outputs = captured(outputs)
+        return WeftSeq2SeqLMOutput(loss, logits, **outputs, target_nats=None if return_logits else nats)
 
 
 @dataclass

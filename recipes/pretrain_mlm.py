@@ -17,12 +17,11 @@ from collections.abc import Sequence
 
 from weft.recipes.common.errors import run_command
 from weft.recipes.pretraining.command import pretrain
-from weft.recipes.pretraining.objectives import objectives
+from weft.recipes.pretraining.objectives import offered_by
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    offered = [name for name in objectives() if name != "causal"]  # which pretrain_clm.py is for
-    pretrain("masked", "runs/pretrain_mlm", __doc__, argv, offered)
+    pretrain("masked", "runs/pretrain_mlm", __doc__, argv, offered_by("pretrain_mlm"))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,14 @@ def plan_lines(run: PretrainingRun) -> list[tuple[str, str]]:
     config, source = run.config, run.model_arguments.model_name_or_path
     backend = run.model_arguments.attn_implementation or "sdpa"
     device = "GPU" if run.on_gpu else f"CPU, {counted(run.threads, 'thread')} per process"
+    layers = f"{config.num_hidden_layers}"
+    if config.is_encoder_decoder:
+        layers = f"{layers} and {config.num_decoder_layers}"
     derived = describe_hyperparameters(run.given, run.arguments, run.parameters, run.plan.total_tokens)
     return [
         (
             "model",
-            f"{run.parameters.total:,} parameters ({config.num_hidden_layers} layers of {config.hidden_size}, "
+            f"{run.parameters.total:,} parameters ({layers} layers of {config.hidden_size}, "
             f"vocabulary {config.vocab_size:,}), {f'from {source}' if source else 'new'}",
         ),
         *describe_added(run.extras),

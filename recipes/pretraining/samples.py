@@ -1,4 +1,6 @@
-"""Sample texts of a pretrained model for its card: continuations, and masks filled in."""
+"""Sample texts of a pretrained model for its card: continuations, masks filled in, and targets written."""
+
+from collections.abc import Sequence
 
 import torch
 import transformers
@@ -12,6 +14,7 @@ from weft.recipes.data.corpus import Corpus
 SAMPLES = 3
 SAMPLE_LENGTH = 40  # tokens of a sample with masks
 MASK_EVERY = 6
+SAMPLE_WRITTEN = 64  # tokens at most that are written for a source
 
 
 def sample_texts(model: "transformers.PreTrainedModel", tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
@@ -61,11 +64,36 @@ def sample_fills(
         logits = outputs.logits if "logits" in outputs else outputs.prediction_logits
         filled = torch.where(ids == tokenizer.mask_token_id, logits.argmax(-1), ids)[0].tolist()
         shown = {"text": text, "masked": row, "filled": filled}
-        samples.append("\n".join(f"{name}: {_visible(tokenizer, ids)}" for name, ids in shown.items() if ids))
+        samples.append(_lines(tokenizer, shown))
     return samples
 
 
-def _visible(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    """Text without special tokens other than masks."""
-    hidden = set(tokenizer.all_special_ids) - {tokenizer.mask_token_id}
-    return tokenizer.decode([token for token in ids if token not in hidden])
+@torch.no_grad()
+def sample_written(
+    model: "transformers.PreTrainedModel",
+    tokenizer: PreTrainedTokenizerBase,
+    sides: Sequence[tuple[list[int], list[int] | None]],
+) -> list[str]:
+    """Sources, their targets and what a text-to-text model writes for them, for a model card.
+
+    Args:
+        sides: token ids of each source and of its target, if there is one.
+    """
+    longest = min(SAMPLE_WRITTEN, position_limit(model) or SAMPLE_WRITTEN)
+    samples = []
+    for source, target in sides:
+        ids = torch.tensor([source], device=model.device)
+        written = model.generate(ids, max_new_tokens=longest - 1, do_sample=False)[0].tolist()
+        samples.append(_lines(tokenizer, {"source": source, "target": target, "written": written}))
+    return samples
+
+
+def _lines(tokenizer: PreTrainedTokenizerBase, shown: dict[str, list[int] | None]) -> str:
+    """Texts with their names, without special tokens other than masks and those that only the tokenizer knows."""
+    kept = {tokenizer.mask_token_id, *tokenizer.convert_tokens_to_ids(tokenizer.extra_special_tokens)}
+    hidden = set(tokenizer.all_special_ids) - kept
+    return "\n".join(
+        f"{name}: {tokenizer.decode([token for token in ids if token not in hidden])}"
+        for name, ids in shown.items()
+        if ids
+    )

@@ -118,8 +118,10 @@ class PretrainingRun:
         arguments = replace(self.given, **{**replaced, **fields})
         if preset is not None:
             self.model_arguments = replace(self.model_arguments, preset=preset)
-        length, role = arguments.sequence_length, self.objective.role()
-        self.config = make_config(self.model_arguments, self.model_fields, self.tokenizer, length, role)
+        length, role = self.objective.longest_input(arguments.sequence_length), self.objective.role()
+        is_row = length == arguments.sequence_length
+        named = "sequence_length" if is_row else "sequence_length and what stands around a text"
+        self.config = make_config(self.model_arguments, self.model_fields, self.tokenizer, length, role, named)
         self.tokenizer.model_max_length = self.config.max_position_embeddings
         check_sample_prompt(self.config, self.tokenizer, arguments.sample_prompt)
         self.parameters = count_parameters(self.config, self.objective.model_class)
@@ -188,11 +190,15 @@ class PretrainingRun:
         check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
         keep_models_whole()
-        model = make_model(self.model_arguments, self.config, self.objective.model_class)
+        model = make_model(self.model_arguments, self.config, self.objective.model_class, self.tokenizer)
         if self.peak_flops is None:  # once, so that the whole run is compared with the same
             self.peak_flops = self._measure_peak(arguments.device)
         flops = training_flops_per_token(
-            self.config, self.parameters, plan.sequence_length, self.objective.head_share()
+            self.config,
+            self.parameters,
+            plan.sequence_length,
+            self.objective.head_share(),
+            self.objective.side_shares(),
         )
         trainer = PretrainingTrainer(
             model=model,

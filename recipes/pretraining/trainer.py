@@ -76,8 +76,9 @@ class PretrainingTrainer(WeftTrainer):
         Where weights are sharded, those of the head are whole only while it computes logits.
         """
         options = {**self._other_divisors, **self.loss_fields, "return_logits": self.is_fsdp_enabled}
-        inputs = {**inputs, **options, "use_cache": False}
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        given = {name: value for name, value in inputs.items() if name not in self.objective.kept_back}
+        given |= {**options, "use_cache": False}
+        loss, outputs = super().compute_loss(model, given, True, num_items_in_batch)
         self.parts.add(self.objective.loss_parts(inputs, outputs))
         return (loss, outputs) if return_outputs else loss
 

@@ -42,7 +42,11 @@ def measure_matmul_flops(
 
 
 def training_flops_per_token(
-    config: WeftConfig, parameters: ParameterCounts, sequence_length: int, head_share: float = 1.0
+    config: WeftConfig,
+    parameters: ParameterCounts,
+    sequence_length: int,
+    head_share: float = 1.0,
+    side_shares: tuple[float, float] = (1.0, 0.0),
 ) -> float:
     """Operations of forward and backward for one token (PaLM, https://huggingface.co/papers/2204.02311, appendix B):
     6 for each parameter it is multiplied with, and for the scores of each layer 12 x heads x head_dim x tokens seen,
@@ -50,15 +54,29 @@ def training_flops_per_token(
 
     Args:
         head_share: share of the tokens that the head is computed for.
+        side_shares: of an encoder-decoder, how many tokens the encoder and the decoder compute for one of a row.
     """
+    multiplied = parameters.body + head_share * parameters.head
+    seen = _tokens_seen(config, sequence_length)
+    if config.is_encoder_decoder:
+        encoder, decoder = (config.of_stack(is_decoder) for is_decoder in (False, True))
+        read, written = side_shares
+        multiplied = read * (parameters.body - parameters.decoder) + written * parameters.decoder
+        multiplied += head_share * parameters.head
+        of_source = decoder.num_hidden_layers * read * sequence_length
+        seen = read * _tokens_seen(encoder, read * sequence_length)
+        seen += written * (_tokens_seen(decoder, written * sequence_length) + of_source)
+    return 6 * multiplied + 12 * config.num_attention_heads * config.head_dim * seen
+
+
+def _tokens_seen(config: WeftConfig, length: float) -> float:
+    """How many tokens of a row one of its tokens sees on average, added up over the layers."""
     seen = 0.0
     for layer_type in config.layer_types:
-        window = config.sliding_window if layer_type == "sliding_attention" else sequence_length
-        window = min(window, sequence_length)
-        to_one_side = window - window**2 / (2 * sequence_length)  # less at the end of a row
+        window = min(config.sliding_window if layer_type == "sliding_attention" else length, length)
+        to_one_side = window - window**2 / (2 * length)  # less at the end of a row
         seen += to_one_side if config.is_causal else 2 * to_one_side
-    multiplied = parameters.body + head_share * parameters.head
-    return 6 * multiplied + 12 * config.num_attention_heads * config.head_dim * seen
+    return seen
 
 
 class Throughput:

@@ -88,7 +88,7 @@ def script_of(words: list[str]) -> tuple[str, list[str]] | None:
 
 @pytest.mark.parametrize("page", READ, ids=lambda page: page.name)
 def test_commands_are_those_that_there_are(page: Path) -> None:
-    targets = set(re.findall(r"(?m)^([a-z][a-z-]*):", (ROOT / "Makefile").read_text()))
+    targets = set(re.findall(r"(?m)^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text()))
     variables = set(re.findall(r"(?m)^([A-Z]+) \?=", (ROOT / "Makefile").read_text()))
     for words in commands_of(page):
         if words[0] == "make":
@@ -163,6 +163,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_clm")
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_mlm", objective="masked")
     runs.run_here(**given, output_dir=root / "runs" / "hybrid", objective="hybrid")
+    runs.run_here(**given, output_dir=root / "runs" / "pretrain_seq2seq", objective="span")
     for name, task in TASKS.items():
         files = finetuning.files_of(f"finetune_{task}", root / "data", train=40, validation=20)
         main = finetuning.MAINS[f"finetune_{task}"]

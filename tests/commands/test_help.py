@@ -62,7 +62,7 @@ def test_help_shows_all_but_the_rare_fields_and_says_how_many_there_are(capsys):
     assert f"--help_all shows {len(everything) - len(usual)} more fields" in shown(capsys, "--help")
 
 
-@pytest.mark.parametrize("objective", ["causal", "masked", "hybrid"])
+@pytest.mark.parametrize("objective", ["causal", "masked", "hybrid", "span", "mixture"])
 def test_the_help_of_pretraining_is_short(capsys, objective):
     page = printed(capsys, pretrain, objective, "runs/any", "What it does.", ["--help"], [objective])
     assert len(page.splitlines()) < 170 and "usage: " in page and "What it does." in page

@@ -22,6 +22,7 @@ SPARED = (*DRAWING, "datasets", "deepspeed", "lm_eval", "optuna", "pandas", "pef
 SPARED += ("accelerate", "torch", "transformers.modeling_utils", "transformers.trainer")
 # Each command, and words that it refuses once it has understood them.
 PREPARING = ("prepare_data", "prepare_data_many", "train_tokenizer", "pretrain_clm", "pretrain_mlm")
+PREPARING += ("pretrain_seq2seq",)
 NO_TEXT = ("--train_files", "missing.txt", "--output_dir", "out")
 NO_EXAMPLES = ("--train_file", "missing.jsonl")
 NO_FILES = ("--tokenizer_name", "out", "--files", "missing.txt")

@@ -15,7 +15,8 @@ from weft.recipes.finetuning.tasks.chat.arguments import ChatArguments
 from weft.recipes.finetuning.tasks.chat.builtin_task import pydoc_conversations
 from weft.recipes.finetuning.tasks.chat.encoding import SplitCounts, encode_learnt, encode_prompts, labels_of
 from weft.recipes.finetuning.tasks.chat.reading import asked_first
-from weft.recipes.finetuning.tasks.chat.task import ChatTask, start_rows
+from weft.recipes.finetuning.tasks.chat.task import ChatTask
+from weft.recipes.training.model_setup import start_rows
 from weft.tokenizer.chat_templates import give_chat_template
 from weft.tokenizer.conversation_tokens import ConversationTokens, encode_conversations
 from weft.tokenizer.train import train_tokenizer

@@ -15,6 +15,7 @@ from helpers.forked import Forked
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.prepare import prepare
+from weft.recipes.pretraining.objectives import objectives
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "likes", "old", "new", "red", "small", "house", "tree"]
@@ -110,8 +111,11 @@ def command(**fields: object) -> list[str]:
 
 
 def recipe_of(fields: dict) -> str:
-    """The recipe that knows such fields: an objective is chosen among those of pretrain_mlm."""
-    return "pretrain_mlm" if "objective" in fields else "pretrain_clm"
+    """The recipe that knows such fields, by the objective; one that nobody knows is asked of pretrain_mlm."""
+    if "objective" not in fields:
+        return "pretrain_clm"
+    known = objectives().get(fields["objective"])
+    return "pretrain_mlm" if known is None else known.recipe
 
 
 def run_here(**fields: object) -> None:

@@ -210,11 +210,15 @@ def test_a_tokenizer_without_mask_token_gets_one_that_all_runs_on_its_corpus_sha
     runs.run_here(data=without_mask, output_dir=tmp_path / "back", **continued(tmp_path / "masked"))
 
 
-def test_a_model_without_room_for_the_mask_token_is_refused(without_mask, tmp_path):
+def test_a_model_without_room_for_the_mask_token_gets_a_row_for_it(without_mask, tmp_path):
     runs.run_here(data=without_mask, output_dir=tmp_path / "causal", **FIELDS)
     model = WeftForCausalLM.from_pretrained(tmp_path / "causal")
     model.resize_token_embeddings(len(AutoTokenizer.from_pretrained(tmp_path / "causal")))
     model.save_pretrained(tmp_path / "causal")
-    fields = continued(tmp_path / "causal", objective="masked")
-    message = runs.run_error(data=without_mask, output_dir=tmp_path / "run", **fields)
-    assert "55 token ids and its tokenizer 56, the mask token included" in message
+    fields = continued(tmp_path / "causal", objective="masked", learning_rate=1e-9, max_steps=1)
+    runs.run_here(data=without_mask, output_dir=tmp_path / "run", **fields)
+    before, after = (runs.weights(tmp_path / name)["model.embed_tokens.weight"] for name in ("causal", "run"))
+    mask = AutoTokenizer.from_pretrained(tmp_path / "run").mask_token_id
+    assert (len(before), mask, len(after)) == (55, 55, 64)
+    torch.testing.assert_close(after[:55], before, rtol=0, atol=1e-6)
+    torch.testing.assert_close(after[mask], before.mean(0), rtol=0, atol=1e-6)

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from helpers import runs
@@ -19,12 +20,17 @@ from weft.recipes.data.corpus import Corpus
 from weft.recipes.evaluation.likelihood import Scorer
 from weft.recipes.evaluation.model_loading import load_model
 from weft.recipes.generation.generate_text import start_ids
+from weft.recipes.pretraining.datasets.denoising.infilling import InfillArguments
+from weft.recipes.pretraining.datasets.denoising.pieces import TextPair
+from weft.recipes.pretraining.datasets.denoising.spans import SentinelArguments, SpanArguments
 from weft.recipes.pretraining.datasets.hybrid import HybridArguments
 from weft.recipes.pretraining.datasets.masking import MaskingArguments
 from weft.recipes.pretraining.objectives.causal import CausalObjective
 from weft.recipes.pretraining.objectives.hybrid import HybridObjective
 from weft.recipes.pretraining.objectives.masked import MaskedObjective, make_vocabulary
 from weft.recipes.pretraining.objectives.sentence_pairs import NextSentenceObjective
+from weft.recipes.pretraining.objectives.span_corruption import SpanObjective
+from weft.recipes.pretraining.objectives.text_infilling import InfillObjective
 from weft.tokenizer.special_tokens import add_mask_token, for_role
 
 OBJECTIVES = {
@@ -72,6 +78,25 @@ def test_it_makes_of_a_text_what_the_corpus_holds(tmp_path, kind, marks):
         assert start_ids(tokenizer, TEXT) == (document[:-1] if marks == "both" else document)
         assert tokenizer.bos_token_id == (document[0] if marks == "both" else None)
         assert tokenizer.eos_token_id == (document[-1] if marks == "both" else None)
+
+
+@pytest.mark.parametrize("kind", [None, *STOCK])
+def test_sources_of_text_to_text_have_around_them_what_documents_have(tmp_path, kind):
+    corpus = prepare_documents(tmp_path, TEXTS, **given(kind, tmp_path))
+    for objective in (
+        SpanObjective(SpanArguments(), SentinelArguments()),
+        InfillObjective(InfillArguments(permute_sentences=False)),
+    ):
+        folder = tmp_path / type(objective).__name__
+        objective.prepare_tokenizer(corpus.tokenizer()).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        document = document_of(corpus, tokenizer)
+        assert tokenizer(TEXT).input_ids == document
+        text = np.array(document[1:-1])
+        assert [side.tolist() for side in objective.frame.put_around(TextPair(text, text))] == [document, document[1:]]
+        marks = set(tokenizer.get_vocab()) & {"<extra_id_0>", "<extra_id_99>"}
+        assert len(marks) == (2 if isinstance(objective, SpanObjective) else 0)
+        assert objective.role()["decoder_start_token_id"] == document[0]
 
 
 @pytest.mark.parametrize("kind", list(STOCK))

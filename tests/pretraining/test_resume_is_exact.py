@@ -108,6 +108,8 @@ OBJECTIVES = {
     "masked": {"masking": "word", "mask_rate": 0.4, "mask_rate_end": 0.15},
     "hybrid": {"masking": "span", "causal_share": 0.3, "causal_steps": 12},
     "next-sentence": {"masking": "token", "mask_rate_end": 0.3},
+    "infill": {},
+    "mixture": {},
 }
 
 

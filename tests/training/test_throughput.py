@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from helpers.models import tiny_config
 
-from weft import WeftForCausalLM
+from weft import WeftForCausalLM, WeftForConditionalGeneration
 from weft.recipes.training import throughput
 from weft.recipes.training.console import Console
 from weft.recipes.training.metric_format import speed_of
@@ -41,6 +41,21 @@ def test_what_is_multiplied_is_counted_once_and_embeddings_are_not() -> None:
     counts = count_parameters(tiny_config(tie_word_embeddings=True, qk_norm=False), WeftForCausalLM)
     layer = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32
     assert counts == ParameterCounts(total=2 * layer + 32 + 61 * 32, body=2 * layer + 32, head=61 * 32)
+
+
+def test_an_encoder_decoder_is_counted_side_by_side() -> None:
+    """Of 10 tokens an encoder of two layers reads 9 in both directions, and a decoder of one layer writes 2."""
+    config = tiny_config(is_encoder_decoder=True, decoder_start_token_id=1, num_decoder_layers=1, head_dim=6)
+    counts = ParameterCounts(total=900, body=700, head=100, decoder=300)
+    seen = 0.9 * 2 * 9 + 0.2 * (2 / 2 + 9)
+    expected = 6 * (0.9 * 400 + 0.2 * 300 + 0.2 * 100) + 12 * 4 * 6 * seen
+    assert training_flops_per_token(config, counts, ROW, 0.2, (0.9, 0.2)) == pytest.approx(expected)
+    fields = {"is_encoder_decoder": True, "tie_word_embeddings": True, "qk_norm": False, "num_decoder_layers": 1}
+    counts = count_parameters(tiny_config(**fields), WeftForConditionalGeneration)
+    attention = 2 * 32 * 32 + 2 * 32 * 16
+    decoder = 2 * attention + 3 * 32 * 48 + 3 * 32 + 32  # one layer with three norms, and the last norm
+    encoder = 2 * (attention + 3 * 32 * 48 + 2 * 32) + 32
+    assert (counts.body, counts.decoder, counts.head) == (encoder + decoder, decoder, 61 * 32)
 
 
 def rates_at(monkeypatch, speed: float, peak: float, again: float | None) -> list[dict[str, float]]:

@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Sequence
 from dataclasses import fields
 
-from weft.recipes.common.command_line import Parsed
+from weft.recipes.common.command_line import Parsed, shape_fields
 from weft.recipes.pretraining.objectives.base import Objective
 
 _registered: dict[str, type[Objective]] = {}
@@ -32,10 +32,21 @@ def objectives() -> dict[str, type[Objective]]:
     return dict(sorted(found.items(), key=lambda item: len(item[1].arguments))) | _registered
 
 
+def offered_by(recipe: str) -> list[str]:
+    """The names of the objectives that a recipe offers; pretrain_clm.py is for causal alone."""
+    return [name for name, made in objectives().items() if made.recipe == recipe and name != "causal"]
+
+
 def argument_groups(names: Sequence[str]) -> list[type]:
     """The dataclasses of command-line fields that these objectives take, each once."""
     known = objectives()
     return list(dict.fromkeys(group for name in names for group in known[name].arguments))
+
+
+def model_fields(names: Sequence[str]) -> list[str]:
+    """The fields of WeftConfig that may be given with these objectives."""
+    known = objectives()
+    return [*shape_fields(), *dict.fromkeys(field for name in names for field in known[name].model_fields)]
 
 
 def make_objective(name: str, offered: Sequence[str], parsed: Parsed) -> Objective:

@@ -37,8 +37,12 @@ class Objective(ABC):
     other, which calls `register("name", Class)`.
     """
 
+    # The command that offers it.
+    recipe: ClassVar[str] = "pretrain_mlm"
     # Dataclasses of command-line fields; __init__ takes an instance of each.
     arguments: ClassVar[tuple[type, ...]] = ()
+    # Fields of WeftConfig that may be given with it, beside those that any model of one stack has.
+    model_fields: ClassVar[tuple[str, ...]] = ()
     # The model, the Auto class that loads it and others that load the same weights, and what the card says of it.
     model_class: "type[weft.WeftPreTrainedModel]"
     auto_class: str
@@ -48,6 +52,8 @@ class Objective(ABC):
     # Makes a batch of rows: tensors that the model's forward takes by their names, among them `labels` and, of packed
     # rows, `position_ids`, which restart with each document (`datasets/collators.py`).
     collate: Callable[[Sequence[Any]], Batch]
+    # What of a batch is for `loss_parts` and the evaluator only, and not given to the model.
+    kept_back: ClassVar[tuple[str, ...]] = ()
     # The format of each metric of the evaluator beside loss, in the order in which they are shown.
     metrics: ClassVar[dict[str, str]] = {}
     # Metrics that the last line of a run names.
@@ -110,6 +116,14 @@ class Objective(ABC):
     def min_steps(self) -> int:
         """The shortest run that can be trained."""
         return 1
+
+    def longest_input(self, row_length: int) -> int:
+        """The most tokens that the model is given at once."""
+        return row_length
+
+    def side_shares(self) -> tuple[float, float]:
+        """Of an encoder-decoder: how many tokens each side computes for a token of a row."""
+        return 1.0, 0.0
 
     def head_share(self) -> float:
         """The share of the tokens that the head is computed for."""

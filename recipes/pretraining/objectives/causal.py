@@ -1,6 +1,7 @@
 """Next-token prediction: every token from those before it."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRow
 from weft.recipes.pretraining.objectives.base import Objective, as_decoder
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.validation import RowEvaluator, token_nats
-from weft.recipes.training.evaluator import Evaluator
+from weft.recipes.training.evaluator import EvaluatingTrainer, Evaluator
 from weft.recipes.training.model_arguments import DEFAULT_EXTRAS
 
 if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
@@ -134,6 +135,33 @@ class CausalEvaluator(RowEvaluator):
             "perplexity": math.exp(min(loss, 700.0)),
             "bits_per_byte": text_nats / math.log(2) / self.rows.byte_count,
         }
+
+
+CAUSAL_SUMS = 3  # that CausalEvaluator gives
+
+
+class JoinedEvaluator(ABC):
+    """A causal evaluation and another one of the same model."""
+
+    def __init__(self, causal: CausalEvaluator, other: RowEvaluator) -> None:
+        self.causal, self.other, self.rows = causal, other, other.rows
+
+    def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]:
+        return self.metrics(*self.sums(trainer).tolist())
+
+    def sums(self, trainer: EvaluatingTrainer) -> "torch.Tensor":
+        """Those of the causal evaluation, and behind them those of the other one."""
+        import torch
+
+        return torch.cat((self.causal.sums(trainer), self.other.sums(trainer)))
+
+    def metrics(self, *sums: float) -> dict[str, float]:
+        """The metrics that follow from the sums over all rows."""
+        return self.join(self.causal.metrics(*sums[:CAUSAL_SUMS]), self.other.metrics(*sums[CAUSAL_SUMS:]))
+
+    @abstractmethod
+    def join(self, causal: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+        """Make the metrics out of those of both evaluations."""
 
 
 OBJECTIVES = {"causal": CausalObjective}

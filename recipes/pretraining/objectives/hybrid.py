@@ -13,10 +13,10 @@ from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.pretraining.datasets.hybrid import HybridArguments, HybridCollator, HybridRows
 from weft.recipes.pretraining.datasets.masking import MaskingArguments
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
-from weft.recipes.pretraining.objectives.causal import CausalEvaluator, CausalObjective
+from weft.recipes.pretraining.objectives.causal import CausalEvaluator, CausalObjective, JoinedEvaluator
 from weft.recipes.pretraining.objectives.masked import MaskedEvaluator, MaskedObjective
 from weft.recipes.pretraining.plan import Plan
-from weft.recipes.training.evaluator import EvaluatingTrainer, Evaluator
+from weft.recipes.training.evaluator import Evaluator
 from weft.recipes.training.model_arguments import ModelArguments
 
 if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
@@ -105,30 +105,16 @@ class HybridObjective(MaskedObjective):
         return self.hybrid.causal_share + (1 - self.hybrid.causal_share) * super().head_share()
 
 
-CAUSAL_SUMS = 3  # that CausalEvaluator gives
-
-
-class HybridEvaluator:
+class HybridEvaluator(JoinedEvaluator):
     """Both evaluations of a model that is causal and masked; loss is their mean, weighted as the rows in training."""
 
     def __init__(self, causal: CausalEvaluator, masked: MaskedEvaluator, causal_share: float) -> None:
-        self.causal, self.masked, self.causal_share = causal, masked, causal_share
-        self.rows = masked.rows
+        super().__init__(causal, masked)
+        self.causal_share = causal_share
 
-    def __call__(self, trainer: EvaluatingTrainer) -> dict[str, float]:
-        return self.metrics(*self.sums(trainer).tolist())
-
-    def sums(self, trainer: EvaluatingTrainer) -> "torch.Tensor":
-        """Those of the causal evaluation, and behind them those of the masked one."""
-        import torch
-
-        return torch.cat((self.causal.sums(trainer), self.masked.sums(trainer)))
-
-    def metrics(self, *sums: float) -> dict[str, float]:
-        """Both, and the weighted loss."""
-        causal, masked = self.causal.metrics(*sums[:CAUSAL_SUMS]), self.masked.metrics(*sums[CAUSAL_SUMS:])
-        loss = self.causal_share * causal["loss"] + (1 - self.causal_share) * masked["loss"]
-        return {**masked, **causal, "causal_loss": causal["loss"], "loss": loss}
+    def join(self, causal: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+        loss = self.causal_share * causal["loss"] + (1 - self.causal_share) * other["loss"]
+        return {**other, **causal, "causal_loss": causal["loss"], "loss": loss}
 
 
 OBJECTIVES = {"hybrid": HybridObjective}

@@ -29,7 +29,7 @@ from weft.recipes.finetuning.tasks.chat.preview import preview_of, shows_colour
 from weft.recipes.finetuning.tasks.chat.reading import asked_first, before_answer, columns_of, read_all
 from weft.recipes.finetuning.tasks.chat.report import SampleAnswer, write_answered, write_samples
 from weft.recipes.generation.answers import write_answers
-from weft.recipes.training.model_setup import VOCABULARY_UNIT
+from weft.recipes.training.model_setup import VOCABULARY_UNIT, start_rows
 from weft.tokenizer.chat_templates import DEFAULT_TEMPLATE, give_chat_template
 from weft.tokenizer.vocabulary import number_of_ids
 
@@ -290,21 +290,6 @@ def _token_scores(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Ten
     following = next_labels(labels).to(logits.device)
     nats = target_nats(logits.flatten(0, 1), following.flatten()).view(following.shape)
     return nats.double().cpu(), (logits.argmax(-1) == following).cpu()
-
-
-@torch.no_grad()
-def start_rows(model: PreTrainedModel, new: Sequence[int], ids: Sequence[int]) -> None:
-    """Have new tokens begin as the mean of all others, at which they are neither likely nor unlikely (Hewitt, 2021:
-    https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
-
-    Args:
-        ids: of the whole vocabulary.
-    """
-    known = sorted({*ids} - {*new})
-    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
-        for values in (getattr(module, "weight", None), getattr(module, "bias", None)):
-            if values is not None:
-                values[list(new)] = values[known].mean(0)
 
 
 TASK = ChatTask

@@ -29,6 +29,7 @@ from weft.recipes.finetuning.tasks.seq2seq.reading import read_sources, source_o
 from weft.recipes.finetuning.tasks.seq2seq.report import write_seq2seq_report, write_texts
 from weft.recipes.finetuning.tasks.seq2seq.scoring import beginnings, bleu_tokenizer, score_texts
 from weft.recipes.finetuning.tasks.seq2seq.special_tokens import special_ids
+from weft.tokenizer.special_tokens import decoder_start
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,8 @@ class Seq2SeqTask(Task):
         """What makes a new Weft model an encoder-decoder; of any other model the ids that its tokenizer gives."""
         if self.config is not None:
             return special_ids(self.config, self.tokenizer)
-        starts = [self.tokenizer.bos_token_id, self.tokenizer.pad_token_id, self.tokenizer.eos_token_id]
-        return {
-            "is_encoder_decoder": True,
-            "is_causal": True,
-            "decoder_start_token_id": next((each for each in starts if each is not None), None),
-        }
+        start = decoder_start(self.tokenizer)
+        return {"is_encoder_decoder": True, "is_causal": True, "decoder_start_token_id": start}
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Refuses lengths that the model does not take; raises RecipeError."""
