@@ -11,7 +11,7 @@ Only text:      --train_file text.txt [--unsupervised title|simcse|tsdae]
 A known task:   --task stsb --data glue_data/STS-B; squad, cmrc2018 and drcd; pydoc (the default)
 A reranker:     --reranker true
 
-Needs sentence-transformers, and for hard negatives and the scores beside the model's bm25s and gensim.
+Needs sentence-transformers, and gensim for FastText's scores beside the model's.
 """
 
 from collections.abc import Sequence

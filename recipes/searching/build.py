@@ -19,12 +19,12 @@ from weft.recipes.common.files import flush_to_disk_of_parent, new_folder, only_
 from weft.recipes.common.wording import counted
 from weft.recipes.data.segmentation import word_spans
 from weft.recipes.data.text_source import BuiltinText, TextSource
+from weft.recipes.data.word_index import Form, WordIndex, normal_form
 from weft.recipes.searching.embedder import Embedder, is_trained_for_search, model_files, model_folder
 from weft.recipes.searching.index import ABOUT, FORMAT, LOCK, PASSAGES, VECTORS, WORDS, SearchIndex
 from weft.recipes.searching.passages import LEAST_TOKENS, Cutter, Passage
 from weft.recipes.searching.reading import open_sources, read_stretches
 from weft.recipes.searching.stamps import same_content, stamps_of
-from weft.recipes.searching.words import Form, WordIndex, normal_form
 
 SCHEMA = pa.schema(
     [("source", pa.int32()), ("place", pa.string()), ("line", pa.int32()), ("page", pa.int32()), ("text", pa.string())]

@@ -20,10 +20,10 @@ import pyarrow as pa
 
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import read_json, size_and_time
+from weft.recipes.data.word_index import WordIndex, normal_form
 from weft.recipes.searching.embedder import Embedder, model_files
 from weft.recipes.searching.stamps import same_content, stamps_of
 from weft.recipes.searching.vectors import has_faiss, largest, nearest
-from weft.recipes.searching.words import WordIndex, normal_form
 
 ABOUT, LOCK, FORMAT = "index.json", ".lock", 1
 PASSAGES, VECTORS, WORDS = "passages.arrow", "vectors.npy", "words"

@@ -23,10 +23,10 @@ from typing import Any
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.files import size_and_time
 from weft.recipes.common.wording import counted
+from weft.recipes.data.word_index import Form
 from weft.recipes.searching.index import ABOUT, BY, Hit, SearchIndex
 from weft.recipes.searching.show import also_in, as_json, marked, score_in_words
 from weft.recipes.searching.stamps import same_content
-from weft.recipes.searching.words import Form
 
 LONGEST_QUESTION, MOST_HITS, USUAL_HITS = 2000, 100, 10
 PAGE = string.Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))

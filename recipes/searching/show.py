@@ -8,8 +8,8 @@ from typing import TextIO
 from weft.recipes.common.files import json_text
 from weft.recipes.common.wording import MOST_NAMED, printable
 from weft.recipes.data.segmentation import search_terms
+from weft.recipes.data.word_index import Form, plain_form, terms_of
 from weft.recipes.searching.index import Hit
-from weft.recipes.searching.words import Form, plain_form, terms_of
 
 LINES_SHOWN = 8
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"

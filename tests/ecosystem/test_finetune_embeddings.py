@@ -13,10 +13,7 @@ from helpers.elsewhere import succeed
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from weft.recipes.common.errors import RecipeError
-from weft.recipes.finetuning.embeddings.losses import with_hard_negatives
-from weft.recipes.finetuning.embeddings.reading import Row
-from weft.recipes.finetuning.embeddings.sides import Bm25, WordVectors, words_of
+from weft.recipes.finetuning.embeddings.sides import WordVectors
 from weft.recipes.finetuning.embeddings.trainer import ModuleTrainer
 
 # of a tiny model, which dropout would only slow down
@@ -176,21 +173,7 @@ def test_an_embedding_model_keeps_its_modules_and_is_scored_before(file: Path, t
     assert "pooling cannot be given" in ft.run_error(rows_of.main, **given, pooling="mean", output_dir=tmp_path / "x")
 
 
-def test_hard_negatives_belong_to_other_queries_and_share_words() -> None:
-    rows = [Row("pairs", (row["query"], row["passage"])) for row in rows_of.pairs()]
-    found = with_hard_negatives(rows, 3, seed=0)
-    own = {row.texts[0]: row.texts[1] for row in rows}
-    for row in found:
-        query, positive, *negatives = row.texts
-        assert positive == own[query] and len(set(negatives)) == 3 and positive not in negatives
-        assert all(set(words_of(query)) & set(words_of(text)) - {"the", "is"} for text in negatives)
-    with pytest.raises(RecipeError, match="hard_negatives is 100, but the training rows have 80 texts: give fewer"):
-        with_hard_negatives(rows, 100, seed=0)
-
-
-def test_what_needs_no_model_ranks_by_words() -> None:
+def test_vectors_of_words_are_the_same_every_time() -> None:
     texts = ["the red house", "a blue boat on the river", "蓝色的船"]
-    assert Bm25().index(texts)(["where is the boat", "红色和蓝色", "nothing known"]).argmax(1).tolist()[:2] == [1, 2]
-    assert not Bm25().index(texts)(["nothing known"]).any()
     one, other = (WordVectors(texts * 5, seed=1).similarities(texts, texts[::-1]) for _ in range(2))
     assert np.array_equal(one, other) and one[1] == pytest.approx(1, abs=1e-5)

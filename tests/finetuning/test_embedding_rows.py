@@ -12,8 +12,9 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.embeddings.arguments import EmbeddingArguments, EmbeddingFiles
 from weft.recipes.finetuning.embeddings.documents import damaged, title_and_rest, without_words
 from weft.recipes.finetuning.embeddings.evaluation_sets import RetrievalSet, SimilaritySet, make_set
-from weft.recipes.finetuning.embeddings.losses import columns_of, prepare_rows
+from weft.recipes.finetuning.embeddings.losses import columns_of, prepare_rows, with_hard_negatives
 from weft.recipes.finetuning.embeddings.reading import Row, read_all, read_rows
+from weft.recipes.finetuning.embeddings.sides import Bm25, words_of
 
 
 def rows_in(path: Path, **fields: object) -> list[Row]:
@@ -185,6 +186,27 @@ def test_triplets_of_different_lengths_keep_what_all_have():
     rows = [Row("triplets", ("q", "p", "n", "m")), Row("triplets", ("r", "s", "t"))]
     prepared = prepare_rows(rows, EmbeddingFiles(), EmbeddingArguments())
     assert [row.texts for row in prepared] == [("q", "p", "n"), ("r", "s", "t")]
+
+
+def test_hard_negatives_belong_to_other_queries_and_share_words():
+    rows = [Row("pairs", (row["query"], row["passage"])) for row in rows_of.pairs()]
+    found = with_hard_negatives(rows, 3, seed=0)
+    own = {row.texts[0]: row.texts[1] for row in rows}
+    for row in found:
+        query, positive, *negatives = row.texts
+        assert positive == own[query] and len(set(negatives)) == 3 and positive not in negatives
+        assert all(set(words_of(query)) & set(words_of(text)) - {"the", "is"} for text in negatives)
+    with pytest.raises(RecipeError, match="hard_negatives is 100, but the training rows have 80 texts: give fewer"):
+        with_hard_negatives(rows, 100, seed=0)
+
+
+def test_bm25_ranks_by_words_in_any_script_and_scores_pairs():
+    texts = ["the red house", "a blue boat on the river", "蓝色的船"]
+    search = Bm25().index(texts)
+    assert search(["where is the boat", "红色和蓝色"]).argmax(1).tolist() == [1, 2]
+    assert not search(["nothing known"]).any()
+    asked = ["the boat", "the house", "船"]
+    assert Bm25().similarities(asked, texts).tolist() == [search([one])[0, place] for place, one in enumerate(asked)]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from weft.recipes import search
 from weft.recipes.data.segmentation import word_spans
+from weft.recipes.data.word_index import terms_of
 from weft.recipes.searching import build, index
-from weft.recipes.searching.words import terms_of
 
 TEXTS = {
     "animals.txt": "The otter swims in the river. It eats fish.\n\nThe heron stands in the reeds and waits.\n",

@@ -10,10 +10,10 @@ import pytest
 from helpers.searching import TEXTS, ToyEmbedder, make_model, rows_of, run, use_toy_model, write_texts
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.word_index import ARRAYS
 from weft.recipes.searching import build as building
 from weft.recipes.searching import index as opening
 from weft.recipes.searching.index import SearchIndex
-from weft.recipes.searching.words import ARRAYS
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import snowballstemmer
 
+from weft.recipes.data.word_index import ARRAYS, K1, B, WordIndex, terms_of
 from weft.recipes.searching.build import normal_form
 from weft.recipes.searching.show import marked
-from weft.recipes.searching.words import ARRAYS, K1, B, WordIndex, terms_of
 
 
 def wide(word: str) -> str:

@@ -9,7 +9,6 @@ from weft.recipes.common.processes import check_launcher, end_with_launcher
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.command import MANAGED
 from weft.recipes.finetuning.embeddings.arguments import (
-    BM25,
     FASTTEXT,
     LEARNING_RATE,
     OF_NEW,
@@ -52,18 +51,13 @@ def read_command(description: str | None, argv: Sequence[str] | None = None) -> 
     if training.learning_rate is None:
         is_new = parsed[ModelSetupArguments].model_name_or_path is None
         training.learning_rate = OF_NEW if is_new else LEARNING_RATE
-    refuse_missing_packages(files, embedding)
+    refuse_missing_packages(files)
     return parsed
 
 
-def refuse_missing_packages(files: EmbeddingFiles, embedding: EmbeddingArguments) -> None:
+def refuse_missing_packages(files: EmbeddingFiles) -> None:
     """Raise RecipeError, with the command that installs them, where optional packages are not there."""
-    uses_bm25 = BM25 in files.baselines or bool(files.hard_negatives) or embedding.reranker
-    needed = {
-        "sentence-transformers": True,
-        "bm25s": uses_bm25,
-        "gensim": FASTTEXT in files.baselines,
-    }
+    needed = {"sentence-transformers": True, "gensim": FASTTEXT in files.baselines}
     missing = [
         name for name, used in needed.items() if used and importlib.util.find_spec(name.replace("-", "_")) is None
     ]

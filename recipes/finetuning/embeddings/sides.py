@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from weft.recipes.data.segmentation import search_terms
+from weft.recipes.data.word_index import WordIndex
 
 Search = Callable[[Sequence[str]], np.ndarray]
 
@@ -50,19 +51,11 @@ class Embedder:
 
 
 class Bm25:
-    """Okapi's BM25, by the package bm25s."""
+    """Okapi's BM25, as `recipes/search.py` ranks by it."""
 
     def index(self, documents: Sequence[str]) -> Search:
-        import bm25s
-
-        found, size = bm25s.BM25(), len(documents)
-        found.index([words_of(text) or [""] for text in documents], show_progress=False)
-
-        def scores(query: str) -> np.ndarray:
-            known = [word for word in words_of(query) if word in found.vocab_dict]
-            return np.asarray(found.get_scores(known)) if known else np.zeros(size, dtype=np.float32)
-
-        return lambda queries: np.stack([scores(query) for query in queries])
+        found = WordIndex.of(documents)
+        return lambda queries: np.stack([found.scores(query) for query in queries])
 
     def similarities(self, firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
         search = self.index(seconds)
