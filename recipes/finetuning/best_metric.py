@@ -20,10 +20,10 @@ class BestMetric:
     def chooses(self, scores: Mapping[str, float], over: Mapping[str, float] | None) -> bool:
         """Whether scores are better than others.
 
-        The lower loss decides between equal ones: a metric often stands still at first (Matthews' correlation at 0)
-        while the model learns.
+        The lower loss, if there is one, decides between equal ones: a metric often stands still at first (Matthews'
+        correlation at 0) while the model learns.
         """
         value, than = scores[self.name], None if over is None else over[self.name]
-        if over is not None and value == than:
+        if over is not None and value == than and "loss" in scores:
             return BestMetric("loss", greater_is_better=False).is_better(scores["loss"], over["loss"])
         return self.is_better(value, than)

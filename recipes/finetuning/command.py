@@ -43,12 +43,10 @@ def finetune(task_name: str, description: str | None, argv: Sequence[str] | None
 
 def _read(task_name: str, description: str | None, argv: Sequence[str] | None = None) -> Parsed:
     """Parse and check the command line (raises RecipeError: a field or a file is not what it has to be)."""
-    end_with_launcher()
-    check_launcher()
-    own, lengths = arguments_of(task_name), ("num_train_epochs", "max_steps")
+    own = arguments_of(task_name)
     groups = [FineTuningArguments, own, ModelSetupArguments, SearchArguments]
-    parsed = parse_arguments(description, groups, True, True, argv, lengths, MANAGED, own.model_fields)
-    arguments, files = parsed[FineTuningArguments], parsed[FileArguments]
+    parsed = parse_fields(description, groups, argv, own.model_fields)
+    files = parsed[FileArguments]
     if files.task == task_name:
         if not files.local_files() and files.dataset_name is None:
             known = [data_set for data_set, task in known_task_names().items() if task == task_name]
@@ -58,13 +56,32 @@ def _read(task_name: str, description: str | None, argv: Sequence[str] | None = 
                 f"{named}."
             )
         files.task = None
+    check_fields(parsed)
+    parsed[SearchArguments].check(parsed)
+    return parsed
+
+
+def parse_fields(
+    description: str | None,
+    groups: Sequence[type],
+    argv: Sequence[str] | None,
+    model_fields: Sequence[str] | None = None,
+) -> Parsed:
+    """Parse the command line of any fine-tuning, see `parse_arguments`."""
+    end_with_launcher()
+    check_launcher()
+    lengths = ("num_train_epochs", "max_steps")
+    return parse_arguments(description, groups, True, True, argv, lengths, MANAGED, model_fields)
+
+
+def check_fields(parsed: Parsed) -> None:
+    """Refuse what is wrong with the fields that every fine-tuning has; raises RecipeError."""
+    arguments = parsed[FineTuningArguments]
     arguments.check()
     parsed[ModelSetupArguments].check()
-    files.check_files()
-    parsed[SearchArguments].check(parsed)
+    parsed[FileArguments].check_files()
     if arguments.push_to_hub is not None:
         check_name(arguments.push_to_hub)
     parsed.refuse_together(("num_train_epochs",), "max_steps", "it is the length")
     parsed.refuse_without(("hub_private_repo",), "push_to_hub")
     parsed.refuse_without(("lora_alpha", "lora_dropout"), "lora_rank")
-    return parsed

@@ -38,9 +38,14 @@ def _scores_table(metrics: Mapping[str, Any], split: str, headline: Sequence[str
     return table(named, rows) + "".join(sure)
 
 
+def prefix_of(split: str) -> str:
+    """What stands before the names of a split's scores in metrics.json."""
+    return "eval_" if split == "validation" else f"{split}_"
+
+
 def scores_of(metrics: Mapping[str, Any], split: str, headline: Sequence[str]) -> dict[str, int | float]:
     """The scores of a split, those of the headline first."""
-    prefix = "eval_" if split == "validation" else f"{split}_"
+    prefix = prefix_of(split)
     found = {
         name.removeprefix(prefix): value
         for name, value in metrics.items()

@@ -17,7 +17,7 @@ from weft.recipes.common.positions import position_limit_of
 from weft.recipes.common.wording import some_of
 from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.arguments import ModelSetupArguments
-from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.task import ModelTask
 from weft.recipes.training.model_setup import CHANGEABLE_FIELDS, ModelArguments, make_config
 from weft.tokenizer.special_tokens import find_start_and_end, for_role
 from weft.tokenizer.train import train_tokenizer
@@ -40,7 +40,7 @@ class ModelSetup:
         new_weights: parameters of the existing model that start anew, known once `make_model` was called.
     """
 
-    task: Task
+    task: ModelTask
     arguments: ModelSetupArguments
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
@@ -110,7 +110,7 @@ class ModelSetup:
 
 
 def set_up_model(
-    task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max_length: int | None
+    task: ModelTask, arguments: ModelSetupArguments, fields: dict[str, Any], max_length: int | None
 ) -> ModelSetup:
     """Load config and tokenizer, or make them, before any training.
 
@@ -177,7 +177,7 @@ def _checked_length(
     return max_length or default_length(config, tokenizer)
 
 
-def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max_length: int | None) -> ModelSetup:
+def _new(task: ModelTask, arguments: ModelSetupArguments, fields: dict[str, Any], max_length: int | None) -> ModelSetup:
     source = arguments.tokenizer_name or arguments.config_name
     if source is not None:
         if arguments.special_tokens:
@@ -218,11 +218,11 @@ def _new(task: Task, arguments: ModelSetupArguments, fields: dict[str, Any], max
     return ModelSetup(task, arguments, config, tokenizer, max_length, keep_head=True)
 
 
-def _for_task(task: Task, tokenizer: PreTrainedTokenizerBase, token_types: bool) -> PreTrainedTokenizerBase:
+def _for_task(task: ModelTask, tokenizer: PreTrainedTokenizerBase, token_types: bool) -> PreTrainedTokenizerBase:
     return as_encoder(tokenizer, token_types) if task.closes_texts else tokenizer
 
 
-def _suitable_tokenizer(task: Task) -> str:
+def _suitable_tokenizer(task: ModelTask) -> str:
     """Byte-level BPE; but where parts of a mostly Chinese text are to be found WordPiece, in which each Han character
     is a token: a longer one may reach over the end of an answer, which then cannot be given."""
     if not task.finds_spans:

@@ -6,12 +6,12 @@ from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.arguments import FileArguments, FineTuningArguments, ModelSetupArguments
 from weft.recipes.finetuning.report import use_finished
-from weft.recipes.finetuning.run_folder import fingerprint, look_at
-from weft.recipes.finetuning.setup import FineTuningRun, extras_of
+from weft.recipes.finetuning.run_folder import look_at
+from weft.recipes.finetuning.setup import FineTuningRun, folder_and_settings
 from weft.recipes.finetuning.task import Task
 from weft.recipes.finetuning.tasks import known_task, task_class
 from weft.recipes.training.card_fields import languages
-from weft.recipes.training.run import carry_out, settings_of
+from weft.recipes.training.run import carry_out
 
 
 def run_task(task_name: str, parsed: Parsed) -> None:
@@ -23,13 +23,7 @@ def run_task(task_name: str, parsed: Parsed) -> None:
     """
     arguments, files = parsed[FineTuningArguments], parsed[FileArguments]
     task, setup = _read_task(task_name, parsed), parsed[ModelSetupArguments]
-    folder = Path(arguments.output_dir or f"runs/{files.name}")
-    arguments.output_dir = str(folder)
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"output_dir {folder} is a file: give another.")
-    fields = {**extras_of(setup, folder), **parsed.model}
-    settings = {**settings_of(parsed), **fields, "files": fingerprint(files)}
-    settings["seeds"] = arguments.seeds_for(task.splits["train"])
+    folder, fields, settings = folder_and_settings(parsed, files.name, task.splits["train"])
     carry_out(
         folder,
         arguments,

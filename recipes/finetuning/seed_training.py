@@ -3,7 +3,6 @@
 import copy
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.files import read_json, remove_folder
 from weft.recipes.common.processes import check_processes, check_same_checkpoint, is_first_process
-from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.adapters import add_adapters, freeze
 from weft.recipes.finetuning.arguments import FineTuningArguments
-from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.best_weights import (
     RESULT,
     WEIGHTS,
@@ -35,7 +32,7 @@ from weft.recipes.finetuning.dataset import TrainingOrder
 from weft.recipes.finetuning.model_setup import ModelSetup
 from weft.recipes.finetuning.plan import FineTuningPlan, make_plan
 from weft.recipes.finetuning.prediction import TaskEvaluator
-from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.task import ModelTask, Task
 from weft.recipes.finetuning.trainer import FineTuningTrainer, SeedResult
 from weft.recipes.training.checkpoint_folders import checkpoints_of
 from weft.recipes.training.checkpoints import remove_unfinished
@@ -51,37 +48,18 @@ from weft.recipes.training.trainer import WeftTrainer
 class SeedTraining:
     """The training of a seed under any Trainer: begun or resumed, its best weights kept, its result noted.
 
-    A class derived from it has these attributes, and makes the Trainer.
+    A class derived from it has these attributes, `make_model` for a seed, and `_make_trainer`, of a seed's folder, the
+    seed, and the callback that keeps the best weights.
+
+    Attributes:
+        trainer_fields: fields of TrainingArguments that were given.
     """
 
+    task: ModelTask
     arguments: FineTuningArguments
     plan: FineTuningPlan
     trainer_fields: dict[str, Any]
     bf16: bool
-
-    @property
-    def best_metric(self) -> BestMetric:
-        """The metric that tells the best weights."""
-        raise NotImplementedError
-
-    def _make_trainer(self, folder: Path, seed: int, best: BestWeights) -> WeftTrainer:
-        raise NotImplementedError
-
-    def describe(self, on_gpu: bool, threads: int, seeds: Sequence[int]) -> list[tuple[str, str]]:
-        """The lines of the plan on how it is trained, each with its name."""
-        arguments = self.arguments
-        return [
-            ("dtype", "bfloat16 autocast, float32 weights" if self.bf16 else "float32"),
-            ("device", "GPU" if on_gpu else f"CPU, {counted(threads, 'thread')} per process"),
-            (
-                "schedule",
-                f"{arguments.lr_scheduler_type}, learning rate {arguments.learning_rate:g}, weight decay "
-                f"{arguments.weight_decay:g}",
-            ),
-            ("length", self.plan.line()),
-            ("seeds", ", ".join(map(str, seeds))),
-            ("kept", f"the weights with the best {self.best_metric.name}"),
-        ]
 
     def train(self, folder: Path, seed: int) -> SeedResult | None:
         """Train, or read what was trained before; None where it was stopped on the way."""
@@ -91,7 +69,7 @@ class SeedTraining:
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder)
             print(f"seed {seed} in {folder}", flush=True)
-        best = BestWeights(self.best_metric, folder / WEIGHTS, self.arguments.patience)
+        best = BestWeights(self.task.best_metric, folder / WEIGHTS, self.arguments.patience)
         with refusing("the run cannot be set up", *(ValueError, TypeError, RuntimeError, ImportError), say=one_line):
             trainer = self._make_trainer(folder, seed, best)
         checkpoint = last_checkpoint(folder)
@@ -125,7 +103,7 @@ class SeedTraining:
     def _result(self, seed: int, trainer: WeftTrainer, file: Path, seconds: float) -> SeedResult:
         history = trainer.state.log_history
         evaluations = evaluations_of(history)
-        best = best_of(evaluations, self.best_metric) or evaluations[-1]
+        best = best_of(evaluations, self.task.best_metric) or evaluations[-1]
         step, metrics = step_of_weights(file), best.scores
         if step != best.step:
             # Kept just before the run was killed; going on from an earlier checkpoint came to other numbers.
@@ -139,6 +117,17 @@ class SeedTraining:
             metrics = trainer.evaluator(trainer)
         speed = median_of(history, "examples_per_second")
         return SeedResult(seed, metrics, step, trainer.state.global_step, round(seconds, 1), speed, history)
+
+    def _shared_parts(self, arguments: TrainingArguments, best: BestWeights, per_step: float) -> dict[str, Any]:
+        """What every Trainer is given beside model, rows and evaluator; `per_step` counts examples."""
+        plan = self.plan
+        check_processes(arguments, plan.processes)
+        return {
+            "args": arguments,
+            "throughput": Throughput(lambda step: step * per_step, unit="examples"),
+            "epochs_before": lambda step: step * plan.items_per_step / plan.items,
+            "callbacks": [Console(arguments.disable_tqdm, headline=self.task.headline), StopSignal(), best],
+        }
 
     def _trainer_fields(self, folder: Path, seed: int, **defaults: Any) -> dict[str, Any]:
         """Fields of TrainingArguments; what was given one by one replaces the defaults."""
@@ -172,7 +161,6 @@ class SeedRun(SeedTraining):
     """What the trainings of all seeds share.
 
     Attributes:
-        trainer_fields: fields of TrainingArguments that were given.
         trainable: the training items that have a target.
         validation: the items that choose the weights.
         grouped: whether a batch's examples are of like length.
@@ -188,10 +176,6 @@ class SeedRun(SeedTraining):
     collator: PackingCollator
     grouped: bool
     bf16: bool
-
-    @property
-    def best_metric(self) -> BestMetric:
-        return self.task.best_metric
 
     def make_model(self, seed: int) -> nn.Module:
         """The model that a seed begins with, frozen or with adapters as the fields say."""
@@ -225,15 +209,14 @@ class SeedRun(SeedTraining):
             # stacks that only read, T5's encoder for one, refuse it
             use_cache=self.setup.is_weft or not self.task.has_own_head,
         )
-        check_processes(arguments, plan.processes)
+        per_step = plan.items_per_step * len({item.example for item in self.trainable}) / plan.items  # examples
+        shared = self._shared_parts(arguments, best, per_step)
         model = self.make_model(seed)
         set_seed(seed)
         group = plan.batch_size if self.grouped else 0
-        per_step = plan.items_per_step * len({item.example for item in self.trainable}) / plan.items  # examples
         make_trainer = self.task.make_trainer or FineTuningTrainer
         return make_trainer(
             model=model,
-            args=arguments,
             train_dataset=TrainingOrder(self.trainable, seed, plan.max_steps * plan.items_per_step, group),
             data_collator=self._collate,
             processing_class=self.setup.tokenizer,
@@ -241,15 +224,9 @@ class SeedRun(SeedTraining):
                 *(self.task, "validation", self.validation, self.collator),
                 self.arguments.per_device_eval_batch_size,
             ),
-            throughput=Throughput(lambda step: step * per_step, unit="examples"),
-            epochs_before=lambda step: step * plan.items_per_step / plan.items,
             task=self.task,
             layer_decay=self.setup.arguments.layer_decay,
-            callbacks=[
-                Console(arguments.disable_tqdm, headline=self.task.headline),
-                StopSignal(),
-                best,
-            ],
+            **shared,
         )
 
     def _collate(self, items: list[EncodedExample]) -> dict[str, torch.Tensor]:

@@ -36,7 +36,56 @@ def label_fields(names: Sequence[str]) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
-class Task(ABC):
+class ModelTask(ABC):
+    """What a model is set up for, and what its card says of it."""
+
+    summary: str  # a sentence for the model card
+    auto_class: str  # such as "AutoModelForSequenceClassification"
+    pipeline_tag: str  # such as "text-classification"
+    library: ClassVar[str] = "transformers"  # the Hub's name of what loads the model
+    finds_spans: ClassVar[bool] = False  # whether its answers are parts of a text, which tokens should not reach over
+    known: KnownTask | None = None  # the data set that --task names
+    language: str | list[str] | None = None  # of the texts, such as "en", where the user or the task says it
+    has_own_head: ClassVar[bool] = True  # whether the model has an output matrix that is of this task only
+    closes_texts: ClassVar[bool] = True  # whether the tokenizer is to put its start and end token around each text
+    new_tokens: Sequence[int] = ()  # ids that `prepare_tokenizer` added, of which the model knows nothing yet
+    # Metrics that the console, the card and the summary over seeds show first.
+    headline: tuple[str, ...]
+    best_metric: BestMetric
+
+    @abstractmethod
+    def texts(self) -> Iterator[str]:
+        """The texts of the training split, which a new tokenizer is trained on."""
+
+    def align_labels(self, config: PreTrainedConfig) -> bool:
+        """Take over the order of labels of an existing model that has the same ones.
+
+        Returns:
+            Whether the model's head fits; if it does not, it starts anew.
+        """
+        return True
+
+    def config_fields(self) -> dict[str, Any]:
+        """Config fields that follow from the data: id2label, label2id, problem_type.
+
+        A head has as many outputs as `id2label` has entries; a regression has one.
+        """
+        return {}
+
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """The tokenizer to encode with and to publish; raises RecipeError for one that cannot be used."""
+        return tokenizer
+
+    def prepare_model(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model with all that its folder is to hold besides weights, before it is trained."""
+        return model
+
+    @abstractmethod
+    def usage(self, name: str) -> str:
+        """Python that uses the published model, for its card."""
+
+
+class Task(ModelTask):
     """One task of fine-tuning: its data, its model class, its loss, its scores and its report.
 
     A new one is a folder of `tasks`, whose `task.py` says `TASK = Class`, or a class anywhere that is registered with
@@ -49,16 +98,7 @@ class Task(ABC):
     called with a part of a split's items and `examples`, on a copy of the task, and with results that no model made.
     """
 
-    summary: ClassVar[str]  # a sentence for the model card
-    auto_class: ClassVar[str]  # such as "AutoModelForSequenceClassification"
-    pipeline_tag: ClassVar[str]  # such as "text-classification"
-    finds_spans: ClassVar[bool] = False  # whether its answers are parts of a text, which tokens should not reach over
-    known: KnownTask | None = None  # the data set that --task names
-    language: str | list[str] | None = None  # of the texts, such as "en", where the user or the task says it
     has_choices: ClassVar[bool] = False  # whether an item's sequences are choices of which one is right
-    has_own_head: ClassVar[bool] = True  # whether the model has an output matrix that is of this task only
-    closes_texts: ClassVar[bool] = True  # whether the tokenizer is to put its start and end token around each text
-    new_tokens: Sequence[int] = ()  # ids that `prepare_tokenizer` added, of which the model knows nothing yet
     # Fields of every recipe that mean nothing to this task, each with a reason.
     refused_fields: ClassVar[dict[str, str]] = {}
     # Fields of FineTuningArguments that have another default with this task.
@@ -69,9 +109,6 @@ class Task(ABC):
     # and `count`.
     make_trainer: Callable[..., WeftTrainer] | None = None
     input_name: ClassVar[str] = "text"  # what `input_of` gives, in a word
-    # Metrics that the console, the card and the summary over seeds show first.
-    headline: tuple[str, ...]
-    best_metric: BestMetric
     examples: dict[str, list[Any]]  # of each split, as they were read
 
     @classmethod
@@ -95,31 +132,8 @@ class Task(ABC):
         return str(example)
 
     @abstractmethod
-    def texts(self) -> Iterator[str]:
-        """The texts of the training split, which a new tokenizer is trained on."""
-
-    @abstractmethod
     def describe(self) -> list[tuple[str, str]]:
         """Lines of the plan about the data: labels, what was dropped or cut (after `encode`)."""
-
-    def align_labels(self, config: PreTrainedConfig) -> bool:
-        """Take over the order of labels of an existing model that has the same ones.
-
-        Returns:
-            Whether the model's head fits; if it does not, it starts anew.
-        """
-        return True
-
-    def config_fields(self) -> dict[str, Any]:
-        """Config fields that follow from the data: id2label, label2id, problem_type.
-
-        A head has as many outputs as `id2label` has entries; a regression has one.
-        """
-        return {}
-
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        """The tokenizer to encode with and to publish; raises RecipeError for one that cannot be used."""
-        return tokenizer
 
     @abstractmethod
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
@@ -136,10 +150,6 @@ class Task(ABC):
     def make_collator(self, tokenizer: PreTrainedTokenizerBase, packed: bool) -> PackingCollator:
         """What lays items out."""
         return PackingCollator(tokenizer, packed, self.has_choices)
-
-    def prepare_model(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The model with all that its folder is to hold besides weights, before it is trained."""
-        return model
 
     @abstractmethod
     def targets(self, layout: BatchLayout) -> Batch:
@@ -234,7 +244,3 @@ class Task(ABC):
     @abstractmethod
     def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[Any]) -> None:
         """Write what is predicted for each example of a split, labelled or not, with its scores."""
-
-    @abstractmethod
-    def usage(self, name: str) -> str:
-        """Python that uses the published model, for its card."""

@@ -3,11 +3,10 @@
 import importlib.util
 from collections.abc import Sequence
 
-from weft.recipes.common.command_line import Parsed, parse_arguments
+from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.processes import check_launcher, end_with_launcher
 from weft.recipes.finetuning.arguments import ModelSetupArguments
-from weft.recipes.finetuning.command import MANAGED
+from weft.recipes.finetuning.command import check_fields, parse_fields
 from weft.recipes.finetuning.embeddings.arguments import (
     FASTTEXT,
     LEARNING_RATE,
@@ -17,7 +16,6 @@ from weft.recipes.finetuning.embeddings.arguments import (
     EmbeddingFiles,
     EmbeddingTraining,
 )
-from weft.recipes.training.hub import check_name
 
 # Fields of every fine-tuning that mean nothing here.
 REFUSED = {
@@ -31,23 +29,15 @@ GROUPS = [EmbeddingTraining, EmbeddingFiles, EmbeddingArguments, ModelSetupArgum
 
 def read_command(description: str | None, argv: Sequence[str] | None = None) -> Parsed:
     """Parse and check the command line (raises RecipeError: a field or a file is not what it has to be)."""
-    end_with_launcher()
-    check_launcher()
-    parsed = parse_arguments(description, GROUPS, True, True, argv, ("num_train_epochs", "max_steps"), MANAGED)
+    parsed = parse_fields(description, GROUPS, argv)
     training, files, embedding = (parsed[kind] for kind in (EmbeddingTraining, EmbeddingFiles, EmbeddingArguments))
     for name, reason in REFUSED.items():
         if name in parsed.given:
             raise RecipeError(f"{name} is given: {reason}.")
     if files.task is None and files.train_file is None and files.dataset_name is None:
         files.task = PYDOC
-    training.check()
-    parsed[ModelSetupArguments].check()
-    files.check_files()
+    check_fields(parsed)
     embedding.check_with(files)
-    if training.push_to_hub is not None:
-        check_name(training.push_to_hub)
-    parsed.refuse_together(("num_train_epochs",), "max_steps", "it is the length")
-    parsed.refuse_without(("hub_private_repo",), "push_to_hub")
     if training.learning_rate is None:
         is_new = parsed[ModelSetupArguments].model_name_or_path is None
         training.learning_rate = OF_NEW if is_new else LEARNING_RATE

@@ -1,12 +1,10 @@
 """The scores of an embedding model: how well it searches, and how well it tells how alike texts are."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.embeddings.evaluation_sets import EvaluationSet, RetrievalSet, SimilaritySet
 from weft.recipes.finetuning.embeddings.sides import Side
 
@@ -15,13 +13,6 @@ DEPTH = 10  # of a ranking
 SPEARMAN, NDCG = "spearmanr", "ndcg_at_10"
 OF_PAIRS, OF_LABELS = (NDCG, "mrr_at_10", "recall_at_1", "recall_at_10"), (NDCG, "mrr_at_10", "accuracy_at_1")
 OF_SCORES = (SPEARMAN, "pearsonr")
-
-
-class Highest(BestMetric):
-    """A metric that nothing else decides between equals of."""
-
-    def chooses(self, scores: Mapping[str, float], over: Mapping[str, float] | None) -> bool:
-        return self.is_better(scores[self.name], None if over is None else over[self.name])
 
 
 @dataclass

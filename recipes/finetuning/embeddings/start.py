@@ -1,13 +1,11 @@
 """What a training starts from: a checkpoint or new weights under a pooling, or an embedding model as it is."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedConfig
 from transformers.utils import cached_file
 
 from weft import WeftConfig
@@ -18,50 +16,13 @@ from weft.recipes.common.files import read_json
 from weft.recipes.common.wording import some_of
 from weft.recipes.finetuning.adapters import freeze
 from weft.recipes.finetuning.arguments import ModelSetupArguments
-from weft.recipes.finetuning.embeddings.arguments import (
-    AUTO,
-    LAST_TOKEN,
-    MEAN,
-    USUAL_LENGTH,
-    EmbeddingArguments,
-    EmbeddingTraining,
-)
+from weft.recipes.finetuning.embeddings.arguments import AUTO, LAST_TOKEN, MEAN, USUAL_LENGTH, EmbeddingArguments
+from weft.recipes.finetuning.embeddings.task import EmbeddingTask
 from weft.recipes.finetuning.model_setup import DEFAULT_LENGTH, DROPOUT, ModelSetup, set_up_model
-from weft.recipes.finetuning.task import label_fields
 
 OF_LIBRARY, MODULES = "config_sentence_transformers.json", "modules.json"
-CLASSES = {False: "SentenceTransformer", True: "CrossEncoder"}  # of that library, by `reranker`
 
 
-class _Needs:
-    """What `set_up_model` asks a task for: a reranker has a head with one output, an embedding none."""
-
-    finds_spans = False
-    has_own_head = True
-    closes_texts = True
-
-    def __init__(self, texts: Sequence[str], reranker: bool) -> None:
-        self._texts, self.reranker = texts, reranker
-        self.auto_class = "AutoModelForSequenceClassification" if reranker else "AutoModel"
-
-    def texts(self) -> Iterator[str]:
-        return iter(self._texts)
-
-    def align_labels(self, config: PreTrainedConfig) -> bool:
-        is_one = (config.architectures or [""])[0].endswith("Classification") and config.num_labels == 1
-        return is_one or not self.reranker
-
-    def config_fields(self) -> dict[str, Any]:
-        return label_fields(["relevance"]) if self.reranker else {}
-
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        return tokenizer
-
-    def prepare_model(self, model: PreTrainedModel) -> PreTrainedModel:
-        return model
-
-
-@dataclass
 class Start:
     """What every seed starts from.
 
@@ -71,17 +32,69 @@ class Start:
         pooling: of a model that has none yet; seen from the config of a checkpoint before it bears the name of a body.
     """
 
-    arguments: ModelSetupArguments
-    embedding: EmbeddingArguments
-    training: EmbeddingTraining
-    setup: ModelSetup | None
-    config: PreTrainedConfig
+    def __init__(
+        self,
+        task: EmbeddingTask,
+        arguments: ModelSetupArguments,
+        embedding: EmbeddingArguments,
+        max_length: int | None,
+        fields: dict[str, Any],
+    ) -> None:
+        """Load or make config and tokenizer.
 
-    def __post_init__(self) -> None:
+        Args:
+            max_length: tokens of a text, if that is asked for.
+            fields: of WeftConfig that were given one by one.
+
+        Raises:
+            RecipeError: fields do not apply, or the model cannot be trained.
+        """
+        self.task, self.arguments, self.embedding, self.max_length = task, arguments, embedding, max_length
+        name, self.setup = arguments.model_name_or_path, None
+        if name is not None and not embedding.reranker and _has_modules(name):
+            self.config = self._checked(name, fields)
+        else:
+            self.setup = self._set_up(fields)
+            self.config = self.setup.config
+        size = getattr(self.config, "hidden_size", None)
+        larger = [wanted for wanted in embedding.matryoshka if size is not None and wanted >= size]
+        if larger:
+            raise RecipeError(f"matryoshka has {larger[0]}, but vectors have {size} numbers: give smaller sizes.")
         before = (self.config.architectures or [""])[0]
         is_causal = self.config.is_causal if self.is_weft else before.endswith(("CausalLM", "LMHeadModel"))
-        asked = self.embedding.pooling
-        self.pooling = asked if asked != AUTO else LAST_TOKEN if is_causal else MEAN
+        self.pooling = embedding.pooling if embedding.pooling != AUTO else LAST_TOKEN if is_causal else MEAN
+
+    def _set_up(self, fields: dict[str, Any]) -> ModelSetup:
+        """A checkpoint or new weights, of which a model is to be made."""
+        setup = set_up_model(self.task, self.arguments, fields, self.max_length)
+        if setup.config.is_encoder_decoder and setup.is_weft:
+            name = self.arguments.model_name_or_path or self.arguments.config_name
+            raise RecipeError(f"{name} is an encoder-decoder: give an encoder or a decoder.")
+        if self.max_length is None:
+            setup.max_length = min(setup.max_length, USUAL_LENGTH)
+        setup.fit_length(setup.max_length)
+        return setup
+
+    def _checked(self, name: str, fields: dict[str, Any]) -> PreTrainedConfig:
+        """The config of an embedding model, which goes on with its own pooling and what comes behind it."""
+        own = [
+            *(each for each in ("config_name", "tokenizer_name", "special_tokens") if getattr(self.arguments, each)),
+            *(["pooling"] if self.embedding.pooling != AUTO else []),
+            *([] if self.embedding.normalize else ["normalize"]),
+            *fields,
+        ]
+        if own:
+            raise RecipeError(
+                f"{', '.join(own)} cannot be given with {name}, an embedding model with its own: leave it out."
+            )
+        config = load_config(name, self.arguments.trust_remote_code)
+        check_files(name)
+        trusted = self.arguments.trust_remote_code and config.model_type != WeftConfig.model_type
+        load_whole(AutoModel, name, ("pooler.",), dtype=torch.float32, trust_remote_code=trusted)
+        limit = getattr(config, "max_position_embeddings", None) or DEFAULT_LENGTH
+        if self.max_length is not None and self.max_length > limit:
+            raise RecipeError(f"max_length is {self.max_length}, but {name} takes {limit} tokens at most: give less.")
+        return config
 
     @property
     def source(self) -> str:
@@ -120,8 +133,8 @@ class Start:
             model_kwargs=self._model_options(),
             config_kwargs=self._dropout(),
         )
-        if self.training.max_length is not None:
-            model.max_seq_length = self.training.max_length
+        if self.max_length is not None:
+            model.max_seq_length = self.max_length
         return model
 
     def _put_together(self, seed: int) -> Any:
@@ -165,69 +178,6 @@ class Start:
         return {n: v for n, v in DROPOUT.items() if not getattr(self.config, n)} if self.is_weft else {}
 
 
-def set_up_start(
-    arguments: ModelSetupArguments,
-    embedding: EmbeddingArguments,
-    training: EmbeddingTraining,
-    fields: dict[str, Any],
-    texts: Sequence[str],
-) -> Start:
-    """Load or make config and tokenizer; raises RecipeError where fields do not apply, or the model cannot be trained.
-
-    Args:
-        fields: of WeftConfig that were given one by one.
-        texts: that a new tokenizer is trained on.
-    """
-    name = arguments.model_name_or_path
-    if name is not None and not embedding.reranker and _has_modules(name):
-        return _existing(arguments, embedding, training, fields)
-    setup = set_up_model(_Needs(texts, embedding.reranker), arguments, fields, training.max_length)
-    if setup.config.is_encoder_decoder and setup.is_weft:
-        raise RecipeError(f"{name or arguments.config_name} is an encoder-decoder: give an encoder or a decoder.")
-    if training.max_length is None:
-        setup.max_length = min(setup.max_length, USUAL_LENGTH)
-    setup.fit_length(setup.max_length)
-    start = Start(arguments, embedding, training, setup, setup.config)
-    _check_sizes(embedding, setup.config)
-    return start
-
-
-def _existing(
-    arguments: ModelSetupArguments,
-    embedding: EmbeddingArguments,
-    training: EmbeddingTraining,
-    fields: dict[str, Any],
-) -> Start:
-    """An embedding model as it is, with its own pooling and what comes behind it."""
-    name = arguments.model_name_or_path
-    own = [
-        *(option for option in ("config_name", "tokenizer_name", "special_tokens") if getattr(arguments, option)),
-        *(["pooling"] if embedding.pooling != AUTO else []),
-        *([] if embedding.normalize else ["normalize"]),
-        *fields,
-    ]
-    if own:
-        raise RecipeError(
-            f"{', '.join(own)} cannot be given with {name}, an embedding model with its own: leave it out."
-        )
-    config = load_config(name, arguments.trust_remote_code)
-    check_files(name)
-    trusted = arguments.trust_remote_code and config.model_type != WeftConfig.model_type
-    load_whole(AutoModel, name, ("pooler.",), dtype=torch.float32, trust_remote_code=trusted)
-    limit = getattr(config, "max_position_embeddings", None) or DEFAULT_LENGTH
-    if training.max_length is not None and training.max_length > limit:
-        raise RecipeError(f"max_length is {training.max_length}, but {name} takes {limit} tokens at most: give less.")
-    _check_sizes(embedding, config)
-    return Start(arguments, embedding, training, None, config)
-
-
-def _check_sizes(embedding: EmbeddingArguments, config: PreTrainedConfig) -> None:
-    size = getattr(config, "hidden_size", None)
-    larger = [wanted for wanted in embedding.matryoshka if size is not None and wanted >= size]
-    if larger:
-        raise RecipeError(f"matryoshka has {larger[0]}, but vectors have {size} numbers: give smaller sizes.")
-
-
 def pooling_of(name: str) -> str | None:
     """How an embedding model, a folder or an id of the Hub, pools its tokens; None where it is none.
 
@@ -251,9 +201,9 @@ def _has_modules(name: str) -> bool:
     """Whether a folder or id of the Hub is an embedding model of sentence-transformers."""
     if Path(name).is_dir():
         kind = Path(name) / OF_LIBRARY
-        own = read_json(kind).get("model_type", CLASSES[False]) if kind.is_file() else CLASSES[False]
+        own = (read_json(kind) if kind.is_file() else {}).get("model_type", EmbeddingTask.class_name)
         is_whole = (Path(name) / MODULES).is_file() and (Path(name) / CONFIG).is_file()
-        return is_whole and own == CLASSES[False]
+        return is_whole and own == EmbeddingTask.class_name
     from sentence_transformers.util import is_sentence_transformer_model
 
     with refusing(f"model {name!r} cannot be looked at", *UNLOADABLE, say=one_line):

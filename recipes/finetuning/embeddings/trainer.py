@@ -74,23 +74,13 @@ class ModuleTrainer(WeftTrainer):
             put_weights(self.loss, load_file(file))
 
 
-def trainer_class(reranker: bool) -> type[ModuleTrainer]:
-    """That Trainer over the library's, which is imported here."""
+def trainer_and_arguments(name: str) -> tuple[type[ModuleTrainer], type]:
+    """That Trainer over the one of the library for a class of models, and the library's fields of a training."""
     import sentence_transformers
 
-    base = sentence_transformers.CrossEncoderTrainer if reranker else sentence_transformers.SentenceTransformerTrainer
-    return types.new_class(f"Weft{base.__name__}", (ModuleTrainer, base))
-
-
-def arguments_class(reranker: bool) -> type:
-    """The library's fields of a training."""
-    import sentence_transformers
-
-    return (
-        sentence_transformers.CrossEncoderTrainingArguments
-        if reranker
-        else sentence_transformers.SentenceTransformerTrainingArguments
-    )
+    base = getattr(sentence_transformers, f"{name}Trainer")
+    trainer = types.new_class(f"Weft{name}Trainer", (ModuleTrainer, base))
+    return trainer, getattr(sentence_transformers, f"{name}TrainingArguments")
 
 
 def prompts_of(model: Any, columns: Sequence[str]) -> dict[str, str]:
