@@ -10,8 +10,7 @@ import numpy as np
 
 from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.best_weights import evaluations_of
-from weft.recipes.finetuning.collation import EncodedExample
-from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.task import Items, ScoredTask
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.jackknife import jackknife_error
 from weft.recipes.training.learning_curve import curve_notes
@@ -24,7 +23,7 @@ FEWEST = 100  # examples, of a metric without limits
 PERFECT = 0.01  # of the range, below its end: from here on a loss that falls says nothing
 SHARES = ("accuracy", "exact_match", "subset_accuracy", "subset_accuracy_tuned")  # of the examples that are right
 INCOMPARABLE = ("loss", "ece")  # a baseline has no confidence of its own
-Interval = tuple[float, float]
+Interval, Scores = tuple[float, float], Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,14 @@ class SplitJudgement:
 class Judge:
     """Judges the splits of a run one after another, the one first whose scores tune what the others are scored with."""
 
-    def __init__(self, task: Task, learnt: Sequence[EncodedExample]) -> None:
+    def __init__(self, task: ScoredTask, learnt: Items) -> None:
         """Args:
         learnt: the training items that have a target.
         """
         self.task, self.learnt = task, learnt
-        self.trials: dict[str, Task] = {}  # for each baseline a task of its own, with thresholds tuned for it
+        self.trials: dict[str, ScoredTask] = {}  # for each baseline a task of its own, with thresholds tuned for it
 
-    def of_split(
-        self, split: str, items: Sequence[EncodedExample], results: Sequence[Any], scores: Mapping[str, float]
-    ) -> SplitJudgement:
+    def of_split(self, split: str, items: Items, results: Sequence[Any], scores: Scores) -> SplitJudgement:
         """Judge a labelled split.
 
         Args:
@@ -65,7 +62,7 @@ class Judge:
         interval = interval_of(self.task, split, items, results, metric, scores.get(metric, math.nan))
         return SplitJudgement(self.task.splits[split], interval, self._baselines(split, items))
 
-    def _baselines(self, split: str, items: Sequence[EncodedExample]) -> list[dict[str, Any]]:
+    def _baselines(self, split: str, items: Items) -> list[dict[str, Any]]:
         found = []
         for baseline in self.task.baselines(split, items, self.learnt):
             scores = dict(baseline.scores)
@@ -78,7 +75,7 @@ class Judge:
 
 
 def interval_of(
-    task: Task, split: str, items: Sequence[EncodedExample], results: Sequence[Any], metric: str, value: float
+    task: ScoredTask, split: str, items: Items, results: Sequence[Any], metric: str, value: float
 ) -> Interval | None:
     """The 95% confidence interval of a metric over the examples of a split.
 
@@ -115,7 +112,7 @@ def _wilson(right: int, examples: int, highest: float) -> Interval:
 
 
 def _score_without(
-    task: Task, split: str, items: Sequence[EncodedExample], results: Sequence[Any], metric: str, part: int, parts: int
+    task: ScoredTask, split: str, items: Items, results: Sequence[Any], metric: str, part: int, parts: int
 ) -> float:
     """The metric of a split without one example of every `parts`, the one at place `part`."""
     rest, examples = copy.copy(task), task.examples[split]
@@ -132,7 +129,7 @@ def _score_without(
     return rest.score(split, *map(list, zip(*pairs))).get(metric, math.nan)
 
 
-def closing_figures(task: Task, scores: Mapping[str, float], judged: SplitJudgement) -> str:
+def closing_figures(task: ScoredTask, scores: Scores, judged: SplitJudgement) -> str:
     """The scores of the headline, each with what a baseline reaches, the first that chooses the weights with its
     interval too."""
     metric, best = task.best_metric.name, best_baseline(task, judged)
@@ -152,7 +149,7 @@ def closing_figures(task: Task, scores: Mapping[str, float], judged: SplitJudgem
     return "; ".join(figures)
 
 
-def best_baseline(task: Task, judged: SplitJudgement) -> dict[str, Any] | None:
+def best_baseline(task: ScoredTask, judged: SplitJudgement) -> dict[str, Any] | None:
     """The baseline with the best metric; None where there is none."""
     best, metric = None, task.best_metric
     for one in judged.baselines:
@@ -162,9 +159,9 @@ def best_baseline(task: Task, judged: SplitJudgement) -> dict[str, Any] | None:
 
 
 def notes_of(
-    task: Task,
+    task: ScoredTask,
     remarks: Sequence[str],
-    scores: Mapping[str, float],
+    scores: Scores,
     judged: SplitJudgement,
     settings: Mapping[str, Any],
     best: SeedResult,
@@ -181,7 +178,7 @@ def notes_of(
     return [*found, *_curve(task, settings, best)]
 
 
-def _no_better(task: Task, scores: Mapping[str, float], judged: SplitJudgement) -> list[str]:
+def _no_better(task: ScoredTask, scores: Scores, judged: SplitJudgement) -> list[str]:
     baseline, metric = best_baseline(task, judged), task.best_metric
     if baseline is None or metric.is_better(scores[metric.name], baseline[metric.name]):
         return []
@@ -194,7 +191,7 @@ def _help(settings: Mapping[str, Any]) -> str:
     return f"train longer ({_length(settings)}), on more examples, with another learning_rate{pretrained}"
 
 
-def _few(task: Task, scores: Mapping[str, float], judged: SplitJudgement, settings: Mapping[str, Any]) -> list[str]:
+def _few(task: ScoredTask, scores: Scores, judged: SplitJudgement, settings: Mapping[str, Any]) -> list[str]:
     metric, interval, baseline = task.best_metric, judged.interval, best_baseline(task, judged)
     limits, name = task.range_of(metric.name), words_of(metric.name)
     examples, are = counted(judged.examples, "validation example"), "is" if judged.examples == 1 else "are"
@@ -210,7 +207,7 @@ def _few(task: Task, scores: Mapping[str, float], judged: SplitJudgement, settin
     return [f"{examples} {are} few, so that {name} is known roughly only: {_more(settings)}"]
 
 
-def _curve(task: Task, settings: Mapping[str, Any], best: SeedResult) -> list[str]:
+def _curve(task: ScoredTask, settings: Mapping[str, Any], best: SeedResult) -> list[str]:
     training = [(entry["step"], entry["loss"]) for entry in best.history if "loss" in entry]
     validation = [(one.step, one.scores["loss"]) for one in evaluations_of(best.history)]
     limits, metric = task.range_of(task.best_metric.name), best.metrics[task.best_metric.name]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
-from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.task import ScoredTask
 from weft.recipes.training.trainer import WeftTrainer
 
 
@@ -15,7 +15,7 @@ class TaskEvaluator:
     """Scores a labelled split; results are the same for any number of processes."""
 
     def __init__(
-        self, task: Task, split: str, items: Sequence[EncodedExample], collator: PackingCollator, batch_size: int
+        self, task: ScoredTask, split: str, items: Sequence[EncodedExample], collator: PackingCollator, batch_size: int
     ) -> None:
         self.task, self.split, self.rows, self.collator, self.batch_size = task, split, items, collator, batch_size
 
@@ -30,7 +30,7 @@ class TaskEvaluator:
 
 @torch.no_grad()
 def predict(
-    task: Task,
+    task: ScoredTask,
     model: nn.Module,
     items: Sequence[EncodedExample],
     collator: PackingCollator,

@@ -20,14 +20,14 @@ from weft.recipes.data.tokenization import load_tokenizer
 from weft.recipes.finetuning.adapters import merge_adapters
 from weft.recipes.finetuning.arguments import FineTuningArguments, ModelSetupArguments
 from weft.recipes.finetuning.best_weights import WEIGHTS, load_weights
-from weft.recipes.finetuning.collation import EncodedExample, PackingCollator
+from weft.recipes.finetuning.collation import PackingCollator
 from weft.recipes.finetuning.curve import plot_seeds
 from weft.recipes.finetuning.judgement import Judge, SplitJudgement, best_baseline, closing_figures, notes_of
 from weft.recipes.finetuning.model_card import prefix_of, results_section, scores_of
 from weft.recipes.finetuning.model_setup import default_length, is_weft_model
 from weft.recipes.finetuning.prediction import predict
 from weft.recipes.finetuning.seed_training import SeedRun, SeedTraining
-from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.task import Items, ScoredTask
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.training.checkpoint_folders import checkpoints_of
 from weft.recipes.training.checkpoints import remove_unfinished
@@ -186,8 +186,8 @@ class FinishedSeeds(FinishedRun):
     """
 
     seed_run: SeedRun
-    items: dict[str, list[EncodedExample]]
-    unlabelled: dict[str, list[EncodedExample]]
+    items: dict[str, Items]
+    unlabelled: dict[str, Items]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -287,18 +287,18 @@ def remove_leftovers(folder: Path) -> None:
         remove_unfinished(seed)
 
 
-def encode_unlabelled(task: Task, folder: Path, tokenizer: Any, max_length: int) -> dict[str, list[EncodedExample]]:
+def encode_unlabelled(task: ScoredTask, folder: Path, tokenizer: Any, max_length: int) -> dict[str, Items]:
     """Items of every set of examples without labels that was asked for; raises RecipeError."""
     return {split: task.encode(split, tokenizer, max_length) for split in task.unlabelled(folder)}
 
 
 def _predict_unlabelled(
-    task: Task,
+    task: ScoredTask,
     arguments: FineTuningArguments,
     model: PreTrainedModel,
     collator: PackingCollator,
     folder: Path,
-    unlabelled: dict[str, list[EncodedExample]],
+    unlabelled: dict[str, Items],
 ) -> None:
     for split, file in task.unlabelled(folder).items():
         results = predict(task, model, unlabelled[split], collator, arguments.per_device_eval_batch_size)
@@ -311,14 +311,14 @@ def _device(settings: dict[str, Any]) -> str:
     return "cuda" if torch.cuda.is_available() and not settings.get("use_cpu") else "cpu"
 
 
-def _published(task: Task, folder: Path, setup: ModelSetupArguments) -> PreTrainedModel:
+def _published(task: ScoredTask, folder: Path, setup: ModelSetupArguments) -> PreTrainedModel:
     auto_class = getattr(transformers, task.auto_class)
     model = auto_class.from_pretrained(folder, dtype=torch.float32, trust_remote_code=setup.trust_remote_code)
     return model.eval()
 
 
 def use_finished(
-    task: Task, arguments: FineTuningArguments, setup: ModelSetupArguments, settings: dict[str, Any], folder: Path
+    task: ScoredTask, arguments: FineTuningArguments, setup: ModelSetupArguments, settings: dict[str, Any], folder: Path
 ) -> None:
     """Tidy a finished folder, and predict with its model, where that is asked for.
 

@@ -8,7 +8,7 @@ from weft.recipes.finetuning.arguments import FileArguments, FineTuningArguments
 from weft.recipes.finetuning.report import use_finished
 from weft.recipes.finetuning.run_folder import look_at
 from weft.recipes.finetuning.setup import FineTuningRun, folder_and_settings
-from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.task import ScoredTask
 from weft.recipes.finetuning.tasks import known_task, task_class
 from weft.recipes.training.card_fields import languages
 from weft.recipes.training.run import carry_out
@@ -33,7 +33,7 @@ def run_task(task_name: str, parsed: Parsed) -> None:
     )
 
 
-def _read_task(name: str, parsed: Parsed) -> Task:
+def _read_task(name: str, parsed: Parsed) -> ScoredTask:
     """Read and check the data; raises RecipeError."""
     arguments, files = parsed[FineTuningArguments], parsed[FileArguments]
     task = task_class(name).read(files, arguments)

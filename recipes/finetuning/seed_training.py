@@ -32,7 +32,7 @@ from weft.recipes.finetuning.dataset import TrainingOrder
 from weft.recipes.finetuning.model_setup import ModelSetup
 from weft.recipes.finetuning.plan import FineTuningPlan, make_plan
 from weft.recipes.finetuning.prediction import TaskEvaluator
-from weft.recipes.finetuning.task import ModelTask, Task
+from weft.recipes.finetuning.task import ModelTask, ScoredTask
 from weft.recipes.finetuning.trainer import FineTuningTrainer, SeedResult
 from weft.recipes.training.checkpoint_folders import checkpoints_of
 from weft.recipes.training.checkpoints import remove_unfinished
@@ -166,7 +166,7 @@ class SeedRun(SeedTraining):
         grouped: whether a batch's examples are of like length.
     """
 
-    task: Task
+    task: ScoredTask
     setup: ModelSetup
     arguments: FineTuningArguments
     plan: FineTuningPlan

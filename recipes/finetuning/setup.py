@@ -13,14 +13,13 @@ from weft.recipes.common.hardware import choose_bf16, computes_on_gpu, settle_on
 from weft.recipes.common.processes import is_first_process, world_size
 from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.arguments import FileArguments, FineTuningArguments, ModelSetupArguments
-from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.hyperparameter_search import SearchArguments, search
 from weft.recipes.finetuning.model_setup import set_up_model
 from weft.recipes.finetuning.plan import make_plan
 from weft.recipes.finetuning.report import FinishedSeeds, encode_unlabelled
 from weft.recipes.finetuning.run_folder import fingerprint, has_begun
 from weft.recipes.finetuning.seed_training import SeedRun, SeedTraining
-from weft.recipes.finetuning.task import Task
+from weft.recipes.finetuning.task import Items, ScoredTask
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.finetuning.validation_split import describe_equal_inputs
 from weft.recipes.training.learning_rate_schedule import schedule_fields
@@ -119,14 +118,14 @@ class FineTuningRun(SeededRun):
     """A run of a task, from its plan to its report."""
 
     def __init__(
-        self, task: Task, parsed: Parsed, fields: dict[str, Any], folder: Path, settings: dict[str, Any]
+        self, task: ScoredTask, parsed: Parsed, fields: dict[str, Any], folder: Path, settings: dict[str, Any]
     ) -> None:
         """Encode all data; refuse, before anything is trained, what cannot be (RecipeError)."""
         super().__init__(parsed, folder, settings)
         self.search_arguments = parsed[SearchArguments]
         setup = set_up_model(task, parsed[ModelSetupArguments], fields, self.arguments.max_length)
         self.task, self.setup = task, setup
-        self.items: dict[str, list[EncodedExample]] = {
+        self.items: dict[str, Items] = {
             split: task.encode(split, setup.tokenizer, setup.max_length) for split in task.splits
         }
         self.unlabelled = encode_unlabelled(task, folder, setup.tokenizer, setup.max_length)

@@ -85,17 +85,16 @@ class ModelTask(ABC):
         """Python that uses the published model, for its card."""
 
 
-class Task(ModelTask):
-    """One task of fine-tuning: its data, its model class, its loss, its scores and its report.
+class ScoredTask(ModelTask):
+    """What is scored: the data of a task, its scores and its report. Its model is trained by a Trainer of its own.
 
-    A new one is a folder of `tasks`, whose `task.py` says `TASK = Class`, or a class anywhere that is registered with
-    `tasks.register`. Splits are named "train", "validation", "test" and "predict" (examples without labels).
+    Splits are named "train", "validation", "test" and "predict" (examples without labels).
 
     The order of calls: `read` (all data is read and checked before any other work), `align_labels` with the config of
-    an existing model, `prepare_tokenizer`, `config_fields`, `encode` of each split, `prepare_model`. Then, over and
-    over, `targets`, `forward`, `loss` and `count` in training, `predict` and `score` in evaluation. In the end
-    `sample`, `baselines`, `remarks`, `write_report` and `write_predictions`. `score` is also
-    called with a part of a split's items and `examples`, on a copy of the task, and with results that no model made.
+    an existing model, `prepare_tokenizer`, `config_fields`, `encode` of each split, `prepare_model`, `make_trainer`.
+    Then, over and over, `predict` and `score` in evaluation. In the end `sample`, `baselines`, `remarks` and
+    `write_report`. `score` is also called with a part of a split's items and `examples`, on a copy of the task, and
+    with results that no model made.
     """
 
     has_choices: ClassVar[bool] = False  # whether an item's sequences are choices of which one is right
@@ -103,11 +102,7 @@ class Task(ModelTask):
     refused_fields: ClassVar[dict[str, str]] = {}
     # Fields of FineTuningArguments that have another default with this task.
     default_fields: ClassVar[dict[str, Any]] = {}
-    # Keys of a batch that are targets: they go to `loss`, all others to the model.
-    target_names: ClassVar[tuple[str, ...]] = ("labels",)
-    # Makes a Trainer of its own, of what FineTuningTrainer is given. None: that one, which asks for `targets`, `loss`
-    # and `count`.
-    make_trainer: Callable[..., WeftTrainer] | None = None
+    make_trainer: Callable[..., WeftTrainer] | None  # of what FineTuningTrainer is given; None: that one, for a Task
     input_name: ClassVar[str] = "text"  # what `input_of` gives, in a word
     examples: dict[str, list[Any]]  # of each split, as they were read
 
@@ -151,13 +146,6 @@ class Task(ModelTask):
         """What lays items out."""
         return PackingCollator(tokenizer, packed, self.has_choices)
 
-    @abstractmethod
-    def targets(self, layout: BatchLayout) -> Batch:
-        """The targets of a batch, in the order of `layout.items`: a tensor for each of `target_names`.
-
-        What else is returned is given to the model in training.
-        """
-
     def forward(self, model: nn.Module, inputs: Batch) -> Any:
         """The outputs of a model."""
         return model(**inputs)
@@ -165,17 +153,6 @@ class Task(ModelTask):
     def predict(self, model: nn.Module, inputs: Batch, layout: BatchLayout) -> list[Any]:
         """Predictions for one batch, one entry per item of `layout.items`, without gradient."""
         return self.results(self.forward(model, inputs), layout)
-
-    @abstractmethod
-    def loss(self, outputs: Any, targets: Batch, num_items_in_batch: Divisor) -> torch.Tensor:
-        """The loss, computed from logits, so that it is the same for models of every family.
-
-        It is a sum over targets divided by `num_items_in_batch`, the `count` of the whole step (None: of this batch).
-        """
-
-    @abstractmethod
-    def count(self, targets: Batch) -> torch.Tensor:
-        """What a loss of these targets divides by (a scalar)."""
 
     @abstractmethod
     def results(self, outputs: Any, layout: BatchLayout) -> list[Any]:
@@ -227,10 +204,6 @@ class Task(ModelTask):
             folder: of the finished run, or a temporary one that gets its name.
         """
 
-    @abstractmethod
-    def read_unlabelled(self, path: Path) -> None:
-        """Read a file to predict for, as split "predict"; raises RecipeError."""
-
     def unlabelled(self, folder: Path) -> dict[str, Path]:
         """The splits without labels to predict for, each with the file that `write_predictions` writes.
 
@@ -240,6 +213,41 @@ class Task(ModelTask):
             folder: of the run.
         """
         return {PREDICT: folder / "predicted.csv"} if PREDICT in self.examples else {}
+
+
+class Task(ScoredTask):
+    """One task of fine-tuning, whole: what is scored, and the loss that trains for it.
+
+    A new one is a folder of `tasks`, whose `task.py` says `TASK = Class`, or a class anywhere that is registered with
+    `tasks.register`. To the order of calls of ScoredTask it adds `targets`, `forward`, `loss` and `count` in training,
+    and `write_predictions` in the end.
+    """
+
+    # Keys of a batch that are targets: they go to `loss`, all others to the model.
+    target_names: ClassVar[tuple[str, ...]] = ("labels",)
+    make_trainer = None
+
+    @abstractmethod
+    def targets(self, layout: BatchLayout) -> Batch:
+        """The targets of a batch, in the order of `layout.items`: a tensor for each of `target_names`.
+
+        What else is returned is given to the model in training.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Batch, num_items_in_batch: Divisor) -> torch.Tensor:
+        """The loss, computed from logits, so that it is the same for models of every family.
+
+        It is a sum over targets divided by `num_items_in_batch`, the `count` of the whole step (None: of this batch).
+        """
+
+    @abstractmethod
+    def count(self, targets: Batch) -> torch.Tensor:
+        """What a loss of these targets divides by (a scalar)."""
+
+    @abstractmethod
+    def read_unlabelled(self, path: Path) -> None:
+        """Read a file to predict for, as split "predict"; raises RecipeError."""
 
     @abstractmethod
     def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[Any]) -> None:

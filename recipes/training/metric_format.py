@@ -12,7 +12,7 @@ _WORDS = {
     "mfu": "share of the measured matrix-product rate (MFU)",
     "matmul_gflops": "measured matrix-product rate (GFLOP/s)",
 }
-_SHARE = re.compile(r"(.+_)?(accuracy|precision|recall|f1|mfu|ece)(_.+)?|rouge\w+")
+_SHARE = re.compile(r"(.+_)?(accuracy|precision|recall|f1|mfu|ece)(_.+)?|rouge\w+|auc")
 _CORRELATION = re.compile(r"matthews_correlation|pearsonr?|spearmanr|corrcoef")
 _PERCENT = ("bleu", "chrf", "exact_match")
 

@@ -14,14 +14,14 @@ from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.known_tasks import KnownTask
 
 if TYPE_CHECKING:
-    from weft.recipes.finetuning.task import Task
+    from weft.recipes.finetuning.task import ScoredTask
 
 _registered: dict[str, SimpleNamespace] = {}
 
 
 def register(
     name: str,
-    task: "type[Task]",
+    task: "type[ScoredTask]",
     known_tasks: Mapping[str, KnownTask] | None = None,
     arguments: type[FileArguments] = FileArguments,
 ) -> None:
@@ -58,7 +58,7 @@ def arguments_of(name: str) -> type[FileArguments]:
     return _of(name, "arguments").ARGUMENTS
 
 
-def task_class(name: str) -> "type[Task]":
+def task_class(name: str) -> "type[ScoredTask]":
     """The class of a task."""
     return _of(name, "task").TASK
 

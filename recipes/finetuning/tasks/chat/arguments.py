@@ -13,8 +13,38 @@ BUILTIN = "pydoc_chat"  # questions about Python's own library, which need neith
 OF_FILE = ("messages_column", "prompt_column", "completion_column")
 
 
+class TemplateArguments(FileArguments):
+    """Arguments with a field `chat_template`: the name of a template, or a file that holds one."""
+
+    chat_template: str | None
+
+    def check_files(self) -> None:
+        """Refuse contradictions and files that cannot be read; raises RecipeError."""
+        if self.template_file is not None:
+            check_file(self.template_file, (self.template_file.suffix,), "chat template", "a template")
+        super().check_files()
+
+    @property
+    def template_file(self) -> Path | None:
+        """The file of the template, where chat_template names one."""
+        return None if self.chat_template in (None, "chatml", "plain") else Path(self.chat_template)
+
+    def template(self) -> str | None:
+        """The name of a template, or its text; None: the tokenizer's own. Raises RecipeError."""
+        if self.template_file is None:
+            return self.chat_template
+        try:
+            return self.template_file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{self.template_file} is not UTF-8 (byte {error.start + 1}): convert it.") from error
+
+    def local_files(self) -> list[Path]:
+        """The files that were given one by one, the template's last."""
+        return [*super().local_files(), *([self.template_file] if self.template_file else [])]
+
+
 @dataclass
-class ChatArguments(FileArguments):
+class ChatArguments(TemplateArguments):
     """Where the conversations are, and how they are learnt."""
 
     command = "finetune_chat"
@@ -47,8 +77,6 @@ class ChatArguments(FileArguments):
             raise RecipeError(f"{', '.join(columns)} is given without train_file or dataset_name: nothing has columns.")
         if len(columns) > 1 and self.messages_column is not None:
             raise RecipeError(f"{' and '.join(columns)} are given: give messages_column, or the two others.")
-        if self.template_file is not None:
-            check_file(self.template_file, (self.template_file.suffix,), "chat template", "a template")
         if self.task is None and self.train_file is None and self.dataset_name is None:
             self.task = BUILTIN
         if self.task == BUILTIN and self.data is not None:
@@ -56,27 +84,9 @@ class ChatArguments(FileArguments):
         super().check_files()
 
     @property
-    def template_file(self) -> Path | None:
-        """The file of the template, where chat_template names one."""
-        return None if self.chat_template in (None, "chatml", "plain") else Path(self.chat_template)
-
-    def template(self) -> str | None:
-        """The name of a template, or its text; None: the tokenizer's own. Raises RecipeError."""
-        if self.template_file is None:
-            return self.chat_template
-        try:
-            return self.template_file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise RecipeError(f"{self.template_file} is not UTF-8 (byte {error.start + 1}): convert it.") from error
-
-    @property
     def name(self) -> str:
         """What a run on these conversations is called."""
         return "chat" if self.task == BUILTIN else super().name
-
-    def local_files(self) -> list[Path]:
-        """The files that were given one by one, the template's last."""
-        return [*super().local_files(), *([self.template_file] if self.template_file else [])]
 
     @staticmethod
     def formats() -> tuple[str, ...]:

@@ -2,24 +2,21 @@
 
 import importlib.metadata
 from dataclasses import dataclass
-from pathlib import Path
 
 from packaging.version import Version
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import option
-from weft.recipes.data.text_files import check_file
-from weft.recipes.finetuning.arguments import FileArguments
+from weft.recipes.finetuning.tasks.chat.arguments import TemplateArguments
 
 OLDEST_TRL = "1.16"
-TEMPLATES = ("chatml", "plain")
 LOSSES = {"dpo": "DPO", "kto": "KTO", "orpo": "ORPO"}
 OF_PAIRS = ("chosen_column", "rejected_column")
 OF_KTO = ("desirable_weight", "undesirable_weight")
 
 
 @dataclass
-class PreferenceArguments(FileArguments):
+class PreferenceArguments(TemplateArguments):
     """Prompts with a chosen and a rejected answer, or with one answer and whether it is wanted (KTO)."""
 
     command = "finetune_preferences"
@@ -73,17 +70,7 @@ class PreferenceArguments(FileArguments):
         weights = [name for name in OF_KTO if getattr(self, name) != 1]
         if weights and self.loss != "kto":
             raise RecipeError(f"{weights[0]} is for --loss kto: leave it out.")
-        for path in self.template_files():
-            check_file(path, (path.suffix,), "chat template", "a template")
         check_trl(f"loss {self.loss}")
-
-    def template_files(self) -> list[Path]:
-        """The file of the chat template, if one is given."""
-        return [] if self.chat_template in (None, *TEMPLATES) else [Path(self.chat_template)]
-
-    def local_files(self) -> list[Path]:
-        """The files that were given one by one."""
-        return [*super().local_files(), *self.template_files()]
 
 
 def check_trl(needed_by: str) -> None:

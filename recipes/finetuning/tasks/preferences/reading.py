@@ -1,5 +1,6 @@
 """Preferences in: a prompt with a chosen and a rejected answer, or with one answer and whether it is wanted."""
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def _as_conversations(
     """Prompt and answers as messages, the answers without what they share with the prompt."""
     said = [answer if isinstance(answer, list) else [text_message(ASSISTANT, answer)] for answer in answers]
     if all(messages[0]["role"] != ASSISTANT for messages in said):
-        shared = _shared(said)
+        shared = shared_by(said) if len(said) > 1 else len(said[0]) - 1
         prompt, said = said[0][:shared], [messages[shared:] for messages in said]
     elif prompt is None:
         raise RecipeError(f"{where}: no prompt: the answers begin with the assistant; name it with --prompt_column.")
@@ -146,9 +147,6 @@ def _as_conversations(
     return asked, said
 
 
-def _shared(conversations: Sequence[Sequence[dict[str, Any]]]) -> int:
-    """How many messages at the beginning all have in common; of a single one all but the last."""
-    if len(conversations) == 1:
-        return len(conversations[0]) - 1
-    equal = (all(message == turn[0] for message in turn) for turn in zip(*conversations))
-    return next((number for number, is_equal in enumerate(equal) if not is_equal), min(map(len, conversations)))
+def shared_by(sequences: Sequence[Sequence[Any]]) -> int:
+    """With how many values all sequences begin alike."""
+    return sum(1 for _ in itertools.takewhile(lambda values: all(one == values[0] for one in values), zip(*sequences)))

@@ -1,11 +1,12 @@
 """What the report shows of preferences: rewards, and lengths of given and of written answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.markdown import table
 from weft.recipes.finetuning.report_files import place_of, write_csv
@@ -36,7 +37,6 @@ class PreferenceReport:
 
     Attributes:
         rewards, tokens: [items, answers].
-        length_of: how many tokens a text has.
     """
 
     examples: Sequence[Preference]
@@ -44,7 +44,7 @@ class PreferenceReport:
     rewards: np.ndarray
     tokens: np.ndarray
     written: Sequence[WrittenAnswer]
-    length_of: Callable[[str], int]
+    tokenizer: PreTrainedTokenizerBase
 
     def __post_init__(self) -> None:
         self.used = [self.examples[item.example] for item in self.items]
@@ -76,19 +76,15 @@ class PreferenceReport:
         """How long the given answers are, and those that are written: preferences often make them longer."""
         said = [[told(answer) for answer in one.answers] for one in self.used]
         if self.is_pair:
-            texts = {"chosen answers": [each[0] for each in said], "rejected answers": [each[1] for each in said]}
+            texts = dict(zip(("chosen answers", "rejected answers"), zip(*said)))
         else:
-            texts = {
-                name: [each[0] for each, is_wanted in zip(said, self.wanted) if is_wanted == value]
-                for name, value in (("wanted answers", True), ("unwanted answers", False))
-            }
-        texts |= {"written by this model": [each.text for each in self.written]}
-        texts |= {
-            "written by the model before": [one.text_before for one in self.written if one.text_before is not None]
-        }
+            kinds = {"wanted answers": self.wanted, "unwanted answers": ~self.wanted}
+            texts = {name: [said[place][0] for place in np.flatnonzero(of)] for name, of in kinds.items()}
+        texts["written by this model"] = [each.text for each in self.written]
+        texts["written by the model before"] = [e.text_before for e in self.written if e.text_before is not None]
         rows = []
         for name, of in texts.items():
-            found = [self.length_of(text) for text in of]
+            found = [len(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids) for text in of]
             rows += [(name, f"{len(of):,}", f"{np.mean(found):.1f}", f"{np.median(found):.0f}")] if found else []
         note = f"\n\nWritten greedily, with {most} tokens at most." if self.written else ""
         return table(("", "answers", "tokens in the mean", "median"), rows) + note
@@ -116,16 +112,16 @@ class PreferenceReport:
         """A histogram of the margins, or of both kinds' rewards, and the same over the lengths of the answers."""
         with panels(path, (9, 3.8), 2) as (bars, points):
             dots = {"s": 10, "alpha": min(1.0, max(0.15, 300 / len(self.rewards))), "linewidths": 0}
+            grey = {"color": "grey", "linestyle": "--", "linewidth": 1}
             if self.is_pair:
                 margins, surplus = self.rewards @ (1, -1), self.tokens @ (1, -1)
                 bars.hist(margins, bins=30, color="tab:blue")
-                bars.axvline(0, color="grey", linestyle="--", linewidth=1)
+                bars.axvline(0, **grey)
                 bars.set(xlabel="reward of the chosen less that of the rejected answer", ylabel="pairs")
                 points.scatter(surplus, margins, color="tab:blue", **dots)
-                points.axhline(0, color="grey", linestyle="--", linewidth=1)
-                points.set(
-                    xlabel="tokens of the chosen less those of the rejected answer", ylabel="difference in reward"
-                )
+                points.axhline(0, **grey)
+                between = "tokens of the chosen less those of the rejected answer"
+                points.set(xlabel=between, ylabel="difference in reward")
                 return
             edges = np.histogram_bin_edges(self.rewards, bins=30)
             for of, name, colour in ((self.wanted, "wanted", "tab:blue"), (~self.wanted, "unwanted", "tab:orange")):

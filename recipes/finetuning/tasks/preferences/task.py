@@ -20,29 +20,35 @@ from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, cut_out, in_place
 from weft.recipes.finetuning.known_tasks import read_splits
 from weft.recipes.finetuning.out_of_reach import warn_of
-from weft.recipes.finetuning.task import Batch, Items, Task
+from weft.recipes.finetuning.task import Batch, Items, ScoredTask
+from weft.recipes.finetuning.tasks.preferences import reading, scoring, trl_trainers
 from weft.recipes.finetuning.tasks.preferences.arguments import LOSSES, PreferenceArguments
 from weft.recipes.finetuning.tasks.preferences.encoding import EncodedPreference, encode_preferences
 from weft.recipes.finetuning.tasks.preferences.known_tasks import KNOWN_TASKS
-from weft.recipes.finetuning.tasks.preferences.reading import (
-    Preference,
-    preferences_of,
-    prompt_of,
-    read_preferences,
-    told,
-)
 from weft.recipes.finetuning.tasks.preferences.report import PreferenceReport, WrittenAnswer
-from weft.recipes.finetuning.tasks.preferences.scoring import Likelihoods, Objective, score_pairs, score_single
 from weft.recipes.generation.answers import write_answers
-from weft.recipes.training.metric_format import range_of
-from weft.tokenizer.chat_templates import TEMPLATES, give_chat_template
+from weft.tokenizer.chat_templates import give_chat_template
 
 WEFT = "weft"
 START = "preferences change a model that writes: give model_name_or_path, such as a run of finetune_chat.py"
 OWN = "the model has its own"
+TEXT = """prompt = {given}
+inputs = tokenizer(prompt, return_tensors="pt")"""
+CONVERSATION = """messages = {given}
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)"""
+USAGE = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
+
+{inputs}
+tokens = model.generate(**inputs, max_new_tokens={most})[0]
+print(tokenizer.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
 
 
-class Preferences(Task):
+class Preferences(ScoredTask):
     """Answers that are preferred to others: DPO, KTO and ORPO, trained by TRL.
 
     A training item is a pair of sequences, of the chosen and the rejected answer behind the prompt, or for KTO one
@@ -56,7 +62,7 @@ class Preferences(Task):
     has_own_head = False
     closes_texts = False
     input_name = "prompt"
-    input_of = staticmethod(prompt_of)
+    input_of = staticmethod(reading.prompt_of)
     refused_fields = {
         **dict.fromkeys(("config_name", "tokenizer_name", "preset"), START),
         **dict.fromkeys(("tokenizer_type", "vocab_size", "special_tokens", "causal"), OWN),
@@ -67,17 +73,16 @@ class Preferences(Task):
 
     @classmethod
     def read(cls, files: PreferenceArguments, run: FineTuningArguments) -> Self:
-        """See Task; one seed unless more are asked for, for the model starts the same and only the order differs."""
+        """See ScoredTask; one seed unless more are asked for: the model starts the same, and only the order differs."""
         run.seeds = run.seeds or [1]
         return cls(files)
 
     def __init__(self, files: PreferenceArguments) -> None:
         """Reads and checks all data; raises RecipeError."""
         self.files = files
-        self.objective = Objective(files.loss, files.beta, files.desirable_weight, files.undesirable_weight)
-        self.examples: dict[str, list[Preference]] = read_splits(
-            *(files, KNOWN_TASKS),
-            *(lambda path: read_preferences(path, files), lambda rows: preferences_of(rows, files), prompt_of),
+        self.examples: dict[str, list[reading.Preference]] = read_splits(
+            *(files, KNOWN_TASKS, lambda path: reading.read_preferences(path, files)),
+            *(lambda rows: reading.preferences_of(rows, files), reading.prompt_of),
         )
         kinds = {split: examples[0].kind for split, examples in self.examples.items()}
         if len({*kinds.values()}) > 1:
@@ -86,8 +91,10 @@ class Preferences(Task):
         self.is_conversation, self.is_single = first.is_conversation, first.wanted is not None
         if self.is_single and files.loss != "kto":
             raise RecipeError(f"loss {files.loss} compares two answers, and {first.where} has one: give --loss kto.")
-        if self.is_single:
-            self._check_labels()
+        for split, examples in self.examples.items() if self.is_single else ():
+            if len({example.wanted for example in examples}) == 1:
+                which = "wanted" if examples[0].wanted else "unwanted"
+                raise RecipeError(f"all {counted(len(examples), 'answer')} of {split} are {which}: give both kinds.")
         self.best_metric = BestMetric("auc" if self.is_single else "accuracy")
         self.headline = (self.best_metric.name, "margin")
         self.encoded: dict[str, list[EncodedPreference]] = {}
@@ -97,17 +104,10 @@ class Preferences(Task):
         self.reference: PreTrainedModel | None = None
         self.by_reference: dict[int, np.ndarray] = {}
 
-    def _check_labels(self) -> None:
-        for split, examples in self.examples.items():
-            labels = {example.wanted for example in examples}
-            if len(labels) == 1:
-                which = "wanted" if True in labels else "unwanted"
-                raise RecipeError(f"all {counted(len(examples), 'answer')} of {split} are {which}: give both kinds.")
-
     def texts(self) -> Iterator[str]:
         if self.config is None:
             raise RecipeError(f"{START}.")
-        return (told(said) for example in self.examples["train"] for said in (example.prompt, *example.answers))
+        return (reading.told(said) for each in self.examples["train"] for said in (each.prompt, *each.answers))
 
     def describe(self) -> list[tuple[str, str]]:
         train, fields = self.encoded["train"], self.files
@@ -145,52 +145,41 @@ class Preferences(Task):
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """The tokenizer with a chat template, where it needs one; raises RecipeError."""
-        if self.config is None:
-            raise RecipeError(f"{START}.")
-        template = self.files.chat_template
-        if template is not None and not self.is_conversation:
+        name, template, new = self.files.chat_template, self.files.template(), []
+        if name is not None and not self.is_conversation:
             raise RecipeError("chat_template is given, and the prompts are texts: leave it out, or give messages.")
-        if template is not None:
-            self._give_template(tokenizer, template)
+        if name is not None:
+            with refusing(f"chat_template {name}", ValueError, say=str):
+                new = give_chat_template(tokenizer, template)
         elif self.is_conversation and tokenizer.chat_template is None:
             raise RecipeError(
                 "the prompts are conversations and the tokenizer has no chat template: start from a model of "
                 "recipes/finetune_chat.py, or give --chat_template plain or a file."
             )
-        self.tokenizer = tokenizer
-        return tokenizer
-
-    @staticmethod
-    def _give_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
-        source = template if template in TEMPLATES else Path(template).read_text(encoding="utf-8")
-        with refusing(f"chat_template {template}", ValueError, say=str):
-            new = give_chat_template(tokenizer, source)
         if new:
             raise RecipeError(
-                f"chat_template {template} writes {some_of(new)}, which the model has never read: teach it by "
+                f"chat_template {name} writes {some_of(new)}, which the model has never read: teach it by "
                 "recipes/finetune_chat.py first, or give plain."
             )
+        self.tokenizer = tokenizer
+        return tokenizer
 
     def encode(self, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
         examples, self.max_length = self.examples[split], max_length
         found = self.encoded[split] = encode_preferences(examples, tokenizer, max_length)
         if not found:
             raise RecipeError(f"nothing of {split} has room in {max_length} tokens: give a larger --max_length.")
-        is_kto, items = self.files.loss == "kto", []
+        items = []
         for number, each in enumerate(found):
-            wanted = examples[each.example].wanted
-            sequences, targets = each.sequences, [True, False] if wanted is None else [wanted]
-            if is_kto and split == "train":
-                items += [
-                    EncodedExample([ids], each.example, target, info=each.prompt)
-                    for ids, target in zip(sequences, targets)
-                ]
-                continue
-            if is_kto:
+            wanted, sequences = examples[each.example].wanted, each.sequences
+            targets, parts = [True, False] if wanted is None else [wanted], [sequences]
+            if self.files.loss == "kto" and split == "train":
+                parts = [[ids] for ids in sequences]
+            elif self.files.loss == "kto":
                 other = found[number - 1]
                 borrowed = [*sequences[0][: each.prompt], *other.sequences[0][other.prompt :]]
-                sequences = [*sequences, borrowed[:max_length]]
-            items.append(EncodedExample(sequences, each.example, targets[0], info=each.prompt))
+                parts = [[*sequences, borrowed[:max_length]]]
+            items += [EncodedExample(ids, each.example, to, info=each.prompt) for ids, to in zip(parts, targets)]
         return items
 
     def prepare_model(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -207,15 +196,8 @@ class Preferences(Task):
         return model
 
     def make_trainer(self, **given: Any) -> Any:
-        """TRL's trainer; see `Task.make_trainer`."""
-        from weft.recipes.finetuning.tasks.preferences.trl_trainers import make_trainer  # with TRL, which is optional
-
-        return make_trainer(**given)
-
-    def _by_trl(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError("TRL's trainer makes the batches of training and computes their loss")
-
-    targets = loss = count = _by_trl
+        """TRL's trainer."""
+        return trl_trainers.make_trainer(**given)
 
     def forward(self, model: nn.Module, inputs: Batch) -> Any:
         return model(**inputs, use_cache=False)
@@ -228,24 +210,18 @@ class Preferences(Task):
         if any(id(item) not in self.by_reference for item in layout.items):
             reference = self.reference.to(inputs["input_ids"].device)
             at_start = found if model is reference else self.results(self.forward(reference, inputs), layout)
-            self.by_reference |= {id(item): each.answers for item, each in zip(layout.items, at_start)}
-        return [
-            Likelihoods(each.answers, self.by_reference[id(item)], each.whole)
-            for item, each in zip(layout.items, found)
-        ]
+            self.by_reference |= {id(item): each[0] for item, each in zip(layout.items, at_start)}
+        return [each - np.outer((1, 0), self.by_reference[id(item)]) for item, each in zip(layout.items, found)]
 
     def results(self, outputs: Any, layout: BatchLayout) -> list[Any]:
-        """Log-probabilities of each item's sequences; those of the start are 0."""
+        """What `scoring` says of each item, by this model alone."""
         next_ids = [[*ids[1:], IGNORE_INDEX] for item in layout.items for ids in item.sequences]
         labels = in_place(layout, next_ids, IGNORE_INDEX)
         nats = target_nats(outputs.logits.flatten(0, 1), labels.flatten()).view(layout.shape).double().cpu()
-        of_sequences = iter(cut_out(layout, nats))
-        found = []
+        of_sequences, found = iter(cut_out(layout, nats)), []
         for item in layout.items:
             parts = [next(of_sequences) for _ in item.sequences]
-            answers = np.array([-part[item.info - 1 :].sum().item() for part in parts])
-            whole = np.array([-part.sum().item() for part in parts])
-            found.append(Likelihoods(answers, np.zeros_like(answers), whole))
+            found.append(-np.array([[part[first:].sum().item() for part in parts] for first in (item.info - 1, 0)]))
         return found
 
     def _tokens(self, items: Items) -> np.ndarray:
@@ -253,19 +229,13 @@ class Preferences(Task):
         answers = 1 if self.is_single else 2
         return np.array([[len(ids) - item.info for ids in item.sequences[:answers]] for item in items])
 
-    def rewards(self, items: Items, results: Sequence[Likelihoods]) -> np.ndarray:
-        """The implicit reward of each answer: [items, answers]."""
-        return self.objective.rewards(results, self._tokens(items))
-
     def score(self, split: str, items: Items, results: Sequence[Any]) -> dict[str, float]:
-        tokens, rewards = self._tokens(items), self.rewards(items, results)
-        wanted = np.array([[item.target, False][: tokens.shape[1]] for item in items])
-        lengths = np.array([len(item.sequences[0]) for item in items])
-        scores = score_single(rewards[:, 0], wanted[:, 0]) if self.is_single else score_pairs(rewards)
-        return {"loss": self.objective.value(results, tokens, wanted, lengths), **scores}
-
-    def range_of(self, metric: str) -> tuple[float, float] | None:
-        return (0.0, 1.0) if metric == "auc" else range_of(metric)
+        rewards = scoring.rewards_of(self.files, results, self._tokens(items))
+        wanted = np.array([[item.target, False][: rewards.shape[1]] for item in items])
+        targets = sum(len(item.sequences[0]) - 1 for item in items)
+        loss = scoring.loss_of(self.files, results, rewards, wanted, targets)
+        scores = scoring.score_single(*rewards.T, *wanted.T) if self.is_single else scoring.score_pairs(rewards)
+        return {"loss": loss, **scores}
 
     def baselines(self, split: str, items: Items, learnt: Items) -> list[Baseline]:
         """Chance and, of pairs, to prefer the longer or the shorter answer, as the training pairs do."""
@@ -294,44 +264,19 @@ class Preferences(Task):
         if self.reference is not None:
             reference = self.reference.to(model.device)
             before = write_answers(reference, self.tokenizer, prompts, self.files.max_new_tokens)
-        self.written[split] = [
-            WrittenAnswer(item.example, text, text_before) for item, text, text_before in zip(chosen, after, before)
-        ]
+        self.written[split] = [WrittenAnswer(item.example, *both) for item, *both in zip(chosen, after, before)]
 
     def write_report(self, folder: Path, split: str, items: Items, results: Sequence[Any]) -> str:
-        rewards, tokens = self.rewards(items, results), self._tokens(items)
-        report = PreferenceReport(self.examples[split], items, rewards, tokens, self.written[split], self._length_of)
+        tokens = self._tokens(items)
+        rewards = scoring.rewards_of(self.files, results, tokens)
+        report = PreferenceReport(self.examples[split], items, rewards, tokens, self.written[split], self.tokenizer)
         return report.write(folder, split, self.files.max_new_tokens)
-
-    def _length_of(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-
-    def read_unlabelled(self, path: Path) -> None:
-        raise RecipeError(f"predict_file is given: {self.refused_fields['predict_file']}.")
-
-    def write_predictions(self, path: Path, split: str, items: Items, results: Sequence[Any]) -> None:
-        raise RecipeError(f"{path} is not written: {self.refused_fields['predict_file']}.")
 
     def usage(self, name: str) -> str:
         prompt = self.examples["train"][0].prompt
         given = json.dumps(prompt, ensure_ascii=False, default=str)
-        if self.is_conversation:
-            lines = [f"messages = {given}", "inputs = tokenizer.apply_chat_template("]
-            lines += ['    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"', ")"]
-        else:
-            lines = [f"prompt = {given}", 'inputs = tokenizer(prompt, return_tensors="pt")']
-        return "\n".join(
-            [
-                "from transformers import AutoModelForCausalLM, AutoTokenizer",
-                "",
-                f'tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)',
-                f'model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)',
-                "",
-                *lines,
-                f"tokens = model.generate(**inputs, max_new_tokens={self.files.max_new_tokens})[0]",
-                'print(tokenizer.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
-            ]
-        )
+        inputs = (CONVERSATION if self.is_conversation else TEXT).format(given=given)
+        return USAGE.format(name=name, inputs=inputs, most=self.files.max_new_tokens)
 
 
 TASK = Preferences

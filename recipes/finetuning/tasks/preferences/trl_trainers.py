@@ -13,32 +13,22 @@ import importlib
 import importlib.metadata
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel
 
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.finetuning.collation import EncodedExample
 from weft.recipes.finetuning.dataset import TrainingOrder
 from weft.recipes.finetuning.prediction import TaskEvaluator, predict
-from weft.recipes.finetuning.tasks.preferences.arguments import LOSSES, PreferenceArguments
+from weft.recipes.finetuning.tasks.preferences.arguments import LOSSES
 from weft.recipes.training.trainer import WeftTrainer
 
 Row = dict[str, Any]
 UNEQUAL = 1e-3  # nats of a token between two ways of computing the same
-
-
-class PreferenceTask(Protocol):
-    """What of the task is asked for here."""
-
-    files: PreferenceArguments
-    max_length: int
-    reference: PreTrainedModel
-    by_reference: dict[int, np.ndarray]
 
 
 class Rows(Dataset):
@@ -112,7 +102,7 @@ class OfTrl(WeftTrainer):
 
 def make_trainer(
     *,
-    task: PreferenceTask,
+    task: Any,
     args: Any,
     train_dataset: TrainingOrder,
     evaluator: TaskEvaluator,
@@ -132,7 +122,7 @@ def make_trainer(
         row_of = _orpo_row
     else:
         given["ref_model"] = task.reference
-        row_of = _dpo_row(task) if loss == "dpo" else _kto_row(batch, task.max_length)
+        row_of = _dpo_row(task.by_reference) if loss == "dpo" else _kto_row(batch, task.max_length)
     if loss == "dpo":
         fields["precompute_ref_log_probs"] = True
         predict(task, task.reference, train_dataset.items, evaluator.collator, evaluator.batch_size)
@@ -163,11 +153,11 @@ def _version() -> str:
     return importlib.metadata.version("trl")
 
 
-def _dpo_row(task: PreferenceTask) -> Callable[[TrainingOrder, int], Row]:
+def _dpo_row(by_reference: dict[int, np.ndarray]) -> Callable[[TrainingOrder, int], Row]:
     def row_of(order: TrainingOrder, place: int) -> Row:
         item = order[place]
         chosen, rejected = item.sequences
-        known = task.by_reference[id(item)].tolist()
+        known = by_reference[id(item)].tolist()
         return {
             "prompt_ids": chosen[: item.info],
             "chosen_ids": chosen[item.info :],
