@@ -12,7 +12,6 @@ from helpers.streamed import StreamedIds
 from helpers.text import sentences
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, set_seed
 
-from weft.recipes import generate
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.generation import drafts
 from weft.recipes.generation.generate_text import write_ids
@@ -172,15 +171,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def run(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*words: Any) -> str:
-        command = ["generate.py", "--model", str(folders["model"]), "--max_new_tokens", "12", *map(str, words)]
-        monkeypatch.setattr("sys.argv", command)
-        capsys.readouterr()
-        generate.main()
-        return capsys.readouterr().out
-
-    return call
+def run(folders: dict[str, Path], written: Any) -> Any:
+    return lambda *words: written("--model", folders["model"], "--max_new_tokens", "12", *words)
 
 
 def test_the_command_writes_the_same_text(folders: dict[str, Path], run: Any, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from helpers.models import make_model, shake, tiny_config
 from helpers.text import sentences
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from weft.recipes import generate
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.generation import chat
 from weft.recipes.generation.answers import write_answers
@@ -36,7 +35,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder, monkeypatch, capsys):
+def run(folder, monkeypatch, written):
     """Call the command with lines that are typed, and give back what it prints."""
 
     def call(*words, typed=(), model=folder):
@@ -51,10 +50,7 @@ def run(folder, monkeypatch, capsys):
             return line
 
         monkeypatch.setattr("builtins.input", type_line)
-        monkeypatch.setattr("sys.argv", ["generate.py", "--model", str(model), "--chat", *map(str, words)])
-        capsys.readouterr()
-        generate.main()
-        return capsys.readouterr().out
+        return written("--model", model, "--chat", *words)
 
     return call
 
@@ -176,11 +172,10 @@ def test_what_does_not_go_together_is_refused(run, words, sentence):
         run(*words)
 
 
-def test_without_a_name_the_model_is_that_of_make_chat(monkeypatch, tmp_path):
+def test_without_a_name_the_model_is_that_of_make_chat(monkeypatch, tmp_path, written):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["generate.py", "--chat", "--prompt", "a"])
     with pytest.raises(RecipeError, match="runs/chat"):
-        generate.main()
+        written("--chat", "--prompt", "a")
 
 
 def test_answers_of_a_batch_are_those_of_each_alone(folder):

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -244,13 +243,10 @@ def test_a_model_without_linear_maps_is_refused() -> None:
         quantize_int8(torch.nn.Embedding(3, 3))
 
 
-def test_the_command_compiles_and_quantises(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_compiles_and_quantises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Any) -> None:
     """The same text for each prompt of a last batch that is not full; the checkpoint stays as it is."""
     from helpers.text import sentences
 
-    from weft.recipes import generate
     from weft.recipes.generation import run as generation_run
     from weft.tokenizer.train import train_tokenizer
 
@@ -262,11 +258,9 @@ def test_the_command_compiles_and_quantises(
     prompts.write_text("the river\na\nseven light stones\n")
 
     def texts(*words: str) -> list[str]:
-        command = [*("generate.py", "--model", str(folder), "--prompt_file", str(prompts)), "--batch_size", "2", *words]
-        monkeypatch.setattr(sys, "argv", [*command, "--do_sample", "false", "--max_new_tokens", "12"])
-        capsys.readouterr()
-        generate.main()
-        return [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+        command = [*("--model", folder, "--prompt_file", prompts), "--batch_size", "2", *words]
+        printed = written(*command, "--do_sample", "false", "--max_new_tokens", "12")
+        return [json.loads(line)["text"] for line in printed.splitlines()]
 
     monkeypatch.setattr(generation_run, "compile_options", lambda *given: compile_options(*given, backend="eager"))
     plain = texts()

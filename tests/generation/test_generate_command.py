@@ -8,7 +8,6 @@ from helpers.models import make_model, shake, tiny_config
 from helpers.text import CHINESE, sentences
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from weft.recipes import generate
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.generation import run as generation_run
 from weft.recipes.generation.generate_text import generate_texts, start_ids
@@ -42,16 +41,9 @@ def stock_folder(folder, tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder, monkeypatch, capsys):
+def run(folder, written):
     """Call the command and give back what it prints."""
-
-    def call(*words):
-        monkeypatch.setattr("sys.argv", ["generate.py", "--model", str(folder), *map(str, words)])
-        capsys.readouterr()
-        generate.main()
-        return capsys.readouterr().out
-
-    return call
+    return lambda *words: written("--model", folder, *words)
 
 
 @torch.no_grad()
