@@ -52,6 +52,22 @@ def test_embeddings_are_trained_and_come_back(
     torch.testing.assert_close(one[0], expected[0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_causal_model_is_read_at_its_last_token_unless_the_mean_is_asked_for(
+    folders: dict[str, Path], texts: list[str], tmp_path: Path
+) -> None:
+    model = SentenceTransformer(str(folders["causal"]), trust_remote_code=True, device="cpu")
+    read = model.preprocess(texts[:1])  # by the chat template, which this checkpoint has
+    assert model.tokenizer.decode(read["input_ids"][0]) == f"<s>user: {texts[0]}</s>"
+    with torch.no_grad():
+        states = model[0](read)["token_embeddings"][0]
+    torch.testing.assert_close(model.encode(texts[0], convert_to_tensor=True), states[-1], rtol=1e-4, atol=1e-4)
+    model[1].pooling_mode = "mean"
+    model.save(str(tmp_path / "model"))
+    for mean in (model, SentenceTransformer(str(tmp_path / "model"), trust_remote_code=True, device="cpu")):
+        found = mean.encode(texts[0], convert_to_tensor=True)
+        torch.testing.assert_close(found, states.mean(0), rtol=1e-4, atol=1e-4)
+
+
 def test_a_classifier_is_a_cross_encoder(folders: dict[str, Path], texts: list[str], tmp_path: Path) -> None:
     model = CrossEncoder(str(folders["classifier"]), trust_remote_code=True, device="cpu")
     given = [(texts[0], texts[1]), (texts[2], texts[2])]
