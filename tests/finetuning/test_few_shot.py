@@ -217,7 +217,7 @@ def test_pairs_grow_with_the_texts_up_to_a_limit_and_many_texts_are_warned_of(
         ft.run_here(**few(tmp_path / str(number), number, 100, model_name_or_path=starts["masked"], plan="true"))
         printed = capsys.readouterr().out
         assert f"few shot    {line} of texts" in printed
-        assert ("320 examples of a label on average are many" in printed) == (number == 640)
+        assert ("320 examples of a label on average are more than the 64" in printed) == (number == 640)
         assert "evaluation  in the end" not in printed  # 100 examples are enough to choose weights by
     given = {"num_train_epochs": 3, "per_device_train_batch_size": 8, "learning_rate": 1e-4}
     ft.run_here(**few(tmp_path / "own", 20, model_name_or_path=starts["masked"], plan="true", **given))

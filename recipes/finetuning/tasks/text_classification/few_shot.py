@@ -20,7 +20,7 @@ from weft.recipes.finetuning.tasks.text_classification.reading import Classifica
 PASSES, MOST_PAIRS = 40, 2560
 BATCH = 16
 FEWEST_TO_CHOOSE = 100  # validation examples; fewer choose weights by chance
-MANY = 64  # examples of a label, on average
+MANY = 64  # examples of a label, on average: as many as it was measured with (RESULTS.md)
 POOLINGS = {MEAN: "mean", LAST_TOKEN: "last", "cls": "cls"}  # of sentence-transformers, and as the config has them
 REFUSED = {
     "lora_rank": "few_shot trains the whole body: leave it out",
@@ -91,8 +91,8 @@ class FewShot:
             lines.append(
                 (
                     "warning",
-                    f"{texts / len(self.times):,.0f} examples of a label on average are many: compare with ordinary "
-                    "training, without few_shot",
+                    f"{texts / len(self.times):,.0f} examples of a label on average are more than the {MANY} that "
+                    "few_shot was measured with: compare with ordinary training, without it",
                 )
             )
         return lines
