@@ -20,11 +20,8 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pretrain pretrain-mlm pretrain-seq2seq finetune chat tokenizer data generate search test test-upstream
-.PHONY: test-old test-ecosystem benchmark lint clean
-
-help:  ## list the targets
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
+.PHONY: help setup setup-dev pretrain pretrain-mlm pretrain-diffusion pretrain-seq2seq finetune chat tokenizer
+.PHONY: data generate search test test-upstream test-old test-ecosystem benchmark lint clean
 
 setup: $(INSTALLED)  ## only make the environment (.venv)
 
@@ -49,6 +46,9 @@ pretrain-mlm: $(INSTALLED)  ## train a small encoder on the same text, into runs
 
 pretrain-seq2seq: $(INSTALLED)  ## train a small encoder-decoder on the same text, into runs/pretrain_seq2seq
 	$(LAUNCH) recipes/pretrain_seq2seq.py $(ARGS)
+
+pretrain-diffusion: $(INSTALLED)  ## train a small model that writes by filling in masks, into runs/pretrain_diffusion
+	$(LAUNCH) recipes/pretrain_mlm.py --objective diffusion --output_dir runs/pretrain_diffusion $(ARGS)
 
 finetune: $(INSTALLED)  ## fine-tune a model: make finetune [TASK=sst2] [MODEL=folder-or-id] [DATA=folder], into runs/TASK
 	$(LAUNCH) recipes/finetune.py --task $(TASK) $(if $(MODEL),--model_name_or_path $(MODEL)) \

@@ -6,20 +6,32 @@ With --prompt_file, each line is a prompt, and they are continued in batches. Wi
 (runs/chat, or --model) answers, line by line or --prompt alone:
 
     python recipes/generate.py --chat [--model runs/chat] [--prompt 'What does `textwrap.dedent` do?'] [--system TEXT]
+
+With --mode diffusion a masked language model (runs/pretrain_diffusion, or --model) fills in masks, in any order:
+
+    python recipes/generate.py --mode diffusion --prompt "Return the" [--steps 32] [--order random]
+    python recipes/generate.py --mode diffusion --prompt "Return the <mask><mask> of the list."
 """
 
 from weft.recipes.common.command_line import parse_arguments
 from weft.recipes.common.errors import run_command
 from weft.recipes.generation.arguments import GenerateArguments
+from weft.recipes.generation.diffusion.arguments import UnmaskingArguments
 
 
 def main() -> None:
-    parsed = parse_arguments(__doc__, [GenerateArguments])
-    arguments = parsed[GenerateArguments]
-    if arguments.chat and "model" not in parsed.given:
-        arguments.model = "runs/chat"
+    parsed = parse_arguments(__doc__, [GenerateArguments, UnmaskingArguments])
+    arguments, unmasking = parsed[GenerateArguments], parsed[UnmaskingArguments]
+    unmasking.check_beside(parsed)
+    if (arguments.chat or unmasking.is_diffusion) and "model" not in parsed.given:
+        arguments.model = "runs/chat" if arguments.chat else "runs/pretrain_diffusion"
     arguments.check()
     prompts = arguments.read_prompts()
+    if unmasking.is_diffusion:
+        from weft.recipes.generation.diffusion.run import fill  # with torch, which no refusal waits for
+
+        fill(arguments, unmasking, prompts)
+        return
     from weft.recipes.generation.run import generate  # with torch, which no refusal waits for
 
     generate(arguments, prompts)

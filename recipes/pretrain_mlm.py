@@ -4,6 +4,7 @@
 
 Objectives (--objective):
   masked           some tokens are masked, and predicted from all others
+  diffusion        that at every rate of masking: a model that writes text by filling in masks, as MDLM and LLaDA
   next-sentence    that, and whether a segment follows another in the text, as BERT
   sentence-order   that, and whether two segments were swapped, as ALBERT
   hybrid           masked and causal rows together: one model that continues text and fills in masks, as GPT-BERT

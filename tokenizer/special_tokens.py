@@ -68,6 +68,14 @@ def decoder_start(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return next((number for number in ids if number is not None), None)
 
 
+def tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids that a fast tokenizer puts before and after one text."""
+    encoding = tokenizer.backend_tokenizer.encode("a")
+    is_text = [not special for special in encoding.special_tokens_mask]
+    last = len(is_text) - is_text[::-1].index(True)
+    return encoding.ids[: is_text.index(True)], encoding.ids[last:]
+
+
 def separate_pairs(tokenizer: PreTrainedTokenizerBase, token: str, closed: bool = False) -> None:
     """Have a fast tokenizer put a token between two texts, and go on to put around one text what it does.
 

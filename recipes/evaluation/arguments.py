@@ -20,7 +20,7 @@ from weft.recipes.data.text_source import (
 from weft.recipes.evaluation.records import RECORD_FORMATS
 
 TASKS = ("perplexity", "minimal-pairs", "last-word", "multiple-choice", "harness")
-SCORINGS = ("causal", "masked", "within-word", "continuation")
+SCORINGS = ("causal", "masked", "within-word", "diffusion", "continuation")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -39,8 +39,9 @@ class EvaluateArguments(Options):
     scoring: str = option(
         "auto",
         "causal: each token given those before it; masked: given all others (pseudo-log-likelihood); "
-        "within-word: given all others but the later ones of its word; continuation: given those before it, which an "
-        "encoder reads, and a decoder goes on with; auto: as the model was saved",
+        "within-word: given all others but the later ones of its word; diffusion: a bound on the probability of the "
+        "text, from many tokens masked at once; continuation: given those before it, which an encoder reads, and a "
+        "decoder goes on with; auto: as the model was saved, but never diffusion",
         choices=("auto", *SCORINGS),
     )
     text_column: str = option("text", f"perplexity, last-word: {TEXT_COLUMN_HELP}")
@@ -59,6 +60,7 @@ class EvaluateArguments(Options):
         "within-word: what a word is in scripts without blanks: characters, jieba or a function of your "
         "own (module:function)",
     )
+    rates: int = option(32, "diffusion: at how many rates each text is masked, an even number", least=2)
     window: int | None = option(None, "longest input, in tokens; the default is what the model is meant for", least=1)
     stride: int | None = option(
         None, "tokens of a longer text scored at each place of the window; the default is half a window", least=1
@@ -92,6 +94,7 @@ class EvaluateArguments(Options):
                 raise RecipeError(f"{name} has no effect on {self.task}: it is for {' and '.join(tasks)}.")
         if "segmenter" in parsed.given and self.scoring != "within-word":
             raise RecipeError("segmenter has no effect without scoring within-word: give that too, or leave it out.")
+        self._check_diffusion(parsed)
         needed = "tasks" if self.task == "harness" else "files"
         if not getattr(self, needed):
             raise RecipeError(f"no {needed} are given: {self.task} needs --{needed}.")
@@ -106,6 +109,18 @@ class EvaluateArguments(Options):
         if self.output_file is not None:
             refuse_unwritable(Path(self.output_file).parent)  # now, rather than when there are results to lose
             Path(self.output_file).parent.mkdir(parents=True, exist_ok=True)
+
+    def _check_diffusion(self, parsed: Parsed) -> None:
+        if self.scoring != "diffusion":
+            if "rates" in parsed.given:
+                raise RecipeError("rates has no effect without scoring diffusion: give that too, or leave it out.")
+            return
+        if self.rates % 2:
+            raise RecipeError(f"rates is {self.rates}: give an even number, for pairs tell how sure the bound is.")
+        if self.task == "last-word":
+            raise RecipeError(
+                "last-word asks for the most likely token, of which diffusion says nothing: give --scoring masked."
+            )
 
     def sources(self) -> list[TextSource]:
         """The texts of perplexity."""

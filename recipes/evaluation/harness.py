@@ -15,6 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.evaluation.diffusion import make_scorer
 from weft.recipes.evaluation.likelihood import Scorer
 from weft.recipes.evaluation.model_loading import load_model
 from weft.recipes.generation.generate_text import start_ids
@@ -34,11 +35,12 @@ class MaskedHarnessModel(LM):
         device: str | None = None,
         dtype: str = "auto",
         trust_remote_code: bool = False,
+        rates: int = 32,
         **_: Any,
     ) -> None:
         """Args:
             pretrained: a scorer that is not causal, or the folder or Hub id of a model; the other arguments are for the
-                latter, and as in `Scorer` and `load_model`. Other arguments of lm_eval (batch_size) have no effect.
+                latter, and as in `make_scorer` and `load_model`. Others of lm_eval (batch_size) have no effect.
 
         Raises:
             RecipeError: scoring is causal; lm_eval has a class (`hf`) for that.
@@ -46,7 +48,7 @@ class MaskedHarnessModel(LM):
         super().__init__()
         if not isinstance(pretrained, Scorer):
             model, tokenizer, scoring = load_model(pretrained, scoring, device, dtype, trust_remote_code)
-            pretrained = Scorer(model, tokenizer, scoring, window, stride, tokens_per_batch)
+            pretrained = make_scorer(model, tokenizer, scoring, window, stride, tokens_per_batch, rates=rates)
         if pretrained.is_causal:
             raise RecipeError("weft-masked scores masked models: use lm_eval's own class (hf) for a causal one.")
         self.scorer = pretrained
@@ -62,7 +64,8 @@ class MaskedHarnessModel(LM):
 
         Returns:
             For each the sum over its tokens, each given context and continuation without itself (within-word: and
-            without the later tokens of its word), and whether all of them were the most likely ones.
+            without the later tokens of its word; diffusion: as `DiffusionScorer` has it), and whether all of them were
+            the most likely ones.
         """
         scores = self.scorer.score_continuations([request.args for request in requests])
         return [(score.total, bool(score.is_top.all())) for score in scores]

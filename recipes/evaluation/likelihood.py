@@ -6,6 +6,7 @@ masked       each token given all others, itself replaced by the mask: the pseud
              (https://huggingface.co/papers/1910.14659). The text has the special tokens that `tokenizer(text)` adds.
 within-word  as masked, but the later tokens of the same word are masked too, so that a rare word is not given away by
              its own pieces: Kauf and Ivanova, 2023 (https://huggingface.co/papers/2305.10588).
+diffusion    a bound on the probability of the text, from many tokens masked at once: `diffusion.py`.
 
 Only the text is scored, no special token, not even the end token of a document. A special token that is spelt out in a
 text is text, as it is in training.
@@ -26,6 +27,7 @@ from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.positions import position_limit
 from weft.recipes.data.segmentation import Segmenter, word_starts
 from weft.tokenizer.encode_as_text import encode_as_text
+from weft.tokenizer.special_tokens import tokens_around
 from weft.tokenizer.vocabulary import check_rows
 
 DEFAULT_WINDOW = 1024  # for models without a limit of their own
@@ -78,11 +80,13 @@ class TokenSpan:
 class TokenScores:
     """The log-probabilities of the scored tokens of a span in nats, and whether each was the most likely one.
 
-    Shorter than the span by one if that holds a first token that nothing predicts.
+    Shorter than the span by one if that holds a first token that nothing predicts. `variance` is that of the total,
+    where it is an estimate by random masks.
     """
 
     log_probs: np.ndarray
     is_top: np.ndarray
+    variance: float | None = None
 
     @property
     def total(self) -> float:
@@ -90,12 +94,24 @@ class TokenScores:
 
 
 class ScoringRow(NamedTuple):
-    """One input: tokens [first, last) are scored, and [first, hidden) are masked for a masked model."""
+    """One input: tokens [first, last) are scored, and [first, hidden) are masked for a masked model; or both are those
+    `chosen` between first and last."""
 
     ids: np.ndarray
     first: int
     last: int
     hidden: int
+    chosen: np.ndarray | None = None
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Indices of the tokens that are scored."""
+        return np.arange(self.first, self.last) if self.chosen is None else self.chosen
+
+    @property
+    def masked(self) -> np.ndarray:
+        """Indices of the tokens that are masked for a masked model."""
+        return np.arange(self.first, self.hidden) if self.chosen is None else self.chosen
 
 
 class Scorer:
@@ -127,7 +143,7 @@ class Scorer:
         self.model, self.tokenizer, self.scoring = model, tokenizer, scoring
         self.segment, self.quiet, self.tokens_per_batch = segment, quiet, tokens_per_batch
         self.is_causal = scoring == "causal"
-        self.needs_mask = scoring in ("masked", "within-word")
+        self.needs_mask = scoring in ("masked", "within-word", "diffusion")
         self.predicts_next = self.is_causal or bool(getattr(model.config, "masked_next_token", False))
         # A masked Weft model computes logits only at the places asked for, here one in a whole input.
         self.takes_places = self.needs_mask and "predict_from" in inspect.signature(model.forward).parameters
@@ -151,7 +167,7 @@ class Scorer:
         """Way of scoring, as results name it."""
         if self.is_causal or not self.predicts_next:
             return self.scoring
-        return {"masked": "masked-next-token", "within-word": "within-word-next-token"}[self.scoring]
+        return f"{self.scoring}-next-token"
 
     def encode(self, texts: Sequence[str]) -> list[ScoredText]:
         """Tokenise as training did."""
@@ -181,18 +197,26 @@ class Scorer:
         counts = [max(0, count) for count in counts]
         log_probs, is_top = np.empty(sum(counts)), np.empty(sum(counts), dtype=bool)
         place = 0
-        with tqdm(total=sum(counts), unit="token", unit_scale=True, leave=False, disable=self.quiet or None) as bar:
-            while chunk := list(itertools.islice(rows, ROWS_SORTED_AT_ONCE)):
-                starts = place + np.cumsum([0, *(row.last - row.first for row in chunk)])
-                for numbers in self._batches(chunk):
-                    scores = self._score_batch([chunk[number] for number in numbers])
-                    for number, (row_log_probs, row_is_top) in zip(numbers, scores):
-                        here = slice(starts[number], starts[number + 1])
-                        log_probs[here], is_top[here] = row_log_probs, row_is_top
-                        bar.update(len(row_log_probs))
-                place = int(starts[-1])
+        for scores in self.score_rows(rows, sum(counts)):
+            here = slice(place, place := place + len(scores.log_probs))
+            log_probs[here], is_top[here] = scores.log_probs, scores.is_top
         ends = np.cumsum([0, *counts])
         return [TokenScores(log_probs[a:b], is_top[a:b]) for a, b in itertools.pairwise(ends)]
+
+    def score_rows(self, rows: Iterator[ScoringRow], total: int) -> Iterator[TokenScores]:
+        """Yield the scores of rows in their order, computed in batches of like length.
+
+        Args:
+            total: tokens that are scored in all of them, for the progress bar.
+        """
+        with tqdm(total=total, unit="token", unit_scale=True, leave=False, disable=self.quiet or None) as bar:
+            while chunk := list(itertools.islice(rows, ROWS_SORTED_AT_ONCE)):
+                found: dict[int, TokenScores] = {}
+                for numbers in self._batches(chunk):
+                    for number, scores in zip(numbers, self._score_batch([chunk[number] for number in numbers])):
+                        found[number] = TokenScores(*scores)
+                        bar.update(len(found[number].log_probs))
+                yield from (found[number] for number in range(len(chunk)))
 
     def score_texts(self, texts: Sequence[str]) -> list[TokenScores]:
         """Score every token of each text."""
@@ -230,10 +254,8 @@ class Scorer:
         if self.is_causal:
             start = self.tokenizer.bos_token_id
             return np.array([] if start is None else [start], dtype=np.int32), np.array([], dtype=np.int32)
-        encoding = self.tokenizer.backend_tokenizer.encode("a")
-        is_text = np.flatnonzero(np.array(encoding.special_tokens_mask) == 0)
-        ids = np.array(encoding.ids, dtype=np.int32)
-        return ids[: is_text[0]], ids[is_text[-1] + 1 :]
+        before, after = tokens_around(self.tokenizer)
+        return np.array(before, dtype=np.int32), np.array(after, dtype=np.int32)
 
     def _first_predictable(self, text: ScoredText) -> int:
         return 1 if self.predicts_next and not len(text.before) else 0
@@ -298,15 +320,16 @@ class Scorer:
         ids, mask = self._padded([row.ids[: len(row.ids) - cut] for row in rows])
         if self.needs_mask:
             for number, row in enumerate(rows):
-                ids[number, row.first : row.hidden] = self.tokenizer.mask_token_id
-        numbers = np.concatenate([np.full(row.last - row.first, number) for number, row in enumerate(rows)])
-        places = np.concatenate([np.arange(row.first, row.last) for row in rows]) - cut
-        targets = np.concatenate([row.ids[row.first : row.last] for row in rows])
+                ids[number, row.masked] = self.tokenizer.mask_token_id
+        counts = [len(row.scored) for row in rows]
+        numbers = np.repeat(np.arange(len(rows)), counts)
+        places = np.concatenate([row.scored for row in rows]) - cut
+        targets = np.concatenate([row.ids[row.scored] for row in rows])
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self.takes_places:
             inputs["predict_from"] = numbers * ids.shape[1] + places - self.predicts_next
         log_probs, is_top = self._forward(inputs, numbers, places, targets, ids.shape[1])
-        ends = np.cumsum([row.last - row.first for row in rows])[:-1]
+        ends = np.cumsum(counts)[:-1]
         return list(zip(np.split(log_probs, ends), np.split(is_top, ends)))
 
     def _padded(self, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.language import language_of_script
 from weft.recipes.data.segmentation import is_unspaced
-from weft.recipes.evaluation.likelihood import ScoredText, Scorer, TokenSpan
+from weft.recipes.evaluation.likelihood import ScoredText, Scorer, TokenScores, TokenSpan
 from weft.recipes.evaluation.records import ChoiceQuestion
 
 TEXTS_TOKENISED_AT_ONCE = 256
@@ -30,10 +30,12 @@ def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = No
         max_tokens: cut the documents off after about so many tokens.
 
     Returns:
-        perplexity (per token; a pseudo-perplexity for masked scoring, as are the others), word_perplexity (per word
-        between blanks), bits_per_character and bits_per_byte (of the text's UTF-8; a first token that nothing
-        predicts costs nothing), nats, and the numbers of documents, tokens, unknown_tokens, words, characters and
-        bytes. word_perplexity is None for text without blanks between words; `undefined` has the reason then.
+        perplexity (per token; a pseudo-perplexity for masked scoring, as are the others, and at most so much for
+        diffusion scoring), word_perplexity (per word between blanks), bits_per_character and bits_per_byte (of the
+        text's UTF-8; a first token that nothing predicts costs nothing; of diffusion scoring also bits_per_byte_error,
+        the standard error that random masks leave), nats, and the numbers of documents, tokens, unknown_tokens, words,
+        characters and bytes. word_perplexity is None for text without blanks between words; `undefined` has the reason
+        then.
 
     Raises:
         RecipeError: there is nothing to score.
@@ -59,10 +61,17 @@ def perplexity(scorer: Scorer, texts: Iterable[str], max_tokens: int | None = No
         "word_perplexity": _exp(nats / counts["words"]) if reason is None else None,
         "bits_per_character": nats / math.log(2) / counts["characters"],
         "bits_per_byte": nats / math.log(2) / counts["bytes"],
+        **_error(scored, counts["bytes"]),
         "nats": nats,
         **counts,
         **({} if reason is None else {"undefined": {"word_perplexity": reason}}),
     }
+
+
+def _error(scored: Sequence[tuple[ScoredText, TokenScores]], byte_count: int) -> dict[str, float]:
+    """The standard error of bits per byte, where the scores are estimates by random masks."""
+    variances = [score.variance for _, score in scored if score.variance is not None]
+    return {"bits_per_byte_error": math.sqrt(math.fsum(variances)) / math.log(2) / byte_count} if variances else {}
 
 
 def _no_words(documents: Sequence[ScoredText], counts: dict[str, int], nats: float) -> str | None:

@@ -13,6 +13,7 @@ from weft.recipes.common.files import write_json
 from weft.recipes.data.segmentation import Segmenter
 from weft.recipes.evaluation.arguments import EvaluateArguments
 from weft.recipes.evaluation.continuations import ContinuationScorer
+from weft.recipes.evaluation.diffusion import make_scorer
 from weft.recipes.evaluation.likelihood import Scorer
 from weft.recipes.evaluation.likelihood_tasks import last_word, multiple_choice, perplexity
 from weft.recipes.evaluation.minimal_pairs import score_pairs
@@ -60,7 +61,7 @@ def _make_scorer(
         return ContinuationScorer(model, tokenizer, scoring, *fields, source_prefix=arguments.source_prefix)
     if arguments.source_prefix:
         raise RecipeError(f"source_prefix has no effect on {scoring} scoring, which knows no source: leave it out.")
-    return Scorer(model, tokenizer, scoring, *fields, segment=segment)
+    return make_scorer(model, tokenizer, scoring, *fields, segment=segment, rates=arguments.rates)
 
 
 def _run(arguments: EvaluateArguments, scorer: Scorer, examples: Any) -> dict[str, Any]:

@@ -16,15 +16,19 @@ from weft.tokenizer.vocabulary import check_rows
 def check_prompts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
 ) -> None:
+    """`check_reading`, and raises RecipeError where prompt and continuation are longer than the model has positions."""
+    check_reading(model, tokenizer, prompts)
+    check_length(model, [len(start_ids(tokenizer, prompt)) for prompt in prompts], max_new_tokens)
+
+
+def check_reading(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> None:
     """Say what of the prompts the model does not read, since the tokenizer has no token for it.
 
     Raises:
-        RecipeError: the tokenizer has ids that the model has no row for, or prompt and continuation are longer than
-            the model has positions.
+        RecipeError: the tokenizer has ids that the model has no row for.
     """
     with refusing(None, ValueError, say=str):
         check_rows(tokenizer, model.get_input_embeddings().weight.shape[0])
-    check_length(model, [len(start_ids(tokenizer, prompt)) for prompt in prompts], max_new_tokens)
     if tokenizer.is_fast:
         _tell_unread(tokenizer, prompts)
 

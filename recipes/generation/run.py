@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from transformers import (
 
 from weft.recipes.common.checkpoint_files import load_tokenizer
 from weft.recipes.common.checkpoints import check_files, load_whole
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import new_text_file
 from weft.recipes.common.hardware import move_to
 from weft.recipes.generation.arguments import GenerateArguments
@@ -36,6 +38,7 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     check_files(arguments.model)
     tokenizer = load_tokenizer(arguments.model, arguments.trust_remote_code)
     model, _ = load_whole(AutoModelForCausalLM, arguments.model, trust_remote_code=arguments.trust_remote_code)
+    _refuse_masked(model, arguments.model)
     if not arguments.chat:
         check_prompts(model, tokenizer, [arguments.prompt] if prompts is None else prompts, arguments.max_new_tokens)
     model = move_to(model, arguments.device).eval()
@@ -58,17 +61,35 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     if prompts is None:
         _stream(model, tokenizer, arguments.prompt, options)
         return
+
+    def write(batch: list[str]) -> list[str]:
+        rows = batch
+        if arguments.compile:  # for the shape of the first batch: the rows behind the last prompt are dropped
+            rows = batch + batch[:1] * (batch_size - len(batch))
+        return generate_texts(model, tokenizer, rows, **options)[: len(batch)]
+
+    write_file(arguments, prompts, batch_size, write)
+
+
+def write_file(
+    arguments: GenerateArguments, prompts: list[str], batch_size: int, write: Callable[[list[str]], list[str]]
+) -> None:
+    """Print the texts that `write` makes of prompts, batch after batch, or write them to output_file, as JSON lines."""
     with contextlib.ExitStack() as stack:
         out = sys.stdout
         if arguments.output_file is not None:
             out = stack.enter_context(new_text_file(Path(arguments.output_file)))
         for first in range(0, len(prompts), batch_size):
             batch = prompts[first : first + batch_size]
-            rows = batch
-            if arguments.compile:  # for the shape of the first batch: the rows behind the last prompt are dropped
-                rows = batch + batch[:1] * (batch_size - len(batch))
-            for prompt, text in zip(batch, generate_texts(model, tokenizer, rows, **options)):
+            for prompt, text in zip(batch, write(batch)):
                 print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), file=out, flush=True)
+
+
+def _refuse_masked(model: PreTrainedModel, name: str) -> None:
+    """Refuse one of Weft's that was trained in both directions only, which would write nonsense; raises RecipeError."""
+    config = model.config
+    if config.model_type == "weft" and config.architectures == ["WeftForMaskedLM"] and not config.masked_next_token:
+        raise RecipeError(f"model {name!r} fills in masks: give --mode diffusion, or a causal model.")
 
 
 def _load_draft(

@@ -44,6 +44,7 @@ def write_report(run: PretrainingRun, trainer: PretrainingTrainer) -> None:
             model.eval()
             model.save_pretrained(staging)
             run.tokenizer.save_pretrained(staging)
+            run.objective.write_beside(staging)
             notes = _notes(run, trainer, metrics)
             files = losses_on_files(run.evaluator)
             with titled(f"{run.folder.resolve().name}: {_figures(run.objective, metrics)}"):

@@ -19,8 +19,8 @@ PRIVATE = (
     *(REVISIONS, "run.json", "plan.json", "trainer_state.json"),
     *("predictions.json", "nbest.json", "na_prob.json", "predicted.json"),
 )
-# Folders beside the model that its card speaks of: plots of other splits, and an adapter by itself.
-PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter")
+# Folders beside the model that its card speaks of: plots of other splits, an adapter by itself, and a sampler.
+PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter", "custom_generate")
 MODULES = "[1-9]_*"  # of an embedding model: pooling and what comes behind it
 
 

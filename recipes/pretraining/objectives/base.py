@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import transformers
@@ -100,6 +101,9 @@ class Objective(ABC):
         self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
     ) -> list[str]:
         """Texts for the model card; none: it shows no samples."""
+
+    def write_beside(self, folder: Path) -> None:  # noqa: B027
+        """Write what else the finished folder holds beside model, tokenizer and report."""
 
     def loss_divisors(self, batch: Batch) -> "dict[str, torch.Tensor]":
         """What a batch adds to the divisor of each loss, by the model's argument for it: here its targets."""
