@@ -164,6 +164,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_mlm", objective="masked")
     runs.run_here(**given, output_dir=root / "runs" / "hybrid", objective="hybrid")
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_seq2seq", objective="span")
+    runs.run_here(**given, output_dir=root / "runs" / "pretrain_diffusion", objective="diffusion")
     for name, task in TASKS.items():
         files = finetuning.files_of(f"finetune_{task}", root / "data", train=40, validation=20)
         main = finetuning.MAINS[f"finetune_{task}"]

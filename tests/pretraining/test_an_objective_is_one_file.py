@@ -57,7 +57,10 @@ def test_its_fields_are_its_own(registered, corpus, tmp_path, capsys):
     with contextlib.suppress(SystemExit):
         pretrain_mlm.main(["--help"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert "one of masked, next-sentence, sentence-order, hybrid, two-on" in printed and "--distance " in printed
+    assert (
+        "one of masked, diffusion, next-sentence, sentence-order, hybrid, two-on" in printed
+        and "--distance " in printed
+    )
     fields = {**FIELDS, "data": corpus, "output_dir": tmp_path / "run"}
     assert runs.run_error(**fields, distance=0) == "distance is 0: give at least 1."
     others = "--objective masked or next-sentence or sentence-order or hybrid"

@@ -78,7 +78,10 @@ def test_the_plan_tells_the_objective(english, tmp_path, capsys, objective, fiel
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"objective": "elektra"}, "objective is 'elektra': choose one of masked, next-sentence, sentence-order, hybr"),
+        (
+            {"objective": "elektra"},
+            "objective is 'elektra': choose one of masked, diffusion, next-sentence, sentence-or",
+        ),
         ({"objective": "masked", "causal_share": 0.5}, "causal_share has no effect without --objective hybrid"),
         ({"objective": "next-sentence", "causal_steps": 3}, "causal_steps has no effect without --objective hybrid"),
         ({"objective": "masked", "span_success": 0.3}, "span_success has no effect without --masking span"),
@@ -157,7 +160,7 @@ def test_help_names_the_new_fields(capsys):
     printed = " ".join(capsys.readouterr().out.split())
     for name in ("objective", "masking", "mask_rate", "mask_rate_end", "causal_share", "causal_steps", "target_share"):
         assert f"--{name} " in printed
-    assert "one of masked, next-sentence, sentence-order, hybrid" in printed
+    assert "one of masked, diffusion, next-sentence, sentence-order, hybrid" in printed
 
 
 @pytest.mark.parametrize("objective", ["masked", "hybrid"])

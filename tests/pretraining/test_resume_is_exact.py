@@ -110,6 +110,7 @@ OBJECTIVES = {
     "next-sentence": {"masking": "token", "mask_rate_end": 0.3},
     "infill": {},
     "mixture": {},
+    "diffusion": {},
 }
 
 
