@@ -23,6 +23,9 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 .PHONY: help setup setup-dev pretrain pretrain-mlm pretrain-diffusion pretrain-seq2seq finetune chat tokenizer
 .PHONY: data generate search test test-upstream test-old test-ecosystem benchmark lint clean
 
+help:  ## list the targets
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
+
 setup: $(INSTALLED)  ## only make the environment (.venv)
 
 setup-dev: $(DEVELOPED)  ## the same with what the tests and all extras need
