@@ -1,5 +1,6 @@
 """`recipes/generate.py --mode diffusion` fills in masks, and so does `generate` of transformers with its sampler."""
 
+import functools
 import io
 import json
 import math
@@ -43,17 +44,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder, monkeypatch, capsys):
-    """Call the command and give back what it prints."""
-
-    def call(*words):
-        given = ["--mode", "diffusion", "--model", folder, *words]
-        monkeypatch.setattr("sys.argv", ["generate.py", *map(str, given)])
-        capsys.readouterr()
-        generate.main()
-        return capsys.readouterr().out
-
-    return call
+def run(folder, written):
+    """What the command prints, called with this model."""
+    return functools.partial(written, "--mode", "diffusion", "--model", folder)
 
 
 @pytest.fixture(scope="module")
