@@ -193,8 +193,7 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
 
 @dataclass
 class WeftSeq2SeqLMOutput(modeling_outputs.Seq2SeqLMOutput):
-    """Also, of labels with `return_logits=False`, `target_nats` [batch * tokens]: the cross-entropy of each target,
-    without gradient, 0 where there is none."""
+    """Also, with `return_logits=False`, `target_nats` [batch * tokens]: each target's cross-entropy, 0 of none."""
 
     target_nats: torch.FloatTensor | None = None
 
@@ -241,8 +240,7 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
         inputs += (past_key_values, inputs_embeds, decoder_inputs_embeds, use_cache if labels is None else False)
         outputs = self.model(*inputs, decoder_position_ids=decoder_position_ids, **kwargs)
         logits, loss, nats = self.predict(outputs.last_hidden_state, labels, labels, return_logits, **kwargs)
-        outputs = captured(outputs)
-        return WeftSeq2SeqLMOutput(loss, logits, **outputs, target_nats=None if return_logits else nats)
+        return WeftSeq2SeqLMOutput(loss, logits, **captured(outputs), target_nats=None if return_logits else nats)
 
 
 @dataclass
