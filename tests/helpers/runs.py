@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -177,3 +178,20 @@ def history(folder: Path) -> list[dict]:
 def losses(folder: Path) -> list[float]:
     """Training loss of each step."""
     return [entry["loss"] for entry in history(folder) if "loss" in entry]
+
+
+def assert_only_planned(folder: Path, printed: str, said: list[str]) -> None:
+    """A plan says these words, and no run began in the folder."""
+    for words in said:
+        assert words in printed
+    assert not (folder / "run.json").exists()
+
+
+def assert_equal_ends(folder: Path, reference: Path) -> None:
+    """Two runs end with the same weights and scores, but for the order of sums."""
+    found, expected = weights(folder), weights(reference)
+    for name, value in expected.items():
+        assert (found[name] - value).norm() <= 2e-4 * value.norm(), name
+    found, expected = ([e for e in history(path) if "eval_loss" in e][-1] for path in (folder, reference))
+    for name in [name for name in expected if name.startswith("eval_")]:
+        assert found[name] == pytest.approx(expected[name], rel=1e-4), name

@@ -69,10 +69,7 @@ def without_mask(tmp_path_factory):
 )
 def test_the_plan_tells_the_objective(english, tmp_path, capsys, objective, fields, said):
     runs.run_here(data=english, output_dir=tmp_path / "run", objective=objective, plan="true", **FIELDS, **fields)
-    printed = capsys.readouterr().out
-    for words in said:
-        assert words in printed
-    assert not (tmp_path / "run" / "run.json").exists()
+    runs.assert_only_planned(tmp_path / "run", capsys.readouterr().out, said)
 
 
 @pytest.mark.parametrize(

@@ -133,10 +133,7 @@ def test_metrics_curve_and_card_tell_of_every_part(finished, objective):
 )
 def test_the_plan_tells_the_objective(english, tmp_path, capsys, objective, fields, said):
     runs.run_here(data=english, output_dir=tmp_path / "run", objective=objective, plan="true", **FIELDS, **fields)
-    printed = capsys.readouterr().out
-    for words in said:
-        assert words in printed
-    assert not (tmp_path / "run" / "run.json").exists()
+    runs.assert_only_planned(tmp_path / "run", capsys.readouterr().out, said)
 
 
 @pytest.mark.parametrize(
@@ -224,12 +221,7 @@ def test_a_model_of_another_number_of_stacks_is_refused(english, finished, tmp_p
 
 def assert_equal_runs(folder, reference):
     assert runs.losses(folder) == pytest.approx(runs.losses(reference), rel=2e-5)
-    found, expected = runs.weights(folder), runs.weights(reference)
-    for name, value in expected.items():
-        assert (found[name] - value).norm() <= 2e-4 * value.norm(), name
-    found, expected = ([e for e in runs.history(path) if "eval_loss" in e][-1] for path in (folder, reference))
-    for name in [name for name in expected if name.startswith("eval_")]:
-        assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+    runs.assert_equal_ends(folder, reference)
 
 
 @pytest.mark.parametrize("objective", ["span", "mixture"])

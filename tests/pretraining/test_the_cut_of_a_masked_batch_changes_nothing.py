@@ -53,12 +53,7 @@ def assert_equal_runs(folder, reference, objective) -> None:
         found, expected = logged(folder, name), logged(reference, name)
         assert [value is None for value in found] == [value is None for value in expected]
         torch.testing.assert_close(*(torch.tensor([x or 0.0 for x in v]) for v in (found, expected)), rtol=2e-5, atol=0)
-    found, expected = runs.weights(folder), runs.weights(reference)
-    for name, value in expected.items():
-        assert (found[name] - value).norm() <= 2e-4 * value.norm(), name
-    found, expected = ([e for e in runs.history(path) if "eval_loss" in e][-1] for path in (folder, reference))
-    for name in [name for name in expected if name.startswith("eval_")]:
-        assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+    runs.assert_equal_ends(folder, reference)
 
 
 @pytest.mark.parametrize(("micro_batch", "target_share"), [(4, 1.0), (1, None)])
