@@ -11,7 +11,7 @@ from weft.recipes.finetuning.setup import FineTuningRun, folder_and_settings
 from weft.recipes.finetuning.task import ScoredTask
 from weft.recipes.finetuning.tasks import known_task, task_class
 from weft.recipes.training.card_fields import languages
-from weft.recipes.training.run import carry_out
+from weft.recipes.training.run import carry_out, defaults_of
 
 
 def run_task(task_name: str, parsed: Parsed) -> None:
@@ -27,7 +27,7 @@ def run_task(task_name: str, parsed: Parsed) -> None:
     carry_out(
         folder,
         arguments,
-        look=lambda: look_at(folder, settings),
+        look=lambda: look_at(folder, settings, defaults_of(parsed)),
         prepare=lambda: FineTuningRun(task, parsed, fields, folder, settings),
         use_finished=lambda: use_finished(task, arguments, setup, settings, folder),
     )

@@ -7,10 +7,10 @@ search/    the trials of a search for better settings
 from pathlib import Path
 from typing import Any
 
-from weft.recipes.common.files import read_json, size_and_time
+from weft.recipes.common.files import size_and_time
 from weft.recipes.finetuning.arguments import FileArguments
 from weft.recipes.finetuning.hyperparameter_search import TRIALS
-from weft.recipes.training.run_folder import FREE_FIELDS, MACHINE_FIELDS, METRICS, SETTINGS, RunState, open_run
+from weft.recipes.training.run_folder import FREE_FIELDS, MACHINE_FIELDS, METRICS, RunState, noted_settings, open_run
 
 # Here eval_steps decides which weights are kept.
 FREE = FREE_FIELDS - {"per_device_train_batch_size", "processes", "eval_steps"} | {"predict_file", "glue_submission"}
@@ -21,13 +21,14 @@ def has_begun(folder: Path) -> bool:
     return any(folder.glob("seed-*/*")) or any(folder.glob("search/*/*")) or (folder / "search" / TRIALS).is_file()
 
 
-def look_at(folder: Path, settings: dict[str, Any]) -> RunState:
+def look_at(folder: Path, settings: dict[str, Any], defaults: dict[str, Any]) -> RunState:
     """See `open_run`; seeds may be added behind those of a run, which then has only begun."""
     seeds = settings["seeds"]
-    before = read_json(folder / SETTINGS).get("seeds") if (folder / SETTINGS).is_file() else None
+    defaults = {**defaults, "command": settings["command"]}  # of which older runs say nothing
+    before = noted_settings(folder, defaults).get("seeds")
     adds = bool(before) and len(before) < len(seeds) and seeds[: len(before)] == before
     free = FREE | MACHINE_FIELDS if (folder / METRICS).is_file() and not adds else FREE
-    state = open_run(folder, {**settings, "seeds": before} if adds else settings, free, has_begun(folder))
+    state = open_run(folder, {**settings, "seeds": before} if adds else settings, defaults, free, has_begun(folder))
     return RunState.STARTED if adds and state is RunState.FINISHED else state
 
 

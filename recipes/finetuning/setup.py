@@ -51,7 +51,8 @@ def folder_and_settings(parsed: Parsed, name: str, examples: int) -> tuple[Path,
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"output_dir {folder} is a file: give another.")
     fields = {**extras_of(parsed[ModelSetupArguments], folder), **parsed.model}
-    noted = {"files": fingerprint(parsed[FileArguments]), "seeds": arguments.seeds_for(examples)}
+    files = parsed[FileArguments]
+    noted = {"command": files.command, "files": fingerprint(files), "seeds": arguments.seeds_for(examples)}
     return folder, fields, {**settings_of(parsed), **fields, **noted}
 
 

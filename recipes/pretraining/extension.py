@@ -14,11 +14,20 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.common.files import read_json, remove_folder, write_json
+from weft.recipes.common.files import remove_folder, write_json
 from weft.recipes.pretraining.arguments import DEFAULT_RAMP
 from weft.recipes.training.batch_schedule import steps_of
 from weft.recipes.training.checkpoint_folders import checkpoints_of, step_of
-from weft.recipes.training.run_folder import METRICS, SETTINGS, RunState, free_fields, note_plan, noted_plan, open_run
+from weft.recipes.training.run_folder import (
+    METRICS,
+    SETTINGS,
+    RunState,
+    free_fields,
+    note_plan,
+    noted_plan,
+    noted_settings,
+    open_run,
+)
 
 LENGTH = ("tokens", "num_train_epochs", "max_steps")
 
@@ -63,28 +72,27 @@ class Extension:
         write_json(self.folder / SETTINGS, settings)
 
 
-def look_at(folder: Path, settings: dict[str, Any]) -> RunState:
+def look_at(folder: Path, settings: dict[str, Any], defaults: dict[str, Any]) -> RunState:
     """See `open_run`; a run of another length has only begun, if it can be made one of this length."""
-    if not _has_other_length(folder, settings):
-        return open_run(folder, settings)
-    before = read_json(folder / SETTINGS)
+    before = noted_settings(folder, defaults)
+    if not _has_other_length(before, settings):
+        return open_run(folder, settings, defaults)
     same = {**settings, **{name: before.get(name) for name in LENGTH}}
-    if open_run(folder, same, free_fields(settings)) is RunState.NEW:
-        return open_run(folder, settings)
-    find_extension(folder, settings)
+    if open_run(folder, same, defaults, free_fields(settings)) is RunState.NEW:
+        return open_run(folder, settings, defaults)
+    find_extension(folder, settings, defaults)
     return RunState.STARTED
 
 
-def find_extension(folder: Path, settings: dict[str, Any]) -> Extension | None:
+def find_extension(folder: Path, settings: dict[str, Any], defaults: dict[str, Any]) -> Extension | None:
     """How the run of a folder becomes one of another length; None where it has this length, or has not begun.
 
     Raises:
         RecipeError: it cannot; says why, and what to do.
     """
-    checkpoints = checkpoints_of(folder)
-    if not checkpoints or not _has_other_length(folder, settings):
+    checkpoints, before = checkpoints_of(folder), noted_settings(folder, defaults)
+    if not checkpoints or not _has_other_length(before, settings):
         return None
-    before = read_json(folder / SETTINGS)
     old = ", ".join(f"{name} {before[name]}" for name in LENGTH if before.get(name) is not None) or "its default length"
     start = f"{folder} holds a run of another length ({old}), which cannot be made longer: "
     instead = f"Give another --output_dir; with --model_name_or_path {folder} a new run begins with its weights."
@@ -112,8 +120,5 @@ def find_extension(folder: Path, settings: dict[str, Any]) -> Extension | None:
     return Extension(folder, steps, usable[-1], kept)
 
 
-def _has_other_length(folder: Path, settings: dict[str, Any]) -> bool:
-    if not (folder / SETTINGS).is_file():
-        return False
-    before = read_json(folder / SETTINGS)
-    return any(before.get(name) != settings.get(name) for name in LENGTH)
+def _has_other_length(before: dict[str, Any], settings: dict[str, Any]) -> bool:
+    return bool(before) and any(before.get(name) != settings.get(name) for name in LENGTH)

@@ -29,7 +29,7 @@ from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.checkpoint_folders import step_of
 from weft.recipes.training.model_arguments import ModelArguments
 from weft.recipes.training.model_setup import check_existing
-from weft.recipes.training.run import carry_out, settings_of
+from weft.recipes.training.run import carry_out, defaults_of, settings_of
 from weft.recipes.training.run_folder import last_checkpoint, note_plan, start_run
 
 
@@ -40,7 +40,7 @@ def run_objective(objective: Objective, parsed: Parsed) -> None:
     carry_out(
         folder,
         arguments,
-        look=lambda: look_at(folder, settings),
+        look=lambda: look_at(folder, settings, defaults_of(parsed)),
         prepare=lambda: _Training(
             PretrainingRun(objective, parsed, *_open_text(objective, parsed, folder), folder, settings)
         ),

@@ -41,6 +41,7 @@ from weft.recipes.training.model_setup import (
     make_config,
     make_model,
 )
+from weft.recipes.training.run import defaults_of
 from weft.recipes.training.run_folder import noted_plan
 from weft.recipes.training.sharding import shards_weights
 from weft.recipes.training.stop_signal import StopSignal
@@ -85,7 +86,7 @@ class PretrainingRun:
         self.objective, self.corpus, self.folder, self.settings = objective, corpus, folder, settings
         self.blocks, self.stream = blocks, StreamFolder(folder)
         self.given, self.model_arguments = parsed[RunArguments], parsed[ModelArguments]
-        self.extension = find_extension(folder, settings)
+        self.extension = find_extension(folder, settings, defaults_of(parsed))
         noted = noted_plan(folder) | (self.extension.kept if self.extension else {})
         has_shape = self.model_arguments.config_name or self.model_arguments.model_name_or_path
         is_new = not noted and not objective.is_plain

@@ -39,6 +39,11 @@ def settings_of(parsed: Parsed) -> dict[str, Any]:
     return {**own, **parsed.model, **parsed.trainer, "processes": world_size()}
 
 
+def defaults_of(parsed: Parsed) -> dict[str, Any]:
+    """The same of a run for which nothing was given; none is one objective among several by default."""
+    return settings_of(Parsed([type(group)() for group in parsed.groups], {}, {})) | {"objective": None}
+
+
 def carry_out(
     folder: Path,
     arguments: RunFields,

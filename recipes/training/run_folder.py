@@ -47,11 +47,16 @@ class RunState(Enum):
 
 
 def open_run(
-    folder: Path, settings: dict[str, Any], free: Set[str] | None = None, has_begun: bool | None = None
+    folder: Path,
+    settings: dict[str, Any],
+    defaults: dict[str, Any],
+    free: Set[str] | None = None,
+    has_begun: bool | None = None,
 ) -> RunState:
     """Look at a run's folder and compare the settings it was started with.
 
     Args:
+        defaults: see `noted_settings`.
         free: names of settings that may change; None: those of pretraining.
         has_begun: whether anything was trained; None: whether there is a checkpoint.
 
@@ -71,7 +76,7 @@ def open_run(
     is_finished = (folder / METRICS).is_file()
     if not is_finished and not has_begun:
         return RunState.NEW  # nothing was trained yet: the command may be corrected
-    before = read_json(folder / SETTINGS)
+    before = noted_settings(folder, defaults)
     if free is None:
         free = FREE_FIELDS | MACHINE_FIELDS if is_finished else free_fields(settings)
     changed = sorted(
@@ -85,6 +90,11 @@ def open_run(
             "settings to resume it."
         )
     return RunState.FINISHED if is_finished else RunState.STARTED
+
+
+def noted_settings(folder: Path, defaults: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the run in a folder, nothing where there is none; a field younger than it is at its default."""
+    return {**defaults, **read_json(folder / SETTINGS)} if (folder / SETTINGS).is_file() else {}
 
 
 def _told(value: Any) -> str:

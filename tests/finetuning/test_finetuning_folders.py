@@ -52,6 +52,12 @@ def test_seeds_can_be_added_to_a_finished_run(files, tmp_path, monkeypatch, caps
         fields["model_name_or_path"] = tmp_path / "start"
     ft.run_here(**fields, output_dir=tmp_path / "once", seeds=[3, 1, 2])
     ft.run_here(**fields, output_dir=tmp_path / "added", seeds=[3])
+    noted = tmp_path / "added" / "run.json"
+    young = ("command", "layer_decay", "freeze_layers", "thresholds")  # fields that were not there from the beginning
+    before = {name: value for name, value in json.loads(noted.read_text()).items() if name not in young}
+    noted.write_text(json.dumps({**before, "command": "finetune_choice"}))
+    assert "command was 'finetune_choice'" in ft.run_error(**fields, output_dir=tmp_path / "added", seeds=[3, 1, 2])
+    noted.write_text(json.dumps(before))
     capsys.readouterr()
     ft.run_here(**fields, output_dir=tmp_path / "added", seeds=[3, 1, 2])
     printed = capsys.readouterr().out

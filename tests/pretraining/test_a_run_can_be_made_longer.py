@@ -90,6 +90,9 @@ def test_what_was_derived_from_the_length_stays(corpus, tmp_path, capsys):
 def test_a_constant_rate_goes_on_from_the_end(corpus, tmp_path, capsys):
     fields = {"data": corpus, **FIELDS, "lr_scheduler_type": "constant", "save_total_limit": 1}
     runs.run_here(output_dir=tmp_path / "run", max_steps=4, **fields)
+    noted = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (noted.pop("decay_steps"), noted.pop("z_loss")) == (0.3, 0.0)  # as of before there were such fields
+    (tmp_path / "run" / "run.json").write_text(json.dumps(noted))
     runs.run_here(output_dir=tmp_path / "run", max_steps=8, **fields)
     assert "goes on from checkpoint-4" in capsys.readouterr().out
     runs.run_here(output_dir=tmp_path / "long", max_steps=8, **fields)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,20 @@ def test_another_setting_is_refused_and_named(finished, corpus):
     assert "qk_norm was None, now False" in message
 
 
+def test_a_run_of_before_a_field_existed_goes_on_where_the_field_is_at_its_default(finished, corpus, english, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "metrics.json").unlink()
+    before = json.loads((folder / "run.json").read_text())
+    given = {"data", "processes", *runs.SMALL_MODEL, *FIELDS}
+    (folder / "run.json").write_text(json.dumps({name: before[name] for name in given}))
+    assert "z_loss was 0.0, now 0.1" in runs.run_error(data=corpus, output_dir=folder, z_loss=0.1, **FIELDS)
+    other = {"data": english, "objective": "masked", **FIELDS}
+    assert "objective was None, now 'masked'" in runs.run_error(output_dir=folder, **other)
+    runs.run_here(data=corpus, output_dir=folder, **FIELDS)
+    assert (folder / "metrics.json").is_file()
+
+
 def test_a_folder_with_other_files_is_refused(corpus, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     message = runs.run_error(data=corpus, output_dir=tmp_path, **FIELDS)
@@ -122,7 +137,7 @@ def test_a_process_may_open_a_run_while_another_process_of_it_begins_it(tmp_path
         yield from listed(folder)
 
     monkeypatch.setattr(Path, "iterdir", begun_meanwhile)
-    assert open_run(tmp_path, {"seed": 1}) is RunState.NEW
+    assert open_run(tmp_path, {"seed": 1}, {}) is RunState.NEW
     assert (tmp_path / "run.json").is_file()
 
 

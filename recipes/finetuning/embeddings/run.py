@@ -22,7 +22,7 @@ from weft.recipes.finetuning.run_folder import look_at
 from weft.recipes.finetuning.setup import SeededRun, folder_and_settings
 from weft.recipes.finetuning.trainer import SeedResult
 from weft.recipes.finetuning.validation_split import describe_equal_inputs
-from weft.recipes.training.run import carry_out
+from weft.recipes.training.run import carry_out, defaults_of
 
 SAMPLE = 1000  # texts of which the plan counts tokens
 
@@ -34,7 +34,7 @@ def run_embeddings(parsed: Parsed) -> None:
     carry_out(
         folder,
         parsed[EmbeddingTraining],
-        look=lambda: look_at(folder, settings),
+        look=lambda: look_at(folder, settings, defaults_of(parsed)),
         prepare=lambda: EmbeddingRun(rows, parsed, fields, folder, settings),
         use_finished=lambda: remove_leftovers(folder),
     )
