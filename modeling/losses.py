@@ -3,6 +3,7 @@
 Those of classification take plain logits and serve models of any family. All return a scalar in float32 (float64 for
 float64 logits), 0 without any target."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -107,12 +108,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         counts: torch.Tensor,
-        options: tuple[torch.dtype, float | None, float, float],
+        options: tuple[torch.dtype, float | None, float, float, Callable | None],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        dtype, softcap, label_smoothing, z_loss = options
+        dtype, softcap, label_smoothing, z_loss, teach = options
         wide, classes, with_gradients = torch.promote_types(dtype, torch.float32), len(weight), ctx.needs_input_grad
         matrix, shift = weight.to(dtype), None if bias is None else bias.to(dtype)
-        nats = hidden.new_empty(len(hidden), dtype=wide)
+        nats, taught = (hidden.new_zeros(len(hidden), dtype=wide) for _ in range(2))
         of_hidden = torch.empty_like(hidden) if with_gradients[0] else None
         is_written_over = dtype == wide and len(hidden) > 0  # by the first rows, which need no zeros then
         first = torch.empty_like if is_written_over else torch.zeros_like
@@ -144,6 +145,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = room[: len(inputs)]
             bends = make_logits(inputs, logits)
             of_target, mean = logits.gather(-1, places)[:, 0], logits.mean(-1) if label_smoothing else 0
+            if teach is not None:
+                taught[part], taught_slopes = teach(part, logits, places, label_smoothing)
             largest = None if reads_targets else logits.amax(-1)
             slopes = torch.softmax(logits, -1, out=logits)
             if largest is None:  # one number of each row instead of two passes over all of them
@@ -165,6 +168,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             slopes.scatter_add_(-1, places, slopes.new_full(places.shape, label_smoothing - 1))
             if label_smoothing:
                 slopes -= label_smoothing / classes
+            if teach is not None:
+                slopes += taught_slopes
             if softcap is not None:
                 slopes *= bends
             if dtype == wide:  # counts go where few numbers are: 0 and 1 round nothing
@@ -184,7 +189,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.gradients, ctx.dtypes = (of_hidden, of_weight, of_bias), (hidden.dtype, weight.dtype, weight.dtype)
         nats = nats.where(targets != IGNORE_INDEX, 0)
         ctx.mark_non_differentiable(nats)
-        return (nats * counts).sum(), nats
+        return ((nats + taught) * counts).sum(), nats
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -204,6 +209,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    teach: Callable[[slice, torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]] | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of `masked_lm_loss`, to rounding, of the logits that `linear` makes of hidden_states [..., hidden_size],
@@ -211,12 +217,14 @@ def linear_cross_entropy(
     Args:
         targets: [...], the class at each place, -100 where there is no target.
         softcap: logits are `softcap * tanh(logits / softcap)`.
+        teach: what else is learnt: of some of the rows, their logits [m, classes], targets [m, 1] and label_smoothing
+            it makes what is added to the loss of each [m], and the slopes of that [m, classes].
     Returns: the loss, and the cross-entropy of each target [n] without gradient."""
     hidden, targets = hidden_states.flatten(0, -2), targets.to(hidden_states.device).flatten()
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     counts = count_each(targets, loss_weights, torch.promote_types(dtype, torch.float32), IGNORE_INDEX)
-    options = (dtype, softcap, label_smoothing, z_loss)
+    options = (dtype, softcap, label_smoothing, z_loss, teach)
     with torch.autocast(device, enabled=False):
         total, nats = _LinearCrossEntropy.apply(hidden, linear.weight, linear.bias, targets, counts, options)
     return _mean(total, counts, num_items_in_batch), nats

@@ -11,6 +11,7 @@ from weft.recipes.common.processes import launcher_uses
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.streaming.documents import StreamArguments
 from weft.recipes.pretraining.arguments import RunArguments
+from weft.recipes.pretraining.distillation.arguments import TeacherArguments
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.training.hub import check_name
 from weft.recipes.training.model_arguments import ModelArguments
@@ -30,9 +31,15 @@ def check_fields(parsed: Parsed) -> None:
         raise RecipeError(f"output_dir {run.output_dir} is a file: give another.")
     model.check(parsed.model)
     model.check_length(parsed.model, run.sequence_length)
+    taught = parsed[TeacherArguments]
+    taught.check()
+    if taught.teacher is not None and shards_weights():
+        raise RecipeError(
+            "teacher is for whole weights, and the launcher shards them: leave it out, or launch with ddp.yaml."
+        )
     if not run.data:
-        if data.tokenizer_name is None and model.model_name_or_path is not None:
-            data.tokenizer_name = model.model_name_or_path
+        if data.tokenizer_name is None:
+            data.tokenizer_name = model.model_name_or_path or taught.teacher
         data.check()
     stream = parsed[StreamArguments]
     if stream.stream:
@@ -51,6 +58,8 @@ def check_objective(objective: Objective, parsed: Parsed) -> None:
         if name in parsed.given:
             raise RecipeError(f"{name} has no effect without {needed}: give that too, or leave {name} out.")
     objective.check(parsed)
+    if parsed[TeacherArguments].teacher is not None and objective.teacher_class is None:
+        raise RecipeError("this objective has no teacher: leave teacher out, or choose another objective.")
 
 
 def _refuse_without_effect(parsed: Parsed) -> None:
@@ -61,6 +70,7 @@ def _refuse_without_effect(parsed: Parsed) -> None:
     training = ("tokenizer_type", "vocab_size", "sample_characters", "add_prefix_space", "special_tokens")
     training += ("pre_tokenizer",)
     parsed.refuse_together(training, "tokenizer_name", "that tokenizer is trained already")
+    parsed.refuse_together(training, "teacher", "its tokenizer is taken")
     parsed.refuse_together(
         ("validation_fraction", "validation_split"), "validation_files", "they are the held-out text"
     )
@@ -69,6 +79,7 @@ def _refuse_without_effect(parsed: Parsed) -> None:
     parsed.refuse_without(("dataset_config_name", "dataset_split"), "dataset_name")
     parsed.refuse_without(("hub_revisions", "hub_private_repo"), "push_to_hub")
     parsed.refuse_without(("batch_ramp_steps",), "initial_tokens_per_step")
+    parsed.refuse_without(("teacher_weight", "teacher_temperature"), "teacher")
     run = parsed[RunArguments]
     for name in ("decay_steps", "decay_type"):
         if name in parsed.given and run.lr_scheduler_type != "warmup_stable_decay":

@@ -8,6 +8,7 @@ from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.streaming.documents import StreamArguments
 from weft.recipes.pretraining.arguments import LENGTHS, RunArguments, run_arguments
 from weft.recipes.pretraining.checks import check_fields, check_objective
+from weft.recipes.pretraining.distillation.arguments import TeacherArguments
 from weft.recipes.pretraining.objectives import argument_groups, make_objective, model_fields
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.training.model_arguments import ModelArguments
@@ -46,7 +47,7 @@ def _read(
     end_with_launcher()
     check_launcher(can_shard=True)
     groups = [run_arguments(output_dir, objective, offered), DataArguments, ModelArguments, *argument_groups(offered)]
-    groups, fields = [*groups, StreamArguments], model_fields(offered)
+    groups, fields = [*groups, TeacherArguments, StreamArguments], model_fields(offered)
     parsed = parse_arguments(description, groups, True, True, argv, alternatives=LENGTHS, model_fields=fields)
     arguments = parsed[RunArguments]
     check_fields(parsed)

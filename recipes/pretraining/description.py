@@ -34,6 +34,7 @@ def plan_lines(run: PretrainingRun) -> list[tuple[str, str]]:
         ),
         *describe_added(run.extras),
         *run.objective.plan_lines(),
+        *_teacher_lines(run),
         ("attention", backend),
         ("dtype", "computed in bfloat16, float32 weights" if run.bf16 else "float32"),
         ("device", device + describe_sharding()),
@@ -44,3 +45,11 @@ def plan_lines(run: PretrainingRun) -> list[tuple[str, str]]:
         ),
         *([("derived", derived)] if derived else []),
     ]
+
+
+def _teacher_lines(run: PretrainingRun) -> list[tuple[str, str]]:
+    """Who is learnt from, and what asking costs."""
+    if run.teacher is None:
+        return []
+    more = run.teacher_flops_per_token() / run.flops_per_token()
+    return [("teacher", f"{run.teacher.describe()}; a step computes about {1 + more:.2f} times as much as without")]

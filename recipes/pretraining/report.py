@@ -145,6 +145,7 @@ def _facts(run: PretrainingRun) -> dict[str, str]:
         "seen in training": f"{plan.total_tokens:,} tokens{epochs} in {plan.max_steps:,} steps of {up_to}"
         f"{plan.tokens_per_step:,}",
         "parameters": f"{run.parameters.total:,}",
+        **({} if run.teacher is None else {"teacher": run.teacher.describe()}),
         "versions": versions(),
     }
 

@@ -18,6 +18,8 @@ from weft.recipes.data.streaming.documents import BlockArguments, StreamArgument
 from weft.recipes.data.streaming.writer import keep_writing
 from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.description import describe_corpus, plan_lines
+from weft.recipes.pretraining.distillation.arguments import TeacherArguments
+from weft.recipes.pretraining.distillation.checks import check_kind
 from weft.recipes.pretraining.extension import look_at
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import describe
@@ -52,6 +54,8 @@ def _open_text(objective: Objective, parsed: Parsed, folder: Path) -> tuple[Corp
     data, stream, existing = parsed[DataArguments], parsed[StreamArguments], parsed[ModelArguments].model_name_or_path
     if existing is not None:  # before text is prepared for it
         check_existing(existing, objective.model_class)
+    if (teacher := parsed[TeacherArguments].teacher) is not None:
+        check_kind(teacher, objective)
     if stream.stream:
         blocks = BlockArguments(**asdict(data), block_bytes=parse_bytes(stream.block_size))
         return open_first_block(blocks, StreamFolder(folder)), blocks

@@ -19,6 +19,8 @@ from weft.recipes.data.streaming.blocks import StreamFolder
 from weft.recipes.data.streaming.documents import BlockArguments
 from weft.recipes.pretraining.arguments import LENGTHS, RunArguments
 from weft.recipes.pretraining.checks import check_sharding
+from weft.recipes.pretraining.distillation.arguments import TeacherArguments
+from weft.recipes.pretraining.distillation.teacher import Teacher
 from weft.recipes.pretraining.extension import find_extension
 from weft.recipes.pretraining.hyperparameters import HYPERPARAMETERS, with_hyperparameters
 from weft.recipes.pretraining.objectives.base import Objective
@@ -104,6 +106,10 @@ class PretrainingRun:
         self.threads = share_cores(self.given.cpu_threads)
         if not self.on_gpu:
             settle_on_processor()
+        taught, longest = parsed[TeacherArguments], objective.longest_input(length)
+        self.teacher = Teacher(taught, objective, self.tokenizer, longest, self.bf16) if taught.teacher else None
+        if self.teacher is not None:
+            self.teacher.check_same(noted.pop("teacher", None))
         self.evaluator = make_evaluator(objective, corpus, length, self.tokenizer)
         # fields of the schedule that stayed as they were when the length of the run changed
         self.kept = {name: noted[name] for name in KEPT if name in noted}
@@ -146,7 +152,20 @@ class PretrainingRun:
 
     def derived(self) -> dict[str, Any]:
         """What plan.json notes for a resumed run to keep."""
-        return self.hyperparameters() | self.extras | ({} if self.budget is None else {"budget": self.budget})
+        parts = {"budget": self.budget, "teacher": None if self.teacher is None else self.teacher.fingerprint}
+        parts = {name: value for name, value in parts.items() if value is not None}
+        return self.hyperparameters() | self.extras | parts
+
+    def flops_per_token(self) -> float:
+        """Operations of a step for each token of a row, but for a teacher's."""
+        head, sides = self.objective.head_share(), self.objective.side_shares()
+        return training_flops_per_token(self.config, self.parameters, self.plan.sequence_length, head, sides)
+
+    def teacher_flops_per_token(self) -> float:
+        """The same of a teacher."""
+        if self.teacher is None:
+            return 0.0
+        return self.teacher.flops_per_token(self.objective.head_share(), self.objective.side_shares())
 
     @property
     def last_full_rate(self) -> int | None:
@@ -194,13 +213,8 @@ class PretrainingRun:
         model = make_model(self.model_arguments, self.config, self.objective.model_class, self.tokenizer)
         if self.peak_flops is None:  # once, so that the whole run is compared with the same
             self.peak_flops = self._measure_peak(arguments.device)
-        flops = training_flops_per_token(
-            self.config,
-            self.parameters,
-            plan.sequence_length,
-            self.objective.head_share(),
-            self.objective.side_shares(),
-        )
+        if self.teacher is not None:
+            self.teacher.model.to(arguments.device)
         trainer = PretrainingTrainer(
             model=model,
             args=arguments,
@@ -210,7 +224,7 @@ class PretrainingRun:
             evaluator=self.evaluator,
             throughput=Throughput(
                 plan.tokens_before,
-                flops,
+                self.flops_per_token() + self.teacher_flops_per_token(),
                 self.peak_flops,
                 measure_again=lambda: self._measure_peak(arguments.device, 1),
             ),
@@ -218,6 +232,7 @@ class PretrainingRun:
             batches=plan.batches,
             objective=self.objective,
             run=self.arguments,
+            teacher=self.teacher,
             callbacks=self._callbacks(arguments.disable_tqdm) if clock is None else [clock],
         )
         # from which the run can be made longer; a limit that is given is all that is kept

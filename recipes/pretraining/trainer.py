@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from weft.recipes.pretraining.arguments import RunArguments
+from weft.recipes.pretraining.distillation.teacher import Teacher
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.training.batch_schedule import CollateSome, StepBatches
@@ -47,15 +48,22 @@ class PretrainingTrainer(WeftTrainer):
     """Trainer of one pretraining run."""
 
     def __init__(
-        self, *args: Any, batches: StepBatches, objective: Objective, run: RunArguments, **kwargs: Any
+        self,
+        *args: Any,
+        batches: StepBatches,
+        objective: Objective,
+        run: RunArguments,
+        teacher: Teacher | None = None,
+        **kwargs: Any,
     ) -> None:
         """Args:
         batches: which rows the micro-batches take.
         objective: says what the losses of a step divide by and which parts are logged.
         run: the fields that Trainer does not know: optimizer, cautious_weight_decay, average_decay, z_loss.
+        teacher: is asked about each batch, where there is one.
         """
         super().__init__(*args, data_collator=objective.collate, **kwargs)
-        self.batches, self.objective = batches, objective
+        self.batches, self.objective, self.teacher = batches, objective, teacher
         self.optimizer_kind, self.is_cautious = run.optimizer, run.cautious_weight_decay
         self.loss_fields = {"z_loss": run.z_loss} if run.z_loss else {}
         self.parts = LossParts()
@@ -77,6 +85,8 @@ class PretrainingTrainer(WeftTrainer):
         """
         options = {**self._other_divisors, **self.loss_fields, "return_logits": self.is_fsdp_enabled}
         given = {name: value for name, value in inputs.items() if name not in self.objective.kept_back}
+        if self.teacher is not None:
+            options["teach"] = self.teacher.lesson(given)
         given |= {**options, "use_cache": False}
         loss, outputs = super().compute_loss(model, given, True, num_items_in_batch)
         self.parts.add(self.objective.loss_parts(inputs, outputs))

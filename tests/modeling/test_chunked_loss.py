@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.memory import LargestTensor
 from helpers.models import make_model, make_role, random_ids, tiny_config
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from weft import WeftForConditionalGeneration, losses
@@ -90,26 +90,12 @@ def test_the_model_returns_logits_unless_it_is_told_not_to(role: str) -> None:
     )  # without labels there is nothing else to return
 
 
-class _LargestTensor(TorchDispatchMode):
-    """Notes how many numbers the largest tensor has that any operation makes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = function(*args, **(kwargs or {}))
-        found = [one.numel() for one in (out if isinstance(out, tuple | list) else [out]) if torch.is_tensor(one)]
-        self.numel = max(self.numel, *found, 0)
-        return out
-
-
 def test_logits_are_never_all_in_memory() -> None:
     hidden, linear = torch.randn(500, 8, requires_grad=True), nn.Linear(8, 300)
     targets = torch.randint(0, 300, (500,))
-    with _LargestTensor() as chunked:
+    with LargestTensor() as chunked:
         linear_cross_entropy(hidden, linear, targets)[0].backward()
-    with _LargestTensor() as whole:
+    with LargestTensor() as whole:
         target_nats(linear(hidden), targets).mean().backward()
     assert whole.numel == 500 * 300
     assert chunked.numel == 500 * 8  # the hidden states; the map has 300 * 8, a chunk 1 * 300

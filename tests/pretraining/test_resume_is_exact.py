@@ -83,6 +83,18 @@ def test_muon_goes_on_with_its_momentum_and_the_average_of_the_weights(corpus, t
     assert any(not torch.equal(runs.weights(folder / "checkpoint-30")[name], one) for name, one in found.items())
 
 
+def test_a_teacher_says_the_same_again(corpus, tmp_path):
+    runs.run_here(data=corpus, output_dir=tmp_path / "teacher", max_steps=5)
+    fields = {"data": corpus, "teacher": tmp_path / "teacher", **FIELDS, "max_steps": 30}
+    runs.run_here(**fields, output_dir=tmp_path / "whole")
+    folder = tmp_path / "killed"
+    process = runs.start(**fields, output_dir=folder)
+    wait_for(process, folder, 10)
+    kill_group(process, signal.SIGKILL)
+    runs.run_here(**fields, output_dir=folder)
+    assert_same_run(folder, tmp_path / "whole", "checkpoint-30")
+
+
 def test_sigterm_saves_the_step_it_came_in_and_the_run_goes_on_from_there(corpus, never_killed, tmp_path):
     folder = tmp_path / "stopped"
     process = runs.launch(data=corpus, output_dir=folder, **{**FIELDS, "save_steps": 7})

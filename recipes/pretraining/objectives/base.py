@@ -66,6 +66,8 @@ class Objective(ABC):
 
     # Whether a new model is left without what no stock class computes (`DEFAULT_EXTRAS`).
     is_plain: bool = False
+    # The Auto class of the models that can be asked about its targets (`distillation/`); None: it has no teacher.
+    teacher_class: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         self.idle_fields = {}

@@ -50,7 +50,7 @@ class CausalObjective(Objective):
 
     summary = "A causal language model: it continues text. Trained with Weft; the code it needs is in this folder."
     model_class = property(lambda self: weft.WeftForCausalLM)
-    auto_class = "AutoModelForCausalLM"
+    auto_class = teacher_class = "AutoModelForCausalLM"
     pipeline_tag = "text-generation"
     metrics = {"perplexity": ",.2f", "bits_per_byte": ".4f"}
     headline = ("bits_per_byte",)

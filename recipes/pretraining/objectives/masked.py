@@ -52,7 +52,7 @@ class MaskedObjective(Objective):
     )
     arguments = (MaskingArguments,)
     model_class = property(lambda self: weft.WeftForMaskedLM)
-    auto_class = "AutoModelForMaskedLM"
+    auto_class = teacher_class = "AutoModelForMaskedLM"
     pipeline_tag = "fill-mask"
     metrics = {"masked_loss": ".4f", "masked_accuracy": ".2%"}
     headline = ("masked_loss", "masked_accuracy")

@@ -51,7 +51,7 @@ class DiffusionObjective(Objective):
     )
     arguments = (DiffusionArguments,)
     model_class = property(lambda self: weft.WeftForMaskedLM)
-    auto_class = "AutoModelForMaskedLM"
+    auto_class = teacher_class = "AutoModelForMaskedLM"
     other_auto_classes = ("AutoModelForCausalLM",)
     pipeline_tag = "fill-mask"
     metrics = {"perplexity": ",.2f", "bits_per_byte": ".4f", "bits_per_byte_error": ".4f"}

@@ -41,6 +41,7 @@ class NextSentenceObjective(MaskedObjective):
     )
     model_class = property(lambda self: weft.WeftForPreTraining)
     auto_class = "AutoModelForPreTraining"
+    teacher_class = None
     other_auto_classes = ("AutoModelForMaskedLM",)
     metrics = {**MaskedObjective.metrics, "next_sentence_loss": ".4f", "next_sentence_accuracy": ".2%"}
     headline = ("masked_loss", "masked_accuracy", "next_sentence_accuracy")

@@ -46,7 +46,7 @@ class TextToTextObjective(Objective):
     recipe = "pretrain_seq2seq"
     model_fields = ("num_decoder_layers",)
     model_class = property(lambda self: weft.WeftForConditionalGeneration)
-    auto_class = "AutoModelForSeq2SeqLM"
+    auto_class = teacher_class = "AutoModelForSeq2SeqLM"
     pipeline_tag = "text2text-generation"
     collate = staticmethod(collate_pairs)
     kept_back = ("modes",)
