@@ -113,7 +113,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype, softcap, label_smoothing, z_loss, teach = options
         wide, classes, with_gradients = torch.promote_types(dtype, torch.float32), len(weight), ctx.needs_input_grad
         matrix, shift = weight.to(dtype), None if bias is None else bias.to(dtype)
-        nats, taught = (hidden.new_zeros(len(hidden), dtype=wide) for _ in range(2))
+        nats = hidden.new_empty(len(hidden), dtype=wide)
+        taught = torch.zeros_like(nats)
         of_hidden = torch.empty_like(hidden) if with_gradients[0] else None
         is_written_over = dtype == wide and len(hidden) > 0  # by the first rows, which need no zeros then
         first = torch.empty_like if is_written_over else torch.zeros_like

@@ -26,7 +26,7 @@ from weft.recipes.pretraining.distillation.reading import gather, logits_at, pac
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere": ("cohere", {**SHAPE, "logit_scale": 0.13, "pad_token_id": 0}),
     "granite": ("granite", {**SHAPE, "logits_scaling": 7.0, "embedding_multiplier": 3.0, "pad_token_id": 0}),
-    "mobilebert": ("mobilebert", {**SHAPE, "embedding_size": 16, "intra_bottleneck_size": 16, "hidden_size": 48}),
+    "mobilebert": ("mobilebert", {**SHAPE, "embedding_size": 16, "intra_bottleneck_size": 18}),
 }
 KNOWN = CASES | OTHERS
 CAUSAL = ["bloom", "cohere", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral", "mpt", "olmo2"]
@@ -42,9 +42,12 @@ def make(name: str) -> PreTrainedModel:
     model_type, fields = KNOWN[name]
     kinds = {"CausalLM": CAUSAL, "MaskedLM": MASKED, "Seq2SeqLM": PAIRS}
     auto_class = next(f"AutoModelFor{kind}" for kind, names in kinds.items() if name in names)
-    model = shake(getattr(transformers, auto_class).from_config(transformers.CONFIG_MAPPING[model_type](**fields)))
+    config = transformers.CONFIG_MAPPING[model_type](**{"decoder_start_token_id": 0, **fields})
+    model = shake(getattr(transformers, auto_class).from_config(config))
     if hasattr(model, "final_logits_bias"):
         model.final_logits_bias.normal_()
+    if name == "mobilebert":  # a token's embedding holds its neighbours', and padding has none
+        model.get_input_embeddings().weight.data[0] = 0
     model.config.use_cache = False
     return model.eval()
 
