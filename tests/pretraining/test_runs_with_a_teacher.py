@@ -47,7 +47,7 @@ def teachers(english: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained Weft model of each objective, and stock models with random weights."""
     folder = tmp_path_factory.mktemp("teachers")
     for name, fields in OBJECTIVES.items():
-        runs.run_here(data=english, output_dir=folder / name, **FIELDS, **fields)
+        runs.run_here(data=english, output_dir=folder / name, **{**FIELDS, **fields, "max_steps": 2})
     for name, (auto_class, fields) in STOCK.items():
         tokenizer = load_tokenizer(str(folder / SEEN[name]))
         ids = {key: getattr(tokenizer, key) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
@@ -199,8 +199,9 @@ def test_new_text_gets_the_tokenizer_of_the_teacher(teachers, tmp_path) -> None:
 
 
 def test_a_run_may_learn_from_an_average_of_an_earlier_ones_weights(english, tmp_path) -> None:
-    runs.run_here(data=english, output_dir=tmp_path / "first", average_decay=0.9, **FIELDS, **STUDENT)
-    run_with(tmp_path / "first", english, tmp_path / "second", seed=1)
+    fields = {**STUDENT, **FIELDS, "max_steps": 2}
+    runs.run_here(data=english, output_dir=tmp_path / "first", average_decay=0.9, **fields)
+    run_with(tmp_path / "first", english, tmp_path / "second", max_steps=2, seed=1)
     assert (tmp_path / "second" / "metrics.json").is_file()
 
 
