@@ -154,8 +154,8 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         """As transformers' own. The tokenizer of a model of both roles (`masked_next_token`) closes each text, as the
         masked role reads it. That end token behind a prompt is not read, and stands in the result as it was given."""
         ids, mask = kwargs.get("input_ids") if inputs is None else inputs, kwargs.get("attention_mask")
-        both_roles, ends = self.config.masked_next_token, self.config.eos_token_id
-        if not both_roles or not is_closed(ids, mask, kwargs.get("past_key_values"), ends):
+        reads_all = not self.config.masked_next_token or isinstance(kwargs.get("custom_generate"), str)
+        if reads_all or not is_closed(ids, mask, kwargs.get("past_key_values"), self.config.eos_token_id):
             return super().generate(inputs, *args, **kwargs)
         given = {name: kwargs[name] for name in ("attention_mask", "token_type_ids") if kwargs.get(name) is not None}
         kwargs |= {name: each[:, :-1] for name, each in {"input_ids": ids, **given}.items()}

@@ -7,7 +7,8 @@ Objectives (--objective):
   diffusion        that at every rate of masking: a model that writes text by filling in masks, as MDLM and LLaDA
   next-sentence    that, and whether a segment follows another in the text, as BERT
   sentence-order   that, and whether two segments were swapped, as ALBERT
-  hybrid           masked and causal rows together: one model that continues text and fills in masks, as GPT-BERT
+  hybrid           masked and causal rows together: one model that continues text and fills in masks, as GPT-BERT;
+                   with --diffusion_share also those of diffusion
 
 Everything else is as in pretrain_clm.py: without any field it learns from the English text that Python itself carries;
 killed or stopped, the same command goes on where the last checkpoint was saved.

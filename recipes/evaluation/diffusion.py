@@ -98,8 +98,9 @@ class DiffusionScorer(Scorer):
                 yield _Stretch(ids, begin, end, 0)
             return
         room, first = self.window - len(text.after), begin
+        stride = min(self.stride, room - self.predicts_next)  # so that something stands before each stretch
         while first < end:
-            last = min(end, max(first + min(self.stride, room), room))
+            last = min(end, max(first + stride, room))
             stop = len(ids) if last == shift + len(text.ids) else last
             start = max(0, stop - self.window)
             yield _Stretch(ids[start:stop], first - start, last - start, first - begin)

@@ -20,7 +20,7 @@ from weft.recipes.training.weight_average import WeightAverage
 
 
 class LossParts:
-    """Nats and targets of each part of the loss, summed on the device until they are taken."""
+    """Nats and targets (or their weights) of each part of the loss, summed on the device until they are taken."""
 
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}

@@ -20,7 +20,7 @@ PRIVATE = (
     *("predictions.json", "nbest.json", "na_prob.json", "predicted.json"),
 )
 # Folders beside the model that its card speaks of: plots of other splits, an adapter by itself, and a sampler.
-PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter", "custom_generate")
+PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter", "custom_generate", "diffusion/custom_generate")
 MODULES = "[1-9]_*"  # of an embedding model: pooling and what comes behind it
 
 

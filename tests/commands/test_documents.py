@@ -163,6 +163,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_clm")
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_mlm", objective="masked")
     runs.run_here(**given, output_dir=root / "runs" / "hybrid", objective="hybrid")
+    runs.run_here(**given, output_dir=root / "runs" / "readings", objective="hybrid", diffusion_share=0.3)
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_seq2seq", objective="span")
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_diffusion", objective="diffusion")
     for name, task in TASKS.items():

@@ -270,11 +270,15 @@ def hybrid():
     return HybridObjective(MaskingArguments(masking="token"), HybridArguments(causal_share=0.5))
 
 
+def three_kinds():
+    return HybridObjective(MaskingArguments(masking="token"), HybridArguments(causal_share=0.4, diffusion_share=0.3))
+
+
 def same(row, other):
     return row.keys() == other.keys() and all(np.array_equal(row[name], other[name]) for name in row)
 
 
-@pytest.mark.parametrize("make_objective", [causal, masked, hybrid])
+@pytest.mark.parametrize("make_objective", [causal, masked, hybrid, three_kinds])
 def test_a_row_is_the_same_wherever_reading_begins(driven, make_objective):
     rows = driven.rows(make_objective())
     found = [rows[index] for index in range(250)]

@@ -18,6 +18,7 @@ TEMPLATE = (
 FOLDERS: dict[str, tuple[type, dict[str, Any]]] = {
     "causal": (WeftForCausalLM, {}),
     "masked": (WeftForMaskedLM, {"is_causal": False}),
+    "hybrid": (WeftForMaskedLM, {"is_causal": False, "masked_next_token": True}),
     "classifier": (WeftForSequenceClassification, {"is_causal": False, "num_labels": 1}),
 }
 

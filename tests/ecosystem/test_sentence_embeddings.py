@@ -16,6 +16,7 @@ from sentence_transformers import (
     SparseEncoder,
 )
 from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+from transformers import AutoModel
 
 ARGUMENTS = {
     **{"max_steps": 12, "per_device_train_batch_size": 64, "learning_rate": 3e-3, "report_to": "none", "use_cpu": True},
@@ -50,6 +51,21 @@ def test_embeddings_are_trained_and_come_back(
     torch.testing.assert_close(loaded.encode(texts[:3], convert_to_tensor=True), expected, rtol=1e-4, atol=1e-4)
     one = model.encode(texts[:1], convert_to_tensor=True)
     torch.testing.assert_close(one[0], expected[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_of_all_roles_is_read_by_the_mean_of_its_states_in_both_directions(
+    folders: dict[str, Path], texts: list[str], tmp_path: Path
+) -> None:
+    """Each text alone, by AutoModel; a folder that is saved so gives the same."""
+    model = SentenceTransformer(str(folders["hybrid"]), trust_remote_code=True, device="cpu")
+    inner = AutoModel.from_pretrained(folders["hybrid"], trust_remote_code=True).eval()
+    model.save(str(tmp_path / "model"))
+    loaded = SentenceTransformer(str(tmp_path / "model"), trust_remote_code=True, device="cpu")
+    for each in (model, loaded):
+        for text, vector in zip(texts[:3], each.encode(texts[:3], convert_to_tensor=True)):
+            with torch.no_grad():
+                states = inner(**model.tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+            torch.testing.assert_close(vector, states.mean(0), rtol=1e-4, atol=1e-4)
 
 
 def test_a_causal_model_is_read_at_its_last_token_unless_the_mean_is_asked_for(

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers.diffusion import bound_over_orders, masked_sets, nats_of_masks, share_of
+from helpers.diffusion import bound_over_orders, make_letters_model, masked_sets, nats_of_masks, share_of
 from helpers.models import make_model, tiny_config
 from helpers.scored import SPECIAL, TEXTS, make_scored_model, make_tokenizer, text_ids
 from helpers.text import write_paragraphs
@@ -64,9 +64,12 @@ class EveryMask(DiffusionScorer):
         yield row, 0.0
 
 
-def test_with_every_mask_the_bound_is_the_mean_over_all_orders(letters):
-    """Four tokens, five places, in float64."""
+@pytest.mark.parametrize("shifted", [False, True], ids=["own places", "places before"])
+def test_with_every_mask_the_bound_is_the_mean_over_all_orders(letters, shifted):
+    """Four tokens, five places, in float64; also of a model of both roles, whose masks are predicted from before."""
     model, tokenizer = letters
+    if shifted:
+        model = make_letters_model(masked_next_token=True, **SPECIAL)
     ids = [1, *text_ids(tokenizer, TEXT), 2]
     exact = bound_over_orders(nats_of_masks(model, ids, range(1, 6), mask=3))
     (score,) = EveryMask(model, tokenizer, "diffusion", quiet=True).score_texts([TEXT])
@@ -119,9 +122,12 @@ def test_a_continuation_is_bounded_given_its_context(encoder_tokenizer, family):
     assert scorer_of(model, encoder_tokenizer).name == ("diffusion-next-token" if "hybrid" in family else "diffusion")
 
 
+@pytest.mark.parametrize("family", ["weft-masked", "weft-hybrid"])
 @pytest.mark.parametrize(("window", "stride"), [(12, 4), (12, 12), (9, 1), (60, 20)])
-def test_a_long_text_goes_from_stretch_to_stretch_each_given_what_stands_before(encoder_tokenizer, window, stride):
-    model = make_scored_model("weft-masked", encoder_tokenizer)
+def test_a_long_text_goes_from_stretch_to_stretch_each_given_what_stands_before(
+    encoder_tokenizer, window, stride, family
+):
+    model = make_scored_model(family, encoder_tokenizer)
     scorer = scorer_of(model, encoder_tokenizer, window=window, stride=stride, rates=2)
     (text,) = scorer.encode([TEXTS[2][:50]])
     whole, covered = [1, *text.ids.tolist(), 2], []
@@ -129,6 +135,7 @@ def test_a_long_text_goes_from_stretch_to_stretch_each_given_what_stands_before(
         assert len(stretch.ids) <= window and stretch.last - stretch.first > 0
         begin = stretch.place + 1 - stretch.first  # of the input in the whole text
         assert stretch.ids.tolist() == whole[begin : begin + len(stretch.ids)]
+        assert stretch.first >= (1 if family == "weft-hybrid" else 0)  # something stands before what is predicted
         covered += range(stretch.place, stretch.place + stretch.last - stretch.first)
         is_end = begin + stretch.last == len(whole) - 1
         assert len(stretch.ids) - stretch.last == is_end  # nothing behind it but the end token

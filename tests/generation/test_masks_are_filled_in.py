@@ -24,6 +24,15 @@ def model():
     return make_letters_model()
 
 
+@pytest.fixture(scope="module")
+def shifted():
+    """A model that predicts a mask from the place before it, and a causal class with its weights."""
+    masked = make_letters_model(masked_next_token=True)
+    causal = WeftForCausalLM(masked.config).double().eval()
+    causal.load_state_dict(masked.state_dict())
+    return masked, causal
+
+
 def fill(model, rows=GAPS, **options):
     """The rows filled, and the rows before the first and after each step."""
     seen = [torch.tensor(rows)]
@@ -134,9 +143,11 @@ def shares_by_enumeration(model, row):
     return shares
 
 
-def test_drawn_one_by_one_in_random_order_texts_come_as_often_as_the_model_says(model):
-    row = [START, MASK, 5, MASK, END]
-    shares = shares_by_enumeration(model, row)
+@pytest.mark.parametrize("kind", ["own places", "places before", "places before, causal class"])
+def test_drawn_one_by_one_in_random_order_texts_come_as_often_as_the_model_says(model, shifted, kind):
+    row, masked = [START, MASK, 5, MASK, END], model if kind == "own places" else shifted[0]
+    shares = shares_by_enumeration(masked, row)
+    model = shifted[1] if "causal" in kind else masked
     assert sum(shares.values()) == pytest.approx(1)
     generator = torch.Generator().manual_seed(0)
     options = {"order": "random", "temperature": 1.0, "never": NEVER, "generator": generator}
@@ -188,13 +199,52 @@ def test_a_causal_class_with_the_weights_and_a_stock_class_are_read_alike(model)
     assert fill(stock)[0].tolist() == [fill_by_hand(stock, row) for row in GAPS]
 
 
-def test_a_model_that_predicts_from_the_place_before_fills_the_masks_own_places(model):
-    shifted = make_letters_model(masked_next_token=True)
-    assert fill(shifted)[0].tolist() == [fill_by_hand(shifted, row) for row in GAPS]
-    causal = WeftForCausalLM(shifted.config).double().eval()
-    causal.load_state_dict(shifted.state_dict())
-    with pytest.raises(ValueError, match="predicts a mask from the place before it: load it with AutoModelForMaskedLM"):
-        fill(causal)
+def test_a_model_that_predicts_from_the_place_before_fills_the_masks_own_places(shifted):
+    """By any class, beside any padding, with the letters that the logits of those places name."""
+    masked, causal = shifted
+    expected = [fill_by_hand(masked, row) for row in GAPS]
+    assert expected != [fill_by_hand(make_letters_model(), row) for row in GAPS]
+    for each in (masked, causal):
+        assert fill(each)[0].tolist() == expected
+        right = [GAPS[0] + [PAD] * 2, SHORT + [PAD] * 6]
+        left = [[PAD] * 2 + GAPS[0], [PAD] * 6 + SHORT]
+        for rows, kept in ((right, [slice(8), slice(4)]), (left, [slice(2, None), slice(6, None)])):
+            mask = (torch.tensor(rows) != PAD).long()
+            found = unmask(each, torch.tensor(rows), MASK, mask, never=NEVER).tolist()
+            assert [row[own] for row, own in zip(found, kept)] == [expected[0], fill_by_hand(masked, SHORT)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"order": "random"}, {"temperature": 1.0, "steps": 2}, {"block_length": 2}], ids=str
+)
+def test_the_causal_class_draws_what_the_masked_one_draws(shifted, options):
+    drawn = [fill(each, **options, generator=torch.Generator().manual_seed(3))[0] for each in shifted]
+    assert torch.equal(*drawn)
+
+
+def test_a_mask_before_which_nothing_stands_is_refused_where_it_is_predicted_from_there(shifted):
+    for each in shifted:
+        for row in ([MASK, 5, END], [PAD, MASK, 5, END]):
+            mask = (torch.tensor([row]) != PAD).long()
+            with pytest.raises(ValueError, match="from the place before it: let no text begin with a mask"):
+                unmask(each, torch.tensor([row]), MASK, mask, never=NEVER)
+
+
+class Hidden(torch.nn.Module):
+    """A model in another one, which does not say what its `forward` takes."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)
+
+
+def test_a_model_that_hides_which_class_it_is_of_is_refused_where_that_matters(model, shifted):
+    with pytest.raises(ValueError, match="Hidden does not show what its logits predict: give the model in it"):
+        fill(Hidden(shifted[0]))
+    assert torch.equal(fill(Hidden(model))[0], fill(model)[0])
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,11 @@ def share_of(chosen: frozenset[int], size: int) -> float:
 def mask_by_hand(
     masker: DocumentMasker, span: DocumentSpan, point: float, noise: int = 0
 ) -> tuple[list[int], list[int], list[float]]:
-    """Ids, targets and weights of a document span, token by token."""
+    """Ids, targets and weights of a document span, token by token, each at the token's own place."""
     tokens = span.tokens.tolist()
     text = [place for place, token in enumerate(tokens) if token not in masker.vocabulary.special]
+    if masker.from_before:
+        text = [place for place in text if place > 0]
     key = make_key(masker.seed, noise, span.pass_number, span.document)
     ranked = sorted(text, key=lambda place: float(uniform(key, span.first + place, STREAM)))
     count = math.floor(point * len(text)) + 1 if text else 0

@@ -8,6 +8,7 @@ import torch
 from helpers import runs
 from helpers.cards import head_of, scores_of
 from helpers.elsewhere import succeed
+from helpers.launched import run_together
 
 from weft import WeftForMaskedLM
 from weft.recipes.common.command_line import Parsed
@@ -105,7 +106,7 @@ def test_the_plan_and_the_validation_line_tell_of_it(english, tmp_path, capsys):
         ({"validation_rates": 3}, "validation_rates is 3: give an even number"),
         (
             {"objective": "masked", "validation_rates": 4},
-            "validation_rates has no effect without --objective diffusion",
+            "validation_rates has no effect without --objective diffusion or hybrid",
         ),
     ],
     ids=str,
@@ -138,18 +139,18 @@ def naive_loss(folder, rows):
     return total / tokens
 
 
-def test_the_cut_of_a_batch_changes_nothing_and_what_is_logged_is_what_a_plain_loop_computes(english, tmp_path):
-    fields = {**FIELDS, "max_steps": 4, "save_steps": 1, "eval_steps": 4, "save_total_limit": 4}
-    for micro_batch in (8, 1):
-        folder = tmp_path / f"run-{micro_batch}"
-        runs.run_here(data=english, output_dir=folder, per_device_train_batch_size=micro_batch, **fields)
-    whole, cut = tmp_path / "run-8", tmp_path / "run-1"
-    assert runs.losses(cut) == pytest.approx(runs.losses(whole), rel=2e-5)
-    for name, value in runs.weights(whole).items():
-        assert (runs.weights(cut)[name] - value).norm() <= 2e-4 * value.norm(), name
-    found, expected = ([e for e in runs.history(path) if "eval_loss" in e][-1] for path in (cut, whole))
-    for name in ("eval_loss", "eval_bits_per_byte", "eval_bits_per_byte_error"):
-        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+def test_the_cut_of_a_batch_changes_nothing_and_what_is_logged_is_what_a_plain_loop_computes(english, tmp_path, capfd):
+    """Over micro-batches and over two processes."""
+    fields = {**FIELDS, "data": english, "max_steps": 4, "save_steps": 1, "eval_steps": 4, "save_total_limit": 4}
+    whole, cut, shared = (tmp_path / name for name in ("whole", "cut", "shared"))
+    for micro_batch, folder in ((8, whole), (1, cut)):
+        runs.run_here(output_dir=folder, per_device_train_batch_size=micro_batch, **fields)
+    capfd.readouterr()
+    run_together("cpu_2.yaml", runs.run_here, output_dir=shared, per_device_train_batch_size=2, **fields)
+    assert "2 processes x 2 micro-batches x 2 rows" in capfd.readouterr().out
+    for folder in (cut, shared):
+        assert runs.losses(folder) == pytest.approx(runs.losses(whole), rel=2e-5)
+        runs.assert_equal_ends(folder, whole)
     rows = rows_of_run(english, 4)
     for step in range(2, 5):  # the weights at a step are those of the checkpoint before it
         expected = naive_loss(whole / f"checkpoint-{step - 1}", rows[8 * (step - 1) : 8 * step])

@@ -14,7 +14,7 @@ from weft import WeftForCausalLM, WeftForMaskedLM
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.pretraining.datasets.collators import MaskedCollator
-from weft.recipes.pretraining.datasets.hybrid import HybridArguments, HybridCollator, HybridRows
+from weft.recipes.pretraining.datasets.hybrid import CAUSAL, HybridArguments, HybridCollator, HybridRows
 from weft.recipes.pretraining.datasets.masked import MaskedRows, MaskedValidationRows
 from weft.recipes.pretraining.datasets.masking import Masker, MaskingArguments
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
@@ -71,7 +71,7 @@ def test_rows_are_those_of_a_plain_loop(corpus, scheme, hybrid):
     assert rows.rows.rows_per_epoch < 60  # two passes
     for index in range(0, 120, 3):
         rate = 0.6 - 0.5 * (index // 4) / 29
-        kind = "masked" if hybrid is None else "causal" if rows.is_causal(index) else "shifted"
+        kind = "masked" if hybrid is None else "causal" if rows.kind_of(index) == CAUSAL else "shifted"
         row, expected = rows[index], row_by_hand(rows.rows.spans(index), rows.masker, rate, kind)
         for name, values in expected.items():
             assert row[name].tolist() == values, (index, name)
@@ -107,7 +107,7 @@ def test_the_rows_of_an_epoch_mask_each_document_as_a_whole_and_predict_a_token_
 @pytest.mark.parametrize("share", [0.0, 1 / 16, 0.3, 0.5, 0.77, 1.0])
 def test_the_causal_share_is_exact_to_a_row_over_every_stretch(corpus, share):
     rows = make_rows(corpus, HybridArguments(causal_share=share))
-    kinds = [rows.is_causal(index) for index in range(3000)]
+    kinds = [rows.kind_of(index) == CAUSAL for index in range(3000)]
     counts = np.concatenate(([0], np.cumsum(kinds)))
     assert (np.abs(counts - share * np.arange(3001)) <= 1).all()
     for length in (1, 2, 7, 8, 16, 64):  # micro-batches and steps of any size
@@ -130,8 +130,8 @@ def test_kinds_and_contents_depend_on_the_row_only(corpus):
 def test_the_first_rows_are_causal_up_to_the_switch(corpus, steps, expected):
     rows = make_rows(corpus, HybridArguments(causal_share=0.25, causal_steps=steps), number=160, per_step=8)
     after = make_rows(corpus, HybridArguments(causal_share=0.25), number=160, per_step=8)
-    kinds = [rows.is_causal(index) for index in range(160)]
-    assert kinds == [index < 8 * expected or after.is_causal(index) for index in range(160)]
+    kinds = [rows.kind_of(index) == CAUSAL for index in range(160)]
+    assert kinds == [index < 8 * expected or after.kind_of(index) == CAUSAL for index in range(160)]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,15 @@ def count_items(batches, objective=HYBRID):
     return PretrainingTrainer._get_num_items_in_batch(trainer, batches, torch.device("cpu"))
 
 
+def given(batch):
+    """What of a batch the model is given."""
+    return {name: value for name, value in batch.items() if name not in HYBRID.kept_back}
+
+
+def loss_of(model, batch, items):
+    return model(**given(batch), num_items_in_batch=items).loss
+
+
 def stack(rows, name):
     return torch.from_numpy(np.stack([row[name] for row in rows]))
 
@@ -227,7 +236,7 @@ def test_a_hybrid_batch_is_its_masked_rows_and_its_causal_rows(corpus, target_sh
     assert len(causal) == 3
     batch = HybridCollator(target_share)(rows)
     model = model_in_float64(True)
-    found = gradients_of(model(**batch, num_items_in_batch=count_items([batch])).loss, model)
+    found = gradients_of(loss_of(model, batch, count_items([batch])), model)
 
     shifted = model_in_float64(True)
     next_token = WeftForCausalLM(shifted.config).double()
@@ -265,10 +274,10 @@ def test_how_a_hybrid_step_is_cut_changes_nothing(corpus, micro_batch, share):
     rows, collate = [every[index] for index in range(32, 40)], HybridCollator()
     model, other = model_in_float64(True), model_in_float64(True)
     whole = collate(rows)
-    expected = gradients_of(model(**whole, num_items_in_batch=count_items([whole])).loss, model)
+    expected = gradients_of(loss_of(model, whole, count_items([whole])), model)
     parts = [collate(rows[i : i + micro_batch]) for i in range(0, 8, micro_batch)]
     items = count_items(parts)
-    loss = sum(other(**part, num_items_in_batch=items).loss for part in parts)
+    loss = sum(loss_of(other, part, items) for part in parts)
     assert_same(gradients_of(loss, other), expected)
 
 
@@ -279,10 +288,10 @@ def test_the_parts_of_the_loss_are_those_of_the_rows(corpus):
     with torch.no_grad():
         for some in (rows[:3], rows[3:]):
             batch = HybridCollator(target_share=1.0)(some)
-            parts.add(HYBRID.loss_parts(batch, model(**batch)))
+            parts.add(HYBRID.loss_parts(batch, model(**given(batch))))
         for row in rows:
             batch = HybridCollator()([row])
-            nats[row["is_causal"]] += model(**batch).target_nats.tolist()
+            nats[row["is_causal"]] += model(**given(batch)).target_nats.tolist()
     found = parts.take(SimpleNamespace(num_processes=1))
     expected = {"loss_causal": np.mean(nats[True]), "loss_masked": np.mean(nats[False])}
     assert found == pytest.approx(expected, rel=1e-5)

@@ -123,6 +123,7 @@ OBJECTIVES = {
     "infill": {},
     "mixture": {},
     "diffusion": {},
+    "hybrid of three kinds": {"objective": "hybrid", "causal_share": 0.4, "diffusion_share": 0.3, "causal_steps": 5},
 }
 
 

@@ -1,4 +1,4 @@
-"""Masked, hybrid and sentence-pair steps: the same gradient, losses and parts of the loss, however a step is cut."""
+"""Masked, hybrid, sentence-pair and diffusion steps: the same gradient, losses and parts, however a step is cut."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from weft import WeftForMaskedLM, WeftForPreTraining
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.arguments import RunArguments
+from weft.recipes.pretraining.datasets.diffusion import DiffusionArguments
 from weft.recipes.pretraining.datasets.hybrid import HybridArguments
 from weft.recipes.pretraining.datasets.masking import MaskingArguments
 from weft.recipes.pretraining.objectives import make_objective, objectives
@@ -22,12 +23,19 @@ OBJECTIVES = {
     "masked": {"masking": "word", "mask_rate": 0.4, "mask_rate_end": 0.15},
     "hybrid": {"mask_rate": 0.4, "mask_rate_end": 0.15, "causal_share": 0.3, "causal_steps": 2},
     "next-sentence": {"masking": "token"},
+    "three kinds": {"objective": "hybrid", "mask_rate": 0.4, "causal_share": 0.4, "diffusion_share": 0.3},
 }
+OF_HYBRID = {"loss_causal": "eval_causal_loss", "loss_masked": "eval_masked_loss"}
 PARTS = {
     "masked": {},
-    "hybrid": {"loss_causal": "eval_causal_loss", "loss_masked": "eval_masked_loss"},
+    "hybrid": OF_HYBRID,
+    "three kinds": {**OF_HYBRID, "loss_diffusion": "eval_diffusion_loss"},
     "next-sentence": {"loss_masked": "eval_masked_loss", "loss_next_sentence": "eval_next_sentence_loss"},
 }
+
+
+def fields_of(objective: str) -> dict:
+    return {**FIELDS, "objective": objective, **OBJECTIVES[objective]}
 
 
 @pytest.fixture(scope="module", params=OBJECTIVES)
@@ -39,8 +47,8 @@ def objective(request):
 def whole(english, objective, tmp_path_factory):
     """A run of one process whose steps are one batch each, with a checkpoint at every step."""
     folder = tmp_path_factory.mktemp("runs") / objective
-    fields = {**FIELDS, **OBJECTIVES[objective], "save_steps": 1, "save_total_limit": STEPS}
-    runs.run_here(data=english, output_dir=folder, objective=objective, per_device_train_batch_size=8, **fields)
+    fields = {**fields_of(objective), "save_steps": 1, "save_total_limit": STEPS}
+    runs.run_here(data=english, output_dir=folder, per_device_train_batch_size=8, **fields)
     return folder
 
 
@@ -60,17 +68,17 @@ def assert_equal_runs(folder, reference, objective) -> None:
 def test_accumulation_with_and_without_a_fixed_number_of_targets(
     english, objective, whole, tmp_path, micro_batch, target_share
 ):
-    fields = {**FIELDS, **OBJECTIVES[objective], "per_device_train_batch_size": micro_batch}
-    if objective != "next-sentence":  # the shapes of sentence pairs cannot be fixed
+    fields = {**fields_of(objective), "per_device_train_batch_size": micro_batch}
+    if objective not in ("next-sentence", "three kinds"):  # whose shapes cannot be fixed
         fields["target_share"] = target_share
-    runs.run_here(data=english, output_dir=tmp_path / "run", objective=objective, **fields)
+    runs.run_here(data=english, output_dir=tmp_path / "run", **fields)
     assert_equal_runs(tmp_path / "run", whole, objective)
 
 
-@pytest.mark.parametrize("objective", ["hybrid", "next-sentence"], indirect=True, scope="module")
+@pytest.mark.parametrize("objective", ["hybrid", "next-sentence", "three kinds"], indirect=True, scope="module")
 def test_two_processes_follow_the_curve_of_one(english, objective, whole, tmp_path, capfd):
     capfd.readouterr()
-    fields = {**FIELDS, **OBJECTIVES[objective], "objective": objective, "per_device_train_batch_size": 2}
+    fields = {**fields_of(objective), "per_device_train_batch_size": 2}
     run_together("cpu_2.yaml", runs.run_here, data=english, output_dir=tmp_path / "run", **fields)
     assert "2 processes x 2 micro-batches x 2 rows" in capfd.readouterr().out
     assert_equal_runs(tmp_path / "run", whole, objective)
@@ -81,11 +89,9 @@ def test_the_gradient_is_that_of_the_whole_step(english, objective, tmp_path):
     found = []
     plain = {"optim": "sgd", "max_steps": 1, "warmup_steps": 0, "lr_scheduler_type": "constant", "max_grad_norm": 0}
     for micro_batch in (8, 1):
-        fields = {**FIELDS, **OBJECTIVES[objective], **plain, "causal_steps": None, "weight_decay": 0}
+        fields = {**fields_of(objective), **plain, "causal_steps": None, "weight_decay": 0}
         folder = tmp_path / f"run-{micro_batch}"
-        runs.run_here(
-            data=english, output_dir=folder, objective=objective, per_device_train_batch_size=micro_batch, **fields
-        )
+        runs.run_here(data=english, output_dir=folder, per_device_train_batch_size=micro_batch, **fields)
         found.append(runs.weights(folder))
     for weights in found[1:]:
         for name, value in found[0].items():
@@ -95,10 +101,11 @@ def test_the_gradient_is_that_of_the_whole_step(english, objective, tmp_path):
 def rows_of_run(corpus_folder, objective: str) -> list[dict]:
     """The rows that a run of one process trains on, in order."""
     corpus = Corpus.open(corpus_folder)
-    given = OBJECTIVES[objective]
+    given = {"objective": objective, **OBJECTIVES[objective]}
     masking = MaskingArguments(**{name: given[name] for name in given if name.startswith("mask")})
-    hybrid = HybridArguments(**{name: given[name] for name in given if name.startswith("causal")})
-    made = make_objective(objective, list(objectives()), Parsed([masking, hybrid, ServingArguments()], {}, {}))
+    hybrid = HybridArguments(**{name: given[name] for name in given if name.startswith(("causal", "diffusion"))})
+    parsed = Parsed([masking, hybrid, DiffusionArguments(), ServingArguments()], {}, {})
+    made = make_objective(given["objective"], list(objectives()), parsed)
     packed = made.pack(corpus, 32, 42, made.prepare_tokenizer(corpus.tokenizer()))
     plan = make_plan(RunArguments(sequence_length=32, tokens_per_step="256", max_steps=STEPS), packed.rows_per_epoch, 1)
     rows = made.make_rows(packed, plan)
@@ -106,10 +113,17 @@ def rows_of_run(corpus_folder, objective: str) -> list[dict]:
 
 
 def naive_losses(folder, rows: list[dict]) -> dict[str, float]:
-    """Nats per target of each part, a row at a time and with the head computed at every place."""
+    """Nats per target of each part (of diffusion per token of the text), a row at a time and with the head computed at
+    every place."""
     is_pair = "pool_from" in rows[0]
     model = (WeftForPreTraining if is_pair else WeftForMaskedLM).from_pretrained(folder).eval()
-    nats: dict[str, list[torch.Tensor]] = {}
+    sums: dict[str, torch.Tensor] = {}
+
+    def add(name: str, log_shares: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> None:
+        weights = weights[targets != -100].double()
+        nats = -log_shares.double().log_softmax(-1)[targets != -100].gather(1, targets[targets != -100][:, None])[:, 0]
+        sums[name] = sums.get(name, 0) + torch.stack(((nats * weights).sum(), weights.sum()))
+
     for row in rows:
         inputs = {name: torch.tensor(row[name])[None] for name in ("input_ids", "position_ids")}
         if is_pair:
@@ -118,16 +132,14 @@ def naive_losses(folder, rows: list[dict]) -> dict[str, float]:
         with torch.no_grad():
             everywhere = torch.arange(len(row["input_ids"]))
             outputs = model(**inputs, predict_from=everywhere, is_causal=bool(row["is_causal"]))
-        targets = torch.tensor(row["targets"])
-        log_shares = (outputs.prediction_logits if is_pair else outputs.logits).double().log_softmax(-1)
-        of_row = -log_shares[targets != -100].gather(1, targets[targets != -100][:, None])[:, 0]
-        nats.setdefault("loss_causal" if row["is_causal"] else "loss_masked", []).append(of_row)
+        is_diffusion, targets = row.get("is_diffusion", False), torch.tensor(row["targets"])
+        name = "loss_causal" if row["is_causal"] else "loss_diffusion" if is_diffusion else "loss_masked"
+        weights = torch.tensor(row["weight"]) if is_diffusion else torch.ones(len(targets))
+        add(name, outputs.prediction_logits if is_pair else outputs.logits, targets, weights)
         if is_pair:
             labels = torch.tensor(row["pair_labels"])
-            log_shares = outputs.seq_relationship_logits.double().log_softmax(-1)
-            of_row = -log_shares[labels != -100].gather(1, labels[labels != -100][:, None])[:, 0]
-            nats.setdefault("loss_next_sentence", []).append(of_row)
-    return {name: torch.cat(values).mean().item() for name, values in nats.items()}
+            add("loss_next_sentence", outputs.seq_relationship_logits, labels, torch.ones(len(labels)))
+    return {name: (nats / count).item() for name, (nats, count) in sums.items()}
 
 
 def test_what_is_logged_is_what_a_plain_loop_computes(english, objective, whole):
@@ -148,14 +160,16 @@ def test_the_loss_of_a_step_weighs_its_parts(english, objective, whole):
         loss = logged(whole, "loss")[step - 1]
         if objective == "next-sentence":
             assert loss == pytest.approx(parts["loss_masked"] + parts["loss_next_sentence"], rel=1e-4)
-        elif objective == "hybrid":
-            # A row counts by its targets over the share of its tokens that is to be predicted.
-            rate = 0.4 + (0.15 - 0.4) * (step - 1) / (STEPS - 1)
-            of_step = rows[8 * (step - 1) : 8 * step]
-            counts = {True: 0.0, False: 0.0}
-            for row in of_step:
-                share = 1 if row["is_causal"] else rate
-                counts[row["is_causal"]] += (row["targets"] != -100).sum() / share
-            total = counts[True] * (parts["loss_causal"] or 0) + counts[False] * (parts["loss_masked"] or 0)
+        elif objective != "masked":
+            # A row counts by its targets over the share of its tokens that is to be predicted, or by its tokens.
+            rate = 0.4 + (OBJECTIVES[objective].get("mask_rate_end", 0.4) - 0.4) * (step - 1) / (STEPS - 1)
+            counts = dict.fromkeys(parts, 0.0)
+            for row in rows[8 * (step - 1) : 8 * step]:
+                if row["is_diffusion"]:
+                    counts["loss_diffusion"] += row["is_text"].sum()
+                else:
+                    share, name = (1, "loss_causal") if row["is_causal"] else (rate, "loss_masked")
+                    counts[name] += (row["targets"] != -100).sum() / share
+            total = sum(count * (parts[name] or 0) for name, count in counts.items())
             assert loss == pytest.approx(total / sum(counts.values()), rel=1e-4)
-            assert (parts["loss_masked"] is None) == (step <= 2)
+            assert (parts["loss_masked"] is None) == (step <= OBJECTIVES[objective].get("causal_steps", 0))

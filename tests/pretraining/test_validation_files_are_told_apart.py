@@ -9,6 +9,7 @@ OBJECTIVES = {
     "causal": {},
     "masked": {"objective": "masked", "mask_rate": 0.3},
     "hybrid": {"objective": "hybrid", "causal_share": 0.4, "mask_rate": 0.3},
+    "three kinds": {"objective": "hybrid", "causal_share": 0.4, "diffusion_share": 0.3, "mask_rate": 0.3},
 }
 
 

@@ -34,9 +34,15 @@ def canvas_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: 
 def check_canvases(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
 ) -> None:
-    """Refuse texts that are longer than the model has positions, before anything is computed; raises RecipeError."""
-    limit = position_limit(model)
-    lengths = [len(canvas_ids(tokenizer, prompt, max_new_tokens)) for prompt in prompts]
+    """Refuse texts that begin with a mask which nothing predicts, or are longer than the model has positions, before
+    anything is computed; raises RecipeError."""
+    limit, rows = position_limit(model), [canvas_ids(tokenizer, prompt, max_new_tokens) for prompt in prompts]
+    if getattr(model.config, "masked_next_token", False) and any(row[0] == tokenizer.mask_token_id for row in rows):
+        raise RecipeError(
+            "this model predicts a mask from the place before it, and its tokenizer puts nothing before a text: let "
+            "every prompt begin with text."
+        )
+    lengths = [*map(len, rows)]
     if limit is None or max(lengths) <= limit:
         return
     number = lengths.index(max(lengths))

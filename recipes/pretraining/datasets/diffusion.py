@@ -6,10 +6,14 @@ a row stand at equal distances on the circle [0, 1), and each row of a run is tu
 golden ratio, so that the rows of any batch, micro-batch or process are spread nearly as well as they could be ("low
 discrepancy"). The rates follow from (seed, row of the run) alone, and which tokens are masked from (seed, pass over the
 source, document, position): a token that is masked at a low rate is masked at a higher one too.
+
+A model may predict each masked token from its own place, or from the place before it, as a causal one predicts the next
+token (`masked_next_token`). Then the first token of a document, before which there is no place, is shown and never
+masked, and the bound is that of the tokens behind it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,8 +54,11 @@ class DiffusionArguments(Options):
 class DocumentMasker:
     """Masks documents, each at its own rate; what is no text (start and end tokens, say) is never masked."""
 
-    def __init__(self, vocabulary: Vocabulary, seed: int) -> None:
-        self.vocabulary, self.seed = vocabulary, seed
+    def __init__(self, vocabulary: Vocabulary, seed: int, from_before: bool = False) -> None:
+        """Args:
+        from_before: a masked token is predicted from the place before it, and a span's first token is never masked.
+        """
+        self.vocabulary, self.seed, self.from_before = vocabulary, seed, from_before
 
     def __call__(self, spans: Sequence[DocumentSpan], points: np.ndarray, noise: int = 0) -> Row:
         """Mask the document spans of a row.
@@ -61,8 +68,9 @@ class DocumentMasker:
             noise: other numbers mask other tokens.
 
         Returns:
-            Arrays [tokens of all spans]: input_ids with masks, position_ids, targets (-100 where nothing is masked),
-            weights (what each target counts, float32), owners (the number of each token's span) and is_text (bool).
+            Arrays [tokens of all spans]: input_ids with masks, position_ids, targets (what is predicted from each
+            place, -100 where nothing is), weights (what each target counts, float32), owners (the number of each
+            token's span) and is_text (bool, what may be masked).
         """
         nothing = np.empty(0, dtype=np.int64)
         lengths = np.array([len(span.tokens) for span in spans], dtype=np.int64)
@@ -71,6 +79,8 @@ class DocumentMasker:
         keys = [make_key(self.seed, noise, span.pass_number, span.document) for span in spans]
         owners = np.repeat(np.arange(len(spans)), lengths)
         is_text = ~np.isin(tokens, self.vocabulary.special)
+        if self.from_before:
+            is_text[np.cumsum(lengths) - lengths] = False
         sizes = np.bincount(owners[is_text], minlength=len(spans))
         counts = masked_counts(points, sizes)
         drawn = uniform(np.array(keys, dtype=np.uint64)[owners], positions, MASK)
@@ -79,10 +89,13 @@ class DocumentMasker:
         ranks[order] = np.arange(len(order)) - (np.cumsum(lengths) - lengths)[owners]
         is_masked = ranks < counts[owners]
         weights = np.where(is_masked, sizes[owners] / counts[owners].clip(min=1), 0)
+        targets = np.where(is_masked, tokens, weft.IGNORE_INDEX)
+        if self.from_before:  # no first token is a target, so that none comes to another span
+            targets, weights = np.roll(targets, -1), np.roll(weights, -1)
         return {
             "input_ids": np.where(is_masked, self.vocabulary.mask, tokens),
             "position_ids": positions_of(list(spans), overlap=0) if spans else nothing,
-            "targets": np.where(is_masked, tokens, weft.IGNORE_INDEX),
+            "targets": targets,
             "weights": weights.astype(np.float32),
             "owners": owners,
             "is_text": is_text,
@@ -94,7 +107,8 @@ class DiffusionRows:
 
     def __init__(self, rows: TrainingRows, masker: DocumentMasker) -> None:
         """Args:
-        rows: of tokens (overlap 0).
+        rows: of tokens (overlap 0), or of pairs (overlap 1), whose spans have one token more than places: what of
+            them is more than a row has places for is left out at the row's end.
         """
         self.rows, self.masker = rows, masker
         self.start = float(uniform(make_key(masker.seed), 0, RATE))
@@ -103,24 +117,42 @@ class DiffusionRows:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Row:
-        spans = self.rows.spans(index)
-        return self.masker(spans, self.points(int(index), len(spans)))
+        return self.masked(index, int(index))
 
-    def points(self, index: int, number: int) -> np.ndarray:
-        """Where the `number` documents of row `index` of the run stand in [0, 1)."""
-        return (self.start + index * GOLDEN_RATIO + np.arange(number) / number) % 1
+    def masked(self, index: int, turn: int) -> Row:
+        """Row `index` of the run, at the rates that the row number `turn` has where all rows are such."""
+        spans = first_tokens(self.rows.spans(index), self.rows.row_length)
+        return self.masker(spans, self.points(turn, len(spans)))
+
+    def points(self, turn: int, number: int) -> np.ndarray:
+        """Where the `number` documents of the row number `turn` stand in [0, 1)."""
+        return (self.start + turn * GOLDEN_RATIO + np.arange(number) / number) % 1
+
+
+def first_tokens(spans: Sequence[DocumentSpan], number: int) -> list[DocumentSpan]:
+    """The first so many tokens of spans, as spans."""
+    kept = []
+    for span in spans:
+        tokens = span.tokens[:number]
+        number -= len(tokens)
+        if len(tokens):
+            kept.append(replace(span, tokens=tokens, is_end=span.is_end and len(tokens) == len(span.tokens)))
+    return kept
 
 
 class DiffusionValidationRows:
     """The held-out text, each document masked at several rates, with the same masks in every run.
 
     The rates of a document lie in equal parts of [0, 1), one in each. A row is a dict of arrays: input_ids, targets and
-    weights [rates, row_length], position_ids, owners and is_text [row_length], as `DocumentMasker` has them. The last
-    row, and any beyond it, is filled up with padding.
+    weights [rates, width], position_ids, owners and is_text [width], as `DocumentMasker` has them. `width` is the
+    row_length, or of rows of pairs as many places as all tokens of any row's spans need. Rows that are shorter, and any
+    beyond the last, are filled up with padding.
     """
 
     def __init__(self, rows: ValidationRows, masker: DocumentMasker, rates: int) -> None:
         self.rows, self.masker, self.rates = rows, masker, rates
+        most = max(len(rows.spans(index)) for index in range(len(rows))) if rows.overlap else 0
+        self.width = rows.row_length + most
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -128,7 +160,7 @@ class DiffusionValidationRows:
     def __getitem__(self, index: int) -> Row:
         spans = self.rows.spans(index)
         masked = [self.masker(spans, points, noise) for noise, points in enumerate(self.points(spans))]
-        padded = [pad_row(row, self.rows.row_length) for row in masked]
+        padded = [pad_row(row, self.width) for row in masked]
         stacked = {name: np.stack([row[name] for row in padded]) for name in ("input_ids", "targets", "weights")}
         return {**padded[0], **stacked}
 
@@ -151,6 +183,6 @@ class DiffusionCollator(MaskedCollator):
 
 
 def collate_rates(rows: Sequence[dict[str, Any]]) -> Batch:
-    """Stack rows of `DiffusionValidationRows`: [rows, rates, row_length] and [rows, row_length]."""
+    """Stack rows of `DiffusionValidationRows`: [rows, rates, width] and [rows, width]."""
     batch = stack(rows, ("input_ids", "targets", "weights", "position_ids", "owners", "is_text"))
     return {**batch, "weights": batch["weights"].float()}

@@ -1,58 +1,119 @@
-"""Masked and causal rows in one batch: which rows are causal, and what their targets count."""
+"""Masked, causal and diffusion rows in one batch: which rows are of which kind, and what their targets count.
+
+What a row counts is the sum of what its targets count. Of a causal row each place has a target, which counts 1. The
+targets of a masked row count 1/rate, and those of a diffusion row n/k, where k of the n tokens of their document are
+masked. The latter sum to the tokens of the row's text exactly, the former on average. So a row counts as many tokens as
+it has, whatever its rates, and each kind has the say that its share of the rows is (but for end tokens, which only
+causal rows have to predict, and at the end of a diffusion row as many tokens as it has documents).
+
+The weights n/k are those of the bound on the nats of a text (`recipes/common/masked_diffusion.py`), and nothing is
+done to them here. What the loss is divided by does not depend on the rates and masks of diffusion rows: it is the
+tokens of their text, and what the rows beside them count. So these rows add an unbiased estimate of their bound, times
+a factor that has nothing to do with it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 import weft
+from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import Options, option
 from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator
+from weft.recipes.pretraining.datasets.diffusion import DiffusionRows
 from weft.recipes.pretraining.datasets.masked import MaskedRows, Row
 from weft.recipes.pretraining.datasets.masking import Masker
 from weft.recipes.pretraining.datasets.packed import TrainingRows
 from weft.recipes.training.batch_schedule import Steps, steps_of
 
+CAUSAL, MASKED, DIFFUSION = "causal", "masked", "diffusion"  # kinds of rows
+
 
 @dataclass
 class HybridArguments(Options):
-    """Which rows are causal, in the hybrid objective."""
+    """Which rows are causal, and which are those of diffusion, in the hybrid objective."""
 
     causal_share: float = option(0.5, "hybrid: share of the rows that are causal", least=0, most=1)
     causal_steps: float = option(
         0.0, "hybrid: steps at the beginning in which all rows are; below 1: a share of all steps", least=0
     )
+    diffusion_share: float = option(
+        0.0,
+        "hybrid: share of the rows in which each document is masked at a rate of its own, as diffusion has it, so "
+        "that the model writes by filling in masks too (the rest of the rows is masked)",
+        least=0,
+        most=1,
+    )
+
+    def check(self) -> None:
+        """Raises RecipeError for a share outside its range, and for shares that sum to more than all rows."""
+        super().check()
+        if self.causal_share + self.diffusion_share > 1 + 1e-9:
+            raise RecipeError(
+                f"causal_share and diffusion_share are {self.causal_share:g} and {self.diffusion_share:g}: give shares "
+                "that sum to 1 at most (the rest of the rows is masked)."
+            )
+
+    @property
+    def diffusion_share_of_others(self) -> float:
+        """The share of the rows that are not causal which are those of diffusion."""
+        others = 1 - self.causal_share
+        return round(self.diffusion_share / others, 12) if others > 0 else 0.0
 
 
 class HybridRows(MaskedRows):
-    """Rows of pairs, some causal and the others masked; each is a dict as in `MaskedRows`."""
+    """Rows of pairs, some causal, some with a rate for each document, and the others masked; each is a dict as in
+    `MaskedRows`, with `is_diffusion` (bool), and of the second kind with a weight for each place [row_length]."""
 
-    def __init__(self, rows: TrainingRows, masker: Masker, steps: Steps, hybrid: HybridArguments) -> None:
+    def __init__(
+        self,
+        rows: TrainingRows,
+        masker: Masker,
+        steps: Steps,
+        hybrid: HybridArguments,
+        diffusion: DiffusionRows | None = None,
+    ) -> None:
+        """Args:
+        diffusion: makes the rows of that kind, if there are such; of the same rows of pairs.
+        """
         super().__init__(rows, masker, steps)
-        self.hybrid = hybrid
+        self.hybrid, self.diffusion = hybrid, diffusion
 
     def __getitem__(self, index: int) -> Row:
-        if not self.is_causal(index):
+        kind = self.kind_of(index)
+        if kind == MASKED:
             # a row counts the same, whatever the share of its tokens that is predicted
-            return {**super().__getitem__(index), "weight": 1 / self.rate_of(index)}
+            return {**super().__getitem__(index), "weight": 1 / self.rate_of(index), "is_diffusion": False}
+        if kind == DIFFUSION:
+            row = self.diffusion.masked(index, self.before(int(index))[DIFFUSION])
+            return {**row, "weight": row["weights"], "is_causal": False, "is_diffusion": True}
         row = self.rows[index]
         row["targets"] = row.pop("labels")
-        return {**row, "is_causal": True, "weight": 1.0}
+        return {**row, "is_causal": True, "weight": 1.0, "is_diffusion": False}
 
-    def is_causal(self, index: int) -> bool:
-        """Whether row `index` of the run is causal: spread evenly over the rows, on any number of processes."""
+    def kind_of(self, index: int) -> str:
+        """The kind of row `index` of the run: each spread evenly over the rows, on any number of processes."""
         if self.steps.of(int(index)) < steps_of(self.hybrid.causal_steps, self.steps.number):
-            return True
-        share = self.hybrid.causal_share
-        return int((index + 1) * share) > int(index * share)
+            return CAUSAL
+        before, after = self.before(int(index)), self.before(int(index) + 1)
+        return next((kind for kind, number in after.items() if number > before[kind]), MASKED)
+
+    def before(self, index: int) -> dict[str, int]:
+        """How many of the rows before row `index` are causal and how many are those of diffusion, by their shares."""
+        causal = int(index * self.hybrid.causal_share)
+        return {CAUSAL: causal, DIFFUSION: int((index - causal) * self.hybrid.diffusion_share_of_others)}
 
 
 class HybridCollator(MaskedCollator):
-    """Collates such rows: the batch also holds `causal_rows` [rows] and `loss_weights` [n]."""
+    """Collates such rows: the batch also holds `causal_rows` and `diffusion_rows` [rows] and `loss_weights` [n]."""
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         import torch  # which the command line, that knows these fields, does not wait for
 
         batch = super().__call__(rows)
-        weights = torch.tensor([row["weight"] for row in rows], dtype=torch.float32)
-        of_targets = weights[batch["predict_from"] // batch["input_ids"].shape[1]]
+        weights = [np.full(len(row["targets"]), row["weight"], dtype=np.float32) for row in rows]
+        of_targets = torch.from_numpy(np.concatenate(weights))[batch["predict_from"]]
         batch["loss_weights"] = of_targets.where(batch["labels"] != weft.IGNORE_INDEX, 0)
-        return {**batch, "causal_rows": torch.tensor([row["is_causal"] for row in rows])}
+        kinds = {f"{kind}_rows": torch.tensor([row[f"is_{kind}"] for row in rows]) for kind in (CAUSAL, DIFFUSION)}
+        return {**batch, **kinds}

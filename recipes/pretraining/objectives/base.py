@@ -112,7 +112,8 @@ class Objective(ABC):
         return {"num_items_in_batch": (batch["labels"] != weft.IGNORE_INDEX).sum()}
 
     def loss_parts(self, batch: Batch, outputs: Any) -> "dict[str, tuple[torch.Tensor, torch.Tensor]]":
-        """For each of `parts`, which batches all have, the nats [n] of a forward pass and which are targets [n]."""
+        """For each of `parts`, which batches all have, the nats [n] of a forward pass and which of them count, or how
+        much each does [n]."""
         return {}
 
     def plan_lines(self) -> list[tuple[str, str]]:

@@ -87,18 +87,10 @@ class DiffusionObjective(Objective):
     def make_samples(
         self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
     ) -> list[str]:
-        from weft.recipes.generation.diffusion.texts import write_texts
-
-        transformers.set_seed(0)
-        length = max(1, min(SAMPLE_LENGTH, tokenizer.model_max_length - len(tokenizer(prompt).input_ids)))
-        return write_texts(model, tokenizer, [prompt] * SAMPLES, length, temperature=0.8, top_p=0.95)
+        return sample_unmasked(model, tokenizer, prompt)
 
     def write_beside(self, folder: Path) -> None:
-        from weft.recipes.generation.diffusion.custom_generate import generate
-
-        target = folder / "custom_generate" / "generate.py"
-        target.parent.mkdir()
-        shutil.copyfile(generate.__file__, target)
+        copy_sampler(folder)
 
     def loss_divisors(self, batch: Batch) -> "dict[str, torch.Tensor]":
         return {"num_items_in_batch": batch["loss_weights"].sum()}
@@ -150,6 +142,24 @@ class DiffusionEvaluator(RowEvaluator):
             "bits_per_byte": nats / bytes_in_nats,
             "bits_per_byte_error": math.sqrt(max(variance, 0.0)) / bytes_in_nats,
         }
+
+
+def sample_unmasked(model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str) -> list[str]:
+    """Some texts written by filling in masks behind a prompt, always the same, for a model card."""
+    from weft.recipes.generation.diffusion.texts import write_texts
+
+    transformers.set_seed(0)
+    length = max(1, min(SAMPLE_LENGTH, tokenizer.model_max_length - len(tokenizer(prompt).input_ids)))
+    return write_texts(model, tokenizer, [prompt] * SAMPLES, length, temperature=0.8, top_p=0.95)
+
+
+def copy_sampler(folder: Path) -> None:
+    """Put the sampler into a folder, where `generate` of transformers finds it as that folder's `custom_generate`."""
+    from weft.recipes.generation.diffusion.custom_generate import generate
+
+    target = folder / "custom_generate" / "generate.py"
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(generate.__file__, target)
 
 
 OBJECTIVES = {"diffusion": DiffusionObjective}

@@ -2,7 +2,8 @@
 
 `generate` of transformers loads this file from a folder or repository that has it as `custom_generate/generate.py`. It
 needs nothing but torch and transformers. `unmask` serves every model whose logits at a place predict the token that is
-masked there; `generate` also a causal Weft class with the weights of one, which it runs in both directions.
+masked there, and Weft models that predict it from the place before (`masked_next_token`); both also as a causal Weft
+class with the weights of one, which is run in both directions.
 
 In a text with masks, each step fills some of them, and what is filled stays. Drawn in random order, one mask at a time
 and with temperature 1, a text comes from the very distribution that the training bounded (MDLM,
@@ -236,15 +237,26 @@ def _logits_at(
 ) -> torch.Tensor:
     """Logits [n, vocabulary] of the tokens at the chosen places of texts, in order."""
     parameters, config = inspect.signature(model.forward).parameters, model.config
-    inputs = {"input_ids": ids, "attention_mask": attention_mask}
-    is_shifted, is_weft = getattr(config, "masked_next_token", False), config.model_type == "weft"
-    if "predict_from" in parameters and not is_shifted:
-        return model(**inputs, predict_from=chosen.flatten().nonzero()[:, 0]).logits
-    if is_weft and "predict_from" not in parameters:  # a causal class
-        if is_shifted:
-            raise ValueError("This model predicts a mask from the place before it: load it with AutoModelForMaskedLM.")
+    inputs, places = {"input_ids": ids, "attention_mask": attention_mask}, chosen.flatten().nonzero()[:, 0]
+    if getattr(config, "masked_next_token", False):
+        places = _places_before(torch.ones_like(ids) if attention_mask is None else attention_mask, chosen)
+        if not {"predict_from", "logits_to_keep"} & parameters.keys():
+            raise ValueError(f"{type(model).__name__} does not show what its logits predict: give the model in it.")
+    if "predict_from" in parameters:
+        return model(**inputs, predict_from=places).logits
+    if config.model_type == "weft":  # a causal class
         inputs |= {"is_causal": False, "use_cache": False}
-    return model(**inputs).logits[chosen]
+    return model(**inputs).logits.flatten(0, 1)[places]
+
+
+def _places_before(attention_mask: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The token before each chosen one, padding passed over: indices [n] into texts [texts, tokens] end to end."""
+    index = torch.arange(chosen.numel(), device=chosen.device).view_as(chosen)
+    last = index.where(attention_mask.bool(), -1).cummax(1).values
+    before = torch.nn.functional.pad(last[:, :-1], (1, 0), value=-1)[chosen]
+    if bool((before < 0).any()):
+        raise ValueError("This model predicts a mask from the place before it: let no text begin with a mask.")
+    return before
 
 
 def _refuse_others(
