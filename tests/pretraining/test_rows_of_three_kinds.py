@@ -107,7 +107,7 @@ def test_the_causal_rows_are_the_same_whatever_the_share_of_diffusion_and_all_co
 def test_the_rates_of_diffusion_rows_are_spread_evenly_whatever_their_share(corpus, causal, diffusion):
     """A share by the golden ratio, too, by which the rates of one row after another are turned."""
     rows = make_rows(corpus, causal, diffusion)
-    turns = [rows.before(index)[DIFFUSION] for index in numbers_of(rows, DIFFUSION, 600)]
+    turns = [rows.before(index, causal)[DIFFUSION] for index in numbers_of(rows, DIFFUSION, 600)]
     assert turns == list(range(600))
     points = np.array([rows.diffusion.points(turn, 1)[0] for turn in turns])
     for length in (2, 8, 13, 100):

@@ -55,11 +55,10 @@ class HybridArguments(Options):
                 "that sum to 1 at most (the rest of the rows is masked)."
             )
 
-    @property
-    def diffusion_share_of_others(self) -> float:
-        """The share of the rows that are not causal which are those of diffusion."""
-        others = 1 - self.causal_share
-        return round(self.diffusion_share / others, 12) if others > 0 else 0.0
+    def diffusion_share_of_others(self, causal_share: float) -> float:
+        """The share of the diffusion rows among those that are not causal, where so many are."""
+        others = 1 - causal_share
+        return min(1.0, round(self.diffusion_share / others, 12)) if others > 0 else 0.0
 
 
 class HybridRows(MaskedRows):
@@ -86,7 +85,7 @@ class HybridRows(MaskedRows):
             # a row counts the same, whatever the share of its tokens that is predicted
             return {**super().__getitem__(index), "weight": 1 / self.rate_of(index), "is_diffusion": False}
         if kind == DIFFUSION:
-            row = self.diffusion.masked(index, self.before(int(index))[DIFFUSION])
+            row = self.diffusion.masked(index, self.before(int(index), self.causal_share_of(index))[DIFFUSION])
             return {**row, "weight": row["weights"], "is_causal": False, "is_diffusion": True}
         row = self.rows[index]
         row["targets"] = row.pop("labels")
@@ -94,15 +93,19 @@ class HybridRows(MaskedRows):
 
     def kind_of(self, index: int) -> str:
         """The kind of row `index` of the run: each spread evenly over the rows, on any number of processes."""
-        if self.steps.of(int(index)) < steps_of(self.hybrid.causal_steps, self.steps.number):
-            return CAUSAL
-        before, after = self.before(int(index)), self.before(int(index) + 1)
+        before, after = (self.before(int(index) + more, self.causal_share_of(index)) for more in (0, 1))
         return next((kind for kind, number in after.items() if number > before[kind]), MASKED)
 
-    def before(self, index: int) -> dict[str, int]:
-        """How many of the rows before row `index` are causal and how many are those of diffusion, by their shares."""
-        causal = int(index * self.hybrid.causal_share)
-        return {CAUSAL: causal, DIFFUSION: int((index - causal) * self.hybrid.diffusion_share_of_others)}
+    def causal_share_of(self, index: int) -> float:
+        """The share of causal rows in the step of row `index`."""
+        is_first = self.steps.of(int(index)) < steps_of(self.hybrid.causal_steps, self.steps.number)
+        return 1.0 if is_first else self.hybrid.causal_share
+
+    def before(self, index: int, causal_share: float) -> dict[str, int]:
+        """How many of the first `index` rows are causal and how many are those of diffusion, where so many are."""
+        causal = int(index * causal_share)
+        others = self.hybrid.diffusion_share_of_others(causal_share)
+        return {CAUSAL: causal, DIFFUSION: int((index - causal) * others)}
 
 
 class HybridCollator(MaskedCollator):

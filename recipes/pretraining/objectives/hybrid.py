@@ -107,7 +107,7 @@ class HybridObjective(MaskedObjective):
         return int(self.hybrid.causal_steps) + 1
 
     def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: Tokenizer) -> TrainingRows:
-        self.document_masker = DocumentMasker(make_vocabulary(tokenizer), seed, from_before=True)
+        self.document_masker = DocumentMasker(make_vocabulary(tokenizer), seed, from_before=bool(self.overlap))
         return super().pack(corpus, row_length, seed, tokenizer)
 
     def make_rows(self, packed: TrainingRows, plan: Plan) -> "Dataset":
@@ -126,9 +126,10 @@ class HybridObjective(MaskedObjective):
         masked = super().make_evaluator(corpus, row_length, tokenizer)
         if not self.hybrid.diffusion_share:
             return HybridEvaluator(causal, masked, self.hybrid.causal_share)
-        masker = DocumentMasker(make_vocabulary(tokenizer), VALIDATION_SEED, from_before=True)
-        pairs = ValidationRows(corpus, max(1, row_length - 1))  # so that no span has more tokens than a row
-        bound = DiffusionEvaluator(DiffusionValidationRows(pairs, masker, self.diffusion.validation_rates))
+        masker = DocumentMasker(make_vocabulary(tokenizer), VALIDATION_SEED, from_before=bool(self.overlap))
+        # of pairs one place less, so that no span has more tokens than a row has places
+        rows = ValidationRows(corpus, max(1, row_length - self.overlap), self.overlap)
+        bound = DiffusionEvaluator(DiffusionValidationRows(rows, masker, self.diffusion.validation_rates))
         return HybridEvaluator(causal, masked, self.hybrid.causal_share, bound, self.hybrid.diffusion_share)
 
     def make_samples(
