@@ -38,7 +38,7 @@ def evaluate_on(
     """The metrics that the first of several processes gets."""
     members = [StandInTrainer(model, batch_size, processes, i) for i in range(processes)]
     for member in members[1:]:
-        member.others = [[torch.ones(1, dtype=torch.float64)] * 2]  # no one's, but it must not divide by zero targets
+        member.others = [[torch.ones(1, dtype=torch.float64)] * 3]  # no one's, but it must not divide by zero targets
         evaluator(member)
     members[0].others = [member.own for member in members[1:]]
     return evaluator(members[0])

@@ -237,9 +237,9 @@ def test_a_batch_of_three_kinds_is_its_rows_one_by_one_however_it_is_cut(corpus)
     expected = gradients_of(sum(weighted_nats_by_hand(model, row) for row in rows) / items_of(parts).double(), model)
     for batches in ([HybridCollator()(rows)], parts):
         found = gradients_of(sum(loss_of(model, batch, items_of(batches)) for batch in batches), model)
-        torch.testing.assert_close(found[0], expected[0], rtol=1e-7, atol=0)
+        torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=0)  # items are counted in float32
         for gradient, by_hand in zip(found[1], expected[1]):
-            torch.testing.assert_close(gradient, by_hand, rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(gradient, by_hand, rtol=1e-5, atol=1e-8)
 
 
 def test_the_parts_of_the_loss_are_those_of_the_rows_and_that_of_diffusion_is_per_token_of_text(corpus):
