@@ -118,7 +118,7 @@ class HybridObjective(MaskedObjective):
             )
         self._check_target_share(1 if self.hybrid.causal_steps else self.hybrid.causal_share, plan)
         packed.num_rows = plan.num_rows
-        diffusion = DiffusionRows(packed, self.document_masker)
+        diffusion = DiffusionRows(packed, self.document_masker) if self.hybrid.diffusion_share else None
         return HybridRows(packed, self.masker, plan.steps, self.hybrid, diffusion)
 
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
