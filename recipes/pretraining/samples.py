@@ -1,7 +1,10 @@
-"""Sample texts of a pretrained model for its card: continuations, masks filled in, and targets written."""
+"""Sample texts of a pretrained model for its card: continued, masked and filled in, judged, and targets written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedTokenizerBase
@@ -10,6 +13,11 @@ import weft
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.positions import position_limit, position_limit_of
 from weft.recipes.data.corpus import Corpus
+from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
+from weft.recipes.pretraining.datasets.masking import DRAWN_TOKEN
+
+if TYPE_CHECKING:
+    from weft.recipes.pretraining.replaced_tokens import ReplacedTokenModel
 
 SAMPLES = 3
 SAMPLE_LENGTH = 40  # tokens of a sample with masks
@@ -46,17 +54,8 @@ def sample_fills(
     Args:
         prompt: a text with mask tokens; where it has none, the beginnings of held-out documents are masked.
     """
-    if tokenizer.mask_token in prompt:
-        rows = [(None, tokenizer(prompt).input_ids)]
-    else:
-        rows, longest = [], min(SAMPLE_LENGTH, position_limit(model) or SAMPLE_LENGTH)
-        for document in corpus.documents("validation")[:SAMPLES]:
-            first, last = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
-            text = corpus.tokens[first : min(last, first + longest)].tolist()
-            row = list(text)
-            for place in range(MASK_EVERY // 2, len(row) - 1, MASK_EVERY):
-                row[place] = tokenizer.mask_token_id
-            rows.append((text, row))
+    has_masks = tokenizer.mask_token in prompt
+    rows = [(None, tokenizer(prompt).input_ids)] if has_masks else masked_documents(model, tokenizer, corpus)
     samples = []
     for text, row in rows:
         ids = torch.tensor([row], device=model.device)
@@ -65,6 +64,49 @@ def sample_fills(
         filled = torch.where(ids == tokenizer.mask_token_id, logits.argmax(-1), ids)[0].tolist()
         shown = {"text": text, "masked": row, "filled": filled}
         samples.append(_lines(tokenizer, shown))
+    return samples
+
+
+def masked_documents(
+    model: "transformers.PreTrainedModel", tokenizer: PreTrainedTokenizerBase, corpus: Corpus
+) -> Iterator[tuple[list[int], list[int]]]:
+    """The token ids of the beginnings of some held-out documents, and the same with masks."""
+    longest = min(SAMPLE_LENGTH, position_limit(model) or SAMPLE_LENGTH)
+    for document in corpus.documents("validation")[:SAMPLES]:
+        first, last = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
+        text = corpus.tokens[first : min(last, first + longest)].tolist()
+        row = list(text)
+        for place in range(MASK_EVERY // 2, len(row) - 1, MASK_EVERY):
+            row[place] = tokenizer.mask_token_id
+        yield text, row
+
+
+@torch.no_grad()
+def sample_replaced(
+    model: "ReplacedTokenModel", tokenizer: PreTrainedTokenizerBase, prompt: str, corpus: Corpus
+) -> list[str]:
+    """Texts, the same with tokens that a generator drew, and with those marked that are called replaced, for a model
+    card.
+
+    Args:
+        prompt: a text that is judged as it is; where there is none, held-out documents get tokens of the generator.
+    """
+    own = tokenizer(prompt).input_ids
+    samples = []
+    for text, masked in [(own, own)] if prompt else masked_documents(model, tokenizer, corpus):
+        ids, original = (torch.tensor([row], device=model.device) for row in (masked, text))
+        places = (ids != original)[0].nonzero()[:, 0]
+        draws = torch.from_numpy(uniform(make_key(0), np.arange(len(places)), DRAWN_TOKEN)).to(ids.device)
+        inputs = {"predict_from": places, "labels": original[0, places], "draws": draws.float()}
+        inputs |= {"position_ids": torch.arange(len(text), device=ids.device)[None], "original_ids": original}
+        outputs = model(input_ids=ids, is_text=torch.ones_like(ids, dtype=torch.bool), **inputs)
+        read, called = outputs.read_ids[0].tolist(), outputs.logits[0].argmax(-1).tolist()
+        lines = [("text", text, [0] * len(text)), ("called replaced", read, called)]
+        if not prompt:
+            lines.insert(1, ("replaced", read, outputs.is_replaced[0].tolist()))
+        shown = [place for place, token in enumerate(text) if token not in tokenizer.all_special_ids]
+        marked = ((name, [ids[p] for p in shown], [marks[p] for p in shown]) for name, ids, marks in lines)
+        samples.append("\n".join(f"{name}: {_marked(tokenizer, ids, marks)}" for name, ids, marks in marked))
     return samples
 
 
@@ -86,6 +128,16 @@ def sample_written(
         written = model.generate(ids, max_new_tokens=longest - 1, do_sample=False)[0].tolist()
         samples.append(_lines(tokenizer, {"source": source, "target": target, "written": written}))
     return samples
+
+
+def _marked(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], marks: Sequence[int]) -> str:
+    """A text with brackets around each stretch of tokens that have a mark."""
+    text, borders = "", [place for place in range(1, len(ids)) if marks[place] != marks[place - 1]]
+    for first, last in pairwise([0, *borders, len(ids)]):
+        piece = tokenizer.decode(ids[:last])[len(tokenizer.decode(ids[:first])) :]
+        bare = piece.strip()
+        text += piece.replace(bare, f"[[{bare}]]") if bare and marks[first] else piece
+    return text
 
 
 def _lines(tokenizer: PreTrainedTokenizerBase, shown: dict[str, list[int] | None]) -> str:

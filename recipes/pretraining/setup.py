@@ -47,7 +47,7 @@ from weft.recipes.training.run import defaults_of
 from weft.recipes.training.run_folder import noted_plan
 from weft.recipes.training.sharding import shards_weights
 from weft.recipes.training.stop_signal import StopSignal
-from weft.recipes.training.throughput import Throughput, measure_matmul_flops, training_flops_per_token
+from weft.recipes.training.throughput import Throughput, measure_matmul_flops
 from weft.recipes.training.zero3 import keep_models_whole
 
 KEPT = ("warmup_steps", "decay_steps", "batch_ramp_steps")
@@ -158,8 +158,7 @@ class PretrainingRun:
 
     def flops_per_token(self) -> float:
         """Operations of a step for each token of a row, but for a teacher's."""
-        head, sides = self.objective.head_share(), self.objective.side_shares()
-        return training_flops_per_token(self.config, self.parameters, self.plan.sequence_length, head, sides)
+        return self.objective.flops_per_token(self.config, self.parameters, self.plan.sequence_length)
 
     def teacher_flops_per_token(self) -> float:
         """The same of a teacher."""
@@ -210,7 +209,8 @@ class PretrainingRun:
         check_same_corpus(self.corpus)
         set_seed(self.arguments.seed)
         keep_models_whole()
-        model = make_model(self.model_arguments, self.config, self.objective.model_class, self.tokenizer)
+        made = make_model(self.model_arguments, self.config, self.objective.model_class, self.tokenizer)
+        model = self.objective.trained(made)
         if self.peak_flops is None:  # once, so that the whole run is compared with the same
             self.peak_flops = self._measure_peak(arguments.device)
         if self.teacher is not None:

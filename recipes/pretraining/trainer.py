@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -13,6 +14,7 @@ from weft.recipes.pretraining.distillation.teacher import Teacher
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.training.batch_schedule import CollateSome, StepBatches
+from weft.recipes.training.checkpoint_folders import TRAINING_ONLY
 from weft.recipes.training.disk_space import weight_bytes
 from weft.recipes.training.optimizers import make_optimizer
 from weft.recipes.training.trainer import WeftTrainer
@@ -164,11 +166,18 @@ class PretrainingTrainer(WeftTrainer):
         return super().published_weights() if self.average is None else self.average.in_place()
 
     def save_beside(self, checkpoint: Path) -> None:
-        """Write the averaged weights, where the run averages them."""
+        """Write the weights that only training needs, and the averaged ones, where the run has such."""
+        if kept := self.objective.training_only(self.model):
+            save_file({name: weight.detach().contiguous() for name, weight in kept.items()}, checkpoint / TRAINING_ONLY)
         if self.average is not None:
             self.average.save(checkpoint)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        checkpoint, trained = Path(resume_from_checkpoint), self.model if model is None else model
+        super()._load_from_checkpoint(resume_from_checkpoint, self.objective.published(trained))
+        if kept := self.objective.training_only(self.model):
+            found = load_file(checkpoint / TRAINING_ONLY)
+            for name, weight in kept.items():
+                weight.detach().copy_(found[name])
         if self.average is not None:
-            self.average.load(Path(resume_from_checkpoint))
+            self.average.load(checkpoint)

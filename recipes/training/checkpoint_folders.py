@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+TRAINING_ONLY = "training_only.safetensors"  # weights of a checkpoint that go on being trained, and nobody loads
 
 
 def checkpoint_name(step: int) -> str:

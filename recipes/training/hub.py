@@ -9,7 +9,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from weft.recipes.common.errors import RecipeError, first_line
 from weft.recipes.common.files import read_json
-from weft.recipes.training.checkpoint_folders import checkpoints_of, step_of
+from weft.recipes.training.checkpoint_folders import TRAINING_ONLY, checkpoints_of, step_of
 from weft.recipes.training.model_card import name_in_card
 
 REVISIONS = "revisions.json"  # further names of a run's checkpoints
@@ -17,7 +17,7 @@ REVISIONS = "revisions.json"  # further names of a run's checkpoints
 PUBLISHED = ("*.safetensors", "*.json", "*.py", "README.md", "*.png", "*.model", "*.txt", "*.jinja")
 PRIVATE = (
     *(REVISIONS, "run.json", "plan.json", "trainer_state.json"),
-    *("predictions.json", "nbest.json", "na_prob.json", "predicted.json"),
+    *("predictions.json", "nbest.json", "na_prob.json", "predicted.json", TRAINING_ONLY),
 )
 # Folders beside the model that its card speaks of: plots of other splits, an adapter by itself, and a sampler.
 PUBLISHED_FOLDERS = (".", "test", "validation_mismatched", "adapter", "custom_generate", "diffusion/custom_generate")

@@ -145,7 +145,8 @@ def count_parameters(config: WeftConfig, model_class: type[WeftPreTrainedModel])
     with torch.device("meta"):
         model = model_class(config)
     total, multiplied = _count(model)
-    head = model.get_output_embeddings().weight.numel()
+    output = model.get_output_embeddings()  # of a language model
+    head = 0 if output is None else output.weight.numel()
     decoder = _count(model.model.decoder)[1] if config.is_encoder_decoder else 0
     return ParameterCounts(total, multiplied - (0 if config.tie_word_embeddings else head), head, decoder)
 

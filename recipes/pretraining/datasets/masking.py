@@ -20,7 +20,7 @@ from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
 from weft.recipes.pretraining.datasets.packed import DocumentSpan
 
 SCHEMES = ("token", "word", "span", "ngram")
-BEGINS, LENGTH, REPLACEMENT, RANDOM_TOKEN = range(4)  # streams of random numbers
+BEGINS, LENGTH, REPLACEMENT, RANDOM_TOKEN, DRAWN_TOKEN = range(5)  # streams of random numbers
 FIRST_RATE, LAST_RATE = 0.3, 0.15  # as GPT-BERT anneals it
 LOOK_BACK = 64  # tokens in which the words before a document span are first looked for
 

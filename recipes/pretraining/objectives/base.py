@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
     import torch
     from torch.utils.data import Dataset
 
+    from weft.recipes.training.model_setup import ParameterCounts
+
 
 class PackedText(Protocol):
     """The training text in rows of one length, of which a run may take any number (`num_rows`, set by `make_rows`)."""
@@ -86,6 +88,18 @@ class Objective(ABC):
     def role(self) -> dict[str, Any]:
         """Fields of WeftConfig that follow from the objective."""
 
+    def trained(self, model: "transformers.PreTrainedModel") -> "transformers.PreTrainedModel":
+        """What the Trainer trains: the new or existing `model_class`, alone or with a helper beside it."""
+        return model
+
+    def published(self, model: "transformers.PreTrainedModel") -> "transformers.PreTrainedModel":
+        """The `model_class` in what is trained, which is all that saving writes."""
+        return model
+
+    def training_only(self, model: "transformers.PreTrainedModel") -> "dict[str, torch.Tensor]":
+        """By name the weights that are trained and not saved as they are: checkpoints keep them in a file beside."""
+        return {}
+
     @abstractmethod
     def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: Tokenizer) -> PackedText:
         """Pack the training text into rows."""
@@ -135,6 +149,13 @@ class Objective(ABC):
     def head_share(self) -> float:
         """The share of the tokens that the head is computed for."""
         return 1.0
+
+    def flops_per_token(self, config: "weft.WeftConfig", parameters: "ParameterCounts", row_length: int) -> float:
+        """Operations of forward and backward for one token of a row."""
+        from weft.recipes.training.throughput import training_flops_per_token
+
+        shares = (self.head_share(), self.side_shares())
+        return training_flops_per_token(config, parameters, row_length, *shares)
 
     @property
     def formats(self) -> dict[str, str]:
