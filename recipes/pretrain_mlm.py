@@ -7,6 +7,7 @@ Objectives (--objective):
   diffusion        that at every rate of masking: a model that writes text by filling in masks, as MDLM and LLaDA
   next-sentence    that, and whether a segment follows another in the text, as BERT
   sentence-order   that, and whether two segments were swapped, as ALBERT
+  replaced-tokens  which tokens of a text a small masked model put there, as ELECTRA and DeBERTa-v3
   hybrid           masked and causal rows together: one model that continues text and fills in masks, as GPT-BERT;
                    with --diffusion_share also those of diffusion
 

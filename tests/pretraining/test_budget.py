@@ -129,7 +129,7 @@ def test_a_run_with_a_budget_ends_as_planned_and_resumes_to_the_same_length(
     assert "budget was '35000s', now '2h'" in runs.run_error(**{**fields, "budget": "2h"})
 
 
-@pytest.mark.parametrize("objective", ["masked", "hybrid", "diffusion"])
+@pytest.mark.parametrize("objective", ["masked", "hybrid", "diffusion", "replaced-tokens"])
 def test_masked_objectives_take_a_budget(english, tmp_path, slow, objective):
     runs.run_here(data=english, output_dir=tmp_path / "run", objective=objective, budget="10000s")
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 3

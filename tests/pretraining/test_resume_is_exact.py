@@ -124,6 +124,7 @@ OBJECTIVES = {
     "mixture": {},
     "diffusion": {},
     "hybrid of three kinds": {"objective": "hybrid", "causal_share": 0.4, "diffusion_share": 0.3, "causal_steps": 5},
+    "replaced-tokens": {"masking": "word"},
 }
 
 

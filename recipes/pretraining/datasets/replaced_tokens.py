@@ -41,7 +41,7 @@ def with_draws(row: Row, spans: Sequence[DocumentSpan], masker: Masker) -> Row:
     draws           a random number in [0, 1) for each token of the text, float32
     """
     original = np.where(row["targets"] == weft.IGNORE_INDEX, row["input_ids"], row["targets"])
-    lengths = [len(span.tokens) for span in spans]
+    lengths = np.array([len(span.tokens) for span in spans], dtype=np.int64)
     keys = np.array([make_key(masker.seed, span.pass_number, span.document) for span in spans], dtype=np.uint64)
     positions = np.concatenate([np.empty(0, np.int64), *(span.first + np.arange(len(span.tokens)) for span in spans)])
     found = uniform(np.repeat(keys, lengths), positions, DRAWN_TOKEN)
