@@ -20,8 +20,8 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 	--dynamo_backend no $(if $(filter-out 1,$(PROCESSES)),--multi_gpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pretrain pretrain-mlm pretrain-diffusion pretrain-seq2seq pretrain-readings finetune chat
-.PHONY: tokenizer data generate search test test-upstream test-old test-ecosystem benchmark lint clean
+.PHONY: help setup setup-dev pretrain pretrain-mlm pretrain-diffusion pretrain-seq2seq pretrain-readings pretrain-replaced
+.PHONY: finetune chat tokenizer data generate search test test-upstream test-old test-ecosystem benchmark lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
@@ -56,6 +56,9 @@ pretrain-diffusion: $(INSTALLED)  ## train a small model that writes by filling 
 pretrain-readings: $(INSTALLED)  ## train one small model that continues, fills in, writes by filling in, into runs/readings
 	$(LAUNCH) recipes/pretrain_mlm.py --objective hybrid --causal_share 0.4 --diffusion_share 0.3 \
 		--output_dir runs/readings $(ARGS)
+
+pretrain-replaced: $(INSTALLED)  ## train a small encoder on telling replaced tokens apart, into runs/pretrain_replaced
+	$(LAUNCH) recipes/pretrain_mlm.py --objective replaced-tokens --output_dir runs/pretrain_replaced $(ARGS)
 
 finetune: $(INSTALLED)  ## fine-tune a model: make finetune [TASK=sst2] [MODEL=folder-or-id] [DATA=folder], into runs/TASK
 	$(LAUNCH) recipes/finetune.py --task $(TASK) $(if $(MODEL),--model_name_or_path $(MODEL)) \

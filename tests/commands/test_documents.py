@@ -166,6 +166,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.run_here(**given, output_dir=root / "runs" / "readings", objective="hybrid", diffusion_share=0.3)
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_seq2seq", objective="span")
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_diffusion", objective="diffusion")
+    runs.run_here(**given, output_dir=root / "runs" / "pretrain_replaced", objective="replaced-tokens")
     for name, task in TASKS.items():
         files = finetuning.files_of(f"finetune_{task}", root / "data", train=40, validation=20)
         main = finetuning.MAINS[f"finetune_{task}"]
