@@ -5,6 +5,7 @@ import dataclasses
 import enum
 import inspect
 import shutil
+import textwrap
 import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -69,6 +70,13 @@ def listed_section(actions: Iterable[argparse.Action], usual: Collection[str]) -
     ]
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Breaks lines at blanks only, so that a name with a hyphen can be found."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
 def page(usage: str, description: str | None, sections: dict[str, list[Entry]], everything: bool) -> str:
     """What is printed: what the recipe does, then a section for each group of fields."""
     width = min(shutil.get_terminal_size((110, 24)).columns, 120)
@@ -76,7 +84,7 @@ def page(usage: str, description: str | None, sections: dict[str, list[Entry]], 
         usage=usage,
         description=description,
         add_help=False,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=width),
+        formatter_class=lambda prog: _Formatter(prog, max_help_position=34, width=width),
     )
     for heading, entries in sections.items():
         shown = [entry for entry in entries if everything or not entry.rare]

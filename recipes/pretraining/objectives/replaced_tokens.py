@@ -43,7 +43,7 @@ EMBEDDING_SHARING = ("gradient_disentangled", "shared", "none")
 
 @dataclass
 class ReplacedTokenArguments(Options):
-    """The generator, and what the discriminator, which is published, has to do with it."""
+    """The generator of replaced tokens, and what the model that tells them apart shares with it."""
 
     generator_depth: float = option(
         0.5, "replaced-tokens: layers of the generator, as a share of the model's", above=0, most=1
