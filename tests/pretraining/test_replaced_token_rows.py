@@ -321,10 +321,12 @@ def scores_by_hand(evaluator, pair):
     replaced, called = (np.array(each) for each in zip(*pairs))
     losses = np.mean(nats["target_nats"]), np.mean(nats["nats"])
     precision, recall = replaced[called].mean(), called[replaced].mean()
+    of_share = np.where(replaced, replaced.mean(), 1 - replaced.mean())  # of whoever says the share of all tokens
     return {
         "loss": losses[0] + 50 * losses[1],
         "generator_loss": losses[0],
         "discriminator_loss": losses[1],
+        "mcfadden_r2": 1 - losses[1] / -np.log(of_share).mean(),
         "detection_accuracy": (replaced == called).mean(),
         "replaced_share": replaced.mean(),
         "replaced_recall": recall,

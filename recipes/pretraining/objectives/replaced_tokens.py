@@ -1,5 +1,6 @@
 """Replaced-token detection: which tokens of a text are not its own, but were drawn by a small masked model."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +76,13 @@ class ReplacedTokenObjective(MaskedObjective):
     metrics = {
         "generator_loss": ".4f",
         "discriminator_loss": ".4f",
+        "mcfadden_r2": ".4f",
         "detection_accuracy": ".2%",
         "replaced_share": ".2%",
         "replaced_recall": ".2%",
         "replaced_f1": ".2%",
     }
-    headline = ("replaced_f1", "detection_accuracy", "generator_loss")
+    headline = ("mcfadden_r2", "replaced_f1", "generator_loss")
     parts = {"generator": "nats per masked token", "discriminator": "nats per token"}
     collator = ReplacedTokenCollator
 
@@ -166,6 +168,7 @@ class ReplacedTokenEvaluator(MaskedEvaluator):
     tokens are drawn by these follows from the run's own generator.
 
     Metrics: loss, the weighted sum of generator_loss (nats per masked token) and discriminator_loss (nats per token);
+    mcfadden_r2, which is 1 less that loss over the one of whoever knows the share of replaced tokens alone;
     detection_accuracy; replaced_share, the share of all tokens that are replaced; replaced_recall, the share of these
     that are found; and replaced_f1, the harmonic mean of that and of the share of what is called replaced that is.
     """
@@ -199,16 +202,18 @@ class ReplacedTokenEvaluator(MaskedEvaluator):
         flagged: float,
         found: float,
     ) -> dict[str, float]:
-        of_generator, of_discriminator = generator_nats / targets, nats / tokens
+        of_generator, of_discriminator, share = generator_nats / targets, nats / tokens, replaced / tokens
         result = {
             "loss": of_generator + self.weight * of_discriminator,
             "generator_loss": of_generator,
             "discriminator_loss": of_discriminator,
             "detection_accuracy": right / tokens,
-            "replaced_share": replaced / tokens,
+            "replaced_share": share,
         }
-        if replaced:
-            result |= {"replaced_recall": found / replaced, "replaced_f1": 2 * found / (replaced + flagged)}
+        if 0 < share < 1:
+            known = -share * math.log(share) - (1 - share) * math.log(1 - share)
+            result |= {"mcfadden_r2": 1 - of_discriminator / known, "replaced_recall": found / replaced}
+            result |= {"replaced_f1": 2 * found / (replaced + flagged)}
         return result
 
 
