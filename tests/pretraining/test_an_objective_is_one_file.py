@@ -58,12 +58,12 @@ def test_its_fields_are_its_own(registered, corpus, tmp_path, capsys):
         pretrain_mlm.main(["--help"])
     printed = " ".join(capsys.readouterr().out.split())
     assert (
-        "one of masked, diffusion, next-sentence, sentence-order, hybrid, replaced-tokens, two-on" in printed
+        "one of masked, diffusion, next-sentence, sentence-order, replaced-tokens, hybrid, two-on" in printed
         and "--distance " in printed
     )
     fields = {**FIELDS, "data": corpus, "output_dir": tmp_path / "run"}
     assert runs.run_error(**fields, distance=0) == "distance is 0: give at least 1."
-    others = "--objective masked or next-sentence or sentence-order or hybrid or replaced-tokens"
+    others = "--objective masked or next-sentence or sentence-order or replaced-tokens or hybrid"
     assert f"mask_rate has no effect without {others}" in runs.run_error(**fields, mask_rate=0.2)
     fields["objective"] = "masked"
     assert "distance has no effect without --objective two-on" in runs.run_error(**fields, distance=3)

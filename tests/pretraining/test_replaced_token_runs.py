@@ -191,6 +191,7 @@ def test_the_plan_tells_of_the_generator(english, tmp_path, capsys):
         ({"objective": "masked", "generator_depth": 0.5}, "has no effect without --objective replaced-tokens"),
         ({"causal_share": 0.5}, "causal_share has no effect without --objective hybrid"),
         ({"validation_rates": 4}, "validation_rates has no effect without --objective diffusion"),
+        ({"teacher": "me/model"}, "this objective has no teacher: leave teacher out"),
     ],
     ids=str,
 )
