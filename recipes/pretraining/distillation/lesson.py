@@ -35,19 +35,27 @@ class Lesson:
         Returns:
             weight * (temperature^2 * divergence - cross-entropy) of each [m], and its slopes [m, classes].
         """
-        classes, heat = logits.shape[-1], self.temperature
+        classes, heat, weight = logits.shape[-1], self.temperature, self.weight
         teacher = self.logits_of(part)[:, :classes].to(logits.dtype)
         student, teacher = (logits, teacher) if heat == 1 else (logits / heat, teacher / heat)
         shares, shared = teacher.softmax(-1), teacher.shape[-1]
-        known = (shares * (teacher - student[:, :shared])).sum(-1) - teacher.logsumexp(-1)
+        known = (teacher - student[:, :shared]).mul_(shares).sum(-1) - _denominator(teacher, shares)
         # the student's own denominators cancel each other where heat is 1
         added = heat * heat * known + (1 - label_smoothing) * logits.gather(-1, targets)[:, 0]
-        slopes = nn.functional.pad(shares.mul_(-heat), (0, classes - shared))
-        slopes.scatter_add_(-1, targets, slopes.new_full(targets.shape, 1 - label_smoothing))
+        slopes = shares.mul_(-heat * weight)
+        slopes = slopes if shared == classes else nn.functional.pad(slopes, (0, classes - shared))
+        slopes.scatter_add_(-1, targets, slopes.new_full(targets.shape, weight * (1 - label_smoothing)))
         if label_smoothing:
             added += label_smoothing * logits.mean(-1)
-            slopes += label_smoothing / classes
+            slopes += weight * label_smoothing / classes
         if heat != 1:
-            added += heat * heat * student.logsumexp(-1) - logits.logsumexp(-1)
-            slopes += heat * student.softmax(-1) - logits.softmax(-1)
-        return self.weight * added, slopes.mul_(self.weight)
+            for of_student, sign, size in ((student, 1, heat), (logits, -1, 1)):
+                chances = of_student.softmax(-1)
+                added += sign * size * size * _denominator(of_student, chances)
+                slopes.add_(chances, alpha=weight * sign * size)
+        return weight * added, slopes
+
+
+def _denominator(logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """The logarithm of the denominator of a softmax [rows], without another exponential of each logit."""
+    return logits.amax(-1) - shares.amax(-1).log()
