@@ -148,8 +148,8 @@ def create_masks(
         past_key_values: the cache, if any.
         documents: ids [batch, tokens] of `find_documents`, which stand in for a 2-D attention_mask too.
         causal_rows: bool [batch]; the rows of a bidirectional batch that are causal, as if `is_causal` were set.
-        prefix_mask: bool [batch, tokens]; tokens that see each other in both directions in a causal model (prefix
-            language model, https://huggingface.co/papers/1910.10683). Passed over once the cache holds tokens.
+        prefix_mask: bool [batch, tokens or fewer]; tokens that see each other in both directions in a causal model
+            (prefix language model, https://huggingface.co/papers/1910.10683). Passed over once the cache holds tokens.
     Raises: ValueError for causal_rows or prefix_mask on flash attention or beside a mask that is ready-made."""
     prefix_mask = None if _holds_tokens(past_key_values) else prefix_mask
     for name, value in (("causal_rows", causal_rows), ("prefix_mask", prefix_mask)):
@@ -180,7 +180,7 @@ def create_masks(
         edits.append(see_own_document)
     is_causal = None if causal_rows is None else causal_rows.bool()
     if prefix_mask is not None:
-        prefix_mask = nn.functional.pad(prefix_mask.bool(), (0, longest - tokens))
+        prefix_mask = nn.functional.pad(prefix_mask.bool(), (0, longest - prefix_mask.shape[1]))
 
     def edits_of(layer_type: str) -> Callable[..., Any] | None:
         window = config.sliding_window if layer_type == "sliding_attention" else None

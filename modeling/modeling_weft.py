@@ -124,6 +124,7 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         token_type_ids: torch.LongTensor | None = None,
         return_logits: bool = True,
+        prefix_mask: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> modeling_outputs.CausalLMOutputWithPast:
         """Args:
@@ -136,10 +137,9 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         if "cache" in kwargs:  # continuous batching says that masks, not the backend, hide what comes later
             kwargs["is_causal"] = True
         inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
-        inputs |= {"attention_mask": attention_mask, "position_ids": position_ids}
+        inputs |= {"attention_mask": attention_mask, "position_ids": position_ids, "prefix_mask": prefix_mask}
         tokens = input_ids if inputs_embeds is None else inputs_embeds
-        is_end = isinstance(logits_to_keep, int) and logits_to_keep > 0
-        if is_end and self.skips_unread(tokens, kwargs):
+        if isinstance(logits_to_keep, int) and logits_to_keep > 0 and self.skips_unread(tokens, kwargs):
             places = torch.arange(tokens.shape[0] * tokens.shape[1], device=tokens.device)
             inputs["read_from"] = places.view(tokens.shape[:2])[:, -logits_to_keep:].flatten()
         outputs = self.model(**inputs, past_key_values=past_key_values, use_cache=use_cache, **kwargs)

@@ -28,6 +28,9 @@ class GenerateArguments(Options):
     num_beams: int = option(1, "beams of a beam search (with do_sample false)", least=1)
     seed: int = option(0, "of the draws", least=0, below=2**32)
     device: str | None = option(None, "cuda, cpu ...; the default is a GPU if there is one")
+    prefix: bool = option(
+        False, "see the prompt in both directions, as models of pretrain_clm.py --prefix_share learn it", rare=True
+    )
     draft: str | None = option(
         None, "folder or Hub id of a smaller model with the same tokenizer, which guesses tokens", folder_or_id=True
     )
@@ -46,6 +49,10 @@ class GenerateArguments(Options):
             raise RecipeError(
                 f"draft is for one beam that is not compiled, but {name} is given: leave one of them out."
             )
+        others = {"chat": self.chat, "draft": self.draft is not None, "compile": self.compile}
+        given = [name for name, value in others.items() if value]
+        if self.prefix and given:
+            raise RecipeError(f"prefix is for prompts that are read at once: leave {' and '.join(given)} out.")
         if self.output_file is not None and Path(self.output_file).exists():
             raise RecipeError(f"{self.output_file} exists: name another output_file, or remove it.")
         if self.output_file is not None:

@@ -12,7 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.masking_utils import create_masks_for_generate
 
 # what the steps behind a prompt make use of, or need not; these flags ask for what is not returned
-READ = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
+READ = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep", "prefix_mask"}
 READ |= {"output_attentions", "output_hidden_states"}
 FEW_ROWS = 2  # so many at once are multiplied faster with weights that are stored by column
 

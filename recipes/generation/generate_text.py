@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,16 +73,35 @@ def generate_texts(
     """Continue prompts in one left-padded batch.
 
     Args:
-        options: of `model.generate` (max_new_tokens, do_sample, temperature ...), those of `compile_options`, and
-            `draft` (see `write_ids`).
+        options: of `model.generate` (max_new_tokens, do_sample, temperature ...), those of `compile_options`,
+            `draft` (see `write_ids`) and `prefix` (see `write_rows`).
 
     Returns:
         Prompt and continuation, without special tokens.
     """
-    rows = [start_ids(tokenizer, prompt) for prompt in prompts]
+    written = write_rows(model, tokenizer, [start_ids(tokenizer, prompt) for prompt in prompts], **options)
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in written]
+
+
+@torch.no_grad()
+def write_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Sequence[int]],
+    prefix: bool = False,
+    **options: Any,
+) -> torch.Tensor:
+    """What stands behind token ids, as `generate_texts` writes it.
+
+    Args:
+        prefix: the ids of a row see each other in both directions.
+
+    Returns:
+        The ids [rows, longest row and what was written], padded on the left.
+    """
     longest = max(len(row) for row in rows)
     pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
-    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
+    ids = torch.tensor([[pad] * (longest - len(row)) + [*row] for row in rows], device=model.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    out = write_ids(model, input_ids=ids, attention_mask=mask, pad_token_id=pad, **options)
-    return [tokenizer.decode(row, skip_special_tokens=True) for row in out]
+    options |= {"prefix_mask": mask.bool()} if prefix else {}
+    return write_ids(model, input_ids=ids, attention_mask=mask, pad_token_id=pad, **options)

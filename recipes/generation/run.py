@@ -1,6 +1,7 @@
 """What generate.py does once its fields are read: load a model and continue the prompts with it."""
 
 import contextlib
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from weft.recipes.generation.arguments import GenerateArguments
 from weft.recipes.generation.chat import talk
 from weft.recipes.generation.decoding import FEW_ROWS, store_by_column
 from weft.recipes.generation.drafts import check_draft
-from weft.recipes.generation.generate_text import compile_options, generate_texts, start_ids, write_ids
+from weft.recipes.generation.generate_text import compile_options, generate_texts, start_ids, write_rows
 from weft.recipes.generation.int8 import quantize_int8
 from weft.recipes.generation.prompts import check_length, check_prompts
 
@@ -38,7 +39,7 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
     check_files(arguments.model)
     tokenizer = load_tokenizer(arguments.model, arguments.trust_remote_code)
     model, _ = load_whole(AutoModelForCausalLM, arguments.model, trust_remote_code=arguments.trust_remote_code)
-    _refuse_masked(model, arguments.model)
+    refuse_masked(model, arguments.model)
     if not arguments.chat:
         check_prompts(model, tokenizer, [arguments.prompt] if prompts is None else prompts, arguments.max_new_tokens)
     model = move_to(model, arguments.device).eval()
@@ -48,7 +49,10 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
         quantize_int8(model)
     elif at_once <= FEW_ROWS and model.config.model_type != "weft":
         store_by_column(model)  # Weft's own products of a few rows are faster
-    options = _generation_options(arguments)
+    options = generation_options(arguments)
+    if arguments.prefix:
+        _check_sees_prefix(model, arguments.model)
+        options["prefix"] = True
     if arguments.draft is not None:
         options["draft"] = _load_draft(arguments, tokenizer, prompts)
     set_seed(arguments.seed)
@@ -85,11 +89,19 @@ def write_file(
                 print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), file=out, flush=True)
 
 
-def _refuse_masked(model: PreTrainedModel, name: str) -> None:
+def refuse_masked(model: PreTrainedModel, name: str) -> None:
     """Refuse one of Weft's that was trained in both directions only, which would write nonsense; raises RecipeError."""
     config = model.config
     if config.model_type == "weft" and config.architectures == ["WeftForMaskedLM"] and not config.masked_next_token:
         raise RecipeError(f"model {name!r} fills in masks: give --mode diffusion, or a causal model.")
+
+
+def _check_sees_prefix(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model that takes no `prefix_mask`; raises RecipeError."""
+    if "prefix_mask" not in inspect.signature(model.forward).parameters:
+        raise RecipeError(
+            f"model {name!r} sees a prompt in one direction only: give one of Weft's, or leave prefix out."
+        )
 
 
 def _load_draft(
@@ -103,7 +115,8 @@ def _load_draft(
     return move_to(draft, arguments.device).eval()
 
 
-def _generation_options(arguments: GenerateArguments) -> dict:
+def generation_options(arguments: GenerateArguments) -> dict:
+    """Options of `model.generate` that say how tokens are chosen, and how many."""
     names = ["max_new_tokens", "do_sample", "repetition_penalty", "num_beams"]
     if arguments.do_sample:
         names += ["temperature", "top_k", "top_p"]
@@ -116,7 +129,5 @@ def _stream(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
     if options["num_beams"] > 1:
         print(generate_texts(model, tokenizer, [prompt], **options)[0])
         return
-    ids = torch.tensor([start_ids(tokenizer, prompt)], device=model.device)
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
-    mask, pad = torch.ones_like(ids), tokenizer.pad_token_id
-    write_ids(model, input_ids=ids, attention_mask=mask, pad_token_id=pad, stream_to=streamer, **options)
+    write_rows(model, tokenizer, [start_ids(tokenizer, prompt)], stream_to=streamer, **options)

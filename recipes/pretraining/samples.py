@@ -35,6 +35,32 @@ def sample_texts(model: "transformers.PreTrainedModel", tokenizer: PreTrainedTok
     return generate_texts(model, tokenizer, [prompt] * SAMPLES, **options)
 
 
+def sample_middles(
+    model: "transformers.PreTrainedModel", tokenizer: PreTrainedTokenizerBase, corpus: Corpus, suffix_first: bool
+) -> list[str]:
+    """Beginnings of held-out documents, the same with a gap, and with what an infilling model writes there, for a model
+    card; `suffix_first` as in `fill_gaps`."""
+    from weft.recipes.generation.infilling.arguments import FILL
+    from weft.recipes.generation.infilling.texts import fill_gaps
+
+    longest = min(SAMPLE_LENGTH, tokenizer.model_max_length // 2)
+    texts = []
+    for document in corpus.documents("validation")[:SAMPLES]:
+        first, last = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
+        ids = corpus.tokens[first : min(last, first + longest)]
+        third = len(ids) // 3
+        parts = (ids[:third], ids[third : 2 * third], ids[2 * third :])
+        texts.append([tokenizer.decode(part, skip_special_tokens=True) for part in parts])
+    sides = [(before, after) for before, _, after in texts]
+    transformers.set_seed(0)
+    options = {"max_new_tokens": longest, "do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95}
+    filled = fill_gaps(model, tokenizer, sides, suffix_first, **options)
+    return [
+        f"text: {''.join(text)}\nwith a gap: {FILL.join(side)}\nfilled: {found.text}"
+        for text, side, found in zip(texts, sides, filled)
+    ]
+
+
 def check_sample_prompt(config: "weft.WeftConfig", tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     """Refuse, before the run begins, a sample_prompt that its model has no positions for; raises RecipeError."""
     tokens, limit = len(tokenizer(prompt).input_ids), position_limit_of(config)

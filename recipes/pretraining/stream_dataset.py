@@ -32,7 +32,7 @@ class StreamRows(Dataset):
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         self.stream, self.objective, self.plan, self.seed, self.tokenizer = stream, objective, plan, seed, tokenizer
-        self.overlap = packed.overlap
+        self.overlap, self.added_places = packed.overlap, packed.added_places
         self._ends = [packed.rows_per_epoch]  # row of the run at which each known block ends
         self._number: int | None = None
         self._rows: Dataset | None = None
@@ -75,7 +75,8 @@ class StreamRows(Dataset):
     def _read_ledger(self) -> int:
         """Take over the blocks that the ledger knows by now; returns their number."""
         for block in self.stream.blocks()[len(self._ends) :]:
-            self._ends.append(self._ends[-1] + block.rows(self.plan.sequence_length, self.overlap))
+            added = self.added_places(block.documents)
+            self._ends.append(self._ends[-1] + block.rows(self.plan.sequence_length, self.overlap, added))
         return len(self._ends)
 
     def _check_progress(self) -> None:

@@ -18,14 +18,17 @@ from weft.recipes.data.corpus import Corpus
 from weft.recipes.data.streaming.blocks import StreamFolder, open_first_block
 from weft.recipes.data.streaming.documents import BlockArguments, Cursor, DocumentStream, StreamArguments
 from weft.recipes.data.streaming.writer import AHEAD, BEHIND, BlockWriter
+from weft.recipes.pretraining.datasets.fill_in_the_middle import FillInTheMiddleRows, InfillingArguments
 from weft.recipes.pretraining.datasets.hybrid import HybridArguments
 from weft.recipes.pretraining.datasets.masking import MaskingArguments
 from weft.recipes.pretraining.datasets.packed import TrainingRows
+from weft.recipes.pretraining.datasets.prefix import PrefixArguments
 from weft.recipes.pretraining.objectives.causal import CausalObjective
 from weft.recipes.pretraining.objectives.hybrid import HybridObjective
 from weft.recipes.pretraining.objectives.masked import MaskedObjective
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.stream_dataset import StreamRows
+from weft.tokenizer.fill_in_the_middle import MiddleTokens
 
 ROW, ROWS_PER_STEP = 16, 4
 
@@ -274,11 +277,15 @@ def three_kinds():
     return HybridObjective(MaskingArguments(masking="token"), HybridArguments(causal_share=0.4, diffusion_share=0.3))
 
 
+def rearranged():
+    return CausalObjective(infilling=InfillingArguments(0.5), prefix=PrefixArguments(0.5))
+
+
 def same(row, other):
     return row.keys() == other.keys() and all(np.array_equal(row[name], other[name]) for name in row)
 
 
-@pytest.mark.parametrize("make_objective", [causal, masked, hybrid, three_kinds])
+@pytest.mark.parametrize("make_objective", [causal, masked, hybrid, three_kinds, rearranged])
 def test_a_row_is_the_same_wherever_reading_begins(driven, make_objective):
     rows = driven.rows(make_objective())
     found = [rows[index] for index in range(250)]
@@ -326,6 +333,21 @@ def test_rows_hold_every_place_of_every_block_once_but_for_less_than_a_row(drive
         assert len(every) - ROW < len(pairs) <= len(every)
         for pair in pairs:
             every.remove(pair)
+
+
+def test_the_ledger_tells_how_many_rows_a_block_has_whose_documents_are_rearranged(driven):
+    objective = CausalObjective(infilling=InfillingArguments(0.5))
+    rows, first = driven.rows(objective), 0
+    tokens = MiddleTokens.find(rows.tokenizer)
+    for number in range(7):
+        driven.kept(number) if number else None
+        corpus = Corpus.open(driven.stream.block(number))
+        naive = FillInTheMiddleRows(corpus, ROW, 10**9, 5, objective.infilling, tokens)
+        assert naive.num_places > TrainingRows(corpus, ROW, 10**9, 5).num_places
+        for local in range(naive.rows_per_epoch):
+            assert same(rows[first + local], naive[number * naive.rows_per_epoch + local])
+        first += naive.rows_per_epoch
+    assert rows.block_of(first - 1) == 6 and rows.block_of(first) == 7
 
 
 def pairs_of(ids):

@@ -113,7 +113,7 @@ def command(**fields: object) -> list[str]:
 
 def recipe_of(fields: dict) -> str:
     """The recipe that knows such fields, by the objective; one that nobody knows is asked of pretrain_mlm."""
-    if "objective" not in fields:
+    if fields.get("objective") is None:
         return "pretrain_clm"
     known = objectives().get(fields["objective"])
     return "pretrain_mlm" if known is None else known.recipe

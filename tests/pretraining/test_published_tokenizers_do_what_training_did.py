@@ -23,6 +23,7 @@ from weft.recipes.generation.generate_text import start_ids
 from weft.recipes.pretraining.datasets.denoising.infilling import InfillArguments
 from weft.recipes.pretraining.datasets.denoising.pieces import TextPair
 from weft.recipes.pretraining.datasets.denoising.spans import SentinelArguments, SpanArguments
+from weft.recipes.pretraining.datasets.fill_in_the_middle import InfillingArguments
 from weft.recipes.pretraining.datasets.hybrid import HybridArguments
 from weft.recipes.pretraining.datasets.masking import MaskingArguments
 from weft.recipes.pretraining.objectives.causal import CausalObjective
@@ -31,10 +32,12 @@ from weft.recipes.pretraining.objectives.masked import MaskedObjective, make_voc
 from weft.recipes.pretraining.objectives.sentence_pairs import NextSentenceObjective
 from weft.recipes.pretraining.objectives.span_corruption import SpanObjective
 from weft.recipes.pretraining.objectives.text_infilling import InfillObjective
+from weft.tokenizer.fill_in_the_middle import MiddleTokens
 from weft.tokenizer.special_tokens import add_mask_token, for_role
 
 OBJECTIVES = {
     "causal": lambda: CausalObjective(),
+    "infilling": lambda: CausalObjective(infilling=InfillingArguments(0.5)),
     "masked": lambda: MaskedObjective(MaskingArguments()),
     "hybrid": lambda: HybridObjective(MaskingArguments(), HybridArguments()),
     "next-sentence": lambda: NextSentenceObjective(MaskingArguments()),
@@ -71,13 +74,14 @@ def test_it_makes_of_a_text_what_the_corpus_holds(tmp_path, kind, marks):
     for objective in OBJECTIVES if marks == "both" else list(OBJECTIVES)[:-1]:
         tokenizer = published(objective, corpus, tmp_path)
         document = document_of(corpus, tokenizer)
-        if objective == "causal" and marks == "both":
+        if objective in ("causal", "infilling") and marks == "both":
             assert tokenizer(TEXT).input_ids == document[:-1]
         else:
             assert tokenizer(TEXT).input_ids == document
         assert start_ids(tokenizer, TEXT) == (document[:-1] if marks == "both" else document)
         assert tokenizer.bos_token_id == (document[0] if marks == "both" else None)
         assert tokenizer.eos_token_id == (document[-1] if marks == "both" else None)
+        assert (MiddleTokens.find(tokenizer) is not None) == (objective == "infilling")
 
 
 @pytest.mark.parametrize("kind", [None, *STOCK])

@@ -125,12 +125,14 @@ OBJECTIVES = {
     "diffusion": {},
     "hybrid of three kinds": {"objective": "hybrid", "causal_share": 0.4, "diffusion_share": 0.3, "causal_steps": 5},
     "replaced-tokens": {"masking": "word"},
+    "causal": {"objective": None, "infill_rate": 0.5, "prefix_share": 0.5},
 }
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_masks_rates_and_pairs_go_on_too_with_and_without_workers(english, tmp_path, objective):
-    """Annealed rates, a switch point of the hybrid and the pairs of an epoch follow from the step, not from a state."""
+def test_masks_rates_pairs_and_cuts_go_on_too_with_and_without_workers(english, tmp_path, objective):
+    """Annealed rates, a switch point of the hybrid, the pairs of an epoch and the cuts of documents follow from the
+    step, not from a state."""
     fields = {"data": english, "objective": objective, **FIELDS, **OBJECTIVES[objective], "max_steps": 30}
     whole, folder = tmp_path / "whole", tmp_path / "killed"
     runs.run_here(output_dir=whole, **fields)

@@ -54,9 +54,9 @@ class Block:
         """Invert `dataclasses.asdict`."""
         return cls(**{**entry, "start": Cursor(**entry["start"]), "end": Cursor(**entry["end"])})
 
-    def rows(self, row_length: int, overlap: int) -> int:
-        """Count its whole rows, of pairs (overlap 1) or of tokens (0)."""
-        return (self.pairs if overlap else self.tokens) // row_length
+    def rows(self, row_length: int, overlap: int, added: int = 0) -> int:
+        """Count its whole rows, of pairs (overlap 1) or of tokens (0), and of `added` places beside these."""
+        return ((self.pairs if overlap else self.tokens) + added) // row_length
 
 
 class StreamFolder:

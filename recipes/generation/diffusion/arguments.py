@@ -10,7 +10,7 @@ from weft.recipes.common.wording import some_of
 MODES = ("causal", "diffusion")
 ORDERS = ("confidence", "random")
 # Fields that are for writing from left to right.
-CAUSAL_ONLY = ("chat", "system", "repetition_penalty", "num_beams", "draft", "compile")
+CAUSAL_ONLY = ("chat", "system", "prefix", "repetition_penalty", "num_beams", "draft", "compile")
 
 
 @dataclass

@@ -80,15 +80,18 @@ class _PackedRows:
             document, length = int(text.documents[entry]), int(text.lengths[entry])
             skip = start - (int(text.ends[entry]) - length)
             places = min(length - skip, wanted)
-            first = int(text.firsts[entry]) + skip
-            offset, stop = int(self.corpus.offsets[document]), int(self.corpus.offsets[document + 1])
-            last = offset + first + places + self.overlap
-            tokens = self.corpus.tokens[offset + first : last]
-            spans.append(DocumentSpan(document, first, tokens, int(text.passes[entry]), last == stop))
+            first, number = int(text.firsts[entry]) + skip, int(text.passes[entry])
+            tokens, is_end = self._read(document, number, first, first + places + self.overlap)
+            spans.append(DocumentSpan(document, first, tokens, number, is_end))
             start, wanted, entry = start + places, wanted - places, entry + 1
             if entry == len(text.ends):
                 start, entry = 0, 0
         return spans
+
+    def _read(self, document: int, pass_number: int, first: int, last: int) -> tuple[np.ndarray, bool]:
+        """The tokens [first, last) of a document as it is in a pass over its source, and whether it ends with them."""
+        begin, stop = int(self.corpus.offsets[document]), int(self.corpus.offsets[document + 1])
+        return self.corpus.tokens[begin + first : begin + last], begin + last == stop
 
 
 class TrainingRows(_PackedRows):
@@ -115,8 +118,8 @@ class TrainingRows(_PackedRows):
         self.num_rows, self.seed = num_rows, seed
         source_of = np.asarray(corpus.source_of)[self.documents]
         self._sources = [np.flatnonzero(source_of == source) for source in range(len(corpus.source_weights))]
-        sizes = [int(self.lengths[members].sum()) for members in self._sources]
-        self._shares = [int(size * weight) for size, weight in zip(sizes, corpus.source_weights)]
+        self._sizes = [int(self.lengths[each].sum()) + self.added_places(len(each)) for each in self._sources]
+        self._shares = [int(size * weight) for size, weight in zip(self._sizes, corpus.source_weights)]
         self.num_places = sum(self._shares)
         self.rows_per_epoch = self.num_places // row_length
         if self.rows_per_epoch == 0:
@@ -131,10 +134,17 @@ class TrainingRows(_PackedRows):
         return self.num_rows
 
     def __getitem__(self, index: int) -> Row:
-        spans = self.spans(index)
+        return self.row_of(self.spans(index))
+
+    def row_of(self, spans: list[DocumentSpan]) -> Row:
+        """The row that is made of these spans of pairs."""
         tokens = np.concatenate([span.tokens[:-1] for span in spans]).astype(np.int64)
         labels = np.concatenate([span.tokens[1:] for span in spans]).astype(np.int64)
         return {"input_ids": tokens, "labels": labels, "position_ids": positions_of(spans, overlap=1)}
+
+    def added_places(self, documents: int) -> int:
+        """How many places so many documents have in a pass over them, beside those of their own tokens."""
+        return 0
 
     def spans(self, index: int) -> list[DocumentSpan]:
         """What row `index` of the run is made of."""
@@ -160,24 +170,29 @@ class TrainingRows(_PackedRows):
     def _take(self, source: int, epoch: int) -> _Concatenation:
         """What an epoch takes of a source, out of the endless sequence of passes over it."""
         members, share = self._sources[source], self._shares[source]
-        size = int(self.lengths[members].sum())
+        size = self._sizes[source]
         start, stop = epoch * share, (epoch + 1) * share
         columns: list[tuple[np.ndarray, ...]] = [(np.empty(0, dtype=np.int64),) * 4]
         while start < stop:
             number, begin = divmod(start, size)
             end = min(size, begin + stop - start)
             order = members if share == size else self._pass_order(source, number)
-            ends = np.cumsum(self.lengths[order])
+            lengths = self._lengths_in(source, number, order)
+            ends = np.cumsum(lengths)
             low, high = np.searchsorted(ends, begin, side="right"), np.searchsorted(ends, end, side="left")
             chosen = order[low : high + 1]
             firsts = np.zeros(len(chosen), dtype=np.int64)
-            lasts = self.lengths[chosen].astype(np.int64)
-            firsts[0] = begin - (ends[low] - self.lengths[order[low]])
+            lasts = lengths[low : high + 1].astype(np.int64)
+            firsts[0] = begin - (ends[low] - lengths[low])
             lasts[-1] -= ends[high] - end
             passes = np.full(len(chosen), number, dtype=np.int64)
             columns.append((self.documents[chosen], firsts, lasts - firsts, passes))
             start += end - begin
         return _Concatenation(*(np.concatenate(arrays) for arrays in zip(*columns)))
+
+    def _lengths_in(self, source: int, pass_number: int, order: np.ndarray) -> np.ndarray:
+        """The places [len(order)] that the documents of a source, in this order, have in a pass over it."""
+        return self.lengths[order]
 
     def _pass_order(self, source: int, number: int) -> np.ndarray:
         members = self._sources[source]

@@ -15,12 +15,15 @@ from weft.recipes.common.options import Options, option
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.collators import Batch, collate_causal
+from weft.recipes.pretraining.datasets.fill_in_the_middle import FillInTheMiddleRows, InfillingArguments
 from weft.recipes.pretraining.datasets.packed import TrainingRows, ValidationRows
+from weft.recipes.pretraining.datasets.prefix import PrefixArguments, PrefixRows
 from weft.recipes.pretraining.objectives.base import Objective, as_decoder
 from weft.recipes.pretraining.plan import Plan
 from weft.recipes.pretraining.validation import RowEvaluator, token_nats
 from weft.recipes.training.evaluator import EvaluatingTrainer, Evaluator
-from weft.recipes.training.model_arguments import DEFAULT_EXTRAS
+from weft.recipes.training.model_arguments import DEFAULT_EXTRAS, ModelArguments
+from weft.tokenizer.fill_in_the_middle import MiddleTokens
 
 if TYPE_CHECKING:  # torch takes a second, which --help does not wait for
     import torch
@@ -46,7 +49,11 @@ class ServingArguments(Options):
 
 
 class CausalObjective(Objective):
-    """Every token is predicted from those before it."""
+    """Every token is predicted from those before it.
+
+    Documents may be rearranged for infilling, and have prefixes that are seen in both directions. Held-out text is
+    always scored from left to right.
+    """
 
     summary = "A causal language model: it continues text. Trained with Weft; the code it needs is in this folder."
     model_class = property(lambda self: weft.WeftForCausalLM)
@@ -55,15 +62,29 @@ class CausalObjective(Objective):
     metrics = {"perplexity": ",.2f", "bits_per_byte": ".4f"}
     headline = ("bits_per_byte",)
     collate = staticmethod(collate_causal)
-    arguments = (ServingArguments,)
+    arguments = (ServingArguments, InfillingArguments, PrefixArguments)
 
-    def __init__(self, serving: ServingArguments | None = None) -> None:
+    def __init__(
+        self,
+        serving: ServingArguments | None = None,
+        infilling: InfillingArguments | None = None,
+        prefix: PrefixArguments | None = None,
+    ) -> None:
         super().__init__()
         self.serving = serving or ServingArguments()
+        self.infilling, self.prefix = infilling or InfillingArguments(), prefix or PrefixArguments()
         self.is_plain = self.serving.purpose == SERVING
+        self.idle_fields |= self.infilling.idle_fields()
 
     def check(self, parsed: Parsed) -> None:
-        self.serving.check()
+        for fields in (self.serving, self.infilling, self.prefix):
+            fields.check()
+        backend = parsed[ModelArguments].attn_implementation or ""
+        if self.prefix.prefix_share and "flash" in backend:
+            raise RecipeError(
+                f"attn_implementation {backend} attends in one direction, and prefixes in both: choose sdpa or "
+                "flex_attention, or leave prefix_share out."
+            )
         if not self.is_plain:
             return
         for name in ("config_name", "model_name_or_path"):
@@ -73,24 +94,39 @@ class CausalObjective(Objective):
             raise RecipeError(f"{' and '.join(given)} cannot be given for serving, which leaves it out: choose one.")
 
     def require(self, data: DataArguments) -> None:
+        self.infilling.check_data(data)
         if self.is_plain and data.tokenizer_type == "bpe" and not data.tokenizer_name and not data.add_prefix_space:
             data.pre_tokenizer = "gpt2"
 
     def plan_lines(self) -> list[tuple[str, str]]:
-        return [("for", f"serving: without {' and '.join(DEFAULT_EXTRAS)} ({COST})")] if self.is_plain else []
+        lines = []
+        if self.is_plain:
+            lines.append(("for", f"serving: without {' and '.join(DEFAULT_EXTRAS)} ({COST})"))
+        if self.infilling.infill_rate:
+            rate, first = 100 * self.infilling.infill_rate, 100 * self.infilling.suffix_first
+            lines.append(("infilling", f"{rate:g}% of the documents, {first:g}% of these with the suffix first"))
+        if self.prefix.prefix_share:
+            share = 100 * self.prefix.prefix_share
+            lines.append(("prefixes", f"seen in both directions, in {share:g}% of the documents"))
+        return lines
 
     def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
-        return as_decoder(tokenizer)
+        tokenizer = as_decoder(tokenizer)
+        if self.infilling.infill_rate:
+            MiddleTokens.give(tokenizer)
+        return tokenizer
 
     def role(self) -> dict[str, Any]:
         return {"is_causal": True}
 
     def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: Tokenizer) -> TrainingRows:
-        return TrainingRows(corpus, row_length, 0, seed)
+        if not self.infilling.infill_rate:
+            return TrainingRows(corpus, row_length, 0, seed)
+        return FillInTheMiddleRows(corpus, row_length, 0, seed, self.infilling, MiddleTokens.give(tokenizer))
 
     def make_rows(self, packed: TrainingRows, plan: Plan) -> "Dataset":
         packed.num_rows = plan.num_rows
-        return packed
+        return PrefixRows(packed, self.prefix.prefix_share) if self.prefix.prefix_share else packed
 
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
         return CausalEvaluator(ValidationRows(corpus, row_length))
@@ -98,9 +134,12 @@ class CausalObjective(Objective):
     def make_samples(
         self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
     ) -> list[str]:
-        from weft.recipes.pretraining.samples import sample_texts
+        from weft.recipes.pretraining.samples import sample_middles, sample_texts
 
-        return sample_texts(model, tokenizer, prompt)
+        samples, infilling = sample_texts(model, tokenizer, prompt), self.infilling
+        if infilling.infill_rate:
+            samples += sample_middles(model, tokenizer, corpus, suffix_first=infilling.suffix_first == 1)
+        return samples
 
 
 class CausalEvaluator(RowEvaluator):

@@ -1,0 +1,1 @@
+"""Middles of texts, written from what stands before and behind them."""
