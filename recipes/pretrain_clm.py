@@ -6,6 +6,7 @@ Without any field it learns from the English text that Python itself carries, in
 On your own text:   accelerate launch recipes/pretrain_clm.py --train_files text.jsonl --output_dir runs/mine
 On several GPUs:    accelerate launch --config_file recipes/configs/accelerate/ddp.yaml recipes/pretrain_clm.py my.yaml
 That folder has files for other hardware too: two CPU processes, sharded weights (FSDP2), several machines, Slurm.
+To write what is missing inside of a text (generate.py --infill) too, add --infill_rate 0.5.
 Killed or stopped, the same command goes on where the last checkpoint was saved.
 """
 

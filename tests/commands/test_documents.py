@@ -161,6 +161,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = runs.write_sentences(root / "text.txt", documents=200)
     given = {"train_files": text, "vocab_size": 300, "max_steps": 4, "validation_fraction": 0.1}
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_clm")
+    runs.run_here(**given, output_dir=root / "runs" / "infill", infill_rate=0.5)
     runs.run_here(**given, output_dir=root / "runs" / "pretrain_mlm", objective="masked")
     runs.run_here(**given, output_dir=root / "runs" / "hybrid", objective="hybrid")
     runs.run_here(**given, output_dir=root / "runs" / "readings", objective="hybrid", diffusion_share=0.3)
