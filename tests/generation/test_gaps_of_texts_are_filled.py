@@ -89,7 +89,8 @@ def fill_by_hand(model, tokenizer, before, after, suffix_first=False, length=9):
 @pytest.mark.parametrize("suffix_first", [False, True])
 @pytest.mark.parametrize("sides", SIDES, ids=str)
 def test_the_gap_of_a_text_is_written_and_the_whole_is_printed(loaded, run, sides, suffix_first):
-    printed = run("--infill", "<fill>".join(sides), *GREEDY, "--suffix_first", suffix_first)
+    words = ("--prompt", "", "--infill", "<fill>".join(sides), *GREEDY)  # as make generate gives them
+    printed = run(*words, "--suffix_first", suffix_first)
     assert printed == fill_by_hand(*loaded, *sides, suffix_first) + "\n"
     assert printed.startswith(sides[0]) and printed.endswith(sides[1] + "\n")
 

@@ -6,6 +6,7 @@ from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import Options, option
 from weft.recipes.common.wording import some_of
+from weft.recipes.generation.arguments import GenerateArguments
 from weft.recipes.generation.diffusion.arguments import UnmaskingArguments
 
 FILL = "<fill>"
@@ -43,7 +44,8 @@ class InfillArguments(Options):
                 "mode diffusion fills in the mask tokens of a prompt: write <mask> in --prompt where a token is "
                 "missing, or leave mode out."
             )
-        given = [name for name in PROMPT_ONLY if name in parsed.given]
+        arguments = parsed[GenerateArguments]  # make gives an empty prompt
+        given = [name for name in PROMPT_ONLY if name in parsed.given and getattr(arguments, name)]
         if given:
             raise RecipeError(f"infill is the whole text, of which one gap is written: leave {some_of(given)} out.")
 
