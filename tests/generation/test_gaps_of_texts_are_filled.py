@@ -29,6 +29,7 @@ from weft.tokenizer.train import train_tokenizer
 
 GREEDY = ["--do_sample", "false", "--max_new_tokens", "9"]
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
 SIDES = [("the river", " made of stone"), ("", "seven"), ("Number 3: of a st", "ne."), ("quietly ", "")]
 
 
@@ -153,9 +154,7 @@ def test_models_of_others_are_given_their_own_tokens(names, tmp_path, written):
         tokenizer_object=source.backend_tokenizer, eos_token="</s>", extra_special_tokens=[*names, "<|endoftext|>"]
     )
     tokenizer.backend_tokenizer.post_processor = None
-    config = LlamaConfig(len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=1, eos_token_id=2)
-    config.num_attention_heads = config.num_key_value_heads = 4
-    save(tmp_path, tokenizer, LlamaForCausalLM(config))
+    save(tmp_path, tokenizer, LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=2, **SIZES)))
     prefix, suffix, middle = tokenizer.convert_tokens_to_ids(list(names))
     before, after = (tokenizer(text).input_ids for text in ("the river", " stone"))
     assert prompt_of(tokenizer, "the river", " stone").ids == [prefix, *before[:-1], suffix, *after, middle]
@@ -339,7 +338,6 @@ def test_prompts_of_a_file_are_seen_so_too_and_stock_models_see_none(loaded, run
     expected = [continue_by_hand(model, tokenizer(prompt).input_ids) for prompt in prompts]
     for line, ids in zip(printed.splitlines(), expected, strict=True):
         assert json.loads(line)["text"] == tokenizer.decode(ids, skip_special_tokens=True)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
-    stock = save(tmp_path / "stock", tokenizer, LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)))
+    stock = save(tmp_path / "stock", tokenizer, LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **SIZES)))
     with pytest.raises(RecipeError, match="sees a prompt in one direction only"):
         run("--model", stock, "--prompt", "a", "--prefix", "true", *GREEDY)
