@@ -20,7 +20,8 @@ from transformers.hf_argparser import HfArgumentParser, string_to_bool
 from weft.recipes.common.class_source import config_fields, config_texts, trainer_arguments
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.common.help import USUAL_OF_MODEL, USUAL_OF_TRAINER, listed_section, own_sections, page
-from weft.recipes.common.options import RULES
+from weft.recipes.common.options import RULES, rules_of
+from weft.recipes.common.schedule import number_or_stages
 
 Group = TypeVar("Group")
 
@@ -172,6 +173,8 @@ class _Parser(HfArgumentParser):
     @staticmethod
     def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
         field = copy.copy(field)  # which gets another type here
+        if rules_of(field).staged:
+            field.type = number_or_stages
         field.metadata = {name: value for name, value in field.metadata.items() if name != RULES}
         HfArgumentParser._parse_dataclass_field(parser, field)
 

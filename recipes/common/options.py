@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.schedule import read_schedule
 
 RULES = "rules"  # in a field's metadata, beside what argparse knows
 _LIMITS = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
 
 
 class Rules(NamedTuple):
-    """What a field's value may be, and whether few need the field."""
+    """What a field's value may be, whether few need the field, and whether the value may depend on the step."""
 
     choices: tuple[str, ...] = ()
     limits: dict[str, float] = {}
     otherwise: str | None = None
     folder_or_id: bool = False
     rare: bool = False
+    staged: bool = False
 
 
 def rules_of(field: dataclasses.Field) -> Rules:
@@ -41,6 +43,7 @@ def option(
     otherwise: str | None = None,
     folder_or_id: bool = False,
     rare: bool = False,
+    staged: bool = False,
     alone: str | None = None,
     also: str | None = None,
 ) -> Any:
@@ -52,12 +55,13 @@ def option(
         otherwise: what to do instead of giving an allowed value.
         folder_or_id: the value is a folder or an id of the Hub; what can only be a folder has to be there.
         rare: few need it, so that `--help_all` shows it and `--help` does not.
+        staged: besides a number, it may be a schedule (schedule.py), whose values have the same limits.
         alone: what the field's name means where no value stands behind it on a command line; None: one has to.
         also: another name on a command line, for one that no dataclass can have.
     """
     limits = dict(zip(_LIMITS, (least, above, most, below)))
     limits = {words: limit for words, limit in limits.items() if limit is not None}
-    metadata = {"help": help, RULES: Rules(tuple(choices), limits, otherwise, folder_or_id, rare)}
+    metadata = {"help": help, RULES: Rules(tuple(choices), limits, otherwise, folder_or_id, rare, staged)}
     if alone is not None:
         metadata |= {"nargs": "?", "const": alone}
     if also is not None:
@@ -73,17 +77,27 @@ class Options:
     def check(self) -> None:
         """Raise RecipeError where a value, or one of a list, is not what its field was declared with."""
         for field in dataclasses.fields(self):
-            choices, limits, otherwise, is_model, _ = rules_of(field)
+            choices, limits, otherwise, is_model, _, is_staged = rules_of(field)
             if otherwise is None and field.default is None:
                 otherwise = "leave it out"
             value = getattr(self, field.name)
             if is_model and value is not None:
                 refuse_missing_folder(field.name, value)
-            for each in value if isinstance(value, list) else [value]:
+            is_schedule = is_staged and isinstance(value, str)
+            many = _values_of(field.name, value) if is_schedule else value if isinstance(value, list) else None
+            for each in [value] if many is None else many:
                 wrong = _advice(each, choices, limits)
                 if wrong is not None:
-                    verb = "has" if isinstance(value, list) else "is"
+                    verb = "is" if many is None else "has"
                     raise RecipeError(f"{field.name} {verb} {each!r}{wrong}{f', or {otherwise}' if otherwise else ''}.")
+
+
+def _values_of(name: str, text: str) -> list[float]:
+    """The values of a field's schedule; raises RecipeError where it cannot be read."""
+    try:
+        return read_schedule(text).values
+    except ValueError as error:
+        raise RecipeError(f"{name} is {text!r}, of which {error}.") from error
 
 
 def refuse_missing_folder(field: str, name: str) -> None:

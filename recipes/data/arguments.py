@@ -75,7 +75,8 @@ class DataArguments(FilterArguments, TextArguments):
     source_weights: list[str] = option(
         [],
         "PATTERN=WEIGHT ...: how often an epoch passes over the files whose path holds or matches a "
-        "pattern, such as books=2 'data/wiki*=0.5'; files that no pattern matches have weight 1",
+        "pattern, such as books=2 'data/wiki*=0.5', or in stages of a run, as books=0@0.9,2; files that no pattern "
+        "matches have weight 1",
     )
     dedup: str = option(
         "exact",

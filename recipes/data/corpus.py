@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from weft.recipes.common.checkpoint_files import load_tokenizer
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import read_json, write_json
-from weft.recipes.data.source_mixture import ALL, Source
+from weft.recipes.data.source_mixture import ALL, Source, SourceMixture
 from weft.tokenizer.special_tokens import without_start_and_end
 
 FORMAT_VERSION = 2
@@ -89,9 +89,19 @@ class Corpus:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     @property
-    def source_weights(self) -> list[float]:
-        """Number of passes of an epoch over the training text of each source."""
-        return [source["weight"] for source in self.description["sources"]]
+    def sources(self) -> list[Source]:
+        """The sources of the training text, with their weights."""
+        return [Source(source["name"], source["weight"]) for source in self.description["sources"]]
+
+    @property
+    def source_weights(self) -> list[float | str]:
+        """Number of passes of an epoch over the training text of each source, or the text of stages."""
+        return [source.weight for source in self.sources]
+
+    @property
+    def mixture(self) -> SourceMixture:
+        """What these weights make of an epoch."""
+        return SourceMixture.of(self.sources)
 
     @property
     def has_boundaries(self) -> bool:

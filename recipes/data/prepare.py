@@ -101,7 +101,7 @@ def report(corpus: Corpus) -> str:
     if description["filtered"]:
         lines.append("filtered: " + ", ".join(f"{n:,} by {name}" for name, n in description["filtered"].items()))
     if len(description["sources"]) > 1 or description["sources"][0]["weight"] != 1:
-        lines += [f"{_columns(each)}  weight {each['weight']:g}: {each['name']}" for each in description["sources"]]
+        lines += [f"{_columns(each)}  weight {_weight(each)}: {each['name']}" for each in description["sources"]]
     lines += _script_lines(description["scripts"])
     return "\n".join(lines)
 
@@ -111,6 +111,11 @@ def _script_lines(table: dict[str, dict[str, float]]) -> list[str]:
     total = sum(row["characters"] for row in table.values())
     shown = {name: row for name, row in table.items() if row["characters"] >= total / 1000}
     return table_lines(shown) if len(shown.keys() - {COMMON}) > 1 else []
+
+
+def _weight(source: dict[str, Any]) -> str:
+    weight = source["weight"]
+    return weight if isinstance(weight, str) else f"{weight:g}"
 
 
 def _columns(counts: dict[str, int]) -> str:

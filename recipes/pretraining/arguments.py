@@ -10,6 +10,7 @@ from transformers.hf_argparser import string_to_bool
 from weft.recipes.common.command_line import parse_duration
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import Options, option
+from weft.recipes.common.schedule import read_schedule
 from weft.recipes.training.card_fields import LANGUAGE_HELP, LICENSE_HELP, REVISIONS, check_card_fields
 
 DEFAULT_EPOCHS = 2
@@ -26,6 +27,15 @@ class RunArguments(Options):
 
     output_dir: str = option("runs/pretrain", "the run's folder; a run there is resumed")
     data: str | None = option(None, "a folder made by prepare_data.py, instead of raw text")
+    source_temperature: float | str | None = option(
+        None,
+        "take of each source as much as its tokens to this power, so that below 1 small sources count for more; in "
+        "stages as 0.7@0.75,0.5@0.2,0.3",
+        least=0,
+        most=1,
+        rare=True,
+        staged=True,
+    )
     sequence_length: int = option(256, "tokens of a row; longer documents are cut", least=2)
     tokens_per_step: str | None = option(
         None,
@@ -122,6 +132,8 @@ class RunArguments(Options):
         """Raises RecipeError where a field is out of range, or several give the length."""
         super().check()
         check_card_fields(self.license, self.language)
+        if self.source_temperature is not None and read_schedule(self.source_temperature).has_lines:
+            raise RecipeError(f"source_temperature is {self.source_temperature!r}: give stages without straight lines.")
         lengths = [name for name in LENGTHS if getattr(self, name) is not None]
         if len(lengths) > 1:
             raise RecipeError(f"the length is given by {' and '.join(lengths)}: choose one.")

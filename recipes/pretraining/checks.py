@@ -42,6 +42,10 @@ def check_fields(parsed: Parsed) -> None:
             data.tokenizer_name = model.model_name_or_path or taught.teacher
         data.check()
     stream = parsed[StreamArguments]
+    if run.source_temperature is not None and not (run.data or data.source_weights):
+        raise RecipeError(
+            "source_temperature is given, but the text is one source: name several with source_weights, as en=1 zh=1."
+        )
     if stream.stream:
         lengths = (run.tokens, run.max_steps, run.budget)
         stream.check(data, has_length=any(length is not None for length in lengths))
@@ -64,7 +68,7 @@ def check_objective(objective: Objective, parsed: Parsed) -> None:
 
 def _refuse_without_effect(parsed: Parsed) -> None:
     """Refuse fields that another one makes pointless."""
-    data_fields = [field.name for field in dataclasses.fields(DataArguments)]
+    data_fields = [field.name for field in dataclasses.fields(DataArguments) if field.name != "source_weights"]
     parsed.refuse_together([*data_fields, "stream"], "data", "the folder is prepared already")
     parsed.refuse_without(("block_size",), "stream")
     training = ("tokenizer_type", "vocab_size", "sample_characters", "add_prefix_space", "special_tokens")

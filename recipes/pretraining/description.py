@@ -3,6 +3,7 @@
 from weft.recipes.common.wording import counted
 from weft.recipes.pretraining.hyperparameters import describe_hyperparameters
 from weft.recipes.pretraining.setup import PretrainingRun
+from weft.recipes.pretraining.sources import describe_mixture
 from weft.recipes.training.model_setup import describe_added
 from weft.recipes.training.sharding import describe_sharding
 
@@ -25,6 +26,8 @@ def plan_lines(run: PretrainingRun) -> list[tuple[str, str]]:
     layers = f"{config.num_hidden_layers}"
     if config.is_encoder_decoder:
         layers = f"{layers} and {config.num_decoder_layers}"
+    names = [source.name for source in run.corpus.sources]
+    mixed = run.mixture and describe_mixture(run.mixture, names, run.packed.source_sizes, run.plan.max_steps)
     derived = describe_hyperparameters(run.given, run.arguments, run.parameters, run.plan.total_tokens)
     return [
         (
@@ -35,6 +38,7 @@ def plan_lines(run: PretrainingRun) -> list[tuple[str, str]]:
         *describe_added(run.extras),
         *run.objective.plan_lines(),
         *_teacher_lines(run),
+        *([("sources", mixed)] if mixed else []),
         ("attention", backend),
         ("dtype", "computed in bfloat16, float32 weights" if run.bf16 else "float32"),
         ("device", device + describe_sharding()),
@@ -51,5 +55,6 @@ def _teacher_lines(run: PretrainingRun) -> list[tuple[str, str]]:
     """Who is learnt from, and what asking costs."""
     if run.teacher is None:
         return []
-    more = run.teacher_flops_per_token() / run.flops_per_token()
+    share = run.head_share(run.plan.max_steps)
+    more = run.teacher_flops_per_token(share) / run.flops_per_token(share)
     return [("teacher", f"{run.teacher.describe()}; a step computes about {1 + more:.2f} times as much as without")]

@@ -159,7 +159,8 @@ def _settings(run: PretrainingRun) -> dict[str, Any]:
         left_out.add("preset")
     chosen = {name: value for name, value in settings.items() if name not in left_out}
     of_text = run.corpus.description["made_from"]["settings"]
-    return chosen | {name: value for name, value in of_text.items() if name not in LOCAL_FIELDS}
+    chosen |= {name: value for name, value in of_text.items() if name not in LOCAL_FIELDS}
+    return chosen | ({"source_weights": settings["source_weights"]} if settings.get("source_weights") else {})
 
 
 def _usage(objective: Objective, name: str) -> str:

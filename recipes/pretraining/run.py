@@ -94,7 +94,7 @@ class _Training:
             if checkpoint is None:
                 self._note_plan()
         if run.budget is not None and checkpoint is None and run.last_full_rate is not None:
-            run.monitor = BudgetMonitor(run.budget, parse_duration(run.given.budget), run.trainer_fields)
+            run.monitor = BudgetMonitor(run.budget, parse_duration(run.given.budget), run.trainer_fields, run.work)
         trainer = run.make_trainer()
         check_same_checkpoint(checkpoint)
         if extension is not None:

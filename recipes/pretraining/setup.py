@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
@@ -13,6 +14,7 @@ from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError, one_line
 from weft.recipes.common.hardware import choose_bf16, computes_on_gpu, settle_on_processor, share_cores
 from weft.recipes.common.processes import check_processes, world_size
+from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.data.prepare import check_same_corpus
 from weft.recipes.data.streaming.blocks import StreamFolder
@@ -26,6 +28,7 @@ from weft.recipes.pretraining.hyperparameters import HYPERPARAMETERS, with_hyper
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import Plan, make_plan
 from weft.recipes.pretraining.samples import check_sample_prompt
+from weft.recipes.pretraining.sources import check_stages, mixture_of_run
 from weft.recipes.pretraining.stream_dataset import StreamRows
 from weft.recipes.pretraining.time_budget.arithmetic import TIMES
 from weft.recipes.pretraining.time_budget.monitor import BudgetMonitor
@@ -50,6 +53,7 @@ from weft.recipes.training.stop_signal import StopSignal
 from weft.recipes.training.throughput import Throughput, measure_matmul_flops
 from weft.recipes.training.zero3 import keep_models_whole
 
+MOST_PLACES = 1000  # steps of which the cost is looked at, for that of all
 KEPT = ("warmup_steps", "decay_steps", "batch_ramp_steps")
 GPU_WORKERS = 4  # processes that make rows while the GPU computes; on a CPU they would take its cores
 
@@ -69,6 +73,8 @@ class PretrainingRun:
     console: Console | None = None
     stop_signal: StopSignal | None = None
     peak_flops: float | None = None
+    # Operations for a token in the average step of the run as it was measured.
+    mean_operations: float
 
     def __init__(
         self,
@@ -100,6 +106,9 @@ class PretrainingRun:
         self.tokenizer = objective.prepare_tokenizer(corpus.tokenizer())
         length, self.processes = self.given.sequence_length, world_size()
         self.packed = objective.pack(corpus, length, self.given.seed, self.tokenizer)
+        self.mixture = mixture_of_run(corpus, parsed[DataArguments], self.given)
+        if self.mixture is not None:
+            self.packed.mix(self.mixture)
         self.rows_per_epoch = None if blocks else self.packed.rows_per_epoch
         self.on_gpu = computes_on_gpu(parsed.trainer.get("use_cpu", False))
         self.bf16 = choose_bf16(parsed.trainer.get("bf16"), self.on_gpu)
@@ -139,6 +148,9 @@ class PretrainingRun:
             check_sharding(self.arguments, self.trainer_fields)
         self.plan: Plan = make_plan(self.arguments, self.rows_per_epoch, self.processes, self.on_gpu)
         self.schedule = schedule_fields(self.arguments, self.plan.max_steps)
+        if self.mixture is not None:
+            check_stages(self.mixture, self.plan.max_steps)
+            self.packed.mix(self.mixture, self.plan.steps)
         self.rows = self.objective.make_rows(self.packed, self.plan)
         if self.blocks:
             self.rows = StreamRows(self.stream, self.objective, self.packed, self.plan, arguments.seed, self.tokenizer)
@@ -156,16 +168,6 @@ class PretrainingRun:
         parts = {name: value for name, value in parts.items() if value is not None}
         return self.hyperparameters() | self.extras | parts
 
-    def flops_per_token(self) -> float:
-        """Operations of a step for each token of a row, but for a teacher's."""
-        return self.objective.flops_per_token(self.config, self.parameters, self.plan.sequence_length)
-
-    def teacher_flops_per_token(self) -> float:
-        """The same of a teacher."""
-        if self.teacher is None:
-            return 0.0
-        return self.teacher.flops_per_token(self.objective.head_share(), self.objective.side_shares())
-
     @property
     def last_full_rate(self) -> int | None:
         """The step up to which the learning rate does not depend on the length of the run; None: it always does."""
@@ -181,6 +183,33 @@ class PretrainingRun:
         decay = min(steps_of(self.given.decay_steps, steps), steps - done)
         self.kept = {"warmup_steps": self.schedule["warmup_steps"], "decay_steps": decay}
         self.configure(**self.hyperparameters() | {"max_steps": steps})
+
+    def head_share(self, steps: int, first: int = 0, last: int | None = None) -> float:
+        """The share of the tokens that the head is computed for in the steps from `first` to before `last` of a run of
+        so many, on average."""
+        last = min(steps, steps if last is None else last)
+        first = min(first, last - 1)
+        places = np.linspace(first, last - 1, min(last - first, MOST_PLACES)).astype(np.int64)
+        shares = self.objective.head_shares(places, steps)
+        return float(shares[0] if np.ptp(shares) == 0 else shares.mean())
+
+    def flops_per_token(self, head_share: float) -> float:
+        """Operations for each token of a row in a step with that head, but for a teacher's."""
+        return self.objective.flops_per_token(self.config, self.parameters, self.plan.sequence_length, head_share)
+
+    def teacher_flops_per_token(self, head_share: float) -> float:
+        """The same of a teacher."""
+        return 0.0 if self.teacher is None else self.teacher.flops_per_token(head_share, self.objective.side_shares())
+
+    def operations(self, steps: int, first: int = 0, last: int | None = None) -> float:
+        """All operations for a token in these steps, on average."""
+        share = self.head_share(steps, first, last)
+        return self.flops_per_token(share) + self.teacher_flops_per_token(share)
+
+    def work(self, steps: int, first: int = 0, last: int | None = None) -> float:
+        """What these steps cost, in average steps of the run as it was when it was measured."""
+        number = (steps if last is None else last) - first
+        return number * (self.operations(steps, first, last) / self.mean_operations) if number else 0
 
     def make_trainer(
         self, changes: dict[str, Any] | None = None, clock: TrainerCallback | None = None
@@ -224,7 +253,7 @@ class PretrainingRun:
             evaluator=self.evaluator,
             throughput=Throughput(
                 plan.tokens_before,
-                self.flops_per_token() + self.teacher_flops_per_token(),
+                lambda first, last: self.operations(plan.max_steps, first, last),
                 self.peak_flops,
                 measure_again=lambda: self._measure_peak(arguments.device, 1),
             ),
@@ -286,6 +315,7 @@ class PretrainingRun:
         if self.arguments.hub_revisions == "words":
             callbacks.append(word_checkpoints(self.corpus, self.packed.num_places, self.plan, self.folder))
         if self.monitor is not None:
-            self.monitor.begin(self.schedule["warmup_steps"], self.last_full_rate, self.objective.min_steps())
+            least = max(self.objective.min_steps(), self.mixture.min_steps() if self.mixture else 1)
+            self.monitor.begin(self.schedule["warmup_steps"], self.last_full_rate, least)
             callbacks.append(self.monitor)
         return callbacks

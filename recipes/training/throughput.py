@@ -85,14 +85,14 @@ class Throughput:
     def __init__(
         self,
         seen_before: Callable[[int], float],
-        flops_per_token: float | None = None,
+        flops_per_token: float | Callable[[int, int], float] | None = None,
         peak_flops: float = 1.0,
         unit: str = "tokens",
         measure_again: Callable[[], float] | None = None,
     ) -> None:
         """Args:
         seen_before: how many tokens so many steps take, or examples, as `unit` says.
-        flops_per_token: None: mfu is not told.
+        flops_per_token: the same for all, or of the steps behind so many up to so many; None: mfu is not told.
         peak_flops: matrix-product rate of all processes' devices together.
         measure_again: measures that once more, where training is faster: it was measured in a slow moment.
         """
@@ -113,7 +113,8 @@ class Throughput:
             speed = (seen - self.seen_before(self.last[0])) / (now - self.last[1])
             rates[f"{self.unit}_per_second"] = round(speed, 1) if speed >= 10 else float(f"{speed:.3g}")
             if self.flops_per_token is not None:
-                rates |= self._use(speed * self.flops_per_token)
+                each = self.flops_per_token
+                rates |= self._use(speed * (each(self.last[0], step) if callable(each) else each))
         self.last = (step, now + self.measuring)
         return rates
 

@@ -36,6 +36,19 @@ def write_marked(
     return Corpus.open(folder)
 
 
+def write_sources(
+    folder: Path, weights: Sequence[float | str], documents: int = 60, sentence: int = 5
+) -> tuple[Corpus, list[list[int]]]:
+    """A corpus of documents in which no id is there twice, in turn of each source, and their ids."""
+    lengths = np.random.default_rng(3).integers(1, 30, documents)
+    ends = np.cumsum(lengths) + 5
+    ids = [list(range(end - length, end)) for end, length in zip(ends, lengths)]
+    sources = [Source(f"source {i}", weight) for i, weight in enumerate(weights)]
+    source_of = [i % len(weights) for i in range(documents)]
+    words, sentences = ([[i % size == 0 for i in range(len(each))] for each in ids] for size in (1, sentence))
+    return write_marked(folder, ids, words, sentences, sources=sources, source_of=source_of), ids
+
+
 def random_text(lengths: Sequence[int], seed: int = 0, longest: int = 4) -> tuple[list[list[int]], list[list[bool]]]:
     """Documents of so many tokens between start and end token, in words of up to `longest` tokens."""
     draw = np.random.default_rng(seed)

@@ -61,7 +61,7 @@ def without_mask(tmp_path_factory):
         ("masked", {"mask_rate": 0.1, "mask_rate_end": 0.4}, ["masking     token, 10% to 40% of the tokens"]),
         ("masked", {"mask_rate_end": 0.2}, ["masking     token, 30% to 20% of the tokens"]),
         ("hybrid", {"causal_share": 0.0625}, ["masking     token, 30% to 15%", "causal rows 6.25%"]),
-        ("hybrid", {"causal_steps": 2}, ["causal rows all in the first 2 steps, then 50.00%"]),
+        ("hybrid", {"causal_steps": 2}, ["causal rows 100.00% until step 2, then 50.00%"]),
         ("next-sentence", {}, ["pairs       half of them segments of other documents"]),
         ("sentence-order", {}, ["pairs       half of them swapped segments"]),
     ],

@@ -300,7 +300,8 @@ def test_the_operations_of_both_models_are_counted(corpus):
     scores = 12 * config.num_attention_heads * config.head_dim * ROW * (4 + 2)
     parameters = count_parameters(config, WeftForTokenClassification)
     assert parameters.total == sum(weight.numel() for weight in pair.discriminator.parameters())
-    found = objective.flops_per_token(config, parameters, ROW)
+    assert objective.head_shares(np.arange(3), 3).tolist() == [RATE] * 3
+    found = objective.flops_per_token(config, parameters, ROW, RATE)
     assert found == pytest.approx(6 * (matrices + small + RATE * head) + scores, rel=1e-12)
 
 

@@ -3,28 +3,15 @@
 from collections import Counter
 from itertools import pairwise
 
-import numpy as np
 import pytest
-from helpers.masks import write_marked
+from helpers.masks import write_sources
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.data.source_mixture import Source
 from weft.recipes.pretraining.datasets.packed import TrainingRows
 
 ROW = 16
 WEIGHTS = (2.5, 1.0, 0.3, 0.07)
 EPOCHS = 23
-
-
-def write_sources(folder, weights=WEIGHTS, documents=60):
-    """Documents in which no id is there twice, in turn of each source."""
-    lengths = np.random.default_rng(3).integers(1, 30, documents)
-    ends = np.cumsum(lengths) + 5
-    ids = [list(range(end - length, end)) for end, length in zip(ends, lengths)]
-    sources = [Source(f"source {i}", weight) for i, weight in enumerate(weights)]
-    source_of = [i % len(weights) for i in range(documents)]
-    words = [[True] * len(each) for each in ids]
-    return write_marked(folder, ids, words, sources=sources, source_of=source_of), ids
 
 
 def places_of(span, overlap):
@@ -33,7 +20,7 @@ def places_of(span, overlap):
 
 @pytest.mark.parametrize("overlap", [0, 1])
 def test_an_epoch_takes_weight_times_the_places_of_each_source(tmp_path, overlap):
-    corpus, ids = write_sources(tmp_path)
+    corpus, ids = write_sources(tmp_path, WEIGHTS)
     rows = TrainingRows(corpus, ROW, 10**6, seed=0, overlap=overlap)
     sizes = [sum(len(each) - overlap for each in ids[i::4]) for i in range(4)]
     assert rows.num_places == pytest.approx(sum(size * weight for size, weight in zip(sizes, WEIGHTS)), abs=4)
@@ -54,7 +41,7 @@ def test_an_epoch_takes_weight_times_the_places_of_each_source(tmp_path, overlap
 @pytest.mark.parametrize("overlap", [0, 1])
 def test_nothing_comes_again_before_all_else_has_come_and_nothing_is_lost_between_epochs(tmp_path, overlap):
     """By the concatenated documents of the epochs, which the rows are cut from."""
-    corpus, ids = write_sources(tmp_path)
+    corpus, ids = write_sources(tmp_path, WEIGHTS)
     rows = TrainingRows(corpus, ROW, 10**6, seed=0, overlap=overlap)
     taken = [Counter() for _ in WEIGHTS]
     for epoch in range(EPOCHS):
@@ -74,7 +61,7 @@ def test_nothing_comes_again_before_all_else_has_come_and_nothing_is_lost_betwee
 
 
 def test_the_rows_of_an_epoch_are_its_layout_but_for_less_than_a_row(tmp_path):
-    corpus, _ = write_sources(tmp_path)
+    corpus, _ = write_sources(tmp_path, WEIGHTS)
     rows = TrainingRows(corpus, ROW, 10**6, seed=0)
     for epoch in range(3):
         text = rows._make_epoch(epoch).text
@@ -99,7 +86,7 @@ def test_every_pass_has_its_own_order(tmp_path):
 
 
 def test_rows_depend_on_their_place_only(tmp_path):
-    corpus, _ = write_sources(tmp_path)
+    corpus, _ = write_sources(tmp_path, WEIGHTS)
     rows = TrainingRows(corpus, ROW, 10**6, seed=5)
     indices = list(range(0, 5 * rows.rows_per_epoch, 3))
     expected = {index: rows[index]["input_ids"].tolist() for index in indices}

@@ -18,14 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 
 import weft
-from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.errors import RecipeError, refusing
 from weft.recipes.common.options import Options, option
+from weft.recipes.common.schedule import Schedule, read_schedule
 from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator
 from weft.recipes.pretraining.datasets.diffusion import DiffusionRows
 from weft.recipes.pretraining.datasets.masked import MaskedRows, Row
 from weft.recipes.pretraining.datasets.masking import Masker
 from weft.recipes.pretraining.datasets.packed import TrainingRows
-from weft.recipes.training.batch_schedule import Steps, steps_of
+from weft.recipes.training.batch_schedule import Steps
 
 CAUSAL, MASKED, DIFFUSION = "causal", "masked", "diffusion"  # kinds of rows
 
@@ -34,7 +35,13 @@ CAUSAL, MASKED, DIFFUSION = "causal", "masked", "diffusion"  # kinds of rows
 class HybridArguments(Options):
     """Which rows are causal, and which are those of diffusion, in the hybrid objective."""
 
-    causal_share: float = option(0.5, "hybrid: share of the rows that are causal", least=0, most=1)
+    causal_share: float | str = option(
+        0.5,
+        "hybrid: share of the rows that are causal; in stages as 1@0.25,0: all in a quarter of the steps, then none",
+        least=0,
+        most=1,
+        staged=True,
+    )
     causal_steps: float = option(
         0.0, "hybrid: steps at the beginning in which all rows are; below 1: a share of all steps", least=0
     )
@@ -45,14 +52,42 @@ class HybridArguments(Options):
         least=0,
         most=1,
     )
+    masked_next_token: bool | None = option(
+        None,
+        "hybrid: false for a run whose last rows are all masked: their tokens are predicted from their own places, as "
+        "by any masked model, instead of from those before them, as causal rows predict",
+        rare=True,
+    )
+
+    @property
+    def share(self) -> Schedule:
+        """The share of the rows that are causal, by the step."""
+        return read_schedule(self.causal_share).after(1.0, self.causal_steps)
+
+    @property
+    def ends_masked(self) -> bool:
+        """Whether the model becomes a masked one, of which nothing says that it was causal before."""
+        return self.masked_next_token is False
 
     def check(self) -> None:
-        """Raises RecipeError for a share outside its range, and for shares that sum to more than all rows."""
+        """Raises RecipeError for a share outside its range, shares that sum to more than all rows, stages that leave
+        no step, and for a head that would have to predict two things from one place."""
         super().check()
-        if self.causal_share + self.diffusion_share > 1 + 1e-9:
+        with refusing("causal_steps and causal_share", ValueError, say=str):
+            stages = self.share.stages
+        # stages before the last may have no other row than causal ones
+        mixed = [stage for stage in stages if (stage.first, stage.last) != (1, 1) or stage is stages[-1]]
+        most = max(value for stage in mixed for value in (stage.first, stage.last))
+        if most + self.diffusion_share > 1 + 1e-9:
             raise RecipeError(
-                f"causal_share and diffusion_share are {self.causal_share:g} and {self.diffusion_share:g}: give shares "
+                f"causal_share and diffusion_share are {most:g} and {self.diffusion_share:g}: give shares "
                 "that sum to 1 at most (the rest of the rows is masked)."
+            )
+        if self.ends_masked and (self.share.final or self.diffusion_share):
+            raise RecipeError(
+                f"masked_next_token is false, but the last rows are not all masked ({self.share.final:.0%} causal, "
+                f"{self.diffusion_share:.0%} diffusion): end causal_share with 0, as 1@0.25,0 does, or leave "
+                "masked_next_token out."
             )
 
     def diffusion_share_of_others(self, causal_share: float) -> float:
@@ -62,7 +97,7 @@ class HybridArguments(Options):
 
 
 class HybridRows(MaskedRows):
-    """Rows of pairs, some causal, some with a rate for each document, and the others masked; each is a dict as in
+    """Rows, some causal, some with a rate for each document, and the others masked; each is a dict as in
     `MaskedRows`, with `is_diffusion` (bool), and of the second kind with a weight for each place [row_length]."""
 
     def __init__(
@@ -98,8 +133,7 @@ class HybridRows(MaskedRows):
 
     def causal_share_of(self, index: int) -> float:
         """The share of causal rows in the step of row `index`."""
-        is_first = self.steps.of(int(index)) < steps_of(self.hybrid.causal_steps, self.steps.number)
-        return 1.0 if is_first else self.hybrid.causal_share
+        return self.hybrid.share.at(self.steps.of(int(index)), self.steps.number)
 
     def before(self, index: int, causal_share: float) -> dict[str, int]:
         """How many of the first `index` rows are causal and how many are those of diffusion, where so many are."""

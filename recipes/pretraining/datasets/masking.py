@@ -15,6 +15,7 @@ import numpy as np
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.options import Options, option
+from weft.recipes.common.schedule import Schedule, read_schedule
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
 from weft.recipes.pretraining.datasets.packed import DocumentSpan
@@ -35,15 +36,24 @@ class MaskingArguments(Options):
         "ngram: up to max_ngram words, short ones more often (ALBERT)",
         choices=SCHEMES,
     )
-    mask_rate: float | None = option(
+    mask_rate: float | str | None = option(
         None,
         f"share of the tokens that are masked; without it, from {FIRST_RATE} at the beginning of the run "
-        f"to {LAST_RATE} at its end, falling linearly",
+        f"to {LAST_RATE} at its end, falling linearly; in stages as 0.3@0.5,0.15@0.4,0.05: 0.3 in half of the steps, "
+        "0.15 in the next 0.4 of them, then 0.05",
         above=0,
         below=1,
+        staged=True,
     )
     mask_rate_end: float | None = option(
         None, "the share at the end of the run, reached linearly; without it mask_rate stays", above=0, below=1
+    )
+    validation_mask_rate: float | None = option(
+        None,
+        "share of the held-out tokens that are masked; without it the last of mask_rate",
+        above=0,
+        below=1,
+        rare=True,
     )
     mask_token_share: float = option(0.8, "of the masked tokens: replaced by the mask token", least=0, rare=True)
     random_token_share: float = option(
@@ -81,8 +91,10 @@ class MaskingArguments(Options):
         return {name: f"--masking {scheme}" for name, scheme in owners.items() if scheme != self.masking}
 
     def check(self) -> None:
-        """Raises RecipeError for an unknown scheme or a share outside its range."""
+        """Raises RecipeError for an unknown scheme, a share outside its range, or two ends of the rate."""
         super().check()
+        if isinstance(self.mask_rate, str) and self.mask_rate_end is not None:
+            raise RecipeError(f"mask_rate {self.mask_rate} says how the rate ends: leave mask_rate_end out.")
         shares = (self.mask_token_share, self.random_token_share)
         if sum(shares) > 1:
             raise RecipeError(
@@ -91,22 +103,26 @@ class MaskingArguments(Options):
             )
 
     @property
-    def first_rate(self) -> float:
-        """The share at the beginning of a run."""
-        return FIRST_RATE if self.mask_rate is None else self.mask_rate
+    def rate(self) -> Schedule:
+        """The share that is masked, by the step."""
+        if self.mask_rate is not None and self.mask_rate_end is None:
+            return read_schedule(self.mask_rate)
+        first, last = self.mask_rate, self.mask_rate_end
+        return Schedule.line(FIRST_RATE if first is None else first, LAST_RATE if last is None else last)
 
     @property
     def final_rate(self) -> float:
-        """The share at the end of a run, with which models are evaluated."""
-        if self.mask_rate_end is not None:
-            return self.mask_rate_end
-        return LAST_RATE if self.mask_rate is None else self.mask_rate
+        """The share at the end of a run."""
+        return self.rate.final
+
+    @property
+    def held_out_rate(self) -> float:
+        """The share with which models are evaluated."""
+        return self.final_rate if self.validation_mask_rate is None else self.validation_mask_rate
 
     def rate_at(self, step: int, steps: int) -> float:
         """The share that is masked at a step of a run of so many."""
-        if steps < 2:
-            return self.first_rate
-        return self.first_rate + (self.final_rate - self.first_rate) * min(step, steps - 1) / (steps - 1)
+        return self.rate.at(step, steps)
 
     def length_shares(self) -> np.ndarray:
         """How often a span has 1, 2, ... units [longest].

@@ -15,6 +15,9 @@ import weft
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.wording import counted
 from weft.recipes.data.corpus import Corpus
+from weft.recipes.data.source_mixture import SourceMixture
+from weft.recipes.pretraining.datasets.epochs import Epochs
+from weft.recipes.training.batch_schedule import Steps
 
 Row = dict[str, np.ndarray]
 
@@ -102,6 +105,7 @@ class TrainingRows(_PackedRows):
 
     Sources have weights: an epoch takes weight times as many places as a source has. It takes them from an endless
     sequence of passes over the source, each in another order. No document of a source comes again before all others.
+    Weights may change in stages of a run (`Epochs`), of which each goes on with the passes where the last one ended.
 
     A run over several corpora sets `first_row`, the row of the run with which this corpus begins, and `first_epoch`,
     the number of its first epoch. So each corpus has random numbers of its own.
@@ -118,16 +122,27 @@ class TrainingRows(_PackedRows):
         self.num_rows, self.seed = num_rows, seed
         source_of = np.asarray(corpus.source_of)[self.documents]
         self._sources = [np.flatnonzero(source_of == source) for source in range(len(corpus.source_weights))]
-        self._sizes = [int(self.lengths[each].sum()) + self.added_places(len(each)) for each in self._sources]
-        self._shares = [int(size * weight) for size, weight in zip(self._sizes, corpus.source_weights)]
-        self.num_places = sum(self._shares)
-        self.rows_per_epoch = self.num_places // row_length
-        if self.rows_per_epoch == 0:
-            raise RecipeError(
-                f"the training text of {corpus.folder} has {counted(self.num_places, 'token')}, fewer than one row of "
-                f"{row_length}: give more text, or a smaller sequence_length."
-            )
+        self.source_sizes = [int(self.lengths[each].sum()) + self.added_places(len(each)) for each in self._sources]
         self.first_row = self.first_epoch = 0
+        self.mix(corpus.mixture)
+
+    def mix(self, mixture: SourceMixture, steps: Steps | None = None) -> None:
+        """Mix the sources anew.
+
+        Args:
+            steps: of the run in which the mixture changes; None: as in its first stage.
+
+        Raises:
+            RecipeError: an epoch does not fill one row.
+        """
+        self.epochs = Epochs.of(mixture, self.source_sizes, self.row_length, steps)
+        self.num_places = sum(self.epochs.stages[0].shares)
+        self.rows_per_epoch = self.epochs.stages[0].rows
+        if self.epochs.fewest_units < self.row_length:
+            raise RecipeError(
+                f"the training text of {self.corpus.folder} has {counted(self.epochs.fewest_units, 'token')}, fewer "
+                f"than one row of {self.row_length}: give more text, or a smaller sequence_length."
+            )
         self._epoch: _Epoch | None = None
 
     def __len__(self) -> int:
@@ -137,10 +152,17 @@ class TrainingRows(_PackedRows):
         return self.row_of(self.spans(index))
 
     def row_of(self, spans: list[DocumentSpan]) -> Row:
-        """The row that is made of these spans of pairs."""
-        tokens = np.concatenate([span.tokens[:-1] for span in spans]).astype(np.int64)
-        labels = np.concatenate([span.tokens[1:] for span in spans]).astype(np.int64)
-        return {"input_ids": tokens, "labels": labels, "position_ids": positions_of(spans, overlap=1)}
+        """The row that is made of these spans."""
+        tokens = np.concatenate([span.tokens[: len(span.tokens) - self.overlap] for span in spans]).astype(np.int64)
+        labels = np.concatenate([self._next_tokens(span) for span in spans]).astype(np.int64)
+        return {"input_ids": tokens, "labels": labels, "position_ids": positions_of(spans, self.overlap)}
+
+    def _next_tokens(self, span: DocumentSpan) -> np.ndarray:
+        """The token after each place of a span; -100 behind the end of its document."""
+        if self.overlap:
+            return span.tokens[1:]
+        place = int(self.corpus.offsets[span.document]) + span.first + len(span.tokens)
+        return np.append(span.tokens[1:], weft.IGNORE_INDEX if span.is_end else int(self.corpus.tokens[place]))
 
     def added_places(self, documents: int) -> int:
         """How many places so many documents have in a pass over them, beside those of their own tokens."""
@@ -148,14 +170,15 @@ class TrainingRows(_PackedRows):
 
     def spans(self, index: int) -> list[DocumentSpan]:
         """What row `index` of the run is made of."""
-        number, row = divmod(int(index) - self.first_row, self.rows_per_epoch)
+        number, row = self.epochs.find(int(index) - self.first_row)
         epoch = self._make_epoch(self.first_epoch + number)
-        start = (epoch.first_place + int(epoch.rows[row]) * self.row_length) % self.num_places
+        start = (epoch.first_place + int(epoch.rows[row]) * self.row_length) % int(epoch.text.ends[-1])
         return self._cut(epoch.text, start, self.row_length)
 
     def _make_epoch(self, number: int) -> "_Epoch":
         if self._epoch is None or self._epoch.number != number:
-            of_sources = [self._take(source, number) for source in range(len(self._sources))]
+            taken = self.epochs.epoch(number)
+            of_sources = [self._take(source, *part) for source, part in enumerate(taken.parts)]
             draw = np.random.default_rng([self.seed, number])
             order = draw.permutation(sum(len(each.documents) for each in of_sources))
             joined = [np.concatenate(arrays)[order] for arrays in zip(*(each.columns for each in of_sources))]
@@ -163,20 +186,19 @@ class TrainingRows(_PackedRows):
                 number=number,
                 text=_Concatenation(*joined),
                 first_place=int(draw.integers(self.row_length)),
-                rows=draw.permutation(self.rows_per_epoch),
+                rows=draw.permutation(taken.rows),
             )
         return self._epoch
 
-    def _take(self, source: int, epoch: int) -> _Concatenation:
-        """What an epoch takes of a source, out of the endless sequence of passes over it."""
-        members, share = self._sources[source], self._shares[source]
-        size = self._sizes[source]
-        start, stop = epoch * share, (epoch + 1) * share
+    def _take(self, source: int, start: int, stop: int) -> _Concatenation:
+        """The places [start, stop) of the endless sequence of passes over a source."""
+        members, size = self._sources[source], self.source_sizes[source]
+        is_pass = stop - start == size and start % max(1, size) == 0
         columns: list[tuple[np.ndarray, ...]] = [(np.empty(0, dtype=np.int64),) * 4]
         while start < stop:
             number, begin = divmod(start, size)
             end = min(size, begin + stop - start)
-            order = members if share == size else self._pass_order(source, number)
+            order = members if is_pass else self._pass_order(source, number)
             lengths = self._lengths_in(source, number, order)
             ends = np.cumsum(lengths)
             low, high = np.searchsorted(ends, begin, side="right"), np.searchsorted(ends, end, side="left")

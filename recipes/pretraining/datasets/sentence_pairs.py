@@ -25,8 +25,10 @@ import weft
 from weft.recipes.common.bin_packing import fill_rows
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.corpus import Corpus
+from weft.recipes.data.source_mixture import ALL, Source, SourceMixture
 from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator, stack
 from weft.recipes.pretraining.datasets.counter_rng import make_key, uniform
+from weft.recipes.pretraining.datasets.epochs import Epochs
 from weft.recipes.pretraining.datasets.masked import Row, empty_row, pad_row
 from weft.recipes.pretraining.datasets.masking import Masker
 from weft.recipes.pretraining.datasets.packed import DocumentSpan
@@ -85,14 +87,28 @@ class SentencePairRows:
                 "documents, or --objective sentence-order."
             )
         self._group_by_source(corpus)
-        self.rows_per_epoch = sum(self._shares)
+        self.mix(corpus.mixture if shuffle else SourceMixture.of([Source(ALL)]))
         self.num_rows = self.rows_per_epoch
-        if self.rows_per_epoch == 0:
+        self.steps: Steps | None = None
+
+    def mix(self, mixture: SourceMixture, steps: Steps | None = None) -> None:
+        """Mix the sources anew.
+
+        Args:
+            steps: of the run in which the mixture changes; None: as in its first stage.
+
+        Raises:
+            RecipeError: an epoch has no row.
+        """
+        sizes = self.source_sizes = [len(group) for group in self._members]
+        self.epochs = Epochs.of(mixture, sizes, 1, steps, round)
+        self.rows_per_epoch = self.epochs.stages[0].rows
+        self.num_places = int(sum(size * times for size, times in zip(self._source_tokens, mixture.passes(sizes))))
+        if self.epochs.fewest_units == 0:
             raise RecipeError(
-                f"the {split} text of {corpus.folder} fills {len(self._rows)} rows of {row_length} tokens, of which "
+                f"the text of {self.corpus.folder} fills {len(self._rows)} rows of {self.row_length} tokens, of which "
                 "its source weights leave none: give more text, larger weights, or a smaller sequence_length."
             )
-        self.steps: Steps | None = None
         self._order: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -103,10 +119,10 @@ class SentencePairRows:
         self.num_rows, self.steps = num_rows, steps
 
     def __getitem__(self, index: int) -> Row:
-        epoch, place = divmod(int(index), self.rows_per_epoch)
+        epoch, place = self.epochs.find(int(index))
         arguments = self.masker.arguments
         if self.steps is None:
-            rate = arguments.final_rate
+            rate = arguments.held_out_rate
             if epoch > 0:  # beyond the end of the held-out text
                 return self._fill(np.empty(0, dtype=np.int64), 0, rate)
         else:
@@ -117,18 +133,21 @@ class SentencePairRows:
     def _row_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows of an epoch, and the pass over its source in which each of them comes."""
         if self._order is None or self._order[0] != epoch:
-            drawn = [self._draw_rows(source, epoch) for source in range(len(self._shares))]
+            taken = self.epochs.epoch(epoch)
+            drawn = [self._draw_rows(source, *part) for source, part in enumerate(taken.parts)]
             rows, passes = (np.concatenate(arrays) for arrays in zip(*drawn))
-            order = np.arange(self.rows_per_epoch)
+            order = np.arange(taken.rows)
             if self.shuffle:
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.rows_per_epoch)
+                order = np.random.default_rng([self.seed, epoch]).permutation(taken.rows)
             self._order = (epoch, rows[order], passes[order])
         return self._order[1:]
 
-    def _draw_rows(self, source: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        members, share = self._members[source], self._shares[source]
-        passes, places = np.divmod(np.arange(epoch * share, (epoch + 1) * share), max(1, len(members)))
-        if share != len(members):
+    def _draw_rows(self, source: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows [start, stop) of the endless sequence of passes over a source, and the pass of each."""
+        members = self._members[source]
+        size = max(1, len(members))
+        passes, places = np.divmod(np.arange(start, stop), size)
+        if stop - start != len(members) or start % size:
             for number in np.unique(passes):
                 order = np.random.default_rng([self.seed, number, source]).permutation(len(members))
                 places[passes == number] = order[places[passes == number]]
@@ -276,18 +295,17 @@ class SentencePairRows:
             place = reach
 
     def _group_by_source(self, corpus: Corpus) -> None:
-        weights = np.array(corpus.source_weights if self.shuffle else [1.0])
+        number = len(corpus.source_weights) if self.shuffle else 1
         sources = np.zeros(len(self._lengths), dtype=np.int64)
         if self.shuffle:
             sources = np.asarray(corpus.source_of)[self.documents[self._documents]].astype(np.int64)
         rows: list[list[np.ndarray]] = []
-        for source in range(len(weights)):
+        for source in range(number):
             chunks = np.flatnonzero(sources == source)
             rows.append([chunks[row] for row in fill_rows(self._sizes[chunks], self.row_length, self.seed)])
         self._rows = [row for group in rows for row in group]
         self._members = np.split(np.arange(len(self._rows)), np.cumsum([len(group) for group in rows])[:-1])
-        self._shares = [round(len(group) * weight) for group, weight in zip(rows, weights.tolist())]
-        self.num_places = int((self._lengths * weights[sources]).sum())
+        self._source_tokens = [int(self._lengths[sources == source].sum()) for source in range(number)]
 
 
 class SentencePairCollator(MaskedCollator):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import numpy as np
 import transformers
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -12,8 +13,10 @@ import weft
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
+from weft.recipes.data.source_mixture import SourceMixture
 from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.pretraining.plan import Plan
+from weft.recipes.training.batch_schedule import Steps
 from weft.recipes.training.evaluator import Evaluator
 from weft.recipes.training.metric_format import FORMATS
 from weft.tokenizer.special_tokens import for_role
@@ -31,6 +34,10 @@ class PackedText(Protocol):
     rows_per_epoch: int
     num_places: int
     num_rows: int
+    source_sizes: list[int]
+
+    def mix(self, mixture: SourceMixture, steps: Steps | None = None) -> None:
+        """Mix the sources anew, for runs with weights of their own; `steps`: of the run in which they change."""
 
 
 class Objective(ABC):
@@ -150,12 +157,17 @@ class Objective(ABC):
         """The share of the tokens that the head is computed for."""
         return 1.0
 
-    def flops_per_token(self, config: "weft.WeftConfig", parameters: "ParameterCounts", row_length: int) -> float:
+    def head_shares(self, places: np.ndarray, steps: int) -> np.ndarray:
+        """That share at these steps of a run of so many [places]."""
+        return np.full(len(places), self.head_share())
+
+    def flops_per_token(
+        self, config: "weft.WeftConfig", parameters: "ParameterCounts", row_length: int, head_share: float
+    ) -> float:
         """Operations of forward and backward for one token of a row."""
         from weft.recipes.training.throughput import training_flops_per_token
 
-        shares = (self.head_share(), self.side_shares())
-        return training_flops_per_token(config, parameters, row_length, *shares)
+        return training_flops_per_token(config, parameters, row_length, head_share, self.side_shares())
 
     @property
     def formats(self) -> dict[str, str]:

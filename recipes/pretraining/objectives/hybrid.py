@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import transformers
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import weft
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.schedule import Schedule
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.pretraining.datasets.diffusion import (
@@ -51,7 +53,10 @@ class HybridObjective(MaskedObjective):
     """Rows of several kinds in one batch: causal ones, and masked ones in which a token is predicted from the place
     before it, so that both share one head (GPT-BERT, https://huggingface.co/papers/2410.24159). With a diffusion_share
     also rows in which each document is masked at a rate of its own (MDLM, https://huggingface.co/papers/2406.07524).
-    Rows of every kind count the same in the loss, whatever the number of their targets."""
+    Rows of every kind count the same in the loss, whatever the number of their targets.
+
+    A run that ends with masked rows may predict them from their own places, so that it ends as a masked model
+    (https://huggingface.co/papers/2507.00994 compares such runs with others)."""
 
     summary = (
         "A language model in both directions: it continues text (AutoModelForCausalLM) and fills in masked tokens "
@@ -83,6 +88,14 @@ class HybridObjective(MaskedObjective):
             )
         else:
             self.idle_fields["validation_rates"] = "--diffusion_share"
+        if hybrid.ends_masked:
+            self.overlap = 0
+            for name in ("summary", "other_auto_classes", "metrics", "headline"):
+                setattr(self, name, getattr(MaskedObjective, name))
+
+    @property
+    def causal_share(self) -> Schedule:
+        return self.hybrid.share
 
     def check(self, parsed: Parsed) -> None:
         super().check(parsed)
@@ -101,42 +114,38 @@ class HybridObjective(MaskedObjective):
             )
 
     def role(self) -> dict[str, Any]:
-        return {"is_causal": False, "masked_next_token": True}
-
-    def min_steps(self) -> int:
-        return int(self.hybrid.causal_steps) + 1
+        return {"is_causal": False, "masked_next_token": not self.hybrid.ends_masked}
 
     def pack(self, corpus: Corpus, row_length: int, seed: int, tokenizer: Tokenizer) -> TrainingRows:
         self.document_masker = DocumentMasker(make_vocabulary(tokenizer), seed, from_before=bool(self.overlap))
         return super().pack(corpus, row_length, seed, tokenizer)
 
     def make_rows(self, packed: TrainingRows, plan: Plan) -> "Dataset":
-        if self.hybrid.causal_steps >= plan.max_steps:
-            raise RecipeError(
-                f"causal_steps is {self.hybrid.causal_steps:g}, as long as the whole run of {plan.max_steps} steps: "
-                "give fewer, or train with pretrain_clm.py."
-            )
-        self._check_target_share(1 if self.hybrid.causal_steps else self.hybrid.causal_share, plan)
+        self._follow(plan)
         packed.num_rows = plan.num_rows
         diffusion = DiffusionRows(packed, self.document_masker) if self.hybrid.diffusion_share else None
         return HybridRows(packed, self.masker, plan.steps, self.hybrid, diffusion)
 
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
-        causal = CausalEvaluator(ValidationRows(corpus, row_length), masked_model=True)
         masked = super().make_evaluator(corpus, row_length, tokenizer)
+        if self.hybrid.ends_masked:
+            return masked
+        causal = CausalEvaluator(ValidationRows(corpus, row_length), masked_model=True)
         if not self.hybrid.diffusion_share:
-            return HybridEvaluator(causal, masked, self.hybrid.causal_share)
+            return HybridEvaluator(causal, masked, self.causal_share.final)
         masker = DocumentMasker(make_vocabulary(tokenizer), VALIDATION_SEED, from_before=bool(self.overlap))
         # of pairs one place less, so that no span has more tokens than a row has places
         rows = ValidationRows(corpus, max(1, row_length - self.overlap), self.overlap)
         bound = DiffusionEvaluator(DiffusionValidationRows(rows, masker, self.diffusion.validation_rates))
-        return HybridEvaluator(causal, masked, self.hybrid.causal_share, bound, self.hybrid.diffusion_share)
+        return HybridEvaluator(causal, masked, self.causal_share.final, bound, self.hybrid.diffusion_share)
 
     def make_samples(
         self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
     ) -> list[str]:
         from weft.recipes.pretraining.samples import sample_texts
 
+        if self.hybrid.ends_masked:
+            return super().make_samples(model, tokenizer, prompt, corpus)
         causal = weft.WeftForCausalLM(model.config)
         causal.load_state_dict(model.state_dict())
         causal.to(model.device).eval()
@@ -162,25 +171,24 @@ class HybridObjective(MaskedObjective):
 
     def plan_lines(self) -> list[tuple[str, str]]:
         hybrid, lines = self.hybrid, super().plan_lines()
-        steps = hybrid.causal_steps
-        until = f"{steps:.0%} of the steps" if steps < 1 else f"{int(steps):,} steps"
-        first = f"all in the first {until}, then " if steps else ""
-        lines.append(("causal rows", f"{first}{hybrid.causal_share:.2%}"))
+        lines.append(("causal rows", self.causal_share.describe("{:.2%}".format, self.num_steps)))
         if hybrid.diffusion_share:
             rates = f"each document at a rate of its own; held-out ones at {self.diffusion.validation_rates} rates"
             lines.append(("diffusion", f"{hybrid.diffusion_share:.2%} of the rows, {rates}"))
         return lines
 
-    def head_share(self) -> float:
-        causal, diffusion = self.hybrid.causal_share, self.hybrid.diffusion_share
-        return causal + diffusion / 2 + (1 - causal - diffusion) * super().head_share()
+    def head_shares(self, places: np.ndarray, steps: int) -> np.ndarray:
+        found, rate = super().head_shares(places, steps), self.masking.rate.at_all(places, steps)
+        diffusion = np.minimum(self.hybrid.diffusion_share, 1 - self.causal_share.at_all(places, steps))
+        return found + diffusion * (0.5 - rate)  # half of their tokens, instead of those of masked rows
 
 
 class HybridEvaluator(JoinedEvaluator):
     """The evaluations of a model that is causal and masked, and of one that was trained for diffusion its bound too.
 
     Metrics: those of the first two; of the bound diffusion_loss (nats per token of the text, at most),
-    diffusion_bits_per_byte and diffusion_bits_per_byte_error. loss is the mean of all, weighted as rows in training.
+    diffusion_bits_per_byte and diffusion_bits_per_byte_error. loss is the mean of all, weighted as the last rows of
+    training.
     """
 
     def __init__(

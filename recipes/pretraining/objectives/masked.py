@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 import weft
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.common.schedule import Schedule
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.collators import Batch, MaskedCollator
@@ -58,6 +59,7 @@ class MaskedObjective(Objective):
     headline = ("masked_loss", "masked_accuracy")
     collator: ClassVar[type[MaskedCollator]] = MaskedCollator
     overlap: ClassVar[int] = 0
+    num_steps = 1  # of the run, as soon as it is planned
 
     def __init__(self, masking: MaskingArguments) -> None:
         super().__init__()
@@ -77,6 +79,14 @@ class MaskedObjective(Objective):
                 "jieba or module:function, or leave it out."
             )
 
+    @property
+    def causal_share(self) -> Schedule:
+        """The share of the rows that are causal, by the step."""
+        return Schedule.line(0.0, 0.0)
+
+    def min_steps(self) -> int:
+        return max(self.masking.rate.min_steps(), self.causal_share.min_steps())
+
     def require(self, data: DataArguments) -> None:
         if self.needs_boundaries and data.segmenter == "none":
             data.segmenter = "characters"
@@ -92,15 +102,22 @@ class MaskedObjective(Objective):
         return TrainingRows(corpus, row_length, 0, seed, self.overlap)
 
     def make_rows(self, packed: TrainingRows, plan: Plan) -> "Dataset":
-        self._check_target_share(0, plan)
+        self._follow(plan)
         packed.num_rows = plan.num_rows
         return MaskedRows(packed, self.masker, plan.steps)
 
-    def _check_target_share(self, causal_share: float, plan: Plan) -> None:
-        """Refuse a target_share below the targets of a batch in which this share of the rows is causal."""
-        rate, share = max(self.masking.first_rate, self.masking.final_rate), self.masking.target_share
-        causal = max(math.ceil(causal_share * rows) / rows for rows in plan.batches.sizes())
-        needed = causal + (1 - causal) * rate
+    def _follow(self, plan: Plan) -> None:
+        """Note the steps of a run, and refuse one that is too short for its stages, or whose batches have more targets
+        than target_share has room for (raises RecipeError)."""
+        steps = self.num_steps = plan.max_steps
+        rate, causal, share = self.masking.rate, self.causal_share, self.masking.target_share
+        rate.check_length("mask_rate", steps)
+        causal.check_length("causal_steps or causal_share", steps)
+        needed = max(  # which a straight line has at one of its ends
+            share_of_targets(math.ceil(causal.at(step, steps) * rows) / rows, rate.at(step, steps))
+            for step in rate.edges(steps) | causal.edges(steps)
+            for rows in plan.batches.sizes()
+        )
         if share is not None and share < needed:
             raise RecipeError(
                 f"target_share is {share}, but up to {needed:.2%} of a batch's tokens are predicted on "
@@ -110,7 +127,7 @@ class MaskedObjective(Objective):
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
         masker = Masker(corpus, self.masking, make_vocabulary(tokenizer), VALIDATION_SEED)
         rows = ValidationRows(corpus, row_length, self.overlap)
-        return MaskedEvaluator(MaskedValidationRows(rows, masker, self.masking.final_rate))
+        return MaskedEvaluator(MaskedValidationRows(rows, masker, self.masking.held_out_rate))
 
     def make_samples(
         self, model: "transformers.PreTrainedModel", tokenizer: Tokenizer, prompt: str, corpus: Corpus
@@ -120,13 +137,18 @@ class MaskedObjective(Objective):
         return sample_fills(model, tokenizer, prompt, corpus)
 
     def plan_lines(self) -> list[tuple[str, str]]:
-        rates = f"{self.masking.first_rate:.0%}"
-        if self.masking.final_rate != self.masking.first_rate:
-            rates += f" to {self.masking.final_rate:.0%}"
+        rates = self.masking.rate.describe("{:.0%}".format, self.num_steps)
         return [("masking", f"{self.masking.masking}, {rates} of the tokens")]
 
-    def head_share(self) -> float:
-        return (self.masking.first_rate + self.masking.final_rate) / 2
+    def head_shares(self, places: np.ndarray, steps: int) -> np.ndarray:
+        if self.masking.target_share is not None:
+            return np.full(len(places), self.masking.target_share)
+        return share_of_targets(self.causal_share.at_all(places, steps), self.masking.rate.at_all(places, steps))
+
+
+def share_of_targets(causal: float | np.ndarray, rate: float | np.ndarray) -> float | np.ndarray:
+    """The share of the tokens that are predicted where some rows are causal, and the others masked at this rate."""
+    return causal + (1 - causal) * rate
 
 
 class MaskedEvaluator(RowEvaluator):

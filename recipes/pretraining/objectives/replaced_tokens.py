@@ -128,7 +128,7 @@ class ReplacedTokenObjective(MaskedObjective):
     def make_evaluator(self, corpus: Corpus, row_length: int, tokenizer: Tokenizer) -> Evaluator:
         masker = Masker(corpus, self.masking, make_vocabulary(tokenizer), VALIDATION_SEED)
         rows = ValidationRows(corpus, row_length, overlap=0)
-        masked = ReplacedTokenValidationRows(rows, masker, self.masking.final_rate)
+        masked = ReplacedTokenValidationRows(rows, masker, self.masking.held_out_rate)
         return ReplacedTokenEvaluator(masked, self.replaced.discriminator_weight)
 
     def make_samples(
@@ -153,14 +153,16 @@ class ReplacedTokenObjective(MaskedObjective):
         loss = f"the generator's and {replaced.discriminator_weight:g} times the discriminator's, which is the model"
         return [*super().plan_lines(), ("generator", generator), ("loss", loss)]
 
-    def flops_per_token(self, config: "weft.WeftConfig", parameters: "ParameterCounts", row_length: int) -> float:
+    def flops_per_token(
+        self, config: "weft.WeftConfig", parameters: "ParameterCounts", row_length: int, head_share: float
+    ) -> float:
         from weft.recipes.pretraining.replaced_tokens import generator_config
         from weft.recipes.training.model_setup import count_parameters
 
         helper = generator_config(config, self.replaced.generator_depth)
-        of_model = super().flops_per_token(config, parameters, row_length)
+        of_model = super().flops_per_token(config, parameters, row_length, head_share)
         counts = count_parameters(helper, weft.WeftForMaskedLM)
-        return of_model + super().flops_per_token(helper, counts, row_length)
+        return of_model + super().flops_per_token(helper, counts, row_length, head_share)
 
 
 class ReplacedTokenEvaluator(MaskedEvaluator):

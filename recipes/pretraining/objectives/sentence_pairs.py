@@ -79,6 +79,7 @@ class NextSentenceObjective(MaskedObjective):
         return SentencePairRows(corpus, "train", row_length, masker, self.swap, seed)
 
     def make_rows(self, packed: SentencePairRows, plan: Plan) -> "Dataset":
+        self._follow(plan)
         packed.schedule(plan.num_rows, plan.steps)
         return packed
 

@@ -4,7 +4,7 @@ Everything here is arithmetic on measured seconds; `measurement` measures them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 # Tokens for each parameter with which a given compute is used best (https://huggingface.co/papers/2203.15556), and
@@ -42,6 +42,11 @@ def choose(speeds: Sequence[Speed], seconds: float, tokens_per_epoch: int | None
     return min(speeds, key=distance)
 
 
+def alike(steps: int, first: int = 0, last: int | None = None) -> int:
+    """What the steps from `first` to before `last` (None: the end) of a run of so many cost, where each costs one."""
+    return (steps if last is None else last) - first
+
+
 @dataclass(frozen=True)
 class Costs:
     """Measured seconds of the parts of a run; `evaluations`: their number where the interval is not given."""
@@ -64,26 +69,46 @@ class Costs:
         names = ("setup", "step", "evaluation", "checkpoint", "report")
         return replace(self, **{name: factor * getattr(self, name) for name in names})
 
-    def seconds(self, steps: int, eval_steps: float | None, save_steps: float | None, done: int = 0) -> float:
+    def seconds(
+        self,
+        steps: int,
+        eval_steps: float | None,
+        save_steps: float | None,
+        done: int = 0,
+        work: Callable[..., float] = alike,
+    ) -> float:
         """Seconds of a run of `steps` steps, or of what is left after the first `done`, which needs no setup.
 
         Args:
             eval_steps: steps between evaluations, below 1 as a share of all; None: `evaluations` in the whole run. The
                 end is evaluated in any case.
             save_steps: the same of checkpoints; None: ten of them.
+            work: what the steps behind the first `done` of a run of so many cost, in measured steps, as `alike`.
         """
         evaluations = _times(steps, eval_steps, self.evaluations, done)
         checkpoints = _times(steps, save_steps, TIMES, done)
         repeated = evaluations * self.evaluation + checkpoints * self.checkpoint
-        return (0 if done else self.setup) + (steps - done) * self.step + repeated + self.report
+        return (0 if done else self.setup) + work(steps, done) * self.step + repeated + self.report
 
-    def steps_within(self, seconds: float, eval_steps: float | None, save_steps: float | None, done: int = 0) -> int:
+    def steps_within(
+        self,
+        seconds: float,
+        eval_steps: float | None,
+        save_steps: float | None,
+        done: int = 0,
+        work: Callable[..., float] = alike,
+    ) -> int:
         """The most steps, the first `done` among them, that take no longer; `done` where none more fits."""
+
+        def fits(steps: int) -> bool:
+            return self.seconds(steps, eval_steps, save_steps, done, work) <= seconds
+
         low, high = done, done + max(1, int(seconds / self.step)) + 1
+        while fits(high):  # where what is left costs less than what was measured
+            low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
-            fits = self.seconds(middle, eval_steps, save_steps, done) <= seconds
-            low, high = (middle, high) if fits else (low, middle)
+            low, high = (middle, high) if fits(middle) else (low, middle)
         return low
 
 

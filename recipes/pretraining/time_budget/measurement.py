@@ -109,10 +109,11 @@ def plan_within(run: PretrainingRun, budget: str) -> dict[str, Any]:
     speed, speeds = choose_speed(run, seconds)
     run.configure(speed.preset, tokens=str(max(1, int(speed.tokens_per_second * seconds))))
     tokens_per_step = run.plan.tokens_per_step
+    run.mean_operations = run.operations(run.plan.max_steps)
     costs = measure_costs(run, seconds, tokens_per_step / speed.tokens_per_second)
     spent = of_first_process(time.perf_counter() - run.began)
     costs = costs.with_few_evaluations(seconds)
-    steps = costs.steps_within(seconds - spent, *intervals)
+    steps = costs.steps_within(seconds - spent, *intervals, work=run.work)
     if steps < 1:
         raise RecipeError(
             f"budget {budget} is too short for {run.parameters.total:,} parameters: measuring took {spent:.0f} s, and "
@@ -123,7 +124,7 @@ def plan_within(run: PretrainingRun, budget: str) -> dict[str, Any]:
     parts = asdict(costs)
     return {
         "evaluations": parts.pop("evaluations"),
-        "predicted_seconds": round(spent + costs.seconds(steps, *intervals), 1),
+        "predicted_seconds": round(spent + costs.seconds(steps, *intervals, work=run.work), 1),
         "tokens_per_second": round(tokens_per_step / costs.step, 1),
         "tokens_per_parameter": round(run.plan.total_tokens / run.parameters.total, 2),
         "measuring_seconds": round(spent, 1),
@@ -160,14 +161,16 @@ def describe_budget(budget: str, decided: dict[str, Any], epochs: float | None) 
 
 
 def _train(run: PretrainingRun, steps: int) -> tuple[PretrainingTrainer, float, float]:
-    """Train one step and then `steps`: the Trainer, and the seconds of its setup and of a step."""
+    """Train one step and then `steps`: the Trainer, and the seconds of its setup and of an average step of the run."""
     clock, began = StepClock(), time.perf_counter()
     changed = {"output_dir": str(run.folder / f"{UNFINISHED_PREFIX}measurement"), "max_steps": steps + 1}
     changed |= {"eval_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
     trainer = run.make_trainer(changed, clock)
     trainer.train()
     step = (clock.ends[-1] - clock.ends[0]) / steps
-    return trainer, max(0.0, clock.ends[0] - began - step), step
+    length = run.plan.max_steps  # in which the first steps may cost more than later ones
+    average = step * (run.operations(length) / run.operations(length, 1, steps + 1))
+    return trainer, max(0.0, clock.ends[0] - began - step), average
 
 
 def _evaluation_seconds(trainer: PretrainingTrainer) -> float:

@@ -7,13 +7,14 @@ from there on.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from weft.recipes.common.processes import is_first_process, of_first_process
-from weft.recipes.pretraining.time_budget.arithmetic import Costs
+from weft.recipes.pretraining.time_budget.arithmetic import Costs, alike
 from weft.recipes.training.throughput import synchronize
 
 CHECKS = 20  # in a whole run
@@ -25,12 +26,20 @@ clock = time.perf_counter
 class BudgetMonitor(TrainerCallback):
     """Stops the Trainer with a checkpoint where the run should have another length, and keeps that as `steps`."""
 
-    def __init__(self, decided: dict[str, Any], seconds: float, intervals: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        decided: dict[str, Any],
+        seconds: float,
+        intervals: dict[str, Any],
+        work: Callable[..., float] = alike,
+    ) -> None:
         """Args:
         decided: what `plan_within` returned, just now.
         seconds: the budget.
         intervals: eval_steps and save_steps, where they are given.
+        work: see `Costs.seconds`.
         """
+        self.work = work
         measured = decided["measured_seconds"] | {"evaluations": decided["evaluations"]}
         self.costs = Costs(**{field.name: measured[field.name] for field in fields(Costs)})
         self.seconds, self.ends = seconds, clock() + seconds - decided["measuring_seconds"]
@@ -61,7 +70,7 @@ class BudgetMonitor(TrainerCallback):
         before, self.mark = self.mark, (step, self.ended - self.idle)
         if before is None:  # the first step of a Trainer also prepares what the others use
             return
-        seconds_per_step = (self.mark[1] - before[1]) / (step - before[0])
+        seconds_per_step = (self.mark[1] - before[1]) / self.work(state.max_steps, before[0], step)
         other = self._other_length(seconds_per_step, step, state.max_steps)
         was_late, self.is_late = self.is_late, None if other is None else other < state.max_steps
         # one look may see a moment only
@@ -92,8 +101,9 @@ class BudgetMonitor(TrainerCallback):
         """The steps of a run that ends in time if the machine stays as it is now; None: this one nearly does."""
         costs, left = self.costs.on_machine_with(seconds_per_step), self.ends - self.ended
         restart = costs.setup + costs.checkpoint
-        needed = costs.seconds(steps, *self.intervals, done=done)
+        needed = costs.seconds(steps, *self.intervals, done=done, work=self.work)
         if abs(needed - left) <= max(TOLERANCE * self.seconds, 2 * restart):
             return None
-        other = max(done + 1, self.least, costs.steps_within(left - restart, *self.intervals, done=done))
+        fitting = costs.steps_within(left - restart, *self.intervals, done=done, work=self.work)
+        other = max(done + 1, self.least, fitting)
         return None if other == steps else other
