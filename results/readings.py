@@ -59,9 +59,9 @@ def main() -> None:
     data, tokens = given.folder / "data", parse_count(given.tokens)
     prepare(DataArguments(), data, quiet=True)
     runs = {"all roles": (tokens, HYBRID)}
-    for role, fields in ALONE.items():
-        runs[f"{role} alone"] = (tokens, fields)
-        runs[f"{role} alone, {SHARES[role]:.0%} of the tokens"] = (int(tokens * SHARES[role]), fields)
+    runs |= {f"{role} alone": (tokens, fields) for role, fields in ALONE.items()}
+    for role, share in SHARES.items():
+        runs[f"{role} alone, {share:.0%} of the tokens"] = (int(tokens * share), ALONE[role])
     found: dict[str, list[dict[str, float]]] = {}
     for seed in given.seeds:
         for number, (name, (size, fields)) in enumerate(runs.items()):
