@@ -16,13 +16,13 @@ def sentinel_names(number: int) -> list[str]:
 
 
 def give_tokens(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> list[str]:
-    """Have a tokenizer know these special tokens, in place.
+    """Have a tokenizer know these special tokens, in place; ordinary tokens of such names become special ones.
 
     Returns:
         Those that it did not have: resize the model's embeddings to `number_of_ids`.
     """
-    known = tokenizer.get_vocab()
-    missing = [name for name in names if name not in known]
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    missing = [name for name in names if name not in special]
     return add_extra_tokens(tokenizer, missing) if missing else []
 
 

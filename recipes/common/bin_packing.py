@@ -70,3 +70,28 @@ def fill_evenly(sizes: np.ndarray, shortest: int) -> list[np.ndarray]:
     while len(rows := fill_rows(sizes, tuple(length.tolist()))) > number:
         length += np.maximum(1, length // 50)
     return rows
+
+
+def fill_rows_to(sizes: np.ndarray, share: float) -> list[np.ndarray]:
+    """Rows of which every side has at least this share of its places taken, as many and so as short as best fit finds.
+
+    Fewer rows are longer, and hold more pieces, whose sizes even out; one row of all pieces is full.
+
+    Args:
+        sizes: places that each piece takes [pieces, sides], as in `fill_rows`; one at least.
+        share: below 1.
+
+    Returns:
+        For each row the indices of its pieces, ascending; every piece is in one row.
+    """
+    if len(sizes) < 2:
+        return [np.arange(len(sizes))]
+    total, largest = sizes.sum(0), sizes.max(0)
+    number = int((total / (share * largest)).min())
+    while number > 1:
+        length = np.maximum(largest, (total / (share * number)).astype(int))
+        rows = fill_rows(sizes, tuple(length.tolist()))
+        if len(rows) <= number:
+            return [np.sort(row) for row in rows]
+        number -= max(1, number // 8)
+    return [np.arange(len(sizes))]

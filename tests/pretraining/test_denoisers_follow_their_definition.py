@@ -24,6 +24,7 @@ from weft.recipes.pretraining.datasets.denoising.prefix import PrefixDenoiser
 from weft.recipes.pretraining.datasets.denoising.spans import (
     SpanDenoiser,
     corrupted_lengths,
+    count_spans,
     longest_text,
     noise_mask,
 )
@@ -58,6 +59,7 @@ def test_every_text_has_the_noise_spans_and_lengths_that_are_computed(rate, mean
         assert not runs[0][0] and (runs[-1][0] or not noise or parts[-1] == 1)  # text first, noise last
         assert (len(pair.source), len(pair.target)) == (length - noise + spans, noise + spans)
         assert corrupted_lengths(length, rate, mean) == (len(pair.source), len(pair.target))
+        assert count_spans(length, rate, mean) == spans
         assert len(pair.source) <= length and len(pair.target) <= length + 1
 
 
@@ -238,7 +240,9 @@ def mixture_of(*denoisers: str) -> MixtureDenoiser:
 
 DENOISERS = {
     "span": SpanDenoiser(SENTINELS),
+    "dense": SpanDenoiser(SENTINELS, 0.9, 1.0),
     "infill": InfillDenoiser(MASK, permute=False),
+    "all": InfillDenoiser(MASK, 1.0, permute=False),
     "permuted": InfillDenoiser(MASK),
     "prefix": PrefixDenoiser(),
     "mixture": mixture_of(*UL2),
@@ -295,7 +299,7 @@ def test_the_noise_rate_is_that_of_many_texts():
     assert_share(noise / lengths.sum(), 0.15, int(lengths.sum()))
 
 
-NONSENSE = ["R", "S:3:0.15", "Q:3:0.5", "X:3", "X:3:1", "X:0.5:0.5", "R:3:0.15=-1", "X:a:0.5", "S=x"]
+NONSENSE = ["R", "S:3:0.15", "Q:3:0.5", "X:3", "X:3:1", "X:0.5:0.5", "X:inf:0.5", "R:3:0.15=-1", "X:a:0.5", "S=x"]
 
 
 @pytest.mark.parametrize("text", NONSENSE)

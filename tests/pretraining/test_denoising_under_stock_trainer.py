@@ -1,16 +1,19 @@
 """The denoisers work alone: a data collator for transformers' own Trainer, T5 and BART."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from helpers.denoised import restored
 from helpers.models import tiny_config
 from helpers.stock_tokenizers import TEXTS, roberta, train_small
-from tokenizers import processors
+from tokenizers import Tokenizer, models, processors
 from torch.utils.data import Dataset
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
@@ -185,6 +188,30 @@ def test_what_cannot_be_denoised_is_refused():
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="has no end token, by which a decoder would know when to stop"):
         Frame.of(tokenizer)
+
+
+def test_ordinary_tokens_of_these_names_become_special():
+    """A vocabulary may hold the names without anything of a text becoming them: a source could not be typed."""
+    tokenizer = train_small("bpe")
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["model"]["vocab"] |= {"<extra_id_0>": 320, "<extra_id_1>": 321}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), pad_token="<pad>")
+    assert len(tokenizer("<extra_id_0>", add_special_tokens=False).input_ids) > 1
+    assert give_tokens(tokenizer, sentinel_names(3)) == ["<extra_id_2>"]
+    assert ids_of(tokenizer, sentinel_names(3)) == [320, 321, 322]
+    assert tokenizer("the<extra_id_1>", add_special_tokens=False).input_ids[-1] == 321
+    assert tokenizer.decode([321], skip_special_tokens=True) == ""
+
+
+def test_texts_are_framed_by_a_tokenizer_without_latin_letters():
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "我": 3, "们": 4}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    assert tokenizer("a").input_ids == [1, 2]
+    assert Frame.of(tokenizer, 1) == Frame((1,), (2,), (), (2,))
 
 
 def test_tokens_are_given_once_and_get_the_last_ids():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.denoised import restored
 from helpers.evaluation import StandInTrainer, evaluate_on
-from helpers.masks import END, MASK, START, VOCAB_SIZE, random_text, write_marked
+from helpers.masks import END, MASK, PAD, START, VOCAB_SIZE, random_text, write_marked
 from helpers.models import make_model, tiny_config
 from helpers.text import write_ids
 from torch.utils.data import DataLoader
@@ -22,6 +22,7 @@ from weft.recipes.pretraining.datasets.denoising.mixture import MixtureDenoiser
 from weft.recipes.pretraining.datasets.denoising.pieces import Piece, TextPair
 from weft.recipes.pretraining.datasets.denoising.prefix import PrefixDenoiser
 from weft.recipes.pretraining.datasets.denoising.rows import (
+    FILLED,
     ContinuationRows,
     DenoisingRows,
     PieceReader,
@@ -138,15 +139,55 @@ def test_rows_depend_on_their_number_only(corpus, kind):
         assert all(torch.equal(batch[name], tensor) for name, tensor in of_batch.items())
 
 
-def test_a_batch_is_padded_on_each_side(corpus):
-    rows = [make_rows(corpus)[index] for index in range(5)]
-    batch = collate_pairs([*rows, pack_pairs([], modes=[])])
-    for mask, ids, fill in (("attention_mask", "input_ids", 0), ("decoder_attention_mask", "labels", IGNORE_INDEX)):
-        lengths = [*(len(row[ids]) for row in rows), 0]
-        assert batch[mask].tolist() == [[1] * n + [0] * (max(lengths) - n) for n in lengths]
-        assert (batch[ids][batch[mask] == 0] == fill).all()
-        for row, tensor in zip(rows, batch[ids]):
-            assert tensor[: len(row[ids])].tolist() == row[ids].tolist()
+def rows_of(batch):
+    """The rows of a batch without padding, of which this says that it is nothing but padding."""
+    sides = {"attention_mask": ("input_ids", "position_ids")}
+    sides["decoder_attention_mask"] = tuple(batch.keys() - {*sides["attention_mask"], "attention_mask"})
+    rows = [{} for _ in batch["labels"]]
+    for mask, names in sides.items():
+        is_token, lengths = batch[mask].bool(), batch[mask].sum(-1)
+        assert is_token.tolist() == [[place < length for place in range(is_token.shape[1])] for length in lengths]
+        for name in names:
+            assert (batch[name][~is_token] == (IGNORE_INDEX if name == "labels" else PAD)).all()
+            for row, values, length in zip(rows, batch[name], lengths):
+                row[name] = values[:length].numpy()
+    return rows
+
+
+def pairs_of(rows):
+    """The pairs of rows, each with the modes of its target, in the order of their tokens."""
+    pairs = []
+    for row in rows:
+        ends = np.flatnonzero(row["decoder_position_ids"] == 0)[1:]
+        modes = [each.tolist() for each in np.split(row["modes"], ends)]
+        pairs += [(source.tolist(), target.tolist(), mode) for (source, target), mode in zip(documents_of(row), modes)]
+    return sorted(pairs)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8, 32])
+@pytest.mark.parametrize("kind", DENOISERS)
+def test_both_sides_of_a_batch_are_nearly_full_and_it_has_every_pair_once(corpus, kind, size):
+    rows = make_rows(corpus, kind)
+    for start in range(0, 64, size):
+        given = [rows[index] for index in range(start, start + size)]
+        batch = collate_pairs([*given, pack_pairs([], modes=[])])
+        assert pairs_of(rows_of(batch)) == pairs_of([row for row in given if len(row["labels"])])
+        for mask in ("attention_mask", "decoder_attention_mask"):
+            assert batch[mask].float().mean() >= FILLED >= 0.95
+
+
+def test_a_batch_without_any_pair_changes_no_weight():
+    """All its documents are empty, or of one token, of which no span can be taken."""
+    batch = collate_pairs([pack_pairs([], modes=[])] * 3)
+    assert {tuple(tensor.shape) for tensor in batch.values()} == {(1, 1)} and not pairs_of(rows_of(batch)[1:])
+    for backend in ("sdpa", "eager"):
+        model = two_stacks()
+        model.set_attn_implementation(backend)
+        given = {name: tensor for name, tensor in batch.items() if name != "modes"}
+        loss = model(**given, return_logits=False, use_cache=False, num_items_in_batch=torch.tensor(1)).loss
+        loss.backward()
+        assert loss == 0
+        assert all(not weight.grad.any() for weight in model.parameters() if weight.grad is not None)
 
 
 def two_stacks(**changes):
@@ -167,9 +208,10 @@ def nats_of(model, batch):
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_other_documents_of_a_row_change_no_bit_of_a_loss(corpus, kind, backend):
-    model, rows = two_stacks(), [make_rows(corpus, kind)[index] for index in range(6)]
+    model, batch = two_stacks(), collate_pairs([make_rows(corpus, kind)[index] for index in range(12)])
     model.set_attn_implementation(backend)
-    batch = collate_pairs(rows)
+    rows = rows_of(batch)
+    assert len(rows) > 1
     with torch.no_grad():
         before = nats_of(model, batch)
     changed = {name: tensor.clone() for name, tensor in batch.items()}
@@ -193,8 +235,9 @@ def test_other_documents_of_a_row_change_no_bit_of_a_loss(corpus, kind, backend)
 
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_a_packed_document_is_as_it_is_alone_and_gradients_are_finite(corpus, kind):
-    model, rows = two_stacks().double(), [make_rows(corpus, kind)[index] for index in range(6)]
-    packed = nats_of(model, collate_pairs(rows)).detach()
+    model, whole = two_stacks().double(), collate_pairs([make_rows(corpus, kind)[index] for index in range(12)])
+    packed, rows = nats_of(model, whole).detach(), rows_of(whole)
+    assert len(rows) > 1
     for number, row in enumerate(rows):
         place = 0
         for source, target in documents_of(row):
@@ -205,7 +248,7 @@ def test_a_packed_document_is_as_it_is_alone_and_gradients_are_finite(corpus, ki
             found = packed[number, place : place + len(labels)]
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
             place += len(labels)
-    batch = {name: tensor for name, tensor in collate_pairs(rows).items() if name != "modes"}
+    batch = {name: tensor for name, tensor in whole.items() if name != "modes"}
     model(**batch, return_logits=False, use_cache=False).loss.backward()
     assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
 

@@ -1,6 +1,7 @@
 """Every objective of pretrain_seq2seq makes a folder that loads anywhere, and that fine-tuning goes on from."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -125,6 +126,11 @@ def test_metrics_curve_and_card_tell_of_every_part(finished, objective):
             {"permute_sentences": "false"},
             ["in spans of 3 on average\n", "about 80 tokens of sources and 100"],
         ),
+        (
+            "span",
+            {"noise_rate": 0.9, "mean_span_length": 1, "sentinels": 3},
+            ["about 20 tokens of sources and 100 of targets for 100 of the text"],
+        ),
         ("span", {"num_decoder_layers": 1}, ["parameters (2 and 1 layers of 32, "]),
         ("prefix", {}, ["denoising   each text is written from a prefix of it, of any length"]),
         ("mixture", {}, ["denoising   a mixture of R:3:0.15, R:8:0.15, S, X:3:0.5, X:8:0.5, X:64:0.15, X:64:0.5"]),
@@ -200,6 +206,15 @@ def test_a_model_that_lacks_tokens_gets_rows_for_them(english, finished, tmp_pat
     assert all(key.endswith(("embed_tokens.weight", "lm_head.weight")) for key in others)
 
 
+def test_a_model_that_does_not_say_what_its_decoder_begins_with_is_trained_further(english, finished, tmp_path):
+    before = tmp_path / "before"
+    shutil.copytree(finished / "span", before, ignore=shutil.ignore_patterns("checkpoint-*"))
+    config = json.loads((before / "config.json").read_text())
+    (before / "config.json").write_text(json.dumps({**config, "decoder_start_token_id": None}))
+    runs.run_here(data=english, output_dir=tmp_path / "run", **continued(before, objective="span", max_steps=1))
+    assert AutoConfig.from_pretrained(tmp_path / "run").decoder_start_token_id == 1
+
+
 def test_fine_tuning_goes_on_from_it(finished, tmp_path):
     files = seq.write_files(tmp_path / "data")
     seq.run(**files, model_name_or_path=finished / "span", max_steps=3, evaluations=1, output_dir=tmp_path / "run")
@@ -231,12 +246,27 @@ def test_the_cut_of_a_batch_changes_nothing(english, finished, tmp_path, objecti
     assert_equal_runs(tmp_path / "run", finished / objective)
 
 
-def test_two_processes_follow_the_curve_of_one(english, finished, tmp_path, capfd):
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_two_processes_follow_the_curve_of_one(english, finished, tmp_path, capfd, objective):
+    """Their rows hold other pairs together than those of one process, but each step has the same pairs."""
     capfd.readouterr()
-    fields = {"data": english, "objective": "mixture", **FIELDS, "per_device_train_batch_size": 2}
+    fields = {"data": english, "objective": objective, **FIELDS, "per_device_train_batch_size": 2}
     run_together("cpu_2.yaml", runs.run_here, output_dir=tmp_path / "run", **fields)
     assert "2 processes x 2 micro-batches x 2 rows" in capfd.readouterr().out
-    assert_equal_runs(tmp_path / "run", finished / "mixture")
+    assert_equal_runs(tmp_path / "run", finished / objective)
+
+
+def test_documents_of_one_token_are_passed_over(tmp_path):
+    """Some rows have nothing else, and whole micro-batches; the card shows documents of which something is written."""
+    letters, words = list("abcdefgh"), ["the old house", "a red river"]
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join([*letters, *words] * 12) + "\n", encoding="utf-8")
+    fields = {"train_files": [text], "tokenizer_type": "char", "validation_fraction": 0.3, "sequence_length": 8}
+    fields |= {"tokens_per_step": 16, "per_device_train_batch_size": 1, "sentinels": 5, "dedup": "off"}
+    runs.run_here(output_dir=tmp_path / "run", objective="span", **{**FIELDS, **fields})
+    assert all(0 < loss < 10 for loss in runs.losses(tmp_path / "run"))
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert card.count("source: ") == card.count("target: <extra_id_0>") == 3
 
 
 def test_text_streams(tmp_path):

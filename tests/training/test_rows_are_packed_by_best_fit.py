@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from weft.recipes.common.bin_packing import fill_evenly, fill_rows
+from weft.recipes.common.bin_packing import fill_evenly, fill_rows, fill_rows_to
 
 PAIRS = ((5, 9), (40, 3), (1, 1), (17, 30), (33, 33), (8, 70), (70, 2), (2, 8))
 
@@ -73,3 +73,25 @@ def test_even_rows_have_room_for_every_side():
         assert sorted(piece for row in rows for piece in row.tolist()) == list(range(len(sizes)))
         slots = len(rows) * np.array([sizes[row].sum(0) for row in rows]).max(0)
         assert (slots <= 1.35 * sizes.sum(0)).all()
+
+
+@pytest.mark.parametrize("share", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("number", [1, 2, 9, 40, 200])
+def test_every_side_is_as_full_as_asked_and_rows_are_no_longer_than_that_takes(number, share):
+    draw, lengths = np.random.default_rng(number), []
+    for _ in range(20):
+        total, part = draw.integers(2, 100, number), draw.random(number)
+        sizes = np.maximum(1, np.stack([total * part, total * (1 - part)], axis=1).astype(int))
+        rows = fill_rows_to(sizes, share)
+        assert sorted(piece for row in rows for piece in row.tolist()) == list(range(number))
+        assert all((np.diff(row) > 0).all() for row in rows)
+        longest = np.array([sizes[row].sum(0) for row in rows]).max(0)
+        assert (sizes.sum(0) >= share * len(rows) * longest).all()
+        lengths.append((longest / sizes.max(0)).min())
+    if number == 200 and share < 0.99:
+        assert max(lengths) < 4  # times the largest piece
+
+
+def test_pieces_that_are_large_on_either_side_share_a_row():
+    rows = fill_rows_to(np.array([(30, 2), (2, 30), (31, 1), (1, 31), (16, 16), (16, 16)]), 0.95)
+    assert [sorted(row.tolist()) for row in sorted(rows, key=min)] == [[0, 1], [2, 3], [4, 5]]

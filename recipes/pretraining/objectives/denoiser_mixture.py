@@ -46,7 +46,7 @@ class MixtureObjective(PrefixObjective):
         self.mixture.check()
         super().check(parsed)
         chosen = [each for each in map(parse_denoiser, self.mixture.denoisers) if each.mode != SEQUENTIAL]
-        check_sentinels(self.marks, parsed, max((each.noise_rate / each.mean_length for each in chosen), default=0))
+        check_sentinels(self.marks, parsed, [(each.noise_rate, each.mean_length) for each in chosen])
 
     def special_tokens(self) -> Sequence[str]:
         return [*sentinel_names(self.marks.sentinels), *MODES.values()]

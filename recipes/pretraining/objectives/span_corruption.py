@@ -8,7 +8,12 @@ from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.datasets.denoising.pieces import Denoiser
-from weft.recipes.pretraining.datasets.denoising.spans import SentinelArguments, SpanArguments, SpanDenoiser
+from weft.recipes.pretraining.datasets.denoising.spans import (
+    SentinelArguments,
+    SpanArguments,
+    SpanDenoiser,
+    count_spans,
+)
 from weft.recipes.pretraining.objectives.text_to_text import TextToTextObjective
 from weft.tokenizer.denoising_tokens import sentinel_names
 
@@ -29,7 +34,7 @@ class SpanObjective(TextToTextObjective):
     def check(self, parsed: Parsed) -> None:
         self.spans.check()
         super().check(parsed)
-        check_sentinels(self.marks, parsed, self.spans.noise_rate / self.spans.mean_span_length)
+        check_sentinels(self.marks, parsed, [(self.spans.noise_rate, self.spans.mean_span_length)])
 
     def special_tokens(self) -> Sequence[str]:
         return sentinel_names(self.marks.sentinels)
@@ -43,11 +48,12 @@ class SpanObjective(TextToTextObjective):
         return f"sentinels for {rate:.0%} of the tokens, in spans of {length:g} on average"
 
 
-def check_sentinels(marks: SentinelArguments, parsed: Parsed, spans_per_token: float) -> None:
-    """Raises RecipeError where a text as long as a row has more spans than there are sentinels."""
+def check_sentinels(marks: SentinelArguments, parsed: Parsed, spans: Sequence[tuple[float, float]]) -> None:
+    """Refuse too few sentinels for the spans of a text as long as a row, of each noise rate and mean length of a span;
+    raises RecipeError."""
     marks.check()
     length = parsed[RunArguments].sequence_length
-    needed = round(length * spans_per_token)
+    needed = max((count_spans(length, *each) for each in spans), default=0)
     if needed > marks.sentinels:
         raise RecipeError(
             f"sentinels is {marks.sentinels}, but a text of {length} tokens (sequence_length) has {needed} spans: give "

@@ -1,7 +1,8 @@
 """What the text-to-text objectives share: an encoder reads what is left of a text, a decoder writes what is missing."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import transformers
@@ -15,7 +16,7 @@ from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.arguments import RunArguments
 from weft.recipes.pretraining.datasets.collators import Batch
 from weft.recipes.pretraining.datasets.denoising.frame import Frame
-from weft.recipes.pretraining.datasets.denoising.pieces import Denoiser
+from weft.recipes.pretraining.datasets.denoising.pieces import Denoiser, TextPair
 from weft.recipes.pretraining.datasets.denoising.rows import DenoisingRows, PieceReader, collate_pairs
 from weft.recipes.pretraining.datasets.packed import DocumentSpan, TrainingRows, ValidationRows
 from weft.recipes.pretraining.objectives.base import Objective
@@ -103,7 +104,8 @@ class TextToTextObjective(Objective):
             if self.existing is not None:
                 from weft.recipes.training.model_setup import existing_content
 
-                self.start = existing_content(self.existing).get("decoder_start_token_id", self.start)
+                before = existing_content(self.existing).get("decoder_start_token_id")
+                self.start = self.start if before is None else before
             self.frame, self.denoiser = Frame.of(tokenizer, self.start), self.make_denoiser(tokenizer)
         return tokenizer
 
@@ -136,14 +138,19 @@ class TextToTextObjective(Objective):
 
         if prompt:
             return sample_written(model, tokenizer, [(tokenizer(prompt).input_ids, None)])
-        read, sides = self._reader(corpus, VALIDATION_SEED), []
-        for document in corpus.documents("validation")[:SAMPLES].tolist():
+        pairs = islice(self._held_out_pairs(corpus), SAMPLES)
+        framed = [self.frame.put_around(pair) for pair in pairs]
+        return sample_written(model, tokenizer, [(source.tolist(), target.tolist()) for source, target in framed])
+
+    def _held_out_pairs(self, corpus: Corpus) -> Iterator[TextPair]:
+        """The beginnings of held-out documents as pairs, but for those of which nothing is predicted."""
+        read = self._reader(corpus, VALIDATION_SEED)
+        for document in corpus.documents("validation").tolist():
             first, last = int(corpus.offsets[document]), int(corpus.offsets[document + 1])
             tokens = corpus.tokens[first : min(last, first + SAMPLE_LENGTH)]
             piece = read(DocumentSpan(document, 0, tokens, 0, False))
-            if piece is not None:
-                sides.append(tuple(side.tolist() for side in self.frame.put_around(self.denoiser(piece))))
-        return sample_written(model, tokenizer, sides)
+            if piece is not None and len((pair := self.denoiser(piece)).target):
+                yield pair
 
     def loss_parts(self, batch: Batch, outputs: Any) -> "dict[str, tuple[torch.Tensor, torch.Tensor]]":
         """Those of the modes; none of sharded weights, which give logits instead of the loss of each target."""

@@ -37,7 +37,7 @@ class Frame:
             raise ValueError(
                 "the tokenizer has no end token, by which a decoder would know when to stop: set its eos_token."
             )
-        bare, ids = (tokenizer("a", add_special_tokens=special).input_ids for special in (False, True))
+        bare, ids = (tokenizer(_sample(tokenizer), add_special_tokens=special).input_ids for special in (False, True))
         place = next(place for place in range(len(ids)) if ids[place : place + len(bare)] == bare)
         before, after = ids[:place], ids[place + len(bare) :]
         return cls(
@@ -62,6 +62,13 @@ class Frame:
     def longest(self) -> int:
         """The more tokens of those around a source and those around a target."""
         return max(len(self.before) + len(self.after), len(self.before_target) + len(self.after_target))
+
+
+def _sample(tokenizer: Tokenizer) -> str:
+    """A text of which a tokenizer makes tokens: "a", or a token of a vocabulary without Latin letters."""
+    named = {*tokenizer.all_special_tokens}
+    texts = ("a", *(token for token in tokenizer.get_vocab() if token not in named))
+    return next(text for text in texts if tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def _joined(*parts: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from weft.recipes.pretraining.datasets.denoising.prefix import PrefixDenoiser
 from weft.recipes.pretraining.datasets.denoising.spans import SpanDenoiser
 from weft.tokenizer.denoising_tokens import MODES, SENTINELS, ids_of
 
-SEQUENTIAL = "S"
+SEQUENTIAL, INFINITE = "S", float("inf")
 # Those of the paper: mean span length and noise rate, all as often as each other.
 UL2 = ("R:3:0.15", "R:8:0.15", "S", "X:3:0.5", "X:8:0.5", "X:64:0.15", "X:64:0.5")
 FORM = (
@@ -57,8 +57,8 @@ def parse_denoiser(text: str) -> DenoiserChoice:
     try:
         read = [float(number) for number in numbers]
         weight = float(weight or 1)
-        is_right = not read if mode == SEQUENTIAL else read[0] >= 1 and 0 < read[1] < 1 and len(read) == 2
-        is_right = is_right and mode in MODES and 0 <= weight < float("inf")
+        is_right = not read if mode == SEQUENTIAL else 1 <= read[0] < INFINITE and 0 < read[1] < 1 and len(read) == 2
+        is_right = is_right and mode in MODES and 0 <= weight < INFINITE
     except (ValueError, IndexError):
         is_right = False
     if not is_right:

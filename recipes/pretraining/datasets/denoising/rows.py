@@ -1,4 +1,8 @@
-"""Packed rows of pairs: the documents of a row are spoilt by themselves, and stand in the same order on both sides."""
+"""Packed rows of pairs: the documents of a row are spoilt by themselves, and stand in the same order on both sides.
+
+A row of text makes more or fewer tokens of sources and of targets than others do. Batches therefore put the pairs of
+their rows into rows of their own, in which both sides are nearly full.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 import weft
-from weft.recipes.common.bin_packing import fill_rows
+from weft.recipes.common.bin_packing import fill_rows, fill_rows_to
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.pretraining.datasets.collators import Batch
@@ -17,6 +21,10 @@ from weft.recipes.pretraining.datasets.denoising.pieces import Denoiser, Piece, 
 from weft.recipes.pretraining.datasets.packed import DocumentSpan, TrainingRows, ValidationRows
 
 Row = dict[str, np.ndarray]
+
+FILLED = 0.95  # share of the places of each side of a batch that hold tokens, at least
+POSITIONS = ("position_ids", "decoder_position_ids")  # of the sources and of the targets; each text's begin with 0
+OF_SOURCES = ("input_ids", "position_ids", "attention_mask")
 
 
 @dataclass(frozen=True)
@@ -156,20 +164,27 @@ def pack_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray]], **of_targets: Seq
 
 
 def collate_pairs(rows: Sequence[Row]) -> Batch:
-    """Pad rows of pairs to the longest of each side, and add attention_mask and decoder_attention_mask.
+    """Put the pairs of rows into rows of equal length that are filled to `FILLED` on both sides, whatever their number.
 
-    The model makes the decoder's inputs of labels and decoder_position_ids.
+    Which pairs share a row follows from their lengths alone. attention_mask and decoder_attention_mask are added; the
+    model makes the decoder's inputs of labels and decoder_position_ids. Without any pair there is a row of padding.
     """
     import torch
 
-    masks = {"attention_mask": "input_ids", "decoder_attention_mask": "labels"}
-    batch = {}
-    for name in (*rows[0], *masks):
-        arrays = [row[name] if name in row else np.ones_like(row[masks[name]]) for row in rows]
+    joined = {name: _joined([row[name] for row in rows]) for name in rows[0]}
+    begins = [np.flatnonzero(joined[name] == 0) for name in POSITIONS]
+    sizes = np.stack([np.diff(each, append=len(joined[name])) for name, each in zip(POSITIONS, begins)], axis=1)
+    masks = {"attention_mask": POSITIONS[0], "decoder_attention_mask": POSITIONS[1]}
+    joined |= {name: np.ones_like(joined[side]) for name, side in masks.items()}
+    packed, batch = fill_rows_to(sizes, FILLED), {}
+    for name, values in joined.items():
+        parts = np.split(values, begins[name not in OF_SOURCES][1:])
+        arrays = [_joined([parts[pair] for pair in pairs]) for pairs in packed]
         longest = max(1, *map(len, arrays))
         fill = weft.IGNORE_INDEX if name == "labels" else 0
-        padded = [np.pad(each, (0, longest - len(each)), constant_values=fill) for each in arrays]
-        batch[name] = torch.from_numpy(np.stack(padded))
+        batch[name] = torch.from_numpy(
+            np.stack([np.pad(each, (0, longest - len(each)), constant_values=fill) for each in arrays])
+        )
     return batch
 
 

@@ -89,7 +89,7 @@ class SpanDenoiser:
 
     def shares(self) -> tuple[float, float]:
         """See `Denoiser`."""
-        sentinels = self.noise_rate / self.mean_length
+        sentinels = min(self.noise_rate / self.mean_length, 1 - self.noise_rate)  # text stands before each span
         return 1 - self.noise_rate + sentinels, self.noise_rate + sentinels
 
 
@@ -106,6 +106,12 @@ def noise_mask(key: np.uint64, length: int, noise_rate: float, mean_length: floa
         return np.zeros(length, dtype=bool)
     lengths = (compose(key, length - noise, spans, REST), compose(key, noise, spans, NOISE))
     return np.repeat(np.tile([False, True], spans), np.stack(lengths, axis=1).ravel())
+
+
+def count_spans(length: int, noise_rate: float, mean_length: float) -> int:
+    """Spans of a whole text of so many tokens."""
+    source, target = corrupted_lengths(length, noise_rate, mean_length)
+    return (source + target - length) // 2  # a sentinel on each side
 
 
 def corrupted_lengths(length: int, noise_rate: float = RATE, mean_length: float = MEAN_LENGTH) -> tuple[int, int]:
