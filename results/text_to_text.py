@@ -30,11 +30,11 @@ from weft.recipes.pretraining.objectives import objectives, offered_by
 from weft.recipes.pretraining.plan import make_plan
 
 WIKIPEDIA, PAIRS, BATCHES = 1_200_000, 4000, 200  # bytes; pairs to fine-tune on; batches that are counted
-ROW, STEP, TOKENS = 256, 2048, "1M"
+ROW, STEP, TOKENS = 256, 2048, "0.8M"
 RANDOM = "random weights"
 COMMON = {"cpu_threads": 1, "use_cpu": "true"}
 TASKS = {
-    "multi30k": {"max_train_examples": PAIRS, "num_train_epochs": 4},
+    "multi30k": {"max_train_examples": PAIRS, "num_train_epochs": 3},
     "scitldr": {"num_train_epochs": 2, "max_source_length": 128, "max_new_tokens": 32},
 }
 SCORES = {"multi30k": ("test_bleu", "test_chrf", "eval_loss"), "scitldr": ("test_rougeL", "test_rouge1", "eval_loss")}

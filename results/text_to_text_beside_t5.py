@@ -43,7 +43,7 @@ from weft.recipes.pretraining.objectives import objectives
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.plan import make_plan
 
-TEXT, ROW, STEP, WIDTH, LAYERS, HEADS = 6_000_000, 256, 2048, 128, 2, 4  # bytes of text, and the shape of both
+TEXT, ROW, STEP, WIDTH, LAYERS, HEADS = 5_000_000, 256, 2048, 128, 2, 4  # bytes of text, and the shape of both
 
 
 def padded(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
@@ -164,8 +164,8 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--tokens", nargs="+", default=["0.4M", "0.6M", "1M"], help="of Weft's runs")
-    parser.add_argument("--t5_tokens", default="1M")
+    parser.add_argument("--tokens", nargs="+", default=["0.32M", "0.48M", "0.8M"], help="of Weft's runs")
+    parser.add_argument("--t5_tokens", default="0.8M")
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2], help="of T5 on the first seed")
     given = parser.parse_args()
     torch.set_num_threads(1)

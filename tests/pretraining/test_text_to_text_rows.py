@@ -208,7 +208,7 @@ def nats_of(model, batch):
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_other_documents_of_a_row_change_no_bit_of_a_loss(corpus, kind, backend):
-    model, batch = two_stacks(), collate_pairs([make_rows(corpus, kind)[index] for index in range(12)])
+    model, batch = two_stacks(), collate_pairs([make_rows(corpus, kind)[index] for index in range(32)])
     model.set_attn_implementation(backend)
     rows = rows_of(batch)
     assert len(rows) > 1
@@ -235,7 +235,7 @@ def test_other_documents_of_a_row_change_no_bit_of_a_loss(corpus, kind, backend)
 
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_a_packed_document_is_as_it_is_alone_and_gradients_are_finite(corpus, kind):
-    model, whole = two_stacks().double(), collate_pairs([make_rows(corpus, kind)[index] for index in range(12)])
+    model, whole = two_stacks().double(), collate_pairs([make_rows(corpus, kind)[index] for index in range(32)])
     packed, rows = nats_of(model, whole).detach(), rows_of(whole)
     assert len(rows) > 1
     for number, row in enumerate(rows):

@@ -257,14 +257,15 @@ def test_two_processes_follow_the_curve_of_one(english, finished, tmp_path, capf
 
 
 def test_documents_of_one_token_are_passed_over(tmp_path):
-    """Some rows have nothing else, and whole micro-batches; the card shows documents of which something is written."""
+    """Some rows have nothing else, and whole steps; the card shows documents of which something is written."""
     letters, words = list("abcdefgh"), ["the old house", "a red river"]
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join([*letters, *words] * 12) + "\n", encoding="utf-8")
     fields = {"train_files": [text], "tokenizer_type": "char", "validation_fraction": 0.3, "sequence_length": 8}
     fields |= {"tokens_per_step": 16, "per_device_train_batch_size": 1, "sentinels": 5, "dedup": "off"}
     runs.run_here(output_dir=tmp_path / "run", objective="span", **{**FIELDS, **fields})
-    assert all(0 < loss < 10 for loss in runs.losses(tmp_path / "run"))
+    losses = runs.losses(tmp_path / "run")
+    assert losses.count(0) in range(1, 8) and all(0 <= loss < 10 for loss in losses)
     card = (tmp_path / "run" / "README.md").read_text()
     assert card.count("source: ") == card.count("target: <extra_id_0>") == 3
 
