@@ -6,17 +6,16 @@ config_sentence_transformers.json, sentence_bert_config.json   prompts, similari
 """
 
 import contextlib
-import json
 import shutil
 from pathlib import Path
 
 from transformers.utils import cached_file
 
 from weft.recipes.common.errors import RecipeError, refusing
+from weft.recipes.common.sentence_folders import MODULES, OF_LIBRARY, read_modules
 
-MODULES = "modules.json"
 LIBRARY = "sentence_transformers."
-SETTINGS = ("config_sentence_transformers.json", "sentence_bert_config.json")
+SETTINGS = (OF_LIBRARY, "sentence_bert_config.json")
 OF_MODULE = ("config.json", "model.safetensors")
 UNSAFE = "pytorch_model.bin"
 
@@ -32,8 +31,7 @@ def find_modules(checkpoint: str) -> list[dict[str, str]]:
     if file is None:
         return []
     with refusing(f"{MODULES} of {checkpoint} cannot be read", ValueError, TypeError, KeyError):
-        listed = json.loads(file.read_text(encoding="utf-8"))
-        found = [{name: str(one[name]) for name in ("type", "path")} for one in listed if one["path"]]
+        found = read_modules(file)
     for one in found:
         if Path(one["path"]).name != one["path"] or one["path"] == "..":
             raise RecipeError(

@@ -130,19 +130,53 @@ class WordIndex:
 
     def scores(self, question: str, form: Form = plain_form) -> np.ndarray:
         """BM25 of a question and each passage [passages] float64; 0: they share no term."""
-        passages = len(self.lengths)
-        scores = np.zeros(passages)
-        weights = K1 * (1 - B + B * self.lengths / max(self.lengths.mean(), 1.0))
+        scores = np.zeros(len(self.lengths))
+        for rows, counts, weight in self._postings(question, form):
+            scores[rows] += self._gain(rows, counts, weight)
+        return scores
+
+    def best(self, question: str, number: int, form: Form = plain_form) -> tuple[np.ndarray, np.ndarray]:
+        """The passages with the highest BM25, best first, of equal ones the first first, and their BM25 float64; such
+        as share no term with the question are not among them."""
+        scores = self.scores(question, form)
+        rows = np.flatnonzero(scores)
+        rows = rows[largest(scores[rows], number)]
+        return rows, scores[rows]
+
+    def score(self, question: str, row: int, form: Form = plain_form) -> float:
+        """BM25 of a question and one passage, without a look at the others."""
+        score = 0.0
+        for rows, counts, weight in self._postings(question, form):
+            here = slice(*np.searchsorted(rows, (row, row + 1)))
+            score += float(self._gain(rows[here], counts[here], weight).sum())
+        return score
+
+    def _postings(self, question: str, form: Form) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+        """For each term of a question that is known the passages that hold it, how often they do, and its weight."""
         for term, times in Counter(terms_of(question, form)).items():
             hashed = np.uint64(_hash(term))
             place = int(np.searchsorted(self.terms, hashed))
-            if place == len(self.terms) or self.terms[place] != hashed:
-                continue
-            first, last = self.starts[place], self.starts[place + 1]
-            rows, counts, holding = self.rows[first:last], self.counts[first:last], int(last - first)
-            rarity = math.log(1 + (passages - holding + 0.5) / (holding + 0.5))
-            scores[rows] += times * rarity * counts / (counts + weights[rows])
-        return scores
+            if place < len(self.terms) and self.terms[place] == hashed:
+                first, last = int(self.starts[place]), int(self.starts[place + 1])
+                rarity = math.log(1 + (len(self.lengths) - (last - first) + 0.5) / (last - first + 0.5))
+                yield self.rows[first:last], self.counts[first:last], times * rarity
+
+    def _gain(self, rows: np.ndarray, counts: np.ndarray, weight: float) -> np.ndarray:
+        """What a term adds to the scores of passages that hold it."""
+        return weight * counts / (counts + K1 * (1 - B + B * self.lengths[rows] / self._usual_length))
+
+    @functools.cached_property
+    def _usual_length(self) -> float:
+        return max(float(self.lengths.mean()), 1.0)
+
+
+def largest(scores: np.ndarray, top: int) -> np.ndarray:
+    """The places of the largest scores, largest first; of equal ones the first first."""
+    places = np.arange(len(scores))
+    if top < len(scores):
+        least = np.partition(scores, len(scores) - top)[len(scores) - top]
+        places = np.flatnonzero(scores >= least)
+    return places[np.argsort(-scores[places], kind="stable")][:top]
 
 
 def _hash(term: str) -> int:

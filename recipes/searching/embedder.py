@@ -1,7 +1,6 @@
 """Texts to vectors, by a folder of sentence-transformers or by the mean of any encoder's last states."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,17 @@ from huggingface_hub import snapshot_download
 from weft.recipes.common.checkpoint_files import TOKENIZER_FILES, BrokenFileError, check_config_file, read_json_object
 from weft.recipes.common.errors import RecipeError, optional_package, refusing
 from weft.recipes.common.options import refuse_missing_folder
+from weft.recipes.common.sentence_folders import MODULES, OF_VECTORS, read_modules, saved_as
 from weft.recipes.data.segmentation import Offsets, word_spans
 from weft.recipes.searching.passages import LEAST_TOKENS
 
-MODULES = "modules.json"  # what sentence-transformers saves beside a model
-OF_LIBRARY, OF_VECTORS = "config_sentence_transformers.json", "SentenceTransformer"
 MODEL_FILES = ("*.safetensors", "config*.json", MODULES, "sentence_*_config.json", *TOKENIZER_FILES)
 LONGEST_OF_ANY = 1 << 16  # tokens; a model that says more has no limit of its own
 
 
 def is_trained_for_search(folder: Path) -> bool:
     """Whether sentence-transformers saved a model of vectors there, which mostly means that these were trained."""
-    return _saved_as(folder) == OF_VECTORS
-
-
-def _saved_as(folder: Path) -> str | None:
-    """The class of sentence-transformers whose model a folder is; None: it is none's. Raises RecipeError."""
-    if not (folder / MODULES).is_file():
-        return None
-    with refusing(f"model {str(folder)!r} cannot be loaded", OSError, ValueError):
-        about = read_json_object(folder / OF_LIBRARY) if (folder / OF_LIBRARY).is_file() else {}
-    return str(about.get("model_type", OF_VECTORS))
+    return saved_as(folder) == OF_VECTORS
 
 
 def model_folder(name: str) -> Path:
@@ -51,16 +40,15 @@ def model_folder(name: str) -> Path:
 
 def model_files(folder: Path) -> list[Path]:
     """List the files that decide which vectors a model gives; raises RecipeError."""
-    places, saved_as = [folder], _saved_as(folder)
-    if saved_as not in (None, OF_VECTORS):
+    places, kind = [folder], saved_as(folder)
+    if kind not in (None, OF_VECTORS):
         raise RecipeError(
-            f"model {str(folder)!r} is a {saved_as} of sentence-transformers, which gives no vectors that can be "
+            f"model {str(folder)!r} is a {kind} of sentence-transformers, which gives no vectors that can be "
             f"compared: give a {OF_VECTORS}, or an encoder."
         )
-    if saved_as is not None:
+    if kind is not None:
         with refusing(f"model {str(folder)!r} cannot be loaded", OSError, ValueError, TypeError, KeyError):
-            modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
-            places += [folder / module["path"] for module in modules if module["path"]]
+            places += [folder / module["path"] for module in read_modules(folder / MODULES)]
     found = {path for place in places for pattern in MODEL_FILES for path in place.glob(pattern) if path.is_file()}
     return sorted(found)
 

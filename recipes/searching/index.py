@@ -23,7 +23,7 @@ from weft.recipes.common.files import read_json, size_and_time
 from weft.recipes.data.word_index import WordIndex, normal_form
 from weft.recipes.searching.embedder import Embedder, model_files
 from weft.recipes.searching.stamps import same_content, stamps_of
-from weft.recipes.searching.vectors import has_faiss, largest, nearest
+from weft.recipes.searching.vectors import has_faiss, nearest
 
 ABOUT, LOCK, FORMAT = "index.json", ".lock", 1
 PASSAGES, VECTORS, WORDS = "passages.arrow", "vectors.npy", "words"
@@ -173,10 +173,8 @@ class SearchIndex:
                 order["meaning"] = tuple(nearest_ones)
         if by in ("words", "both"):
             for order, question in zip(orders, questions):
-                scores = self.words.scores(question, self.form)
-                rows = largest(scores, depth)
-                rows = rows[scores[rows] > 0]
-                order["words"] = (scores[rows], rows)
+                rows, scores = self.words.best(question, depth, self.form)
+                order["words"] = (scores, rows)
         return orders
 
     def _hits(self, orders: Orders, top: int) -> list[Hit]:

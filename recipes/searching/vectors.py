@@ -6,6 +6,7 @@ import importlib.util
 import numpy as np
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.word_index import largest
 
 ROWS_AT_ONCE = 1 << 16  # of the vectors that are compared; their scores stay in the cache
 
@@ -40,15 +41,6 @@ def nearest(vectors: np.ndarray, questions: np.ndarray, top: int, faiss: bool = 
         best = np.argsort(-products, axis=1, kind="stable")[:, :top]
         products, rows = np.take_along_axis(products, best, 1), np.take_along_axis(rows, best, 1)
     return products, rows
-
-
-def largest(scores: np.ndarray, top: int) -> np.ndarray:
-    """The places of the largest scores, largest first; of equal ones the first first."""
-    places = np.arange(len(scores))
-    if top < len(scores):
-        least = np.partition(scores, len(scores) - top)[len(scores) - top]
-        places = np.flatnonzero(scores >= least)
-    return places[np.argsort(-scores[places], kind="stable")][:top]
 
 
 def has_faiss() -> bool:

@@ -13,6 +13,10 @@ from helpers.elsewhere import succeed
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
+from weft.recipes.finetuning.embeddings.arguments import EmbeddingFiles
+from weft.recipes.finetuning.embeddings.evaluation_sets import make_set
+from weft.recipes.finetuning.embeddings.reading import read_rows
+from weft.recipes.finetuning.embeddings.scoring import judge
 from weft.recipes.finetuning.embeddings.sides import WordVectors
 from weft.recipes.finetuning.embeddings.trainer import ModuleTrainer
 
@@ -62,6 +66,26 @@ def test_pairs_teach_a_model_to_search_and_its_folder_loads_anywhere(file: Path,
     )
     np.testing.assert_allclose(json.loads(printed.splitlines()[-1]), expected[0], atol=1e-5)
     assert "tensor" in succeed(usage_of(folder), tmp_path)
+
+
+def test_a_side_that_tells_no_texts_apart_finds_none(file: Path) -> None:
+    asked = make_set("validation", [*read_rows(file, EmbeddingFiles())][:20], [], 0, 0)
+
+    class Blind:
+        def index(self, documents):
+            return lambda queries: np.zeros((len(queries), len(documents)))
+
+    assert set(judge(Blind(), asked).metrics.values()) == {0.0}
+
+
+def test_a_reranker_has_a_folder_of_its_own(file: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for reranker in ("true", "false"):
+        ft.run_here(rows_of.main, train_file=file, plan="true", reranker=reranker, **TWO_STEPS)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("plan of")] == [
+        "plan of runs/reranker_pairs",
+        "plan of runs/embeddings_pairs",
+    ]
 
 
 @pytest.mark.parametrize("name", ["triplets", "scored", "labelled"])

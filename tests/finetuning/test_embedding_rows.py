@@ -4,17 +4,19 @@ import importlib.util
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import embeddings as rows_of
 from helpers import finetuning as ft
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.word_index import WordIndex
 from weft.recipes.finetuning.embeddings.arguments import EmbeddingArguments, EmbeddingFiles
 from weft.recipes.finetuning.embeddings.documents import damaged, title_and_rest, without_words
 from weft.recipes.finetuning.embeddings.evaluation_sets import RetrievalSet, SimilaritySet, make_set
 from weft.recipes.finetuning.embeddings.losses import columns_of, prepare_rows, with_hard_negatives
 from weft.recipes.finetuning.embeddings.reading import Row, read_all, read_rows
-from weft.recipes.finetuning.embeddings.sides import Bm25, words_of
+from weft.recipes.finetuning.embeddings.sides import Bm25, Reranker, words_of
 
 
 def rows_in(path: Path, **fields: object) -> list[Row]:
@@ -33,6 +35,9 @@ def rows_in(path: Path, **fields: object) -> list[Row]:
         ({"sentence1": "a", "sentence2": "b", "score": 3.5}, Row("scored", ("a", "b"), 3.5)),
         ({"genre": "g", "sentence1": "a", "sentence2": "b", "score": "4"}, Row("scored", ("a", "b"), 4.0)),
         ({"text1": "a", "text2": "b", "label": 1}, Row("scored", ("a", "b"), 1.0)),
+        ({"premise": "a", "hypothesis": "b", "label": 0}, Row("pairs", ("a", "b"))),
+        ({"gold_label": "entailment", "sentence1": "a", "sentence2": "b"}, Row("pairs", ("a", "b"))),
+        ({"sentence_A": "a", "sentence_B": "b", "relatedness_score": 4.5, "label": 1}, Row("scored", ("a", "b"), 4.5)),
         ({"text": "a", "label": 2}, Row("labelled", ("a",), "2")),
         ({"sentence": "a", "class": "sport"}, Row("labelled", ("a",), "sport")),
         ({"text": "a"}, Row("text", ("a",))),
@@ -63,6 +68,42 @@ def test_columns_can_be_named(fields, expected, tmp_path):
 def test_each_of_several_texts_that_belong_makes_a_pair(tmp_path):
     path = ft.write_rows(tmp_path / "rows.jsonl", [{"query": "q", "pos": ["p", "r"]}])
     assert [row.texts for row in rows_in(path)] == [("q", "p"), ("q", "r")]
+
+
+RELATIONS = [("p", "a", 0), ("p", "b", 2), ("p", "c", 1), ("q", "d", 2), ("p", "e", 0), ("r", "f", 0), ("r", "g", -1)]
+
+
+def entailment(path: Path, first: str, second: str, name: str, words: dict | None = None) -> Path:
+    rows = [{first: a, second: b, name: words[label] if words else label} for a, b, label in RELATIONS]
+    return ft.write_rows(path / "rows.jsonl", rows)
+
+
+@pytest.mark.parametrize(
+    "columns, fields",
+    [
+        (("premise", "hypothesis", "label"), {}),
+        (("sentence1", "sentence2", "label"), {"kind": "entailment"}),
+        (("a", "b", "label"), {"columns": ["a", "b", "label"], "kind": "entailment"}),
+        (("Premise", "b", "label"), {"columns": ["Premise", "b", "label"]}),
+    ],
+)
+def test_what_follows_from_a_text_belongs_to_it_and_what_contradicts_it_does_not(columns, fields, tmp_path):
+    expected = [Row("triplets", ("p", text, "b")) for text in ("a", "e")]
+    assert rows_in(entailment(tmp_path, *columns), **fields) == expected
+    words = {0: "entailment", 1: "neutral", 2: "contradiction", -1: "-"}
+    assert rows_in(entailment(tmp_path, *columns, words), **fields) == expected
+
+
+def test_numbers_that_may_be_scores_or_classes_of_entailment_are_asked_for(tmp_path):
+    path = entailment(tmp_path, "sentence1", "sentence2", "label")
+    for fields in ({}, {"columns": ["sentence1", "sentence2", "label"]}):
+        with pytest.raises(RecipeError, match="scores or classes of entailment: say which with --kind scored or"):
+            rows_in(path, **fields)
+    assert [row.target for row in rows_in(path, kind="scored")] == [0, 2, 1, 2, 0, 0, -1]
+    assert len(rows_in(entailment(tmp_path, "sentence1", "sentence2", "score"))) == 7
+    path = entailment(tmp_path, "sentence1", "sentence2", "label", {0: "same", 1: "same", 2: "other", -1: "other"})
+    with pytest.raises(RecipeError, match="line 1: column 'label' holds 'same', where entailment, neutral or"):
+        rows_in(path)
 
 
 def test_squad_is_read_as_questions_and_paragraphs(tmp_path):
@@ -207,6 +248,34 @@ def test_bm25_ranks_by_words_in_any_script_and_scores_pairs():
     assert not search(["nothing known"]).any()
     asked = ["the boat", "the house", "船"]
     assert Bm25().similarities(asked, texts).tolist() == [search([one])[0, place] for place, one in enumerate(asked)]
+
+
+def test_pairs_are_scored_without_a_look_at_all_other_pairs(monkeypatch):
+    looked = []
+    scores = WordIndex.scores
+    monkeypatch.setattr(WordIndex, "scores", lambda *given: looked.append(given) or scores(*given))
+    Bm25().similarities(["the boat"] * 50, [f"boat {number}" for number in range(50)])
+    assert not looked
+
+
+class Judge:
+    """Gives each pair of texts a score, and remembers the pairs."""
+
+    def __init__(self, score):
+        self.score, self.pairs = score, []
+
+    def predict(self, pairs, **options):
+        self.pairs += pairs
+        return [self.score(*pair) for pair in pairs]
+
+
+def test_a_reranker_reads_what_bm25_finds_whichever_split_the_texts_are_of():
+    own, others = [f"own {number}" for number in range(150)], [f"other {number}" for number in range(150)]
+    judges = [Judge(lambda query, text: float(text.endswith("7"))) for _ in range(2)]
+    for judge, documents in zip(judges, (own + others, others + own)):
+        scores = Reranker(judge, 8).index(documents)(["own 7", "nothing known"])
+        assert np.isfinite(scores).sum(1).tolist() == [100, 100] and scores[0, documents.index("own 7")] == 1
+    assert sorted(judges[0].pairs) == sorted(judges[1].pairs) and not all(text in own for _, text in judges[0].pairs)
 
 
 @pytest.mark.parametrize(

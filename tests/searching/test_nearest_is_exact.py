@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from weft.recipes.data.word_index import largest
 from weft.recipes.searching import vectors
-from weft.recipes.searching.vectors import largest, nearest
+from weft.recipes.searching.vectors import nearest
 
 
 def sorted_whole(rows: np.ndarray, questions: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:

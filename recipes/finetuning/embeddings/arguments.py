@@ -11,6 +11,7 @@ from weft.recipes.data.text_files import DOCUMENTS
 from weft.recipes.finetuning.arguments import LARGEST_SEED, FileArguments, FineTuningArguments
 
 PAIRS, TRIPLETS, SCORED, LABELLED, TEXT = KINDS = ("pairs", "triplets", "scored", "labelled", "text")
+ENTAILMENT = "entailment"  # a kind of files: their rows are pairs or triplets
 TITLE, SIMCSE, TSDAE = UNSUPERVISED = ("title", "simcse", "tsdae")
 BM25, FASTTEXT, NONE = BASELINES = ("bm25", "fasttext", "none")
 AUTO, MEAN, LAST_TOKEN = "auto", "mean", "lasttoken"
@@ -31,8 +32,9 @@ class EmbeddingFiles(FileArguments):
     kind: str | None = option(
         None,
         "what a row is: pairs (a text and one that belongs to it), triplets (and others that do not), scored (two "
-        "texts and how alike they are), labelled (a text and its class) or text; without it the columns tell",
-        choices=KINDS,
+        "texts and how alike they are), labelled (a text and its class), text, or entailment (two texts, of which the "
+        "second follows from the first or contradicts it); without it the columns tell",
+        choices=(*KINDS, ENTAILMENT),
     )
     columns: list[str] = option(
         [], "the columns in this order: text, text that belongs to it, texts that do not; score or label last"

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.data.word_index import WordIndex
 from weft.recipes.finetuning.embeddings.arguments import (
     LABELLED,
     PAIRS,
@@ -26,11 +27,9 @@ from weft.recipes.finetuning.embeddings.arguments import (
 from weft.recipes.finetuning.embeddings.documents import damaged
 from weft.recipes.finetuning.embeddings.evaluation_sets import as_pairs
 from weft.recipes.finetuning.embeddings.reading import Row
-from weft.recipes.finetuning.embeddings.sides import Bm25
 
 LOSS_FILE = "loss.safetensors"  # in a checkpoint, the weights of a loss that has any
 MARGIN = 0.2  # of cosine distances, by which texts of one label are nearer than those of two
-CANDIDATES = 20  # of BM25, beyond the number of negatives
 DECODER = {"num_hidden_layers": 2, "is_decoder": True, "add_cross_attention": True}  # of TSDAE, thrown away in the end
 
 
@@ -80,12 +79,11 @@ def with_hard_negatives(rows: Sequence[Row], number: int, seed: int) -> list[Row
     belongs: dict[str, set[str]] = {}
     for row in rows:
         belongs.setdefault(row.texts[0], {row.texts[0]}).add(row.texts[1])
-    search, draw = Bm25().index(documents), random.Random(seed)
+    words, draw = WordIndex.of(documents), random.Random(seed)
     negatives: dict[str, list[str]] = {}
     for query, own in belongs.items():
-        scores = search([query])[0]
-        first = np.argsort(-scores, kind="stable")[: number + len(own) + CANDIDATES]
-        chosen = [documents[place] for place in first if scores[place] > 0 and documents[place] not in own][:number]
+        found = (documents[place] for place in words.best(query, number + len(own))[0])
+        chosen = [text for text in found if text not in own][:number]
         others = iter(draw.sample(documents, min(len(documents), number + len(own) + len(chosen))))
         while len(chosen) < number:
             text = next(others, None)

@@ -13,6 +13,7 @@ from weft.recipes.data.builtin_text import embedded_documents
 from weft.recipes.data.tables import Record, read_records, text_of, value_of
 from weft.recipes.data.text_files import file_format, read_text
 from weft.recipes.finetuning.embeddings.arguments import (
+    ENTAILMENT,
     LABELLED,
     PAIRS,
     PYDOC,
@@ -29,17 +30,21 @@ from weft.recipes.finetuning.tasks.text_classification.official_files import rea
 from weft.recipes.finetuning.validation_split import hold_out, squeezed
 
 TITLES = ("title", "summary")
-FIRST = ("anchor", "query", "question", "sentence1", "text1", "sentence_a", "text_a", *TITLES)
+ALIKE = ("sentence1", "text1", "sentence_a", "text_a", "premise")  # the first of two texts of one sort
+FIRST = ("anchor", "query", "question", *ALIKE, *TITLES)
 SECOND = (
     *("positive", "pos", "answer", "passage", "context", "document", "response", "sentence2", "text2", "sentence_b"),
-    *("text_b", "entailment", "abstract", "body", "text"),
+    *("text_b", "hypothesis", "entailment", "abstract", "body", "text"),
 )
 NEGATIVE = ("negative", "neg", "contradiction", "hard_negative")
-SCORE = ("score", "similarity", "similarity_score", "relatedness", "label")
-LABEL = ("label", "class", "category", "topic", "intent")
+SCORE = ("score", "similarity", "similarity_score", "relatedness", "relatedness_score", "label", "gold_label")
+LABEL = ("label", "class", "category", "topic", "intent", "gold_label")
 ALONE = ("text", "sentence", "content", "document")
 KNOWN = {"stsb": GLUE["stsb"], **{name: QUESTIONS[name] for name in ("squad", "cmrc2018", "drcd")}}
-FORMS = "two texts; three; two and a score; a text and its label; a text"
+FORMS = "two texts; three; two and a score or a relation; a text and its label; a text"
+# What relations are called or numbered in data sets of entailment; of some rows nobody could say.
+FOLLOWS, CONTRADICTS = ("entailment", "0"), ("contradiction", "2")
+OTHERS = ("neutral", "not_entailment", "1", "-", "-1", "")
 
 
 class Row(NamedTuple):
@@ -69,6 +74,7 @@ class Columns:
     kind: str
     texts: tuple[str, ...]
     target: str | None = None
+    is_guess: bool = False
 
 
 def read_all(files: EmbeddingFiles) -> dict[str, list[Row]]:
@@ -112,11 +118,20 @@ def read_rows(path: Path, files: EmbeddingFiles) -> Iterator[Row]:
 
 
 def rows_of(records: Iterable[Record], columns: Columns) -> Iterator[Row]:
-    """Rows of records; a list of texts in the second column makes a row for each."""
+    """Rows of records; a list of texts in the second column makes a row for each.
+
+    Raises:
+        RecipeError: a record is broken, or what was taken for scores may as well be classes of entailment.
+    """
+    if columns.kind == ENTAILMENT:
+        yield from _of_entailment(records, columns)
+        return
+    targets = set()
     for record in records:
         target: Any = None
         if columns.target is not None:
             target = (_number if columns.kind == SCORED else _label)(record, columns.target)
+            targets.add(target)
         first = text_of(record, columns.texts[0], "columns")
         if len(columns.texts) == 1:
             yield Row(columns.kind, (first,), target)
@@ -124,6 +139,36 @@ def rows_of(records: Iterable[Record], columns: Columns) -> Iterator[Row]:
         belonging, *others = [_texts(record, column) for column in columns.texts[1:]]
         for text in belonging:
             yield Row(columns.kind, (first, text, *itertools.chain(*others)), target)
+    if columns.is_guess and {0, 1, 2} <= targets <= {-1, 0, 1, 2}:
+        raise RecipeError(
+            f"{record.where} and before: column {columns.target!r} holds 0, 1 and 2, which may be scores or classes of "
+            f"entailment: say which with --kind {SCORED} or --kind {ENTAILMENT}, or call the column score."
+        )
+
+
+def _of_entailment(records: Iterable[Record], columns: Columns) -> Iterator[Row]:
+    """Triplets of a text, what follows from it and what contradicts it; pairs where no text has both.
+
+    As sentence-transformers' examples learn from such data (https://sbert.net/examples/sentence_transformer/training/nli/README.html).
+    """
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for record in records:
+        value = value_of(record, columns.target, "columns")
+        relation = "" if value is None else str(value).strip().lower().removesuffix(".0")
+        if relation in OTHERS:
+            continue
+        if relation not in (*FOLLOWS, *CONTRADICTS):
+            raise RecipeError(
+                f"{record.where}: column {columns.target!r} holds {relation!r}, where entailment, neutral or "
+                f"contradiction (0, 1 or 2) is needed: mend the row, or give --kind {PAIRS} if all belong together."
+            )
+        first, second = (text_of(record, column, "columns") for column in columns.texts)
+        found.setdefault(first, ([], []))[relation in CONTRADICTS].append(second)
+    both = [(first, *each) for first, each in found.items() if all(each)]
+    for first, following, against in both:
+        yield from (Row(TRIPLETS, (first, text, *against)) for text in following)
+    if not both:
+        yield from (Row(PAIRS, (first, text)) for first, (following, _) in found.items() for text in following)
 
 
 def find_columns(record: Record, files: EmbeddingFiles) -> Columns:
@@ -143,9 +188,12 @@ def find_columns(record: Record, files: EmbeddingFiles) -> Columns:
     if first is not None and second is not None:
         negatives = [name for lower, name in there.items() if _is_negative(lower)]
         is_score = find["score"] is not None and _parsed(record.values[find["score"]]) is not None
-        is_class = str(find["score"]).lower() in LABEL and first.lower() in TITLES
-        if is_score and (files.kind == SCORED or (files.kind is None and not is_class)):
-            return Columns(SCORED, (first, second), find["score"])
+        is_label = str(find["score"]).lower() in LABEL
+        is_relation = is_label and first.lower() in ALIKE and (first.lower() == "premise" or not is_score)
+        if find["score"] is not None and files.kind in (ENTAILMENT, None if is_relation else ENTAILMENT):
+            return Columns(ENTAILMENT, (first, second), find["score"])
+        if is_score and (files.kind == SCORED or (files.kind is None and not (is_label and first.lower() in TITLES))):
+            return Columns(SCORED, (first, second), find["score"], is_label and files.kind is None)
         if files.kind in (None, TRIPLETS) and negatives:
             return Columns(TRIPLETS, (first, second, *negatives))
         if files.kind in (None, PAIRS):
@@ -168,14 +216,18 @@ def _told(record: Record, files: EmbeddingFiles) -> Columns:
     last = value_of(record, names[-1], "columns")
     if kind is None:
         by_number = {1: TEXT, 2: LABELLED if names[-1].lower() in LABEL else PAIRS, 3: TRIPLETS}
-        kind = SCORED if len(names) == 3 and _parsed(last) is not None else by_number.get(len(names), TRIPLETS)
-    needed = {PAIRS: (2, 2), TRIPLETS: (3, math.inf), SCORED: (3, 3), LABELLED: (2, 2), TEXT: (1, 1)}[kind]
+        kind = by_number.get(len(names), TRIPLETS)
+        if len(names) == 3 and names[-1].lower() in LABEL and (names[0].lower() == "premise" or _parsed(last) is None):
+            kind = ENTAILMENT
+        elif len(names) == 3 and _parsed(last) is not None:
+            kind = SCORED
+    needed = {PAIRS: (2, 2), TRIPLETS: (3, math.inf), LABELLED: (2, 2), TEXT: (1, 1)}.get(kind, (3, 3))
     if not needed[0] <= len(names) <= needed[1]:
         raise RecipeError(
             f"columns names {len(names)} ({', '.join(names)}), which does not fit {kind} rows: give {FORMS}."
         )
-    if kind in (SCORED, LABELLED):
-        return Columns(kind, names[:-1], names[-1])
+    if kind in (SCORED, LABELLED, ENTAILMENT):
+        return Columns(kind, names[:-1], names[-1], files.kind is None and names[-1].lower() in LABEL)
     return Columns(kind, names)
 
 

@@ -29,7 +29,8 @@ SAMPLE = 1000  # texts of which the plan counts tokens
 
 def run_embeddings(parsed: Parsed) -> None:
     """Carry the run out: plan, train each seed, choose, score, report, publish."""
-    rows, name = read_all(parsed[EmbeddingFiles]), f"embeddings_{parsed[EmbeddingFiles].name}"
+    files, is_reranker = parsed[EmbeddingFiles], parsed[EmbeddingArguments].reranker
+    rows, name = read_all(files), f"{'reranker' if is_reranker else 'embeddings'}_{files.name}"
     folder, fields, settings = folder_and_settings(parsed, name, len(rows["train"]))
     carry_out(
         folder,

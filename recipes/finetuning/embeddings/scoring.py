@@ -52,14 +52,15 @@ def _correlate(side: Side, evaluation: SimilaritySet) -> Judged:
 
 
 def _search(side: Side, evaluation: RetrievalSet) -> Judged:
-    """The metrics of sentence-transformers' own evaluator, from the first ten of each ranking."""
+    """The metrics of sentence-transformers' own evaluator, from the first ten of each ranking; of texts with equal
+    scores those that do not belong to the query come first, so that a side that tells nothing apart finds nothing."""
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-    search, hits, queries = side.index(evaluation.documents), [], evaluation.queries
+    search, places, queries = side.index(evaluation.documents), [], evaluation.queries
     for start in range(0, len(queries), QUERIES_AT_ONCE):
-        for scores in search(queries[start : start + QUERIES_AT_ONCE]):
-            places = np.argsort(-scores, kind="stable")[:DEPTH]
-            hits.append([(int(place), float(scores[place])) for place in places])
+        for number, scores in enumerate(search(queries[start : start + QUERIES_AT_ONCE]), start):
+            belongs = np.isin(np.arange(len(scores)), [*evaluation.relevant[number]])
+            places.append(np.lexsort((belongs, -scores))[:DEPTH].tolist())
     names = [f"{place:09d}" for place in range(len(evaluation.documents))]
     evaluator = InformationRetrievalEvaluator(
         {str(number): query for number, query in enumerate(queries)},
@@ -68,11 +69,12 @@ def _search(side: Side, evaluation: RetrievalSet) -> Judged:
         **{"mrr_at_k": [DEPTH], "ndcg_at_k": [DEPTH], "accuracy_at_k": [1], "precision_recall_at_k": [1, DEPTH]},
         map_at_k=[DEPTH],
     )
-    found = evaluator.compute_metrics([[{"corpus_id": names[p], "score": s} for p, s in row] for row in hits])
+    # ranks for scores: it would put equal ones in an order of its own
+    ranked = [[{"corpus_id": names[p], "score": -rank} for rank, p in enumerate(row)] for row in places]
+    found = evaluator.compute_metrics(ranked)
     metrics = {
         f"{name.partition('@')[0]}_at_{k}": float(value)
         for name, values in found.items()
         for k, value in values.items()
     }
-    places = [[place for place, _ in row] for row in hits]
     return Judged({name: metrics[name] for name in headline_of(evaluation)}, places)

@@ -4,6 +4,7 @@ Each is asked the same way: `index` takes the texts that are searched and gives 
 [queries, texts]; `similarities` are of pairs, [pairs].
 """
 
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from weft.recipes.data.segmentation import search_terms
-from weft.recipes.data.word_index import WordIndex
+from weft.recipes.data.word_index import WordIndex, largest
 
 Search = Callable[[Sequence[str]], np.ndarray]
 
@@ -50,16 +51,22 @@ class Embedder:
         return (one * other).sum(1)
 
 
+@functools.lru_cache(2)
+def index_of(documents: tuple[str, ...]) -> WordIndex:
+    """The words of texts, counted once for all evaluations that search them."""
+    return WordIndex.of(documents)
+
+
 class Bm25:
     """Okapi's BM25, as `recipes/search.py` ranks by it."""
 
     def index(self, documents: Sequence[str]) -> Search:
-        found = WordIndex.of(documents)
+        found = index_of(tuple(documents))
         return lambda queries: np.stack([found.scores(query) for query in queries])
 
     def similarities(self, firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
-        search = self.index(seconds)
-        return np.array([search([first])[0, place] for place, first in enumerate(firsts)])
+        found = index_of(tuple(seconds))
+        return np.array([found.score(first, place) for place, first in enumerate(firsts)])
 
 
 class WordVectors:
@@ -93,13 +100,14 @@ class Reranker:
         self.model, self.options = model, {"batch_size": batch_size, "show_progress_bar": False}
 
     def index(self, documents: Sequence[str]) -> Search:
-        first = Bm25().index(documents)
+        # so that of equal ones none comes first for its split
+        order = np.array(sorted(range(len(documents)), key=documents.__getitem__))
+        words = index_of(tuple(documents[place] for place in order))
 
         def scores(queries: Sequence[str]) -> np.ndarray:
-            found = first(queries)
-            places = np.argsort(-found, axis=1, kind="stable")[:, :CANDIDATES]
+            places = order[np.stack([largest(words.scores(query), CANDIDATES) for query in queries])]
             pairs = [(query, documents[place]) for query, row in zip(queries, places) for place in row]
-            result = np.full(found.shape, -np.inf, dtype=np.float32)
+            result = np.full((len(queries), len(documents)), -np.inf, dtype=np.float32)
             again = np.asarray(self.model.predict(pairs, **self.options)).reshape(places.shape)
             np.put_along_axis(result, places, again, 1)
             return result

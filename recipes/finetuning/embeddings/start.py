@@ -12,15 +12,13 @@ from weft import WeftConfig
 from weft.recipes.common.checkpoint_files import CONFIG
 from weft.recipes.common.checkpoints import UNLOADABLE, check_files, load_config, load_whole
 from weft.recipes.common.errors import RecipeError, one_line, refusing
-from weft.recipes.common.files import read_json
+from weft.recipes.common.sentence_folders import MODULES, OF_VECTORS, read_modules, saved_as
 from weft.recipes.common.wording import some_of
 from weft.recipes.finetuning.adapters import freeze
 from weft.recipes.finetuning.arguments import ModelSetupArguments
 from weft.recipes.finetuning.embeddings.arguments import AUTO, LAST_TOKEN, MEAN, USUAL_LENGTH, EmbeddingArguments
 from weft.recipes.finetuning.embeddings.task import EmbeddingTask
 from weft.recipes.finetuning.model_setup import DEFAULT_LENGTH, DROPOUT, ModelSetup, set_up_model
-
-OF_LIBRARY, MODULES = "config_sentence_transformers.json", "modules.json"
 
 
 class Start:
@@ -189,8 +187,8 @@ def pooling_of(name: str) -> str | None:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     with refusing(f"model {name!r} cannot be looked at", *UNLOADABLE, TypeError, say=one_line):
-        modules = read_json(Path(cached_file(name, MODULES)))
-        places = [one["path"] for one in modules if str(one["type"]).endswith(".Pooling")]
+        modules = read_modules(Path(cached_file(name, MODULES)))
+        places = [one["path"] for one in modules if one["type"].endswith(".Pooling")]
         found = [Pooling.load_config(name, subfolder=place).get("pooling_mode", MEAN) for place in places]
     if len(found) != 1 or not isinstance(found[0], str):
         raise RecipeError(f"model {name!r} pools in another way than mean, first or last token: give another.")
@@ -200,10 +198,7 @@ def pooling_of(name: str) -> str | None:
 def _has_modules(name: str) -> bool:
     """Whether a folder or id of the Hub is an embedding model of sentence-transformers."""
     if Path(name).is_dir():
-        kind = Path(name) / OF_LIBRARY
-        own = (read_json(kind) if kind.is_file() else {}).get("model_type", EmbeddingTask.class_name)
-        is_whole = (Path(name) / MODULES).is_file() and (Path(name) / CONFIG).is_file()
-        return is_whole and own == EmbeddingTask.class_name
+        return saved_as(Path(name)) == OF_VECTORS and (Path(name) / CONFIG).is_file()
     from sentence_transformers.util import is_sentence_transformer_model
 
     with refusing(f"model {name!r} cannot be looked at", *UNLOADABLE, say=one_line):
