@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.processes import is_first_process
 from weft.recipes.common.wording import counted, some_of
 from weft.recipes.data.text_files import file_format
+
+_ANY_FOLDERS = re.compile(r"(?:^|(?<=/))\*\*/")
 
 
 def expand_name(field: str, name: str, formats: Sequence[str]) -> list[str]:
@@ -59,30 +62,38 @@ def _matching(name: str) -> list[str]:
 
 
 def _files(pattern: str) -> list[str]:
-    found = glob.iglob(pattern, recursive=True)  # noqa: PTH207  (that of Path finds hidden files too)
-    return sorted(str(Path(match)) for match in found if Path(match).is_file())
+    return sorted({str(Path(match)) for match in _matches(pattern) if Path(match).is_file()})
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    top, *rest = _ANY_FOLDERS.split(pattern, maxsplit=1)
+    found = glob.iglob(top) if top else [""]  # noqa: PTH207  (that of Path finds hidden files too)
+    if not rest:
+        yield from found
+        return
+    for folder in (each for place in found for each in _folders_below(Path(place))):
+        yield from _matches(f"{glob.escape(str(folder))}/{rest[0]}")
 
 
 def _files_of_folder(folder: str, formats: Sequence[str]) -> tuple[list[str], list[str]]:
     """List the files below a folder that end in a format, and the others."""
-    found = sorted(str(Path(path)) for path in _files_below(folder))
+    found = _files(f"{glob.escape(folder)}/**/*")
     taken = [path for path in found if file_format(Path(path)) in formats]
     return taken, sorted(set(found) - set(taken))
 
 
-def _files_below(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """The files below a folder but for hidden ones; links are followed, but not to a folder that they stand in."""
+def _folders_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """A folder and those below it but for hidden ones; links are followed, but not to a folder that they stand in."""
     try:
-        status, paths = Path(folder).stat(), list(Path(folder).iterdir())
+        status, paths = folder.stat(), list(folder.iterdir())
     except FileNotFoundError:  # gone since the folder around it was listed
         return
     own = (status.st_dev, status.st_ino)
-    for path in () if own in above else paths:
-        if not path.name.startswith("."):
-            if path.is_dir():
-                yield from _files_below(str(path), above | {own})
-            elif path.is_file():
-                yield str(path)
+    if own not in above:
+        yield folder
+        for path in paths:
+            if path.is_dir() and not path.name.startswith("."):
+                yield from _folders_below(path, above | {own})
 
 
 def _endings(paths: Sequence[str]) -> str:

@@ -85,7 +85,8 @@ def test_links_are_followed_but_not_in_a_circle(shards, tmp_path):
         (tmp_path / "shards" / name).symlink_to(target, target_is_directory=True)
     (elsewhere / "back").symlink_to(tmp_path / "shards", target_is_directory=True)
     (elsewhere / "nowhere.txt").symlink_to(tmp_path / "missing.txt")
-    assert expanded("shards") == [*shards, "shards/linked/d.txt"]
+    assert expanded("shards") == expanded("shards/**/?.*") == [*shards, "shards/linked/d.txt"]
+    assert expanded("sh*/**/deep/*") == [shards[2]]
 
 
 def test_every_way_of_reading_takes_folders_and_patterns(shards, tmp_path, monkeypatch, capsys):
