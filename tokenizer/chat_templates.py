@@ -15,8 +15,11 @@ from weft.tokenizer.special_tokens import add_extra_tokens
 
 Message = dict[str, Any]
 
+# A template of our own in three parts, of which the second is what somebody says, to its end.
+Parts = tuple[str, str, str]
 # ChatML: special tokens around each message, which no text can be taken for.
-CHATML = """\
+_CHATML: Parts = (
+    """\
 {{- bos_token }}
 {%- set first = messages[0] if messages[0].role == 'system' else none %}
 {%- if tools or first %}
@@ -31,19 +34,26 @@ CHATML = """\
     {{- '<|im_end|>\\n' }}
 {%- endif %}
 {%- for message in (messages[1:] if first else messages) %}
-    {{- '<|im_start|>' ~ message.role ~ '\\n' ~ (message.content | default('', true) | trim) }}
+    {{- '<|im_start|>' ~ message.role ~ '\\n' }}
+""",
+    """\
+    {{- message.content | default('', true) | trim }}
     {%- for call in message.tool_calls or [] %}
         {{- '\\n' if message.content or not loop.first else '' }}
         {{- '<tool_call>' ~ (call.function | default(call) | tojson) ~ '</tool_call>' }}
     {%- endfor %}
     {{- '<|im_end|>\\n' }}
+""",
+    """\
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}
-"""
+""",
+)
 # Words alone, for a vocabulary that is to stay as it is: an answer ends with the tokenizer's end token.
-PLAIN = """\
+_PLAIN: Parts = (
+    """\
 {{- bos_token }}
 {%- if tools %}
     {{- raise_exception('the plain template has no place for tools: use chatml') }}
@@ -52,21 +62,39 @@ PLAIN = """\
     {%- if message.tool_calls %}
         {{- raise_exception('the plain template has no place for tool_calls: use chatml') }}
     {%- endif %}
-    {{- '' if message.role == 'system' else message.role | capitalize ~ ': ' }}
-    {{- message.content | trim }}
+    {{- '' if message.role == 'system' else message.role | capitalize ~ ':' }}
+""",
+    """\
+    {{- ('' if message.role == 'system' else ' ') ~ (message.content | trim) }}
     {{- (eos_token if message.role == 'assistant' else '') ~ '\\n' }}
+""",
+    """\
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- 'Assistant:' }}
 {%- endif %}
-"""
-TEMPLATES = {"chatml": CHATML, "plain": PLAIN}
+""",
+)
+TEMPLATES = {"chatml": "".join(_CHATML), "plain": "".join(_PLAIN)}
 DEFAULT_TEMPLATE = "chatml"
+# The same with marks around what an assistant says. Only transformers reads such marks, so no tokenizer gets them.
+_MARKS = ("{%- if message.role == 'assistant' %}{%- generation %}", "{%- endgeneration %}{%- else %}", "{%- endif %}\n")
+MARKED = {
+    "".join(parts): f"{parts[0]}{_MARKS[0]}{parts[1]}{_MARKS[1]}{parts[1]}{_MARKS[2]}{parts[2]}"
+    for parts in (_CHATML, _PLAIN)
+}
 _CONTROL = re.compile(r"<\|[^\s|<>]+\|>")  # how templates usually spell the tokens that are theirs alone
-_PROBE = [
-    {"role": "system", "content": "x"},
-    {"role": "user", "content": "x"},
-    {"role": "assistant", "content": "x"},
+# Conversations that a template is tried with, for the tokens that it writes; some know no system, no tools or no calls.
+_SYSTEM, _USER, _ANSWER, _RESULT = ({"role": role, "content": "x"} for role in ("system", "user", "assistant", "tool"))
+_CALL = {"tool_calls": [{"id": "x", "type": "function", "function": {"name": "x", "arguments": {}}}]}
+_TOOL = {"type": "function", "function": {"name": "x", "description": "x", "parameters": {"type": "object"}}}
+_USUAL = [([_SYSTEM, _USER, _ANSWER], None), ([_USER, _ANSWER], None)]
+_WITH_TOOLS = [
+    ([_SYSTEM, _USER, _ANSWER], [_TOOL]),
+    *(
+        ([_USER, call | _CALL, _RESULT | {"name": "x", "tool_call_id": "x"}, _ANSWER], [_TOOL])
+        for call in ({"role": "assistant"}, _ANSWER)
+    ),
 ]
 
 
@@ -87,19 +115,24 @@ def give_chat_template(tokenizer: PreTrainedTokenizerBase, template: str) -> lis
         raise ValueError("the plain template ends answers with the tokenizer's end token, of which there is none.")
     before, tokenizer.chat_template = tokenizer.chat_template, TEMPLATES.get(template, template)
     try:
-        names = _CONTROL.findall(_render_probe(tokenizer))
+        names = _CONTROL.findall(_render_probes(tokenizer))
     except ValueError:
         tokenizer.chat_template = before
         raise
     return add_extra_tokens(tokenizer, list(dict.fromkeys(names)))
 
 
-def _render_probe(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A conversation as a template writes it; some templates know no system message."""
-    try:
-        return render_chat(tokenizer, _PROBE)
-    except ValueError:
-        return render_chat(tokenizer, _PROBE[1:])
+def _render_probes(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a template writes of all that it can; raises ValueError where that is nothing."""
+    texts, refused = [], ValueError()
+    for messages, tools in [*_USUAL, *(_WITH_TOOLS if "tool" in tokenizer.chat_template else [])]:
+        try:
+            texts.append(render_chat(tokenizer, messages, tools))
+        except ValueError as error:
+            refused = error
+    if not texts:
+        raise refused
+    return "".join(texts)
 
 
 def render_chat(
@@ -137,9 +170,9 @@ def spelt_tokens(special: Sequence[str], value: Any) -> list[str]:
 
 
 def spelt_sentence(
-    special: Sequence[str], messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None
+    special: Sequence[str], messages: Sequence[Message | str], tools: Sequence[dict[str, Any]] | None = None
 ) -> str | None:
-    """Say which special token a conversation spells out; None where it spells none."""
+    """Say which special token a conversation, or one of several texts, spells out; None where none does."""
     spelt = spelt_tokens(special, [*messages, *(tools or [])])
     if not spelt:
         return None

@@ -1,9 +1,9 @@
 """Conversations to tokens, and which of these an assistant wrote: decided from what its template renders, or refused.
 
-A template with `{% generation %}` marks says itself what an assistant writes. Of any other, an answer is what stands
-between the prompt for it (the messages before it, rendered with add_generation_prompt) and the special token that ends
-the messages with it. Each must be the beginning of the whole, in characters and in tokens: a model that is asked then
-sees the very tokens that it was trained behind.
+A template with `{% generation %}` marks says itself what an assistant writes, and so do our own. Of any other, an
+answer is what stands between the prompt for it (the messages before it, rendered with add_generation_prompt) and the
+special token that ends the messages with it. Each must be the beginning of the whole, in characters and in tokens: a
+model that is asked then sees the very tokens that it was trained behind.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from weft.tokenizer.chat_templates import Message, render_chat, special_tokens_of, spelt_sentence
+from weft.tokenizer.chat_templates import MARKED, Message, render_chat, special_tokens_of, spelt_sentence
 
 AT_ONCE = 1000  # conversations that are tokenised together
 ASSISTANT = "assistant"
@@ -98,6 +98,7 @@ def _render(
     if sentence := spelt_sentence(special, messages, tools):
         return sentence
     template = tokenizer.get_chat_template(tools=tools)
+    template = MARKED.get(template, template)
     try:
         if _MARK.search(template):
             text, spans = _marked_spans(tokenizer, template, messages, tools)

@@ -84,7 +84,7 @@ def conversations_of(
     found = []
     for record in records:
         try:
-            tools, messages = _tools_of(record), _messages_of(record, columns, answered)
+            tools, messages = tools_of(record), _messages_of(record, columns, answered)
             check_messages(messages, record.where, answered)
         except RecipeError as error:
             if broken is None:
@@ -103,7 +103,8 @@ def check_messages(messages: Sequence[Message], where: str, answered: bool = Tru
 
     Raises:
         RecipeError: nobody speaks, an answer stands behind another one or before all questions, a text is empty, the
-            system speaks later than first, or the end is not what it has to be.
+            system speaks later than first, the weight of an answer is neither 0 nor 1, or the end is not what it has
+            to be.
     """
     before = None
     for number, message in enumerate(messages, start=1):
@@ -118,12 +119,21 @@ def check_messages(messages: Sequence[Message], where: str, answered: bool = Tru
         if not message.get("content") and not silent:
             what = "answer" if role == ASSISTANT else f"{role} message"
             raise RecipeError(f"{place}: an empty {what}: write it, or drop the conversation.")
+        if role == ASSISTANT and message.get("weight", 1) not in (0, 1):
+            raise RecipeError(f"{place}: its weight is {message['weight']!r}: give 1, or 0 to not learn it.")
         before = role
     if answered and before != ASSISTANT:
         what = f"no answer to the last message ({before})" if messages else "no message"
         raise RecipeError(f"{where}: {what}: give one, or drop the conversation.")
+    if answered and not any(weights_of(messages)):
+        raise RecipeError(f"{where}: all its answers have weight 0, so that nothing is learnt: drop the conversation.")
     if not answered and (before is None or before in (ASSISTANT, SYSTEM)):
         raise RecipeError(f"{where}: nothing to answer at its end: end it with a message of the user.")
+
+
+def weights_of(messages: Sequence[Message]) -> list[int]:
+    """Of each answer, whether it is learnt: 1 or, where its message says so, 0."""
+    return [int(message.get("weight", 1)) for message in messages if message["role"] == ASSISTANT]
 
 
 def text_message(role: str, text: str) -> Message:
@@ -221,8 +231,8 @@ def _with_system(record: Record, messages: list[Message]) -> list[Message]:
     return [text_message(SYSTEM, system), *messages] if system else messages
 
 
-def _tools_of(record: Record) -> list[dict[str, Any]] | None:
-    """The schemas of a column "tools", or of the JSON text in it; None without any."""
+def tools_of(record: Record) -> list[dict[str, Any]] | None:
+    """The schemas of a column "tools", or of the JSON text in it; None without any. Raises RecipeError."""
     value = record.values.get("tools")
     if isinstance(value, str) and value.strip():
         value = parse_json(value, f"{record.where}, column 'tools'")

@@ -100,6 +100,8 @@ BROKEN = {
     "no role": ([{"content": "q"}, ANSWERED], "message 1: no role: an object with role and content is needed"),
     "no object": (["q", ANSWERED], "message 1: a str, where an object"),
     "a picture": ([{"role": "user", "content": [{"type": "image"}]}, ANSWERED], "content of type image"),
+    "half a weight": ([ASKED, {**ANSWERED, "weight": 0.5}], "message 2: its weight is 0.5: give 1, or 0 to not learn"),
+    "no weight at all": ([ASKED, {**ANSWERED, "weight": 0}], "all its answers have weight 0"),
     "a number": ([{"role": "user", "content": 3}, ANSWERED], "content of type int, where text is needed"),
 }
 

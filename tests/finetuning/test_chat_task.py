@@ -100,6 +100,24 @@ def test_only_the_assistant_is_learnt_or_all(make_task, tokenizer):
         assert 0 < len(learnt) < len(one.target) / 2
 
 
+@pytest.mark.parametrize("on_all", [False, True])
+def test_an_answer_of_weight_0_is_read_and_not_learnt(tokenizer, on_all):
+    def learnt(messages, longest=512):
+        return encode_learnt([Conversation(messages, "1")], tokenizer, longest, on_all, False, SplitCounts())
+
+    give_chat_template(tokenizer, "chatml")
+    texts = ["the old", "tree", "and", "a house", "while", "they"]
+    talk = [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+    weighted = [{**message, "weight": number % 4 != 3} for number, message in enumerate(talk)]
+    (whole,), (item,) = learnt(talk), learnt(weighted)
+    (tokens,) = encode_conversations(tokenizer, [talk])
+    first, end = tokens.answers[1]
+    assert item.sequences == whole.sequences
+    assert item.target == [*whole.target[:first], *[IGNORE_INDEX] * (end - first), *whole.target[end:]] != whole.target
+    (tokens,) = encode_conversations(tokenizer, [talk[2:]])
+    assert learnt(talk[2:], tokens.answers[0][1]) and not learnt(weighted[2:], tokens.answers[0][1])
+
+
 def test_conversations_without_room_lose_whole_turns_or_are_left_out(make_task, tokenizer):
     whole, items = make_task()
     lengths = sorted(item.tokens for item in items["train"])

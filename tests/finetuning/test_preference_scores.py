@@ -19,6 +19,7 @@ from weft.recipes.finetuning.prediction import predict
 from weft.recipes.finetuning.tasks.preferences.arguments import PreferenceArguments
 from weft.recipes.finetuning.tasks.preferences.scoring import score_single
 from weft.recipes.finetuning.tasks.preferences.task import Preferences
+from weft.tokenizer.chat_templates import TEMPLATES
 from weft.tokenizer.train import train_tokenizer
 
 BETA = 0.3
@@ -180,14 +181,31 @@ def test_conversations_are_written_by_the_template_and_answers_end_where_it_says
     assert all(text.endswith("Assistant:") and "User: the house" in text for text in prompts), prompts
 
 
+def test_tools_are_written_into_the_prompt(tokenizer: Any, models: Any, tmp_path: Path) -> None:
+    template = "{{ tools[0].name if tools else '' }}" + TEMPLATES["plain"].replace("if tools", "if false")
+    (tmp_path / "tools.jinja").write_text(template)
+    answers = {"chosen": [{"role": "assistant", "content": "happy"}], "rejected": "awful"}
+    rows = [{"prompt": f"the house {i}", **answers, "tools": [{"name": "river"}]} for i in range(6)]
+    task = make_task(tmp_path, rows, tokenizer, models[0], chat_template=str(tmp_path / "tools.jinja"))
+    items = task.encode("train", task.tokenizer, 100)
+    prompts = [task.tokenizer.decode(item.sequences[0][: item.info]) for item in items]
+    assert all(text.startswith("river<s>") for text in prompts), prompts
+
+
+def test_a_text_that_spells_a_special_token_is_refused(tokenizer: Any, models: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": f"the house {i}", "chosen": " happy </s> old", "rejected": " awful"} for i in range(6)]
+    with pytest.raises(RecipeError, match=r"line \d: a text in it spells the special token '</s>'.* or give messages"):
+        make_task(tmp_path, rows, tokenizer, models[0])
+
+
 def test_the_report_shows_what_is_written_before_and_after(
     rows: Any, tokenizer: Any, models: Any, tmp_path: Path
 ) -> None:
     start, model = (copy.deepcopy(each).float() for each in models)
-    task = make_task(tmp_path, rows, tokenizer, start, samples=3, max_new_tokens=6)
+    task = make_task(tmp_path, rows, tokenizer, start, samples=7, max_new_tokens=6)
     items = task.encode("validation", task.tokenizer, 128)
     task.sample(model, "validation", items)
-    assert len(task.written["validation"]) == 3
+    assert len(task.written["validation"]) == 7
     by_number = {item.example: item for item in items}
     for each in task.written["validation"]:
         ids = torch.tensor([by_number[each.example].sequences[0][: by_number[each.example].info]])
@@ -196,7 +214,7 @@ def test_the_report_shows_what_is_written_before_and_after(
             assert text == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
     results = predict(task, model, items, PackingCollator(tokenizer, True), 4)
     shown = task.write_report(tmp_path, "validation", items, results)
-    assert "| written by this model | 3 |" in shown and "| written by the model before | 3 |" in shown
+    assert "| written by this model | 7 |" in shown and "| written by the model before | 7 |" in shown
     longer = sum(len(item.sequences[0]) > len(item.sequences[1]) for item in items)
     assert longer == 0 or f"| longer | {longer} |" in shown
     table = (tmp_path / "predictions.csv").read_text().splitlines()

@@ -67,6 +67,22 @@ def test_a_template_of_ones_own_names_its_tokens_also_where_it_puts_them_togethe
     assert render_chat(tokenizer, TALK[1:2]) == "<|user|>\n the river? </s>\n"
 
 
+OF_TOOLS = (
+    "{% if tools %}{{ '<|tools|>' ~ (tools | tojson) }}{% endif %}{% for message in messages %}"
+    "{% if message.tool_calls %}{{ '<|call|>' ~ (message.tool_calls | tojson) ~ eos_token }}"
+    "{% elif message.role == 'tool' %}{{ '<|result|>' ~ message.content }}"
+    "{% else %}{{ '<|' ~ message.role ~ '|>' ~ message.content }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("refuses", ["", "{{ raise_exception('x') if messages[0].role == 'system' and tools }}"])
+def test_tokens_that_only_tools_need_are_special_too(refuses):
+    tokenizer = train_small("bpe")
+    new = give_chat_template(tokenizer, refuses + OF_TOOLS)
+    assert new == ["<|system|>", "<|user|>", "<|assistant|>", "<|tools|>", "<|call|>", "<|result|>"]
+    assert set(new) <= set(special_tokens_of(tokenizer))
+
+
 def test_tools_and_calls_are_written_by_chatml_and_refused_by_plain():
     tokenizer, plain = train_small("bpe"), train_small("bpe")
     give_chat_template(tokenizer, "chatml")

@@ -5,6 +5,7 @@ from helpers.stock_tokenizers import STOCK, TEXTS, train_small
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from weft.tokenizer import conversation_tokens
 from weft.tokenizer.chat_templates import give_chat_template, render_chat
 from weft.tokenizer.conversation_tokens import encode_conversations
 
@@ -102,6 +103,30 @@ def test_the_tokens_of_answers_are_those_of_a_naive_reference(kind, template):
             text = render_chat(tokenizer, prompt, add_generation_prompt=True)
             assert found.ids[:first] == tokenizer(text, add_special_tokens=False).input_ids
             assert found.ids[end - 1] in tokenizer.all_special_ids
+
+
+@pytest.mark.parametrize("template", ["chatml", "plain"])
+def test_our_own_templates_are_rendered_once_and_say_the_same_as_prompts_do(template, monkeypatch):
+    tokenizer = train_small("bpe")
+    give_chat_template(tokenizer, template)
+    talks = [*TALKS, [{"role": "system", "content": "be short"}, *said("the river ", " a stone ") * 20]]
+    tools, call = None, {"function": {"name": "add", "arguments": {"a": 1}}}
+    if template == "chatml":
+        tools, calls = [{"name": "add"}], {"role": "assistant", "tool_calls": [call, call]}
+        talks.append([*said("the river"), calls, {"role": "tool", "content": "2"}, *said("", "a stone")[1:]])
+        talks.append([*said("the river"), {**calls, "content": "why "}])
+    rendered = []
+
+    def counted(*given, **options):
+        rendered.append(given)
+        return render_chat(*given, **options)
+
+    monkeypatch.setattr(conversation_tokens, "render_chat", counted)
+    found = encode_conversations(tokenizer, talks, [tools] * len(talks))
+    assert len(rendered) == len(talks)
+    monkeypatch.setattr(conversation_tokens, "MARKED", {})
+    assert found == encode_conversations(tokenizer, talks, [tools] * len(talks))
+    assert all(not isinstance(one, str) for one in found) and len(rendered) > 40
 
 
 def test_marks_say_the_same_as_prompts_do():

@@ -9,6 +9,7 @@ from weft.recipes.common.wording import counted
 from weft.recipes.finetuning.embeddings.arguments import LABELLED, PAIRS, SCORED, TEXT, TRIPLETS
 from weft.recipes.finetuning.embeddings.documents import title_and_rest
 from weft.recipes.finetuning.embeddings.reading import Row
+from weft.recipes.finetuning.report_files import evenly
 
 MOST_QUERIES = 2000  # of a split; the others' texts are searched all the same
 
@@ -91,11 +92,6 @@ def _sample(texts: list[str], number: int, draw: random.Random) -> list[str]:
     return texts if len(texts) <= number else draw.sample(texts, number)
 
 
-def _evenly(values: list, number: int) -> list:
-    """So many of a list, at equal distances; all of a shorter one."""
-    return values if len(values) <= number else [values[place * len(values) // number] for place in range(number)]
-
-
 def _by_pairs(rows: Sequence[Row], others: list[str]) -> RetrievalSet:
     own = dict.fromkeys(text for row in rows for text in row.texts[1:])
     added = [text for text in others if text not in own]
@@ -103,7 +99,7 @@ def _by_pairs(rows: Sequence[Row], others: list[str]) -> RetrievalSet:
     relevant: dict[str, set[int]] = {}
     for row in rows:
         relevant.setdefault(row.texts[0], set()).add(place_of[row.texts[1]])
-    queries = _evenly(list(relevant), MOST_QUERIES)
+    queries = evenly(list(relevant), MOST_QUERIES)
     return RetrievalSet(queries, list(place_of), [relevant[query] for query in queries], distractors=len(added))
 
 
@@ -114,7 +110,7 @@ def _by_label(name: str, rows: Sequence[Row], training: Sequence[Row]) -> Retrie
     texts = list({row.texts[0]: row for row in labelled}.values())
     for place, row in enumerate(texts):
         places.setdefault(str(row.target), set()).add(place)
-    asked = _evenly([row for row in rows if str(row.target) in places], MOST_QUERIES)
+    asked = evenly([row for row in rows if str(row.target) in places], MOST_QUERIES)
     if not asked:
         raise RecipeError(f"no label of {name} is one of the training rows: look at both, nothing could be found.")
     return RetrievalSet(

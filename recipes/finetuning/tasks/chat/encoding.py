@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from weft.losses import IGNORE_INDEX
 from weft.recipes.common.errors import RecipeError, refusing
-from weft.recipes.data.conversations import ASSISTANT, Conversation
+from weft.recipes.data.conversations import ASSISTANT, Conversation, weights_of
 from weft.recipes.finetuning.collation import EncodedExample
 from weft.tokenizer.chat_templates import render_chat, special_tokens_of, spelt_sentence
 from weft.tokenizer.conversation_tokens import ConversationTokens, encode_conversations
@@ -58,6 +58,11 @@ def encode_learnt(
         tokenizer, [each.messages for each in conversations], [each.tools for each in conversations]
     )
     for number, (conversation, tokens) in enumerate(zip(conversations, encoded, strict=True)):
+        weights = weights_of(conversation.messages)
+        if not isinstance(tokens, str):
+            weights = weights[-len(tokens.answers) :]  # as a template marks them, see `_last_answer`
+            if 0 in weights and len(weights) < len(tokens.answers):
+                tokens = "the chat template marks parts of answers, so that it cannot be told which have weight 0"
         if isinstance(tokens, str):
             fault = f"{conversation.where}: {tokens}."
             if not skips:
@@ -65,11 +70,11 @@ def encode_learnt(
             counts.broken.append(fault)
             continue
         kept = tokens.cut_to(longest)
-        if kept is None:
+        if kept is None or not any(weights[: len(kept.answers)]):
             counts.too_long += 1
             continue
         counts.shortened += len(kept.answers) < len(tokens.answers)
-        labels = labels_of(kept, on_all)
+        labels = labels_of(kept, on_all, weights)
         counts.tokens += len(labels)
         counts.learnt += sum(label != IGNORE_INDEX for label in labels)
         for _, end in kept.answers:
@@ -85,13 +90,16 @@ def _last_answer(conversation: Conversation, tokens: ConversationTokens, kept: C
     return LastAnswer(kept.answers[-1][0], answers[max(0, len(answers) - 1 - lost)])
 
 
-def labels_of(tokens: ConversationTokens, on_all: bool) -> list[int]:
-    """The token that each place is to be, -100 where none is learnt; nothing comes before the first."""
-    if on_all:
-        return [IGNORE_INDEX, *tokens.ids[1:]]
-    labels = [IGNORE_INDEX] * len(tokens.ids)
-    for first, end in tokens.answers:
-        labels[first:end] = tokens.ids[first:end]
+def labels_of(tokens: ConversationTokens, on_all: bool, weights: Sequence[int] = ()) -> list[int]:
+    """The token that each place is to be, -100 where none is learnt; nothing comes before the first.
+
+    Args:
+        weights: of the answers, one of weight 0 is not learnt; without any all are.
+    """
+    labels = [*tokens.ids] if on_all else [IGNORE_INDEX] * len(tokens.ids)
+    for number, (first, end) in enumerate(tokens.answers):
+        is_learnt = weights[number] if weights else True
+        labels[first:end] = tokens.ids[first:end] if is_learnt else [IGNORE_INDEX] * (end - first)
     return [IGNORE_INDEX, *labels[1:]]
 
 

@@ -22,6 +22,7 @@ from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, cut_out, in_place
 from weft.recipes.finetuning.model_setup import length_limit
 from weft.recipes.finetuning.out_of_reach import warn_of
+from weft.recipes.finetuning.report_files import evenly
 from weft.recipes.finetuning.task import PREDICT, Batch, Divisor, Items, Task
 from weft.recipes.finetuning.tasks.chat.arguments import BUILTIN, ChatArguments
 from weft.recipes.finetuning.tasks.chat.encoding import SplitCounts, encode_learnt, encode_prompts
@@ -243,8 +244,7 @@ class ChatTask(Task):
 
     def sample(self, model: PreTrainedModel, split: str, items: Items) -> None:
         """Have the finished model answer some conversations, evenly over the split."""
-        number = min(self.files.samples, len(items))
-        chosen = [items[place * len(items) // number] for place in range(number)]
+        chosen = evenly(items, self.files.samples)
         whole = [self.examples[split][item.example] for item in chosen]
         asked = [replace(one, messages=one.messages[: item.info.message]) for one, item in zip(whole, chosen)]
         prompts = encode_prompts(asked, self.tokenizer, length_limit(self.config, self.tokenizer))

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.finetuning.tasks.preferences.reading import Preference, shared_by
+from weft.tokenizer.chat_templates import special_tokens_of, spelt_sentence
 from weft.tokenizer.conversation_tokens import encode_conversations
 
 
@@ -40,7 +41,7 @@ def encode_preferences(
     same as far as there is room.
 
     Raises:
-        RecipeError: the chat template cannot write a conversation; names the row.
+        RecipeError: the chat template cannot write a conversation, or a text spells a special token; names the row.
     """
     encode = _of_conversations if preferences and preferences[0].is_conversation else _of_texts
     found = []
@@ -58,6 +59,10 @@ def _of_texts(
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Prompt and answer as one text between the tokenizer's start and end token. The answer begins where the tokens
     stop being those of the prompt alone: a token may reach over the place between both."""
+    special = special_tokens_of(tokenizer)
+    for each in preferences:
+        if sentence := spelt_sentence(special, [each.prompt, *each.answers]):
+            raise RecipeError(f"{each.where}: {sentence}, or give messages for the chat template.")
     prompts = tokenizer([each.prompt for each in preferences], verbose=False).input_ids
     texts = [each.prompt + said for each in preferences for said in each.answers]
     encoded = iter(tokenizer(texts, verbose=False).input_ids)
@@ -72,7 +77,8 @@ def _of_conversations(
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Prompt and answer by the chat template, up to the token that ends the answer."""
     conversations = [[*each.prompt, *said] for each in preferences for said in each.answers]
-    encoded = iter(encode_conversations(tokenizer, conversations))
+    tools = [each.tools for each in preferences for _ in each.answers]
+    encoded = iter(encode_conversations(tokenizer, conversations, tools))
     for preference in preferences:
         earlier = sum(message["role"] == "assistant" for message in preference.prompt)
         both = [next(encoded) for _ in preference.answers]

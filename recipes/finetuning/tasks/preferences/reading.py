@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from weft.recipes.common.errors import RecipeError
-from weft.recipes.data.conversations import ASSISTANT, USER, Message, check_messages, messages_of_value, text_message
+from weft.recipes.data.conversations import (
+    ASSISTANT,
+    USER,
+    Message,
+    check_messages,
+    messages_of_value,
+    text_message,
+    tools_of,
+)
 from weft.recipes.data.tables import Record, read_records, text_of, value_of
 from weft.recipes.finetuning.tasks.preferences.arguments import PreferenceArguments
 from weft.recipes.finetuning.validation_split import squeezed
@@ -27,12 +35,14 @@ class Preference:
         answers: the chosen and the rejected one, or a single one.
         wanted: of a single one, whether it is; None of a pair.
         where: its place in words.
+        tools: of a conversation, that the assistant may call, as JSON schemas.
     """
 
     prompt: Said
     answers: tuple[Said, ...]
     wanted: bool | None
     where: str
+    tools: list[dict[str, Any]] | None = None
 
     @property
     def is_conversation(self) -> bool:
@@ -95,7 +105,8 @@ def _preference_of(record: Record, columns: PreferenceArguments) -> Preference:
         raise RecipeError(f"{record.where}: the chosen answer is the rejected one: drop the row, or mend one of both.")
     if prompt is None or any(isinstance(said, list) for said in (prompt, *answers)):
         prompt, answers = _as_conversations(prompt, answers, record.where)
-    return Preference(prompt, tuple(answers), wanted, record.where)
+    tools = tools_of(record) if isinstance(prompt, list) else None
+    return Preference(prompt, tuple(answers), wanted, record.where, tools)
 
 
 def _said(record: Record, column: str, option: str) -> Said:

@@ -20,6 +20,7 @@ from weft.recipes.finetuning.best_metric import BestMetric
 from weft.recipes.finetuning.collation import BatchLayout, EncodedExample, cut_out, in_place
 from weft.recipes.finetuning.known_tasks import read_splits
 from weft.recipes.finetuning.out_of_reach import warn_of
+from weft.recipes.finetuning.report_files import evenly
 from weft.recipes.finetuning.task import Batch, Items, ScoredTask
 from weft.recipes.finetuning.tasks.preferences import reading, scoring, trl_trainers
 from weft.recipes.finetuning.tasks.preferences.arguments import LOSSES, PreferenceArguments
@@ -257,7 +258,7 @@ class Preferences(ScoredTask):
 
     def sample(self, model: PreTrainedModel, split: str, items: Items) -> None:
         """Have the finished model, and the model as it started, answer some prompts, evenly over the split."""
-        chosen = items[:: -(-len(items) // self.files.samples)] if self.files.samples else []
+        chosen = evenly(items, self.files.samples)
         prompts = [item.sequences[0][: item.info] for item in chosen]
         after = write_answers(model, self.tokenizer, prompts, self.files.max_new_tokens)
         before: list[str | None] = [None] * len(chosen)
