@@ -9,6 +9,7 @@ right learns nothing from the first; so it is shown some sums with their results
 """
 
 import argparse
+import itertools
 import os
 import random
 import re
@@ -22,14 +23,20 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-LARGEST, MOST_TOKENS = 9, 4
+LARGEST, HELD_OUT, MOST_TOKENS = 9, 10, 4
 Row = dict[str, Any]
 
 
-def problems(number: int, seed: int) -> list[Row]:
-    """Sums of two digits, each with its result."""
-    draw = random.Random(seed)
-    pairs = [(draw.randint(0, LARGEST), draw.randint(0, LARGEST)) for _ in range(number)]
+def problems(number: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """Sums of two digits: so many to learn from, and others to ask for, which stand in no order among the first."""
+    draw, pairs = random.Random(seed), list(itertools.combinations_with_replacement(range(LARGEST + 1), 2))
+    draw.shuffle(pairs)
+    kinds = pairs[HELD_OUT:], pairs[:HELD_OUT]
+    learnt, held_out = (sorted({*kind, *(pair[::-1] for pair in kind)}) for kind in kinds)
+    return _rows(draw.choices(learnt, k=number)), _rows(held_out)
+
+
+def _rows(pairs: Sequence[tuple[int, int]]) -> list[Row]:
     return [
         {"prompt": f"{one} + {other} =", "completion": f" {one + other}", "result": one + other} for one, other in pairs
     ]
@@ -79,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> tuple[float, float]:
         "use_cpu": not on_gpu,
         "gradient_checkpointing": False,
     }
-    learnt, held_out = problems(2000, seed=1), problems(100, seed=2)
+    learnt, held_out = problems(2000, seed=1)
     if fields.warm_up_steps:
         examples = [{name: row[name] for name in ("prompt", "completion")} for row in learnt]
         config = SFTConfig(

@@ -22,6 +22,7 @@ from weft.recipes.data.text_source import BuiltinText, TextSource
 from weft.recipes.data.word_index import Form, WordIndex, normal_form
 from weft.recipes.searching.embedder import Embedder, is_trained_for_search, model_files, model_folder
 from weft.recipes.searching.index import ABOUT, FORMAT, LOCK, PASSAGES, VECTORS, WORDS, SearchIndex
+from weft.recipes.searching.kept_vectors import KeptVectors, forget_kept
 from weft.recipes.searching.passages import LEAST_TOKENS, Cutter, Passage
 from weft.recipes.searching.reading import open_sources, read_stretches
 from weft.recipes.searching.stamps import same_content, stamps_of
@@ -86,6 +87,7 @@ def build(arguments: BuildArguments, by: str | None = None) -> SearchIndex:
             about = old.about | {"texts": settings["texts"], "model": model, "sources": plan.described}
             if about != old.about:  # times and names
                 write_json(folder / ABOUT, about)
+            forget_kept(folder)
             print(f"{folder} is up to date: {plan.told()}, {counted(len(old), 'passage')}", flush=True)
             return SearchIndex(folder)
         embedder = Embedder(model["folder"], arguments.device) if model else None
@@ -94,11 +96,13 @@ def build(arguments: BuildArguments, by: str | None = None) -> SearchIndex:
             origin = _write_passages(data / PASSAGES, plan, _cutter(embedder, settings))
             _write_words(data / WORDS, data / PASSAGES, origin, old, normal_form(settings["stem"]))
             if embedder is not None:
-                _write_vectors(data / VECTORS, data / PASSAGES, origin, old, embedder, arguments.batch_size)
+                kept = KeptVectors(folder, model["files"], embedder.size)
+                _write_vectors(data / VECTORS, data / PASSAGES, origin, old, embedder, arguments.batch_size, kept)
         about = {"format": FORMAT, "data": _DATA.format(number), **settings, "model": model, "sources": plan.described}
         write_json(folder / ABOUT, about)
         flush_to_disk_of_parent(folder / ABOUT)  # which names the data that stays
         _remove_data(folder, about["data"])
+        forget_kept(folder)
     new = int((origin < 0).sum())
     done = f"{counted(new, 'passage')} of {len(origin):,} {'embedded' if model else 'indexed'}"
     print(f"{folder}: {plan.told()}; {done} in {time.monotonic() - began:.1f} s", flush=True)
@@ -283,18 +287,25 @@ def _write_words(folder: Path, passages: Path, origin: np.ndarray, old: SearchIn
 
 
 def _write_vectors(
-    path: Path, passages: Path, origin: np.ndarray, old: SearchIndex | None, embedder: Embedder, batch_size: int
+    path: Path,
+    passages: Path,
+    origin: np.ndarray,
+    old: SearchIndex | None,
+    embedder: Embedder,
+    batch_size: int,
+    kept: KeptVectors,
 ) -> None:
     vectors = np.lib.format.open_memmap(path, "w+", np.float32, (len(origin), embedder.size))
-    kept = np.flatnonzero(origin >= 0)
-    for first in range(0, len(kept), ROWS_AT_ONCE):
-        some = kept[first : first + ROWS_AT_ONCE]
+    unchanged = np.flatnonzero(origin >= 0)
+    for first in range(0, len(unchanged), ROWS_AT_ONCE):
+        some = unchanged[first : first + ROWS_AT_ONCE]
         vectors[some] = old.vectors[origin[some]]
-    new = len(origin) - len(kept)
+    new = len(origin) - len(unchanged)
     if new:
-        print(f"embedding {counted(new, 'passage')}", flush=True)
+        before = f"; {counted(len(kept.rows), 'text')} were embedded before the last build stopped" if kept.rows else ""
+        print(f"embedding {counted(new, 'passage')}{before}", flush=True)
     with tqdm(total=new, desc="embedding", unit=" passages", disable=None, leave=False) as bar:
         for rows, texts in _new_texts(passages, origin, TEXTS_AT_ONCE):
-            vectors[rows] = embedder.of_passages(texts, batch_size)
+            vectors[rows] = kept.of(texts, lambda some: embedder.of_passages(some, batch_size))
             bar.update(len(rows))
     vectors.flush()

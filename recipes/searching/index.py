@@ -3,7 +3,8 @@
 index.json             what was read and how, the model, and the stamps of all files; replaced in one move
 data-N/passages.arrow  place and text of every passage, in the order of the sources
 data-N/vectors.npy     a vector of length 1 for each [passages, size] float32, where there is a model
-data-N/words/*.npy     the words of the passages, see `words.py`
+data-N/words/*.npy     the words of the passages, see `recipes/data/word_index.py`
+vectors-*.partial/     while a build goes on, and after a stop: see `kept_vectors.py`
 .lock                  held by the process that builds
 
 A build writes the next data-N, then index.json, then removes the data-N before: who has that open goes on reading it.
@@ -72,6 +73,7 @@ class SearchIndex:
         if not (folder / ABOUT).is_file():
             raise RecipeError(f"{folder} is no index: make one with `search.py build TEXTS {folder}`.")
         self.embedder: Embedder | None = None
+        self.device: str | None = None
         advice = f"remove {folder} and build it again."
         with refusing(
             f"index {folder} cannot be read",
@@ -114,6 +116,7 @@ class SearchIndex:
 
         Args:
             folder: where the same model lies now; None: where it lay.
+            device: None: as before, or else a GPU if there is one.
         """
         model = self.about["model"]
         if model is None:
@@ -127,7 +130,8 @@ class SearchIndex:
                 f"{self.folder} was built with another model than the one in {folder}: build another index with this "
                 "one, or ask --by words."
             )
-        self.embedder = Embedder(folder, device)
+        self.device = device or self.device
+        self.embedder = Embedder(folder, self.device)
 
     def search(
         self, questions: Sequence[str], top: int = 5, by: str | None = None, faiss: bool | None = None

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from weft.recipes.common.files import remove_folder
+from weft.recipes.common.sentence_folders import MODULES
 from weft.recipes.searching.build import BuildArguments, build
 from weft.recipes.searching.embedder import is_trained_for_search, model_files, model_folder
 from weft.recipes.searching.index import ABOUT, SearchIndex
@@ -19,13 +20,14 @@ def open_python_index(folder: Path, model: str | None, device: str | None) -> Se
 
     Args:
         folder: where there is an index for each model.
-        model: None: one of `TRAINED` if there is any and sentence-transformers is installed, else none. A model of
-            `PRETRAINED` is taken only if it is named, since its vectors find less than words do.
+        model: None: the newest of `TRAINED` if there is any and sentence-transformers is installed, else none. A model
+            of `PRETRAINED` is taken only if it is named, since its vectors find less than words do.
 
     Raises:
         RecipeError: the model cannot be loaded.
     """
-    trained = sorted(str(place) for place in Path().glob(TRAINED) if is_trained_for_search(place))
+    trained = [place for place in Path().glob(TRAINED) if is_trained_for_search(place)]
+    trained = [str(place) for place in sorted(trained, key=lambda place: (place / MODULES).stat().st_mtime_ns)]
     able = importlib.util.find_spec("sentence_transformers") is not None
     chosen = model or (trained[-1] if trained and able else None)
     print(_expect(chosen, bool(trained)), flush=True)

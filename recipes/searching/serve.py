@@ -58,6 +58,7 @@ class SearchServer(ThreadingHTTPServer):
                 now = size_and_time(folder / ABOUT)
             if now != self.index.stamp:
                 renewed, before = SearchIndex(folder), self.index
+                renewed.device = before.device
                 models = [index.about["model"] for index in (renewed, before)]
                 if all(models) and same_content(*(model["files"] for model in models)):
                     renewed.embedder = before.embedder

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -267,8 +268,11 @@ def test_the_example_of_grpo_rewards_what_is_right(
     module = example("grpo_arithmetic")
     assert module.is_right([" 7", "7 ", "17", "8", "x"], result=[7] * 5) == [1, 1, 0, 0, 0]
     assert module.is_number([" 7", "7 apples", ""]) == [0.1, 0, 0]
-    rows = module.problems(20, seed=0)
-    assert all(eval(row["prompt"].rstrip(" =")) == row["result"] == int(row["completion"]) for row in rows)
+    rows, held_out = module.problems(2000, seed=0)
+    for row in (*rows, *held_out):
+        assert eval(row["prompt"].rstrip(" =")) == row["result"] == int(row["completion"])
+    asked = [{tuple(sorted(re.findall(r"\d", row["prompt"]))) for row in some} for some in (rows, held_out)]
+    assert not asked[0] & asked[1] and len(asked[0] | asked[1]) == 55 and len(asked[1]) == 10
     steps = ("--warm_up_steps", "2", "--max_steps", "2", "--num_generations", "4", "--batch_size", "8")
     before, after = module.main([str(folders["causal"]), str(tmp_path / "sums"), *steps])
     assert 0 <= before <= 1 and 0 <= after <= 1

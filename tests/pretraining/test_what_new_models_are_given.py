@@ -1,7 +1,10 @@
 """A new model has what lowers its loss at equal tokens, unless told not to; a model that exists stays as it is."""
 
 import json
+import math
+import re
 import shutil
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ from transformers import AutoTokenizer
 from weft import WeftConfig
 from weft.interop import find_family
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.pretraining.objectives.causal import COST
 from weft.recipes.training.model_setup import DEFAULT_EXTRAS
 
+ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"max_steps": 10, "save_steps": 5, "optimizer": "adamw"}
 PLAIN = dict.fromkeys(DEFAULT_EXTRAS, "false")
 SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -43,6 +48,17 @@ def test_it_is_there_and_the_card_says_so(finished: Path) -> None:
     card = (finished / "README.md").read_text()
     assert all(f"| {name} | True |" in card for name in DEFAULT_EXTRAS)
     assert [name for name in runs.weights(finished) if name.endswith(("head_gate.weight", "value_mix"))]
+
+
+def test_what_it_costs_to_leave_it_out_is_what_was_measured() -> None:
+    section = (ROOT / "RESULTS.md").read_text().partition("\n## 26. ")[2].partition("\n## ")[0]
+    table = section.partition("| without, bits/byte | with both | difference |")[2].partition("\n\n")[0]
+    rows = [line.split("|") for line in table.splitlines() if "M tokens" in line]
+    gains = [Decimal(gain) for row in rows for gain in re.findall(r"-(\d\.\d+)", row[4])]
+    low, high = (each.quantize(Decimal("0.01"), ROUND_HALF_UP) for each in (min(gains), max(gains)))
+    most = [max(float(each) for each in re.findall(rf"([\d.]+)M {of}", table)) for of in ("parameters", "tokens")]
+    reach = "{:.0f} million parameters and {:.0f} million tokens".format(*map(math.floor, most))
+    assert f"{low} to {high} bits/byte more, measured up to {reach}" == COST and len(gains) > 5
 
 
 @pytest.mark.parametrize("recipe", [{}, {"objective": "masked"}])

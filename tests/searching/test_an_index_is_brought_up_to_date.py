@@ -13,6 +13,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.data.word_index import ARRAYS
 from weft.recipes.searching import build as building
 from weft.recipes.searching import index as opening
+from weft.recipes.searching import kept_vectors
 from weft.recipes.searching.index import SearchIndex
 
 
@@ -117,6 +118,41 @@ def test_a_build_that_fails_leaves_the_index_as_it_was(
     assert sorted(path.name for path in index.iterdir() if path.name != ".lock") == ["data-1", "index.json"]
     (texts / "broken.txt").unlink()
     run("build", texts, index)
+    assert_is_as_built_anew(index, texts)
+
+
+class Stopping(ToyEmbedder):
+    """Is stopped at the second batch of passages."""
+
+    def of_passages(self, texts: list[str], batch_size: int) -> np.ndarray:
+        if ToyEmbedder.embedded:
+            raise KeyboardInterrupt
+        return super().of_passages(texts, batch_size)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_build_that_was_stopped_goes_on_with_the_vectors_it_had_made(
+    is_first: bool, index: Path, texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    if is_first:
+        shutil.rmtree(index)
+    words = ("build", texts, index, "--model", index.with_name("model"), "--passage_tokens", 12)
+    (texts / "more.txt").write_text("".join(f"{'very ' * number}long {number}.\n\n" for number in range(6)))
+    monkeypatch.setattr(kept_vectors, "AT_ONCE", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "Embedder", Stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(*words)
+    made = [*ToyEmbedder.embedded]
+    (kept,) = index.glob("vectors-*.partial")
+    with (kept / "vectors").open("ab") as file:
+        file.write(b"cut off")  # as by a kill while a batch is written
+    (texts / "another.txt").write_text("Something before the rest.")
+    capsys.readouterr()
+    run(*words)
+    assert "; 3 texts were embedded before the last build stopped" in capsys.readouterr().out
+    assert len(made) == 3 and len(ToyEmbedder.embedded) == len(set(ToyEmbedder.embedded))
+    assert not [*index.glob("*.partial")]
     assert_is_as_built_anew(index, texts)
 
 

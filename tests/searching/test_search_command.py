@@ -12,6 +12,7 @@ from helpers.searching import TEXTS, ToyEmbedder, make_model, run, use_toy_model
 
 from weft.recipes.common.errors import RecipeError
 from weft.recipes.data import builtin_text
+from weft.recipes.searching import python_text
 from weft.recipes.searching.index import SearchIndex
 from weft.recipes.searching.show import print_hits
 
@@ -249,6 +250,16 @@ def test_python_is_searched_without_anything(
     assert "up to date" in second and "1. Python, topic import; score" in second
     assert [hit["place"] for hit in json.loads(third.out)["hits"]] == ["topic import"]
     assert "up to date" in third.err
+
+
+def test_the_model_that_was_trained_last_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for time, name in enumerate(("b", "c", "a"), start=1):
+        os.utime(make_model(tmp_path / "runs" / f"embeddings_{name}") / "modules.json", (time, time))
+    monkeypatch.setattr(python_text.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(python_text, "build", lambda arguments: arguments)
+    assert python_text.open_python_index(tmp_path / "search", None, None).model == "runs/embeddings_a"
 
 
 def test_texts_are_whole_in_the_index(folder: Path) -> None:

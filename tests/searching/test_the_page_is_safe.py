@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from helpers.searching import make_model, run, use_toy_model, write_texts
+from helpers.searching import ToyEmbedder, make_model, run, use_toy_model, write_texts
 
 from weft.recipes.common.errors import RecipeError
+from weft.recipes.searching import index as opening
 from weft.recipes.searching.index import SearchIndex
 from weft.recipes.searching.serve import SearchServer, is_loopback
 
@@ -217,6 +218,31 @@ def test_an_index_with_a_model_offers_three_ways(tmp_path: Path, monkeypatch: py
         run("build", tmp_path / "index")
         assert json.loads(get(server, "/search?q=badger")[2])["hits"][0]["text"] == "A badger digs."
         assert server.index.embedder is model  # loading one takes seconds
+
+
+def test_an_index_of_another_model_is_searched_on_the_same_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_toy_model(monkeypatch)
+    devices = []
+
+    class OnDevice(ToyEmbedder):
+        def __init__(self, folder: str, device: str | None = None) -> None:
+            devices.append(device)
+            super().__init__(folder)
+
+    monkeypatch.setattr(opening, "Embedder", OnDevice)
+    texts, model = write_texts(tmp_path / "texts", TEXTS), make_model(tmp_path / "model")
+    words = ("build", texts, tmp_path / "index", "--model", model)
+    run(*words)
+    opened = SearchIndex(tmp_path / "index")
+    opened.load_model(device="cuda:1")
+    for server in serving(opened):
+        shutil.rmtree(tmp_path / "index")
+        make_model(model, "two")
+        run(*words)
+        assert json.loads(get(server, "/search?q=otter&by=meaning")[2])["hits"]
+    assert devices == ["cuda:1", "cuda:1"]
 
 
 def test_a_place_that_is_taken_is_refused(server: SearchServer) -> None:
