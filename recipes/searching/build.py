@@ -136,13 +136,13 @@ def _settings(arguments: BuildArguments, old: SearchIndex | None) -> dict[str, A
     elif not arguments.texts and not arguments.builtin:
         raise RecipeError("there is nothing to index: give files or folders of text before the name of the index.")
     shorter = {} if arguments.passage_tokens is None else {"overlap": min(32, arguments.passage_tokens // 4)}
-    before = DEFAULTS | shorter if old is None else old.about
+    before = DEFAULTS | (shorter if old is None else old.about)
     for name in DEFAULTS:
         given = getattr(arguments, name)
         settings[name] = before[name] if given is None else given
-        if old is not None and settings[name] != old.about[name]:
+        if old is not None and settings[name] != before[name]:
             raise RecipeError(
-                f"{name} is {given!r}, but {arguments.index} was built with {old.about[name]!r}: leave it out, or name "
+                f"{name} is {given!r}, but {arguments.index} was built with {before[name]!r}: leave it out, or name "
                 "another index."
             )
     normal_form(settings["stem"])
