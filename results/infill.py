@@ -1,6 +1,6 @@
 """How many bits the middle of a held-out text costs: behind its prefix alone, and with its suffix known.
 
-    python results/infill.py RUN ...
+    python results/infill.py DATA RUN ...
 
 Each held-out document that fits a row is cut at two places (the same in all runs), and the tokens of its middle are
 scored from left to right behind the prefix, and, where the model has tokens for infilling, in both forms of
@@ -28,9 +28,8 @@ def nats(model: torch.nn.Module, before: list[int], behind: list[int]) -> list[f
     return (-logits.double().log_softmax(-1)[range(len(behind)), behind]).tolist()
 
 
-def score(folder: str) -> None:
+def score(corpus: Corpus, folder: str) -> None:
     """Print bits per byte of the middles, and nats of the end tokens behind them."""
-    corpus = Corpus.open(f"{folder}/data")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
     tokens = MiddleTokens.find(tokenizer)
@@ -59,5 +58,5 @@ def score(folder: str) -> None:
     print(f"{folder}: {documents} middles of {byte_count:,} bytes; bits/byte {bits}; nats of the end token {told}")
 
 
-for each in sys.argv[1:]:
-    score(each)
+for each in sys.argv[2:]:
+    score(Corpus.open(sys.argv[1]), each)
