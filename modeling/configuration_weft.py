@@ -15,9 +15,9 @@ if Version(transformers.__version__) < Version(NEEDED):  # what is imported belo
     )
 
 from huggingface_hub.dataclasses import strict
-from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from .configuration_checks import ConfigChecks
 
 # Every class that a checkpoint can be loaded as. The whole table is written into every saved config, so that
 # a folder saved by one head loads as any other; modeling_weft.py and the package's __init__ read it too.
@@ -29,23 +29,6 @@ AUTO_MAP["AutoModelForSeq2SeqLM"] = "modeling_weft.WeftForConditionalGeneration"
 # Two of them stand for one class of several, by the config.
 AUTO_MAP |= {f"AutoModelFor{name}": f"modeling_weft.WeftAuto{name}" for name in ("PreTraining", "TextEncoding")}
 
-ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
-LAYER_TYPES = ("full_attention", "sliding_attention")
-# field -> what it may be
-CHOICES = {
-    "position_embedding_type": ("rope", "learned", "sinusoidal", "alibi", "t5", "disentangled", "none"),
-    "norm_type": ("rmsnorm", "layernorm"),
-    "norm_position": ("pre", "post", "sandwich", "output"),
-    "qk_norm_over": ("head", "width"),
-    "classifier_pooling": ("cls", "mean", "last", None),
-}
-# what must be at least 1; field -> the least that it may be; what must be above 0
-SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
-SIZES += ("num_key_value_heads", "max_position_embeddings", "num_decoder_layers", "max_relative_positions")
-LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(("type_vocab_size", "position_offset", "position_buckets"), 0)
-LEAST["relative_attention_num_buckets"] = 4
-POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale")
-POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping")
 # how tensor parallelism divides a stack; some readers take the first name that a module's begins with
 TP_PLAN = {f"layers.*.self_attn.{name}": "colwise" for name in ("q_proj", "k_proj", "v_proj", "head_gate")}
 TP_PLAN |= {f"layers.*.mlp.{name}_proj": "colwise" for name in ("gate", "up")}
@@ -57,7 +40,7 @@ PP_PLAN["layers"] = (["hidden_states", "attention_mask"], ["hidden_states"])
 
 
 @strict
-class WeftConfig(PreTrainedConfig):
+class WeftConfig(ConfigChecks, PreTrainedConfig):
     """Shape of a Weft model. The default is the plain modern decoder: RMSNorm, gated SiLU, rotary positions, grouped
     queries, QK-norm and no biases, which a stock Qwen3 (or, without `qk_norm`, Llama) also computes.
     Fields:
@@ -273,88 +256,3 @@ class WeftConfig(PreTrainedConfig):
         """Each set of rotary parameters by the layer type that it is for; "all" where there is one set."""
         by_type = {name: one for name, one in self.rope_parameters.items() if isinstance(one, dict)}
         return by_type or {"all": self.rope_parameters}
-
-    def validate_shape(self) -> None:
-        """Refuse, with a ValueError, numbers out of range or that do not fit each other."""
-        for name, least in LEAST.items():
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be at least {least}.")
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_key_value_heads={self.num_key_value_heads} must divide num_attention_heads="
-                f"{self.num_attention_heads}: each key-value head serves the same number of query heads."
-            )
-        if self.head_dim % 2 and self.position_embedding_type == "rope":
-            raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, give an even one.")
-        if self.position_buckets == 1:
-            raise ValueError("position_buckets=1 is not allowed: give 0, for a vector of each distance, or at least 2.")
-        near = self.relative_attention_num_buckets // (2 if self.is_causal else 4)
-        # kind of positions -> the field of the largest distance, what it must exceed for buckets to be shared
-        reaches = {"t5": ("relative_attention_max_distance", near)}
-        if self.position_buckets:
-            reaches["disentangled"] = ("max_relative_positions", self.position_buckets // 2 + 1)
-        reach, near = reaches.get(self.position_embedding_type, ("max_relative_positions", 0))
-        if getattr(self, reach) <= near:
-            raise ValueError(f"{reach}={getattr(self, reach)}: it must be above {near}, up to which each has a bucket.")
-        for name in POSITIVE:
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be above 0.")
-        for name in ("attention_dropout", "hidden_dropout", "classifier_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is not allowed: it must be in [0, 1).")
-
-    def validate_choices(self) -> None:
-        """Refuse, with a ValueError, names that nothing implements, and layers that do not exist."""
-        activations = sorted(ACT2FN)
-        choices = {**CHOICES, "hidden_act": activations, "classifier_transform": [*activations, None]}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                known = ", ".join(map(str, allowed))
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {known}.")
-        for name, parameters in self.rope_parameters_by_layer_type().items():
-            place = "rope_parameters" if name == "all" else f"rope_parameters[{name!r}]"
-            rope_type = parameters.get("rope_type", "default")
-            if rope_type not in ROPE_TYPES:
-                known = ", ".join(ROPE_TYPES)
-                raise ValueError(f"{place} has rope_type {rope_type!r}, which is unknown: choose one of {known}.")
-            share = parameters.get("partial_rotary_factor", 1.0)
-            if not 0 < share <= 1:
-                raise ValueError(f"{place} has partial_rotary_factor {share}: it must be above 0 and at most 1.")
-            untold = set() if name == "all" else set(self.layer_types) - set(self.rope_parameters)
-            if untold:
-                missing = ", ".join(sorted(untold))
-                raise ValueError(f"rope_parameters has no dict for {missing}: give one for each layer type.")
-        unknown = sorted(set(self.layer_types) - set(LAYER_TYPES))
-        if unknown:
-            raise ValueError(f"layer_types names {', '.join(unknown)}: choose among {' and '.join(LAYER_TYPES)}.")
-        if "sliding_attention" in self.layer_types and (self.sliding_window is None or self.sliding_window < 1):
-            raise ValueError(f"sliding_attention needs a sliding_window of at least 1, not {self.sliding_window}.")
-        if set(self.pos_att_type) - {"c2p", "p2c"} or len(set(self.pos_att_type)) < len(self.pos_att_type):
-            raise ValueError(f"pos_att_type={self.pos_att_type}: choose among c2p and p2c, each once.")
-        outside = [layer for layer in self.layers_without_positions if not 0 <= layer < self.num_hidden_layers]
-        if outside:
-            last = self.num_hidden_layers - 1
-            raise ValueError(f"layers_without_positions names layer {outside[0]}, but there are layers 0 to {last}.")
-
-    def validate_combinations(self) -> None:
-        """Refuse, with a ValueError, choices that contradict each other."""
-        if self.classifier_pooling == "cls" and self.is_causal:
-            raise ValueError(
-                "classifier_pooling='cls' cannot work with is_causal=True, where the first token has seen no other: "
-                "choose 'last' or 'mean'."
-            )
-        if self.is_encoder_decoder and not self.is_causal:
-            raise ValueError("is_encoder_decoder=True with is_causal=False: the decoder is causal, leave it True.")
-        mixed = len(set(self.layer_types)) > 1 or bool(self.layers_without_positions)
-        if self.is_encoder_decoder and mixed and self.num_decoder_layers != self.num_hidden_layers:
-            raise ValueError(
-                f"layer_types and layers_without_positions are for both stacks of an encoder-decoder, but they have "
-                f"{self.num_hidden_layers} and {self.num_decoder_layers} layers: make all layers alike, or as many."
-            )
-        if self.position_embedding_type == "disentangled" and self.num_key_value_heads != self.num_attention_heads:
-            raise ValueError(
-                "position_embedding_type='disentangled' compares each key head with the positions, so it needs "
-                f"num_key_value_heads={self.num_attention_heads}, as many as num_attention_heads."
-            )
-        if self.parallel_residual and self.norm_position == "post":
-            raise ValueError("parallel_residual has no sum behind attention: give norm_position 'pre'.")

@@ -9,7 +9,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from transformers import PreTrainedModel
 
 from weft import WeftConfig, WeftForCausalLM, WeftForConditionalGeneration, WeftForMaskedLM
-from weft.attention import refusal
+from weft.backends import refusal
 
 BACKENDS = ("eager", "sdpa", "flex_attention", "flash_attention_2")
 EQUAL, REFUSED, ON_GPU = "equal", "refused", "GPU only"

@@ -15,7 +15,8 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from weft import WeftForMaskedLM, WeftModel
-from weft.attention import LEFT_OUT_BY_VLLM, VLLM, WeftAttention, check_backend
+from weft.attention import WeftAttention
+from weft.backends import LEFT_OUT_BY_VLLM, VLLM, check_backend
 
 MIXED = {"num_hidden_layers": 3, "sliding_window": 5, "layer_types": [SLIDING, FULL, SLIDING]}
 # What is served -> config fields

@@ -10,7 +10,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from weft import WeftForCausalLM, WeftForConditionalGeneration
-from weft.attention import refusal
+from weft.backends import refusal
 
 MIXED = {"num_hidden_layers": 3, "sliding_window": 5, "layer_types": [SLIDING, FULL, SLIDING]}
 BUCKETS = {"position_embedding_type": "t5", "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12}

@@ -12,7 +12,7 @@ from helpers.models import FULL, SLIDING, make_model, random_ids, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft import WeftForMaskedLM, WeftModel, masks, tiles
-from weft.attention import refusal
+from weft.backends import refusal
 from weft.tiles import DocumentTiles, Tiles, WindowTiles
 
 CUT = [name for name in FEATURES if not refusal(make(name, "eager", directions(name)[0]).config, "sdpa")]
