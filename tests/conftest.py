@@ -45,6 +45,14 @@ def spared_of_collection() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def spared_of_waiting_for_the_disk() -> Iterator[None]:
+    """Let no run wait until the disk has what it wrote: no test takes the power away, which alone would show it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     """Start every test from the same random numbers, so that the order of the tests changes nothing."""

@@ -69,13 +69,14 @@ def _saved(
 ) -> Iterator[Sequence["Axes"]]:
     from matplotlib.figure import Figure  # it takes long to import, and is needed at the end of a run only
 
-    figure = Figure(figsize=size, layout="tight")
+    figure = Figure(figsize=size, dpi=120)
     yield figure.subplots(rows, columns, squeeze=False, **options).ravel()
     if title := _title.get():
         text, family = drawable(title)
         lines = textwrap.wrap(text, max(20, int(size[0] * TITLE_CHARACTERS)))
         figure.suptitle(literal("\n".join(lines)), fontsize=10, family=family)
-    figure.savefig(path, dpi=120)
+    figure.tight_layout()  # once, and not as an engine, for which everything would be drawn twice
+    figure.savefig(path)
 
 
 def drawable(text: str) -> tuple[str, str]:

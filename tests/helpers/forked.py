@@ -1,16 +1,21 @@
 """A recipe in a process of its own, forked off the test's so that nothing is imported again. Where there is a GPU, such
 a process cannot train."""
 
+import importlib
 import os
 import runpy
 import signal
 import sys
 import traceback
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import TimeoutExpired
 from threading import RLock, Thread
 
 from tqdm import tqdm
+
+from weft.recipes.pretraining.objectives import objectives
 
 
 class Forked:
@@ -18,6 +23,7 @@ class Forked:
     `subprocess.Popen(..., stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)`."""
 
     def __init__(self, recipe: Path, words: list[str]) -> None:
+        import_what_runs_import()
         reads, writes = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -54,6 +60,15 @@ class Forked:
         if self.returncode is None:
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return parts[0], None
+
+
+@cache
+def import_what_runs_import() -> None:
+    """Import what a run imports as late as when it draws, saves or unwraps its model: once, and not in each process."""
+    objectives()
+    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "weft.recipes.pretraining.run", "deepspeed"):
+        if find_spec(name.partition(".")[0]) is not None:  # DeepSpeed is for Linux only
+            importlib.import_module(name)
 
 
 def own_locks() -> None:

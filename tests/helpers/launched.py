@@ -20,7 +20,7 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from torch.distributed.tensor import DTensor
 
 from helpers import runs
-from helpers.forked import own_locks
+from helpers.forked import import_what_runs_import, own_locks
 from weft.recipes.pretraining.trainer import PretrainingTrainer
 from weft.recipes.training.safeguards import StopAtNonFinite
 
@@ -52,6 +52,7 @@ def launch_environment(config: str, *words: str) -> dict[str, str]:
 
 def run_together(config: str, function: Callable[..., None], *arguments: Any, **fields: Any) -> None:
     """Call a function in each of two processes that form a group, as they would under this file."""
+    import_what_runs_import()
     # where they find each other is a store of this process, as it is one of the launcher's, on a port that it holds
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {**launch_environment(config), "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
