@@ -40,7 +40,9 @@ def trim_offsets(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 def keeps_blanks(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a token's place in the text begins with the blank before its word, as far as some words tell."""
     backend = tokenizer.backend_tokenizer
-    words = (token[1:] for token in backend.get_vocab() if token[0] in BLANKS and token[1:].isalpha())
+    vocabulary = backend.get_vocab()  # in another order each time
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    words = (token[1:] for token in tokens if token[0] in BLANKS and token[1:].isalpha())
     for word in islice(words, PROBES):
         text = f"a {word}"
         places = backend.encode(text, add_special_tokens=False).offsets

@@ -37,7 +37,8 @@ class Frame:
             raise ValueError(
                 "the tokenizer has no end token, by which a decoder would know when to stop: set its eos_token."
             )
-        bare, ids = (tokenizer(_sample(tokenizer), add_special_tokens=special).input_ids for special in (False, True))
+        text = _sample(tokenizer)
+        bare, ids = (tokenizer(text, add_special_tokens=special).input_ids for special in (False, True))
         place = next(place for place in range(len(ids)) if ids[place : place + len(bare)] == bare)
         before, after = ids[:place], ids[place + len(bare) :]
         return cls(
@@ -67,7 +68,8 @@ class Frame:
 def _sample(tokenizer: Tokenizer) -> str:
     """A text of which a tokenizer makes tokens: "a", or a token of a vocabulary without Latin letters."""
     named = {*tokenizer.all_special_tokens}
-    texts = ("a", *(token for token in tokenizer.get_vocab() if token not in named))
+    vocabulary = tokenizer.get_vocab()  # in another order each time
+    texts = ("a", *(token for token in sorted(vocabulary, key=vocabulary.__getitem__) if token not in named))
     return next(text for text in texts if tokenizer(text, add_special_tokens=False).input_ids)
 
 
