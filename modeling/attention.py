@@ -72,7 +72,7 @@ class WeftAttention(nn.Module):
         self.interleaved, self.is_gated = config.position_interleaved, config.attention_gate
         if self.is_gated:
             self.head_gate = nn.Linear(config.hidden_size, config.num_attention_heads, bias=False)
-        self.mixes_values = config.value_residual and layer_idx > 0 and not is_cross
+        self.mixes_values = config.value_residual and not is_cross and layer_idx not in config.attention_layers[:1]
         if self.mixes_values:
             self.value_mix = nn.Parameter(torch.full((2,), 0.5))
         self.q_norm, self.k_norm = qk_norm(config.num_attention_heads), qk_norm(config.num_key_value_heads)
@@ -102,7 +102,8 @@ class WeftAttention(nn.Module):
             attention_mask: in the form the backend wants (see `create_masks`).
             position_embeddings: what `rotate` turns queries and keys by; None: nothing is turned.
             table, relative: what the score bias is made of (see `_score_bias`); None: there is none.
-            first_values: [batch, tokens, key heads x head_dim], the first layer's of these tokens; None: this is it.
+            first_values: [batch, tokens, key heads x head_dim], of these tokens in the first layer with attention;
+                None: this is it.
             read_from: indices [n] into the batch's tokens; what the others see is not mapped back.
             kwargs: for the backend; `is_causal` overrides the config's.
         Returns: [batch, tokens, hidden_size] (with read_from [n, hidden_size]), the attention weights where the backend

@@ -165,6 +165,7 @@ LEFT_OUT_BY_VLLM: dict[str, Callable[[PreTrainedConfig], bool]] = {
     "is_encoder_decoder=True": lambda c: c.is_encoder_decoder,
     "is_causal=False of a model that writes": lambda c: _writes(c) and not c.is_causal,
     "sliding_window with is_causal=False": lambda c: not c.is_causal and "sliding_attention" in c.layer_types,
+    "layer_types without keys and values": lambda c: c.has_states,
     "norm_offset": lambda c: c.norm_type == "rmsnorm" and c.norm_affine and c.norm_offset != 0,
     "lm_head_transform": lambda c: _writes(c) and c.lm_head_transform,
     "lm_head_scale": lambda c: _writes(c) and c.lm_head_scale != 1,

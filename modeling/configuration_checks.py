@@ -4,7 +4,8 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
-LAYER_TYPES = ("full_attention", "sliding_attention")
+STATE_TYPES = ("linear_attention", "recurrent")  # layers that keep a state in the place of keys and values
+LAYER_TYPES = ("full_attention", "sliding_attention", *STATE_TYPES)
 # field -> what it may be
 CHOICES = {
     "position_embedding_type": ("rope", "learned", "sinusoidal", "alibi", "t5", "disentangled", "none"),
@@ -12,18 +13,29 @@ CHOICES = {
     "norm_position": ("pre", "post", "sandwich", "output"),
     "qk_norm_over": ("head", "width"),
     "classifier_pooling": ("cls", "mean", "last", None),
+    "recurrent_cell": ("lstm", "gru", "rnn"),
 }
 # what must be at least 1; field -> the least that it may be; what must be above 0
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
 SIZES += ("num_key_value_heads", "max_position_embeddings", "num_decoder_layers", "max_relative_positions")
+SIZES += ("linear_conv_kernel_dim", "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim")
+SIZES += ("linear_value_head_dim", "recurrent_hidden_size")
 LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(("type_vocab_size", "position_offset", "position_buckets"), 0)
 LEAST["relative_attention_num_buckets"] = 4
 POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale")
-POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping")
+POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping", "linear_norm_eps")
 
 
 class ConfigChecks:
     """The validators of `WeftConfig`, which are run when one is made, loaded or saved."""
+
+    def validate_layer_type(self) -> None:
+        """Refuse, with a ValueError, another number of layer types than of layers; which there are, see below."""
+        if len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(
+                f"num_hidden_layers={self.num_hidden_layers}, but layer_types names {len(self.layer_types)}: give one "
+                "for each layer."
+            )
 
     def validate_shape(self) -> None:
         """Refuse, with a ValueError, numbers out of range or that do not fit each other."""
@@ -34,6 +46,11 @@ class ConfigChecks:
             raise ValueError(
                 f"num_key_value_heads={self.num_key_value_heads} must divide num_attention_heads="
                 f"{self.num_attention_heads}: each key-value head serves the same number of query heads."
+            )
+        if self.linear_num_value_heads % self.linear_num_key_heads:
+            raise ValueError(
+                f"linear_num_key_heads={self.linear_num_key_heads} must divide linear_num_value_heads="
+                f"{self.linear_num_value_heads}: each key head serves the same number of value heads."
             )
         if self.head_dim % 2 and self.position_embedding_type == "rope":
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, give an even one.")
@@ -71,13 +88,13 @@ class ConfigChecks:
             share = parameters.get("partial_rotary_factor", 1.0)
             if not 0 < share <= 1:
                 raise ValueError(f"{place} has partial_rotary_factor {share}: it must be above 0 and at most 1.")
-            untold = set() if name == "all" else set(self.layer_types) - set(self.rope_parameters)
+            untold = set() if name == "all" else set(self.layer_types) - {*self.rope_parameters, *STATE_TYPES}
             if untold:
                 missing = ", ".join(sorted(untold))
                 raise ValueError(f"rope_parameters has no dict for {missing}: give one for each layer type.")
         unknown = sorted(set(self.layer_types) - set(LAYER_TYPES))
         if unknown:
-            raise ValueError(f"layer_types names {', '.join(unknown)}: choose among {' and '.join(LAYER_TYPES)}.")
+            raise ValueError(f"layer_types names {', '.join(unknown)}: choose among {', '.join(LAYER_TYPES)}.")
         if "sliding_attention" in self.layer_types and (self.sliding_window is None or self.sliding_window < 1):
             raise ValueError(f"sliding_attention needs a sliding_window of at least 1, not {self.sliding_window}.")
         if set(self.pos_att_type) - {"c2p", "p2c"} or len(set(self.pos_att_type)) < len(self.pos_att_type):
@@ -96,6 +113,13 @@ class ConfigChecks:
             )
         if self.is_encoder_decoder and not self.is_causal:
             raise ValueError("is_encoder_decoder=True with is_causal=False: the decoder is causal, leave it True.")
+        both = not self.is_causal or self.is_encoder_decoder
+        for layer_type, name in (("linear_attention", "linear_num_key_heads"), ("recurrent", "recurrent_hidden_size")):
+            if layer_type in self.layer_types and both and getattr(self, name) % 2:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is odd, and half of it reads from the end in {layer_type} layers of "
+                    "an encoder: make it even."
+                )
         mixed = len(set(self.layer_types)) > 1 or bool(self.layers_without_positions)
         if self.is_encoder_decoder and mixed and self.num_decoder_layers != self.num_hidden_layers:
             raise ValueError(

@@ -17,7 +17,7 @@ if Version(transformers.__version__) < Version(NEEDED):  # what is imported belo
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from .configuration_checks import ConfigChecks
+from .configuration_checks import STATE_TYPES, ConfigChecks
 
 # Every class that a checkpoint can be loaded as. The whole table is written into every saved config, so that
 # a folder saved by one head loads as any other; modeling_weft.py and the package's __init__ read it too.
@@ -97,8 +97,20 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
         max_relative_positions: of "disentangled": the largest distance; the default is max_position_embeddings.
         pos_att_type: of "disentangled": "c2p" and "p2c", what is compared with the vectors of distances: queries, keys.
         norm_rel_ebd: of "disentangled": normalise these vectors.
-        layer_types: for each layer "full_attention", or "sliding_attention": the default if sliding_window is given.
+        layer_types: for each layer what mixes its tokens: "full_attention", "sliding_attention" (the default if
+            sliding_window is given), "linear_attention" (gated DeltaNet, https://huggingface.co/papers/2412.06464) or
+            "recurrent". The last two keep a state instead of keys and values, and have no positions.
         sliding_window: tokens, itself included, that a sliding_attention layer sees; without is_causal to each side.
+        linear_num_key_heads, linear_key_head_dim: of "linear_attention": heads of queries and keys (default: half of
+            num_attention_heads), and the width of each (default: head_dim).
+        linear_num_value_heads, linear_value_head_dim: heads of values, several of which may share a key head (default:
+            linear_num_key_heads), and the width of each (default: twice linear_key_head_dim).
+        linear_conv_kernel_dim: tokens, itself included, that a token's queries, keys and values are made of.
+        linear_allow_neg_eigval: a token may turn what the state says of its key into the opposite, not only replace it
+            (https://huggingface.co/papers/2411.12537).
+        linear_norm_eps: of the norm of each of these heads; the default is norm_eps.
+        recurrent_cell, recurrent_hidden_size: of "recurrent": "lstm", "gru" (https://huggingface.co/papers/1406.1078)
+            or "rnn" (Elman's); width of its state (default: hidden_size), of both directions together.
         type_vocab_size: number of token types (segments), or 0; where no token_type_ids are given all are of type 0.
         lm_head_transform: a dense map, the activation and a norm before the head's output matrix, as in BERT.
         lm_head_transform_bias, lm_head_bias: a bias in that map (default: lm_head_bias); in the head's output matrix.
@@ -169,6 +181,15 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
     norm_rel_ebd: bool = True
     layer_types: list[str] | None = None
     sliding_window: int | None = None
+    linear_num_key_heads: int | None = None
+    linear_key_head_dim: int | None = None
+    linear_num_value_heads: int | None = None
+    linear_value_head_dim: int | None = None
+    linear_conv_kernel_dim: int = 4
+    linear_allow_neg_eigval: bool = False
+    linear_norm_eps: float | None = None
+    recurrent_cell: str = "lstm"
+    recurrent_hidden_size: int | None = None
     type_vocab_size: int = 0
     lm_head_transform: bool = False
     lm_head_transform_bias: bool | None = None
@@ -205,6 +226,8 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
         if self.layer_types is None:
             layer_type = "full_attention" if self.sliding_window is None else "sliding_attention"
             self.layer_types = [layer_type] * self.num_hidden_layers
+        if self.num_attention_heads:
+            self.derive_state_sizes()
         if self.max_relative_positions is None:
             self.max_relative_positions = self.max_position_embeddings
         if self.lm_head_transform_bias is None:
@@ -220,6 +243,33 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
         if "all" not in by_type:
             self.rope_parameters = by_type  # some versions of transformers put defaults for all beside them
 
+    def derive_state_sizes(self) -> None:
+        """Fill in what is not given of layers without keys and values: linear attention has about as many weights as
+        attention whose keys have all heads."""
+        if self.linear_num_key_heads is None:
+            self.linear_num_key_heads = max(1, self.num_attention_heads // 2)
+        if self.linear_num_value_heads is None:
+            self.linear_num_value_heads = self.linear_num_key_heads
+        if self.linear_key_head_dim is None:
+            self.linear_key_head_dim = self.head_dim
+        if self.linear_value_head_dim is None:
+            self.linear_value_head_dim = 2 * self.linear_key_head_dim
+        if self.linear_norm_eps is None:
+            self.linear_norm_eps = self.norm_eps
+        if self.recurrent_hidden_size is None:
+            self.recurrent_hidden_size = self.hidden_size
+
+    @property
+    def attention_layers(self) -> list[int]:
+        """The numbers of the layers that have keys and values."""
+        types = self.layer_types[: self.num_hidden_layers]
+        return [index for index, layer_type in enumerate(types) if layer_type not in STATE_TYPES]
+
+    @property
+    def has_states(self) -> bool:
+        """Whether a layer keeps a state in their place."""
+        return bool(set(STATE_TYPES) & set(self.layer_types))
+
     def make_tp_plan(self) -> dict[str, str] | None:
         """How tensor parallelism divides the model: not at all, where all heads share a bias or a norm."""
         share_norm = self.qk_norm and self.qk_norm_over == "width"
@@ -234,7 +284,7 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
     def fits_pipeline(self) -> bool:
         """Whether later stages need nothing but the hidden states, and what the first one adds is not added again."""
         more = self.embedding_norm or self.type_vocab_size or self.lm_head_transform or self.is_encoder_decoder
-        plain = self.is_causal and not (more or self.value_residual)
+        plain = self.is_causal and not (more or self.value_residual or self.has_states)
         return plain and self.position_embedding_type in ("rope", "none")
 
     def of_stack(self, is_decoder: bool) -> "WeftConfig":
@@ -249,8 +299,14 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "WeftConfig":
         """What caches are made for: the decoder, where there are two stacks that differ."""
+        if not decoder or encoder:
+            return self
         differs = self.is_encoder_decoder and self.num_decoder_layers != self.num_hidden_layers
-        return self.of_stack(is_decoder=True) if decoder and not encoder and differs else self
+        config = self.of_stack(is_decoder=True) if differs else self
+        if "recurrent" in config.layer_types:  # transformers knows one kind of layer with states
+            config = copy.copy(config)
+            config.layer_types = ["linear_attention" if each == "recurrent" else each for each in config.layer_types]
+        return config
 
     def rope_parameters_by_layer_type(self) -> dict[str, dict[str, Any]]:
         """Each set of rotary parameters by the layer type that it is for; "all" where there is one set."""

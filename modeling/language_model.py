@@ -12,6 +12,7 @@ from .layers import WeftTransform
 from .losses import linear_cross_entropy, masked_lm_loss, target_nats
 from .masks import previous_tokens
 from .products import multiply
+from .recurrent import refuse_direction
 from .stack import WeftHeadModel
 
 
@@ -24,6 +25,7 @@ class WeftLanguageModel(WeftHeadModel):
     _fsdp_plan = {"lm_head": "keep_full_weight"}
     loss_function = staticmethod(masked_lm_loss)  # labels stand where their logits do
     has_encoder = False
+    reads_one_way = False  # what the head asks of its stack, whatever is_causal of the config says
 
     def __init__(self, config: WeftConfig) -> None:
         if config.is_encoder_decoder != self.has_encoder:
@@ -32,6 +34,8 @@ class WeftLanguageModel(WeftHeadModel):
                 f"{type(self).__name__} is {kind}, but the config has is_encoder_decoder={config.is_encoder_decoder}: "
                 "change that, or take WeftForConditionalGeneration for two stacks and any other class for one."
             )
+        if "recurrent" in config.layer_types and config.is_causal != self.reads_one_way:
+            raise ValueError(f"{type(self).__name__} cannot use this config: {refuse_direction(config.is_causal)}")
         super().__init__(config)
 
     def build_head(self, config: WeftConfig) -> None:

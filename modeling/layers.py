@@ -12,8 +12,10 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import WeftAttention, chosen
+from .linear_attention import DECAY, STEP, WeftLinearAttention
 from .positions import WeftSinusoidalEmbedding
 from .products import multiply
+from .recurrent import WeftCell, WeftRecurrent
 
 
 class WeftRMSNorm(nn.Module):
@@ -65,10 +67,14 @@ NORM_PLACES = {
 }
 
 
+# layer type -> what mixes tokens in the place of attention, and its name in the layer
+MIXERS = {"linear_attention": ("linear_attn", WeftLinearAttention), "recurrent": ("recurrent", WeftRecurrent)}
+
+
 class WeftLayer(GradientCheckpointingLayer):
-    """Attention, in a decoder of an encoder-decoder attention to the encoder's states, then the feed-forward: each
-    added to the residual stream. With `parallel_residual` the feed-forward reads what the (first) attention reads
-    (GPT-NeoX, https://huggingface.co/papers/2204.06745)."""
+    """Attention, or what layer_types has in its place, in a decoder of an encoder-decoder attention to the encoder's
+    states, then the feed-forward: each added to the residual stream. With `parallel_residual` the feed-forward reads
+    what the (first) attention reads (GPT-NeoX, https://huggingface.co/papers/2204.06745)."""
 
     def __init__(self, config: PreTrainedConfig, layer_idx: int, is_cross: bool = False) -> None:
         super().__init__()
@@ -82,8 +88,10 @@ class WeftLayer(GradientCheckpointingLayer):
             return make_norm(config, width) if config.qk_norm else unchanged
 
         self.is_parallel, self.is_cross = config.parallel_residual, is_cross
-        self.dropout, self.hands_on_values = dropout(config.hidden_dropout), config.value_residual and layer_idx == 0
-        self.self_attn = WeftAttention(config, layer_idx, qk_norm)
+        self.dropout = dropout(config.hidden_dropout)
+        self.hands_on_values = config.value_residual and [layer_idx] == config.attention_layers[:1]
+        self.mixer_name, make = MIXERS.get(config.layer_types[layer_idx], ("self_attn", WeftAttention))
+        self.add_module(self.mixer_name, make(config, layer_idx, qk_norm))
         self.input_layernorm = norm(before and (layer_idx > 0 or config.first_norm))
         self.attention_output_norm, self.attention_residual_norm = norm(behind), norm(around)
         if is_cross:
@@ -105,11 +113,11 @@ class WeftLayer(GradientCheckpointingLayer):
         read_from: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """[batch, tokens, hidden_size] to the same, and of the first layer with `value_residual` its values. Attention
+        """[batch, tokens, hidden_size] to the same, and of the first attention with `value_residual` its values. That
         to the encoder sees `encoder_hidden_states` under `cross_mask`, and `kwargs` go to both attentions. With
         `read_from` (indices [n] into the batch's tokens; not beside an encoder) only these go on: [n, hidden_size]."""
         inputs = (self.input_layernorm(hidden_states), None, attention_mask, table, first_values)
-        mixed, _, first_values = self.self_attn(*inputs, read_from=read_from, **kwargs)
+        mixed, _, first_values = getattr(self, self.mixer_name)(*inputs, read_from=read_from, **kwargs)
         hidden_states = chosen(hidden_states, read_from)
         mixed = self.dropout(self.attention_output_norm(mixed))
         read_by_mlp, hidden_states = hidden_states, self.attention_residual_norm(hidden_states + mixed)
@@ -172,6 +180,21 @@ def init_weights(module: nn.Module, config: PreTrainedConfig) -> None:
         init.normal_(module.weight, mean=0.0, std=std)
     if getattr(module, "mixes_values", False):
         init.constant_(module.value_mix, 0.5)
+    if isinstance(module, WeftLinearAttention):
+        # as in the paper's own code, which has this of Mamba 2 (https://huggingface.co/papers/2405.21060)
+        init.copy_(module.A_log, torch.empty_like(module.A_log, dtype=torch.float32).uniform_(*DECAY).log())
+        step = torch.empty_like(module.dt_bias, dtype=torch.float32).uniform_(*map(math.log, STEP)).exp()
+        init.copy_(module.dt_bias, step + torch.log(-torch.expm1(-step)))  # softplus makes it the step again
+    if isinstance(module, WeftCell):
+        bound = 1 / math.sqrt(module.width)
+        for name, parameter in module.named_parameters(recurse=False):
+            if name.startswith("weight"):
+                init.uniform_(parameter, -bound, bound)
+            else:  # an LSTM begins with its forget gates open
+                start = torch.zeros_like(parameter)
+                if module.kind == "lstm" and name.startswith("bias_ih"):
+                    start[module.width : 2 * module.width] = 1.0
+                init.copy_(parameter, start)
     if isinstance(module, WeftRMSNorm) and module.weight is not None:
         init.constant_(module.weight, 1.0 - module.offset)
     if isinstance(module, WeftSinusoidalEmbedding):  # transformers gives buffers no value back after loading

@@ -10,6 +10,8 @@ from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import is_tracing
 
+from .configuration_checks import STATE_TYPES
+from .sequences import find_sequences
 from .tiles import Tiles, document_tiles, window_tiles
 
 # (layer type, causal?) -> who may look at whom
@@ -139,18 +141,21 @@ def create_masks(
     causal_rows: torch.Tensor | None = None,
     prefix_mask: torch.Tensor | None = None,
 ) -> dict[str, Any]:
-    """Masks in the form that the chosen backend wants, one for each layer type of the model.
+    """Masks in the form that the chosen backend wants, one for each layer type of the model; for layers without keys
+    what `find_sequences` tells.
     Args:
         config: its `is_causal` gives the direction.
         inputs_embeds: [batch, tokens, anything].
         attention_mask: [batch, cached + new tokens] of 0 and 1; or [batch, 1 or heads, tokens, cached + new
-            tokens], or a dict of masks by layer type, which are obeyed as they are; or None.
+            tokens], or a dict of masks by layer type, which are obeyed as they are (those of layers without keys are
+            [batch, cached + new tokens] too); or None.
         past_key_values: the cache, if any.
         documents: ids [batch, tokens] of `find_documents`, which stand in for a 2-D attention_mask too.
         causal_rows: bool [batch]; the rows of a bidirectional batch that are causal, as if `is_causal` were set.
         prefix_mask: bool [batch, tokens or fewer]; tokens that see each other in both directions in a causal model
             (prefix language model, https://huggingface.co/papers/1910.10683). Passed over once the cache holds tokens.
-    Raises: ValueError for causal_rows or prefix_mask on flash attention or beside a mask that is ready-made."""
+    Raises: ValueError for causal_rows or prefix_mask on flash attention or beside a mask that is ready-made, or where
+        layers without keys cannot follow one of them, or a 4-D mask."""
     prefix_mask = None if _holds_tokens(past_key_values) else prefix_mask
     for name, value in (("causal_rows", causal_rows), ("prefix_mask", prefix_mask)):
         if value is not None and (is_ready_made(attention_mask) or "flash" in config._attn_implementation):
@@ -158,15 +163,24 @@ def create_masks(
                 f"{name} cannot change a ready-made attention_mask, nor flash attention's one direction in a batch: "
                 "give a 2-D attention_mask or none, and attn_implementation='sdpa' or 'flex_attention'."
             )
+    states: dict[str, Any] = {each: None for each in STATE_TYPES if each in config.layer_types}
     if isinstance(attention_mask, dict):
-        return attention_mask
+        given = {each: attention_mask.get(each) for each in states}
+        ready = {each: mask for each, mask in given.items() if not torch.is_tensor(mask)}
+        told = {each: _tell(each, inputs_embeds, given[each], None) for each in states if each not in ready}
+        return attention_mask | ready | told
+    if states:
+        _refuse_for_states(states, attention_mask, causal_rows, prefix_mask)
+        states = {each: _tell(each, inputs_embeds, attention_mask, documents, causal_rows) for each in states}
     inputs = (config, inputs_embeds, attention_mask, past_key_values, documents, causal_rows)
-    layer_types, tokens = dict.fromkeys(config.layer_types), inputs_embeds.shape[1]
+    layer_types = [each for each in dict.fromkeys(config.layer_types) if each not in states]
+    tokens = inputs_embeds.shape[1]
     cut = {} if prefix_mask is not None else {each: tiles for each in layer_types if (tiles := _cut(each, *inputs))}
-    layer_types = [each for each in layer_types if each not in cut]
+    layer_types, cut = [each for each in layer_types if each not in cut], cut | states
     longest, edits = tokens, []
     if past_key_values is not None and (documents is not None or prefix_mask is not None):
-        longest = max(past_key_values.get_mask_sizes(tokens, index)[0] for index in range(config.num_hidden_layers))
+        sizes = (past_key_values.get_mask_sizes(tokens, index) for index in config.attention_layers)
+        longest = max((length for length, _ in sizes), default=tokens)
     if documents is not None:
         attention_mask = None
         documents = nn.functional.pad(documents.expand(inputs_embeds.shape[0], -1), (0, longest - tokens), value=-1)
@@ -203,6 +217,28 @@ def create_masks(
         )
         for layer_type in layer_types
     }
+
+
+def _tell(
+    layer_type: str,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    documents: torch.Tensor | None,
+    causal_rows: torch.Tensor | None = None,
+) -> Any:
+    return find_sequences(inputs_embeds, attention_mask, documents, causal_rows, is_packed=layer_type == "recurrent")
+
+
+def _refuse_for_states(states: dict[str, Any], attention_mask: Any, causal_rows: Any, prefix_mask: Any) -> None:
+    names = " and ".join(states)
+    if is_ready_made(attention_mask):
+        raise ValueError(
+            f"A 4-D attention_mask cannot tell {names} layers who sees whom: give a 2-D one, or a dict by layer type."
+        )
+    if prefix_mask is not None:
+        raise ValueError(f"prefix_mask is for attention: {names} layers read a causal model's tokens one way only.")
+    if causal_rows is not None and "recurrent" in states:
+        raise ValueError("causal_rows cannot turn recurrent layers, whose weights have a direction: leave it out.")
 
 
 def _cut(

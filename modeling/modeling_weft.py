@@ -21,6 +21,7 @@ from .losses import causal_lm_loss, check_count, next_labels, target_nats, token
 from .masks import create_masks, document_places, find_documents, is_closed
 from .pretrained_model import WeftPreTrainedModel
 from .stack import WeftModel, WeftTextEncoder, captured
+from .state_cache import prepare_cache
 from .task_heads import (
     WeftForMultipleChoice,
     WeftForQuestionAnswering,
@@ -33,6 +34,7 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
     """The stack with a next-token head; causal whatever the config's `is_causal` says."""
 
     loss_function = staticmethod(causal_lm_loss)
+    reads_one_way = True
 
     @can_return_tuple
     def forward(
@@ -94,9 +96,19 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> Any:
         """As transformers' own, whose cache copies itself for each token: here on a processor it grows instead."""
         done = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
+        prepare_cache(self.config, model_kwargs.get("past_key_values"))
         if self.device.type == "cpu" and generation_config.num_beams == 1:
             make_room(model_kwargs.get("past_key_values"))
         return done
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own, whose pages hold keys and values; a ValueError for layers that have none."""
+        if self.config.has_states:
+            raise ValueError(
+                "Continuous batching cannot run linear_attention and recurrent layers: use `generate` on batches of "
+                "texts."
+            )
+        return super().init_continuous_batching(*args, **kwargs)
 
     @staticmethod
     def create_masks_for_generate(
@@ -125,11 +137,18 @@ class WeftForConditionalGeneration(WeftLanguageModel, GenerationMixin):
     """Encoder and decoder with a next-token head: text in, text out."""
 
     _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
-    has_encoder = True
+    has_encoder, reads_one_way = True, True
 
     def init_continuous_batching(self, *_: Any, **__: Any) -> None:
         """Refuses `generate_batch` with a ValueError: continuous batching knows models of one stack only."""
         raise ValueError("Continuous batching cannot run an encoder-decoder: use `generate` on batches of texts.")
+
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> Any:
+        """As transformers' own, which does not know that attention to the encoder has keys in every layer."""
+        is_given = model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False
+        if self.config.has_states and not (is_given or generation_config.cache_implementation):
+            model_kwargs["past_key_values"] = self.model.decoder.new_cache()
+        return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """What the decoder reads to predict labels [batch, tokens]."""

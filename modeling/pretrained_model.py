@@ -40,6 +40,7 @@ class WeftPreTrainedModel(PreTrainedModel):
             config._attn_implementation = default_backend(config)
         super().__init__(config, *args, **kwargs)
         check_backend(self.config, self.config._attn_implementation)
+        self._is_stateful = config.has_states  # `generate` refuses what takes tokens back
 
     def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
         """Change the attention backend; one that cannot compute this config is refused with a ValueError."""

@@ -13,12 +13,14 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import WeftAttention, find_distances
 from .backends import BIASES, fold_bias
+from .configuration_checks import STATE_TYPES
 from .configuration_weft import WeftConfig
 from .layers import NORM_PLACES, WeftLayer, WeftTokenEmbedding, dropout, make_norm
 from .losses import IGNORE_INDEX
 from .masks import create_cross_mask, create_masks, document_lengths, find_documents, previous_tokens
 from .positions import EMBEDDINGS, SHARED_BIASES, ScoreBias, WeftDisentangled, WeftRotaryEmbedding, count_positions
 from .pretrained_model import LANGUAGE_MODEL_HEADS, TASK_HEADS, WeftPreTrainedModel
+from .state_cache import prepare_cache
 from .tiles import LEAST_TOKENS, Tiles
 
 logger = logging.get_logger(__name__)
@@ -66,7 +68,7 @@ class WeftModel(WeftPreTrainedModel):
         if kind == "disentangled":
             norm = make_norm(config, config.hidden_size) if config.norm_rel_ebd else nn.Identity()
             self.relative_embeddings = WeftDisentangled(config, norm)
-        if kind == "none" and not config.is_causal:
+        if kind == "none" and not config.is_causal and not config.has_states:
             logger.warning_once(
                 "position_embedding_type='none' with is_causal=False: nothing tells this model the order of its tokens."
             )
@@ -92,16 +94,19 @@ class WeftModel(WeftPreTrainedModel):
         masks: dict[str, Any],
         options: dict[str, Any],
     ) -> dict[str, tuple[tuple[Any, Any], dict[str, Any]]]:
-        """What layers need to know of positions, for each layer type: the attention mask, which a bias that all layers
-        share is written into, but for flex attention; `table`, what else of it is learned; and as keyword arguments
-        `position_embeddings` (cos and sin) and `relative` (what scores are edited with). `options` go to the
-        backend."""
+        """What layers need to know of positions, for each layer type (nothing, where there are no keys): the attention
+        mask, which a bias that all layers share is written into, but for flex attention; `table`, what else of it is
+        learned; and as keyword arguments `position_embeddings` (cos and sin) and `relative` (what scores are edited
+        with). `options` go to the backend."""
         config, kind, turns = self.config, self.config.position_embedding_type, {}
-        if kind == "rope":
+        if kind == "rope" and config.attention_layers:
             at = (inputs_embeds, position_ids)
             turns = {name: [each[:, None] for each in turn(*at)] for name, turn in self.rotary_emb.items()}
         placed: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {}
         for layer_type, mask in masks.items():
+            if layer_type in STATE_TYPES:
+                placed[layer_type] = ((mask, None), {})
+                continue
             given, table = {"position_embeddings": turns.get(layer_type, turns.get("all"))}, None
             if kind in BIASES:
                 seen = (cache, layer_type, position_ids, mask, options)
@@ -163,6 +168,7 @@ class WeftModel(WeftPreTrainedModel):
             past_key_values = self.new_cache()
         is_pair = isinstance(past_key_values, EncoderDecoderCache)
         cache = past_key_values.self_attention_cache if is_pair else past_key_values
+        prepare_cache(self.config, cache)
 
         documents = find_documents(position_ids, attention_mask, cache)
         if position_ids is None:
@@ -185,13 +191,13 @@ class WeftModel(WeftPreTrainedModel):
             shared, given = (unplaced if index in without else placed)[self.config.layer_types[index]]
             # a reentrant checkpoint passes gradients on to what it is given by position
             hidden_states = layer(hidden_states, encoder_hidden_states, *shared, first_values, **given, **kwargs)
-            if self.config.value_residual and index == 0:
+            if self.config.value_residual and [index] == self.config.attention_layers[:1]:
                 hidden_states, first_values = hidden_states
         return BaseModelOutputWithPast(self.norm(hidden_states), past_key_values if use_cache else None)
 
     def new_cache(self) -> Cache:
         """An empty cache of the kind that the stack fills."""
-        return DynamicCache(config=self.config)
+        return prepare_cache(self.config, DynamicCache(config=self.config))
 
 
 class WeftEncoder(WeftModel):
@@ -211,7 +217,7 @@ class WeftDecoder(WeftModel):
         super().build(config, has_embeddings=False, is_cross=True)
 
     def new_cache(self) -> Cache:
-        return EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
+        return EncoderDecoderCache(super().new_cache(), DynamicCache())
 
 
 class WeftEncoderDecoderModel(WeftModel):
@@ -267,8 +273,9 @@ class WeftEncoderDecoderModel(WeftModel):
         if decoder_inputs_embeds is None:
             decoder_inputs_embeds = self.encoder.embed_tokens(decoder_input_ids)
         is_pair = isinstance(past_key_values, EncoderDecoderCache)
-        if is_pair and self.config.sliding_window is not None and not any(past_key_values.is_updated.values()):
-            # the one that `generate` makes would keep a window of the encoder's tokens
+        is_plain = set(self.config.layer_types) == {"full_attention"}
+        if is_pair and not (is_plain or any(past_key_values.is_updated.values())):
+            # the one that `generate` makes would keep a window of the encoder's tokens, or a state
             past_key_values.cross_attention_cache = DynamicCache()
         encoder = {"encoder_hidden_states": encoder_outputs[0], "encoder_attention_mask": attention_mask}
         encoder["encoder_documents"] = find_documents(position_ids, attention_mask, None)

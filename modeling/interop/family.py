@@ -75,6 +75,14 @@ ONLY_IF: dict[str, Callable[[WeftConfig], bool]] = {
     "norm_bias": lambda c: c.norm_type == "layernorm" and c.norm_affine,
     "norm_offset": lambda c: c.norm_type == "rmsnorm",
     "sliding_window": lambda c: "sliding_attention" in c.layer_types,
+    **dict.fromkeys(
+        (
+            *("linear_num_key_heads", "linear_key_head_dim", "linear_num_value_heads", "linear_value_head_dim"),
+            *("linear_conv_kernel_dim", "linear_allow_neg_eigval", "linear_norm_eps"),
+        ),
+        lambda c: "linear_attention" in c.layer_types,
+    ),
+    **dict.fromkeys(("recurrent_cell", "recurrent_hidden_size"), lambda c: "recurrent" in c.layer_types),
     "lm_head_transform_bias": lambda c: c.lm_head_transform,
     "num_decoder_layers": lambda c: c.is_encoder_decoder,
     **dict.fromkeys(
