@@ -122,6 +122,7 @@ class Family:
         body: name of the body inside the stock models with a head, with its dot.
         weights: of the body.
         heads: which heads are converted, by the names of `HEADS`.
+        layer_types: what may mix tokens in its layers.
         ignored: patterns of stock tensors that are computed, not learnt.
         tied: whether an exported model with a head for tokens has the embedding as head.
         earlier: fields of config.json under the names that transformers 4 reads, computed from a stock config.
@@ -138,6 +139,7 @@ class Family:
     requires: Mapping[str, Any] = field(default_factory=dict)
     to_weft: Callable[[PreTrainedConfig], dict[str, Any]] = lambda config: {}
     to_stock: Callable[[WeftConfig], dict[str, Any]] = lambda config: {}
+    layer_types: Sequence[str] = ("full_attention", "sliding_attention")
     ignored: Sequence[str] = ()
     tied: Callable[[WeftConfig], bool] = lambda config: config.tie_word_embeddings
     earlier: Callable[[PreTrainedConfig], dict[str, Any]] = earlier_fields
@@ -184,6 +186,10 @@ class Family:
             InteropError: there is none; it names the fields that stand in the way.
         """
         self._check_head(head)
+        others = sorted({*config.layer_types} - {*self.layer_types})
+        if others:
+            told = f"layer_types has {' and '.join(others)}"
+            raise InteropError(f"this model cannot be expressed as {self.model_type}: {told}.", ["layer_types"])
         given = {name: value[0] if isinstance(value, tuple) else value for name, value in self.requires.items()}
         given |= {there: copy.deepcopy(getattr(config, name)) for name, there in self.table().items()}
         given |= self.to_stock(config)

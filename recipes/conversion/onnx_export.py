@@ -88,6 +88,11 @@ def _refuse(config: WeftConfig, head: str) -> None:
             f"its rotary positions are scaled by the length of each text (rope_type {by_length[0]!r}), which a graph "
             "cannot do: write another rope_type, such as 'yarn', into its config.json and train it on."
         )
+    if config.has_states:
+        raise InteropError(
+            "its linear_attention or recurrent layers take a step for each token, and a graph for texts of any length "
+            "has no number of steps: use it with transformers."
+        )
     if config.is_encoder_decoder and head == "base":
         raise InteropError(
             "an encoder-decoder without a head is not exported: save it as WeftForConditionalGeneration."

@@ -55,6 +55,8 @@ def generate(arguments: GenerateArguments, prompts: list[str] | None) -> None:
         options["prefix"] = True
     if arguments.draft is not None:
         options["draft"] = _load_draft(arguments, tokenizer, prompts)
+        for each in (model, options["draft"]):
+            _refuse_states(each, "draft")
     set_seed(arguments.seed)
     if arguments.chat:
         talk(model, tokenizer, arguments, options)
@@ -101,6 +103,15 @@ def _check_sees_prefix(model: PreTrainedModel, name: str) -> None:
     if "prefix_mask" not in inspect.signature(model.forward).parameters:
         raise RecipeError(
             f"model {name!r} sees a prompt in one direction only: give one of Weft's, or leave prefix out."
+        )
+    _refuse_states(model, "prefix")
+
+
+def _refuse_states(model: PreTrainedModel, field: str) -> None:
+    """Refuse layers whose states hold what is read, in the order in which it is read; raises RecipeError."""
+    if getattr(model.config, "has_states", False):
+        raise RecipeError(
+            f"linear_attention and recurrent layers read token after token and take nothing back: leave {field} out."
         )
 
 

@@ -138,6 +138,7 @@ class PretrainingRun:
         is_row = length == arguments.sequence_length
         named = "sequence_length" if is_row else "sequence_length and what stands around a text"
         self.config = make_config(self.model_arguments, self.model_fields, self.tokenizer, length, role, named)
+        self.objective.check_model(self.config)
         self.tokenizer.model_max_length = self.config.max_position_embeddings
         check_sample_prompt(self.config, self.tokenizer, arguments.sample_prompt)
         self.parameters = count_parameters(self.config, self.objective.model_class)

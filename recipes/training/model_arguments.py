@@ -1,6 +1,7 @@
 """The fields of the model that a run trains: a preset, a config or an existing model."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,22 @@ def refuse_longer(
             f"{length_field}={length} is longer than the model's max_position_embeddings={wanted}: shorten it, or give "
             f"--max_position_embeddings {length}."
         )
+
+
+def repeat_layer_types(pattern: Sequence[str], layers: int) -> list[str]:
+    """The type of each of so many layers, by a pattern that is repeated: `linear_attention*3,full_attention` is three
+    layers of one type and one of the other, again and again. Names may also stand apart, as they do in a config.
+
+    Raises:
+        RecipeError: a number of times that is none.
+    """
+    types: list[str] = []
+    for word in ",".join(pattern).split(","):
+        name, star, times = word.partition("*")
+        if star and not (times.isdecimal() and int(times) > 0):
+            raise RecipeError(f"layer_types has {word!r}: give a name and how often, as linear_attention*3.")
+        types += [name.strip()] * (int(times) if star else 1)
+    return types if len(types) >= layers else (types * layers)[:layers]
 
 
 def read_config(path: str) -> dict[str, Any]:

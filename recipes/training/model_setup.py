@@ -15,7 +15,13 @@ from weft.recipes.common.checkpoints import check_files, load_whole
 from weft.recipes.common.errors import RecipeError, one_line, refusing
 from weft.recipes.training.model_arguments import CHANGEABLE_FIELDS as CHANGEABLE_FIELDS
 from weft.recipes.training.model_arguments import DEFAULT_EXTRAS as DEFAULT_EXTRAS
-from weft.recipes.training.model_arguments import PRESETS, ModelArguments, read_config, refuse_longer
+from weft.recipes.training.model_arguments import (
+    PRESETS,
+    ModelArguments,
+    read_config,
+    refuse_longer,
+    repeat_layer_types,
+)
 from weft.tokenizer.vocabulary import number_of_ids
 
 PAIR_HEADS = ("pooler.", "seq_relationship.")  # what only sentence pairs have, which may be new
@@ -53,6 +59,9 @@ def make_config(
         "eos_token_id": tokenizer.eos_token_id,
     }
     shape = {"max_position_embeddings": sequence_length, **shape, **fields}
+    if fields.get("layer_types"):
+        layers = shape.get("num_hidden_layers", WeftConfig.num_hidden_layers)
+        shape["layer_types"] = repeat_layer_types(fields["layer_types"], layers)
     return _checked({**shape, **from_tokenizer, **role}, sequence_length, length_field)
 
 

@@ -38,7 +38,8 @@ class MuonWithAdamW(torch.optim.AdamW):
     Muon's step is momentum (Nesterov's), orthogonalised, and scaled by 0.2 sqrt(max(rows, columns)), so that it is as
     large as AdamW's: both take the same learning rate and weight decay (https://huggingface.co/papers/2502.16982).
     State and groups are those of any optimizer, so it is saved and resumed like one. Every process computes the same
-    step of whole matrices: sharded weights are refused with a ValueError.
+    step of whole matrices: sharded weights are refused with a ValueError. The weights of a recurrent network are as
+    many matrices below each other as it has gates (`stacked`), each orthogonalised by itself.
 
     Groups with `is_cautious` decay a weight only where its step goes towards zero, or nowhere
     (https://huggingface.co/papers/2510.12402).
@@ -79,7 +80,7 @@ class MuonWithAdamW(torch.optim.AdamW):
                 )
             by_shape[weight.shape, weight.dtype, weight.device].append(weight)
         rate = float(group["lr"])
-        for (shape, *_), weights in by_shape.items():
+        for weights in by_shape.values():
             updates = []
             for weight in weights:
                 state = self.state[weight]
@@ -89,8 +90,9 @@ class MuonWithAdamW(torch.optim.AdamW):
                 state["momentum_buffer"].lerp_(weight.grad, 1 - MOMENTUM)
                 updates.append(weight.grad.lerp(state["momentum_buffer"], MOMENTUM))
             # all matrices of a shape at once: many small products cost more than one large
-            stack = orthogonalise(torch.stack(updates), iteration_dtype(weights[0])).to(weights[0].dtype)
-            scale = 0.2 * math.sqrt(max(shape))
+            matrices = torch.stack(updates).unflatten(1, (group.get("stacked", 1), -1))
+            stack = orthogonalise(matrices, iteration_dtype(weights[0])).to(weights[0].dtype).flatten(1, 2)
+            scale = 0.2 * math.sqrt(max(matrices.shape[-2:]))
             for weight, update in zip(weights, stack):
                 shrinks = _cautious(weight, update) if group["is_cautious"] else weight
                 weight.sub_(shrinks, alpha=rate * group["weight_decay"]).add_(update, alpha=-rate * scale)
@@ -111,23 +113,25 @@ def make_optimizer(
     is_cautious: bool = False,
 ) -> MuonWithAdamW:
     """The optimizer of a model: of kind "muon" Muon for the matrices inside of its layers and AdamW for embeddings,
-    output matrices, norms and biases; of kind "adamw" AdamW for all. `decayed`: names of the parameters that decay."""
-    decayed = set(decayed)
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+    output matrices, convolutions, norms and biases; of kind "adamw" AdamW for all. `decayed`: names of the parameters
+    that decay."""
+    decayed, groups = set(decayed), defaultdict(list)
+    gates = {id(each): cell.gates for cell in model.modules() if hasattr(cell, "gates") for each in cell.parameters()}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_inside = parameter.ndim == 2 and name in decayed and ".layers." in f".{name}"
             is_muon = kind == "muon" and is_inside
-            groups[is_muon, name in decayed].append(parameter)
+            groups[is_muon, name in decayed, gates.get(id(parameter), 1) if is_muon else 1].append(parameter)
     return MuonWithAdamW(
         [
             {
                 "params": parameters,
                 "is_muon": is_muon,
+                "stacked": stacked,
                 "is_cautious": is_cautious,
                 "weight_decay": weight_decay if decays else 0.0,
             }
-            for (is_muon, decays), parameters in sorted(groups.items(), reverse=True)
+            for (is_muon, decays, stacked), parameters in sorted(groups.items(), reverse=True)
         ],
         lr=learning_rate,
         betas=betas,

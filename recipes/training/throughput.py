@@ -50,33 +50,41 @@ def training_flops_per_token(
 ) -> float:
     """Operations of forward and backward for one token (PaLM, https://huggingface.co/papers/2204.02311, appendix B):
     6 for each parameter it is multiplied with, and for the scores of each layer 12 x heads x head_dim x tokens seen,
-    where a causal token sees half the row on average, and one of a sliding layer its window.
+    where a causal token sees half the row on average, and one of a sliding layer its window. In linear attention a
+    token reads, corrects and reads the state of each head: 18 x its size. Recurrent networks have parameters only.
 
     Args:
         head_share: share of the tokens that the head is computed for.
         side_shares: of an encoder-decoder, how many tokens the encoder and the decoder compute for one of a row.
     """
     multiplied = parameters.body + head_share * parameters.head
-    seen = _tokens_seen(config, sequence_length)
+    mixing, of_one = _mixing_flops(config, sequence_length), _flops_of_one_seen(config)
     if config.is_encoder_decoder:
         encoder, decoder = (config.of_stack(is_decoder) for is_decoder in (False, True))
         read, written = side_shares
         multiplied = read * (parameters.body - parameters.decoder) + written * parameters.decoder
         multiplied += head_share * parameters.head
-        of_source = decoder.num_hidden_layers * read * sequence_length
-        seen = read * _tokens_seen(encoder, read * sequence_length)
-        seen += written * (_tokens_seen(decoder, written * sequence_length) + of_source)
-    return 6 * multiplied + 12 * config.num_attention_heads * config.head_dim * seen
+        of_source = of_one * decoder.num_hidden_layers * read * sequence_length
+        mixing = read * _mixing_flops(encoder, read * sequence_length)
+        mixing += written * (_mixing_flops(decoder, written * sequence_length) + of_source)
+    return 6 * multiplied + mixing
 
 
-def _tokens_seen(config: WeftConfig, length: float) -> float:
-    """How many tokens of a row one of its tokens sees on average, added up over the layers."""
-    seen = 0.0
+def _flops_of_one_seen(config: WeftConfig) -> int:
+    return 12 * config.num_attention_heads * config.head_dim
+
+
+def _mixing_flops(config: WeftConfig, length: float) -> float:
+    """Operations of a token with others of its row, beside those with parameters, added up over the layers."""
+    total = 0.0
     for layer_type in config.layer_types:
-        window = min(config.sliding_window if layer_type == "sliding_attention" else length, length)
-        to_one_side = window - window**2 / (2 * length)  # less at the end of a row
-        seen += to_one_side if config.is_causal else 2 * to_one_side
-    return seen
+        if layer_type == "linear_attention":
+            total += 18 * config.linear_num_value_heads * config.linear_key_head_dim * config.linear_value_head_dim
+        elif layer_type != "recurrent":
+            window = min(config.sliding_window if layer_type == "sliding_attention" else length, length)
+            to_one_side = window - window**2 / (2 * length)  # less at the end of a row
+            total += _flops_of_one_seen(config) * (to_one_side if config.is_causal else 2 * to_one_side)
+    return total
 
 
 class Throughput:

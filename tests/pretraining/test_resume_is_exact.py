@@ -70,6 +70,8 @@ def test_killed_twice_at_any_moment_the_weights_and_the_optimizer_are_the_same(c
 def test_muon_goes_on_with_its_momentum_and_the_average_of_the_weights(corpus, tmp_path):
     fields = {"data": corpus, "optimizer": "muon", "decay_type": "1-sqrt", "learning_rate": 1e-2, "max_steps": 30}
     fields |= {"average_decay": 0.9, "cautious_weight_decay": "true", "z_loss": 1e-4}
+    # of layers without keys too
+    fields |= {"num_hidden_layers": 3, "layer_types": "linear_attention,recurrent,full_attention"}
     output = runs.finish(runs.start(**fields, output_dir=tmp_path / "whole"))
     assert "muon, warmup_stable_decay" in output
     folder = tmp_path / "killed"

@@ -107,6 +107,37 @@ def test_muon_trains_the_matrices_of_all_layers_and_nothing_else(role: str) -> N
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(by_identity)
 
 
+def test_matrices_of_gates_are_orthogonalised_one_by_one() -> None:
+    """And convolutions, decay rates and biases are AdamW's."""
+    types = {"layer_types": ["linear_attention", "recurrent"], "num_hidden_layers": 2}
+    model, twin = (make_model(tiny_config(**types)) for _ in range(2))
+    optimizer = make(model)
+    names = {id(one): name.split("layers.")[-1] for name, one in model.named_parameters()}
+    taken = {
+        names[id(one)]: group["stacked"]
+        for group in optimizer.param_groups
+        if group["is_muon"]
+        for one in group["params"]
+    }
+    cells = {f"1.recurrent.rnn.weight_{kind}_l0": 4 for kind in ("ih", "hh")}
+    maps = {f"0.linear_attn.{kind}_proj.weight": 1 for kind in "qkvgbao"} | {"1.recurrent.o_proj.weight": 1}
+    maps |= {f"{layer}.mlp.{kind}_proj.weight": 1 for layer in range(2) for kind in ("gate", "up", "down")}
+    assert taken == cells | maps
+    cell, other = (each.model.layers[1].recurrent.rnn for each in (model, twin))
+    slope = torch.randn_like(cell.weight_hh_l0)
+    cell.weight_hh_l0.grad = slope
+    optimizer.step()
+    for gate in range(4):
+        rows = slice(32 * gate, 32 * gate + 32)
+        alone = nn.Module()
+        alone.layers = nn.ModuleList([nn.Linear(32, 32, bias=False)])
+        with torch.no_grad():
+            alone.layers[0].weight.copy_(other.weight_hh_l0[rows])
+        alone.layers[0].weight.grad = slope[rows].clone()
+        make(alone).step()
+        torch.testing.assert_close(alone.layers[0].weight, cell.weight_hh_l0[rows], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_cautious_decay_shrinks_what_moves_towards_zero_and_nothing_else(kind: str) -> None:
     """Against the same step without decay, which the decay is added to."""

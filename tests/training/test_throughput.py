@@ -36,6 +36,15 @@ def test_scores_are_counted_for_the_tokens_that_each_layer_sees(causal: bool, wi
     assert training_flops_per_token(config, COUNTS, ROW, head_share=0.5) == pytest.approx(expected, rel=0.03)
 
 
+def test_a_state_costs_what_is_read_and_corrected_of_it() -> None:
+    """3 heads of 5 x 7 numbers, each read, corrected and read, 2 operations each, and twice that on the way back."""
+    sizes = {"linear_num_key_heads": 3, "linear_key_head_dim": 5, "linear_value_head_dim": 7}
+    config = tiny_config(layer_types=["linear_attention", "recurrent"], **sizes)
+    expected = 6 * 700 + 3 * 3 * 2 * 3 * 5 * 7
+    assert training_flops_per_token(config, COUNTS, ROW, head_share=0.0) == pytest.approx(expected)
+    assert training_flops_per_token(config, COUNTS, 100 * ROW, head_share=0.0) == pytest.approx(expected)
+
+
 def test_what_is_multiplied_is_counted_once_and_embeddings_are_not() -> None:
     """Attention 2 x 32 x 32, grouped keys and values 2 x 32 x 16, feed-forward 3 x 32 x 48, norms; a tied head."""
     counts = count_parameters(tiny_config(tie_word_embeddings=True, qk_norm=False), WeftForCausalLM)

@@ -95,6 +95,9 @@ class Objective(ABC):
     def role(self) -> dict[str, Any]:
         """Fields of WeftConfig that follow from the objective."""
 
+    def check_model(self, config: "weft.WeftConfig") -> None:  # noqa: B027
+        """Refuse a model that cannot learn this; raises RecipeError."""
+
     def trained(self, model: "transformers.PreTrainedModel") -> "transformers.PreTrainedModel":
         """What the Trainer trains: the new or existing `model_class`, alone or with a helper beside it."""
         return model

@@ -93,6 +93,13 @@ class CausalObjective(Objective):
         if given:
             raise RecipeError(f"{' and '.join(given)} cannot be given for serving, which leaves it out: choose one.")
 
+    def check_model(self, config: "weft.WeftConfig") -> None:
+        if self.prefix.prefix_share and config.has_states:
+            raise RecipeError(
+                "prefix_share cannot be given with layer_types of linear_attention or recurrent, which read text one "
+                "way: leave it out."
+            )
+
     def require(self, data: DataArguments) -> None:
         self.infilling.check_data(data)
         if self.is_plain and data.tokenizer_type == "bpe" and not data.tokenizer_name and not data.add_prefix_space:

@@ -113,6 +113,13 @@ class HybridObjective(MaskedObjective):
                 "sdpa or flex_attention."
             )
 
+    def check_model(self, config: "weft.WeftConfig") -> None:
+        if "recurrent" in config.layer_types:
+            raise RecipeError(
+                "objective hybrid has rows of both directions, and the weights of recurrent layers belong to one: "
+                "choose linear_attention, or another objective."
+            )
+
     def role(self) -> dict[str, Any]:
         return {"is_causal": False, "masked_next_token": not self.hybrid.ends_masked}
 
