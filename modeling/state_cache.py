@@ -61,8 +61,11 @@ class StateLayer(LinearAttentionLayer):
         )
 
     def _change(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        for states in (self.conv_states, self.recurrent_states):
-            states.update({index: change(state) for index, state in states.items() if state is not None})
+        for name in ("conv_states", "recurrent_states"):  # in dicts of their own: a copy of the layer shares the others
+            changed = (
+                (index, state if state is None else change(state)) for index, state in getattr(self, name).items()
+            )
+            setattr(self, name, dict(changed))
 
 
 class CountingStateLayer(StateLayer, CacheLayerMixin):

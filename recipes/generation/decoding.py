@@ -69,7 +69,7 @@ def decode(
         stream_to.put(input_ids.cpu())
     prompt = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
     logits = model(**prompt, return_dict=True).logits[:, -1].to(copy=True, dtype=torch.float32)
-    steps = _Steps(model, generation_config, **model_kwargs)
+    steps = _Steps(model, generation_config, len(input_ids), **model_kwargs)
     while True:
         # rows that are computed no more keep their logits, so that the others draw what they would beside them
         scores = logits_processor(input_ids, logits.clone() if len(steps.rows) < len(logits) else logits)
@@ -98,13 +98,13 @@ class _Steps:
         self,
         model: PreTrainedModel,
         config: GenerationConfig,
+        rows: int,
         past_key_values: Cache,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         **_: Any,
     ) -> None:
         self.model, self.cache, self.positions = model, past_key_values, position_ids
-        rows = past_key_values.layers[0].keys.shape[0]
         self.rows = torch.arange(rows, device=model.device)
         self.is_fixed = self.cache.is_compileable and type(self.cache) is not DynamicCache
         may_compile = config.compile_config is not None or model.device.type != "cpu"
@@ -152,7 +152,7 @@ class _Steps:
             position_ids=self.positions,
         )
         if isinstance(seen, dict):
-            seen = {name: None if each is None else each.contiguous() for name, each in seen.items()}
+            seen = {name: each.contiguous() if torch.is_tensor(each) else each for name, each in seen.items()}
         return seen
 
 

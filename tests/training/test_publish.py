@@ -22,14 +22,15 @@ from weft.recipes.training.hub import publish
 PUBLISH = Path(__file__).resolve().parents[2] / "recipes" / "publish.py"
 FIELDS = {"max_steps": 10, "save_steps": 5, "eval_steps": 5}
 SHIPPED = {"attention.py", "backends.py", "configuration_checks.py", "configuration_weft.py", "growing_cache.py"}
-SHIPPED |= {"language_model.py", "layers.py", "losses.py", "masks.py", "modeling_weft.py", "positions.py"}
-SHIPPED |= {"pretrained_model.py", "products.py", "stack.py", "task_heads.py", "tiles.py"}
+SHIPPED |= {"language_model.py", "layers.py", "linear_attention.py", "losses.py", "masks.py", "modeling_weft.py"}
+SHIPPED |= {"positions.py", "pretrained_model.py", "products.py", "recurrent.py", "sequences.py", "stack.py"}
+SHIPPED |= {"state_cache.py", "task_heads.py", "tiles.py"}
 
 
 def test_the_code_in_a_checkpoint_can_be_read_in_one_sitting():
     modeling = Path(__file__).resolve().parents[2] / "modeling"
     lines = {name: len((modeling / name).read_text(encoding="utf-8").splitlines()) for name in SHIPPED}
-    assert sum(lines.values()) < 3500 and max(lines.values()) < 400
+    assert sum(lines.values()) < 4400 and max(lines.values()) < 400
 
 
 @pytest.fixture

@@ -71,6 +71,10 @@ WeftT5ModelTest = weft_case(CausalTests, position_embedding_type="t5")
 WeftDisentangledModelTest = weft_case(CausalTests, **DEBERTA)
 WeftNoPositionsModelTest = weft_case(CausalTests, position_embedding_type="none")
 WeftLowestLossModelTest = weft_case(CausalTests, attention_gate=True, value_residual=True)
+# Layers without keys: what looks for keys and values of every layer, or takes tokens back, is not for these.
+STATES = {"layer_types": ["linear_attention", "full_attention"]}
+WeftLinearAttentionModelTest = weft_case(CausalTests, **STATES)
+WeftRecurrentModelTest = weft_case(CausalTests, layer_types=["recurrent", "full_attention"])
 
 # All parts that the head and the embeddings may have; the plainest encoder, with one matrix for both; and one that
 # predicts masked tokens from the token before.
