@@ -15,12 +15,17 @@ class StateLayer(LinearAttentionLayer):
 
     is_croppable = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_states: dict[int, torch.Tensor] = {}
+        self.recurrent_states: dict[int, torch.Tensor] = {}
+        self.has_previous_state = {0: False}
+
     def load(self) -> list[torch.Tensor] | None:
         """What `store` was given last, the inputs of the convolution first; None: nothing yet."""
-        if not any(self.has_previous_state.values()):
+        if not self.has_previous_state[0]:
             return None
-        kept = (self.conv_states, self.recurrent_states)
-        return [state for states in kept for state in states.values() if state is not None]
+        return [*self.conv_states.values(), *self.recurrent_states.values()]
 
     def store(self, states: Sequence[torch.Tensor], inputs: torch.Tensor | None = None, tokens: int = 0) -> None:
         """Keep the states behind so many more tokens, each [batch, ...], and inputs of a convolution. Compiled graphs
@@ -34,7 +39,7 @@ class StateLayer(LinearAttentionLayer):
                     old.copy_(state)
                 else:
                     kept[index] = state
-        self.has_previous_state = dict.fromkeys(self.has_previous_state, True)
+        self.has_previous_state = {0: True}
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Keep these rows, for beam search."""
@@ -51,7 +56,7 @@ class StateLayer(LinearAttentionLayer):
     def reset(self) -> None:
         """Begin anew."""
         self._change(torch.zeros_like)
-        self.has_previous_state = dict.fromkeys(self.has_previous_state, False)
+        self.has_previous_state = {0: False}
 
     def crop(self, tokens_to_remove: int) -> None:
         """Refuses with a ValueError: a state cannot be taken back."""
@@ -62,10 +67,7 @@ class StateLayer(LinearAttentionLayer):
 
     def _change(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         for name in ("conv_states", "recurrent_states"):  # in dicts of their own: a copy of the layer shares the others
-            changed = (
-                (index, state if state is None else change(state)) for index, state in getattr(self, name).items()
-            )
-            setattr(self, name, dict(changed))
+            setattr(self, name, {index: change(state) for index, state in getattr(self, name).items()})
 
 
 class CountingStateLayer(StateLayer, CacheLayerMixin):

@@ -29,6 +29,8 @@ MODELS: dict[str, dict[str, Any]] = {
     **{kind: {"position_embedding_type": kind} for kind in ("rope", "learned", "alibi", "t5", "none")},
     "sliding": {"sliding_window": 5},
     "mixed": MIXED,
+    "states": {"num_hidden_layers": 3, "layer_types": ["linear_attention", "recurrent", FULL]},
+    "no keys": {"layer_types": ["recurrent", "linear_attention"]},
     "every head its own keys": {"num_key_value_heads": 4},
 }
 CHOICES: dict[str, dict[str, Any]] = {

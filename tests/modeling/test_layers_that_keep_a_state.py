@@ -357,7 +357,7 @@ def test_states_are_kept_in_float32() -> None:
         half = make(kind).to(torch.bfloat16)
         ids = random_ids(2, 40)
         cache = half(ids, use_cache=True).past_key_values
-        states = [state for layer in cache.layers for state in layer.recurrent_states.values() if state is not None]
+        states = [state for layer in cache.layers for state in layer.recurrent_states.values()]
         assert states and all(state.dtype == torch.float32 for state in states)
         found, expected = run(half, ids).float(), run(whole, ids)
         assert (found - expected).norm() < 0.05 * expected.norm()
@@ -385,5 +385,5 @@ def test_a_cache_is_as_large_after_one_token_as_after_all() -> None:
             for states in (each.conv_states, each.recurrent_states)
             for state in states.values()
         ]
-        sizes.append([state.shape for state in kept if state is not None])
+        sizes.append([state.shape for state in kept])
     assert sizes[0] == sizes[1] == [(1, 3, 64), (1, 2, 8, 16), (1, 32), (1, 32)]
