@@ -32,6 +32,13 @@ from weft.configuration_weft import AUTO_MAP
         ({"layer_types": ["chunked_attention"] * 2}, "layer_types names chunked_attention: choose among"),
         ({"layer_types": [FULL, "slidding_attention"]}, "layer_types names slidding_attention: choose among"),
         ({"layer_types": [FULL]}, "num_hidden_layers.*layer_types"),
+        ({"linear_num_key_heads": 2, "linear_num_value_heads": 3}, "linear_num_key_heads=2 must divide"),
+        ({"linear_conv_kernel_dim": 0}, "linear_conv_kernel_dim=0 is not allowed: it must be at least 1"),
+        ({"recurrent_cell": "gated"}, "recurrent_cell='gated' is unknown: choose one of lstm, gru, rnn"),
+        (
+            {"layer_types": ["recurrent"] * 2, "is_causal": False, "recurrent_hidden_size": 9},
+            "recurrent_hidden_size=9 is odd, and half of it reads from the end in recurrent layers",
+        ),
         ({"layer_types": [SLIDING, FULL]}, "a sliding_window of at least 1, not None"),
         ({"sliding_window": 0}, "a sliding_window of at least 1, not 0"),
         ({"sliding_window": -3}, "a sliding_window of at least 1, not -3"),
@@ -160,6 +167,8 @@ def test_what_is_derived_follows_what_is_given() -> None:
     assert (config.head_dim, config.num_key_value_heads) == (16, 4)
     config = WeftConfig(hidden_size=64, num_attention_heads=5, head_dim=20, num_hidden_layers=2, intermediate_size=10)
     assert (config.head_dim, config.num_key_value_heads, config.intermediate_size) == (20, 5, 10)
+    assert (config.linear_num_key_heads, config.linear_num_value_heads, config.recurrent_hidden_size) == (2, 2, 64)
+    assert (config.linear_key_head_dim, config.linear_value_head_dim, config.linear_norm_eps) == (20, 40, 1e-6)
     config = tiny_config(sliding_window=7, layer_types=[FULL, FULL])
     assert config.layer_types == [FULL, FULL]
 
@@ -222,6 +231,15 @@ FAR_FROM_DEFAULT = {
     "rope_parameters": {"rope_type": "linear", "rope_theta": 77.0, "factor": 3.0},
     "layer_types": [SLIDING, FULL, SLIDING],
     "sliding_window": 9,
+    "linear_num_key_heads": 4,
+    "linear_key_head_dim": 5,
+    "linear_num_value_heads": 8,
+    "linear_value_head_dim": 7,
+    "linear_conv_kernel_dim": 3,
+    "linear_allow_neg_eigval": True,
+    "linear_norm_eps": 0.5,
+    "recurrent_cell": "gru",
+    "recurrent_hidden_size": 10,
     "type_vocab_size": 3,
     "lm_head_transform": True,
     "lm_head_bias": True,
@@ -273,10 +291,17 @@ FAR_FROM_DEFAULT = {
 # What a field depends on to have an effect.
 TRANSFORM = {"classifier_transform": "gelu"}
 T5 = {"position_embedding_type": "t5", "layer_types": [FULL] * 3}
+LINEAR = {"layer_types": ["linear_attention"] * 3, "linear_num_key_heads": 2}
 ONLY_WITH: dict[str, dict[str, Any]] = {
     "norm_bias": {"norm_type": "layernorm"},
     "position_offset": {"position_embedding_type": "learned", "max_position_embeddings": 64},
     "position_embedding_type": {"max_position_embeddings": 64},
+    **{name: LINEAR for name in FAR_FROM_DEFAULT if name.startswith("linear_")},
+    **{
+        name: {"layer_types": ["recurrent"] * 3, "is_causal": False}
+        for name in FAR_FROM_DEFAULT
+        if "recurrent_" in name
+    },
     **{name: T5 for name in FAR_FROM_DEFAULT if name.startswith("relative_attention")},
     **{
         name: {"position_embedding_type": "disentangled"}
