@@ -18,8 +18,9 @@ from .growing_cache import make_room
 from .language_model import WeftLanguageModel
 from .layers import WeftTransform
 from .losses import causal_lm_loss, check_count, next_labels, target_nats, token_classification_loss
-from .masks import create_masks, document_places, find_documents, is_closed
+from .masks import create_masks, document_places, find_documents, is_closed, token_mask
 from .pretrained_model import WeftPreTrainedModel
+from .sequences import Sequences
 from .stack import WeftModel, WeftTextEncoder, captured
 from .state_cache import prepare_cache
 from .task_heads import (
@@ -119,11 +120,19 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """Masks that `generate` makes itself for caches of fixed length: causal ones, as this head's always are."""
+        """Masks that `generate` makes itself for caches of fixed length: causal ones, as this head's always are. It wants
+        tensors: layers without keys are given the padding, and a ValueError where a prompt holds several documents."""
         documents = find_documents(position_ids, attention_mask, past_key_values)
         config = copy.copy(config)
         config.is_causal = True
-        return create_masks(config, inputs_embeds, attention_mask, past_key_values, documents)
+        masks = create_masks(config, inputs_embeds, attention_mask, past_key_values, documents)
+        if documents is not None and config.has_states:
+            raise ValueError(
+                "position_ids restart inside of a prompt, and linear_attention and recurrent layers cannot go on with "
+                "several documents: give one prompt in each row."
+            )
+        is_token = token_mask(attention_mask, inputs_embeds.shape[1])
+        return {name: is_token if isinstance(mask, Sequences) else mask for name, mask in masks.items()}
 
 
 @dataclass
