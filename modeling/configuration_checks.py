@@ -1,11 +1,15 @@
 """What a WeftConfig may be: names, numbers and combinations, refused with a sentence before a model is built."""
 
+from transformers import configuration_utils
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 STATE_TYPES = ("linear_attention", "recurrent")  # layers that keep a state in the place of keys and values
 LAYER_TYPES = ("full_attention", "sliding_attention", *STATE_TYPES)
+# transformers refuses names that it does not know, also where its Trainer reads a config as one of any model
+if "recurrent" not in configuration_utils.ALLOWED_ATTN_LAYER_TYPES:
+    configuration_utils.ALLOWED_ATTN_LAYER_TYPES += ("recurrent",)
 # field -> what it may be
 CHOICES = {
     "position_embedding_type": ("rope", "learned", "sinusoidal", "alibi", "t5", "disentangled", "none"),
@@ -28,14 +32,6 @@ POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping", "linear_norm_e
 
 class ConfigChecks:
     """The validators of `WeftConfig`, which are run when one is made, loaded or saved."""
-
-    def validate_layer_type(self) -> None:
-        """Refuse, with a ValueError, another number of layer types than of layers; which there are, see below."""
-        if len(self.layer_types) != self.num_hidden_layers:
-            raise ValueError(
-                f"num_hidden_layers={self.num_hidden_layers}, but layer_types names {len(self.layer_types)}: give one "
-                "for each layer."
-            )
 
     def validate_shape(self) -> None:
         """Refuse, with a ValueError, numbers out of range or that do not fit each other."""

@@ -120,8 +120,8 @@ class WeftForCausalLM(WeftLanguageModel, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """Masks that `generate` makes itself for caches of fixed length: causal ones, as this head's always are. It wants
-        tensors: layers without keys are given the padding, and a ValueError where a prompt holds several documents."""
+        """Masks that `generate` makes itself for caches of fixed length: causal ones, as this head's always are, and
+        for layers without keys the padding (it wants tensors); a ValueError for several documents in a prompt there."""
         documents = find_documents(position_ids, attention_mask, past_key_values)
         config = copy.copy(config)
         config.is_causal = True

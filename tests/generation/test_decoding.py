@@ -29,7 +29,7 @@ MODELS: dict[str, dict[str, Any]] = {
     **{kind: {"position_embedding_type": kind} for kind in ("rope", "learned", "alibi", "t5", "none")},
     "sliding": {"sliding_window": 5},
     "mixed": MIXED,
-    "states": {"num_hidden_layers": 3, "layer_types": ["linear_attention", "recurrent", FULL]},
+    "states": {"num_hidden_layers": 3, "layer_types": ["linear_attention", FULL, "recurrent"]},
     "no keys": {"layer_types": ["recurrent", "linear_attention"]},
     "every head its own keys": {"num_key_value_heads": 4},
 }

@@ -43,7 +43,7 @@ def test_a_run_takes_it_and_says_what_it_cannot_learn(corpus: Path, english: Pat
     error = runs.run_error(data=english, objective="hybrid", layer_types=RECURRENT, **fields)
     assert "the weights of recurrent layers belong to one: choose linear_attention" in error
     error = runs.run_error(data=corpus, layer_types=[LINEAR] * 3, **fields)
-    assert "num_hidden_layers=2, but layer_types names 3" in error
+    assert "`num_hidden_layers` (2) must be equal to the number of `layer_types` (3)" in error
 
 
 def test_exports_name_what_other_programs_cannot_compute() -> None:
