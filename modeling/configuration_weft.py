@@ -102,9 +102,9 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
             "recurrent". The last two keep a state instead of keys and values, and have no positions.
         sliding_window: tokens, itself included, that a sliding_attention layer sees; without is_causal to each side.
         linear_num_key_heads, linear_key_head_dim: of "linear_attention": heads of queries and keys (default: half of
-            num_attention_heads), and the width of each (default: head_dim).
-        linear_num_value_heads, linear_value_head_dim: heads of values, several of which may share a key head (default:
-            linear_num_key_heads), and the width of each (default: twice linear_key_head_dim).
+            num_attention_heads); the width of each (default: head_dim).
+        linear_num_value_heads, linear_value_head_dim: heads of values there, several of which may share a key head
+            (default: linear_num_key_heads); the width of each (default: twice linear_key_head_dim).
         linear_conv_kernel_dim: tokens, itself included, that a token's queries, keys and values are made of.
         linear_allow_neg_eigval: a token may turn what the state says of its key into the opposite, not only replace it
             (https://huggingface.co/papers/2411.12537).
