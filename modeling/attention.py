@@ -66,12 +66,14 @@ class WeftAttention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, query_width, bias=config.attention_bias)
         self.k_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.attention_bias)
-        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_bias)
+        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.attention_out_bias)
         self.o_proj.writes_to_residual = True
         self.softcap, self.dropout = config.attn_logit_softcapping, config.attention_dropout
         self.interleaved, self.is_gated = config.position_interleaved, config.attention_gate
         if self.is_gated:
-            self.head_gate = nn.Linear(config.hidden_size, config.num_attention_heads, bias=False)
+            self.gates_per_head = config.head_dim if config.attention_gate_over == "element" else 1
+            gates = config.num_attention_heads * self.gates_per_head
+            self.head_gate = nn.Linear(config.hidden_size, gates, bias=False)
         self.mixes_values = config.value_residual and not is_cross and layer_idx not in config.attention_layers[:1]
         if self.mixes_values:
             self.value_mix = nn.Parameter(torch.full((2,), 0.5))
@@ -144,7 +146,8 @@ class WeftAttention(nn.Module):
         mixed, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, **kwargs)
         if self.is_gated:
             mixed = mixed.reshape(*hidden_states.shape[:-1], -1, self.head_dim)
-            mixed = mixed * multiply(self.head_gate, hidden_states).sigmoid()[..., None]
+            gates = multiply(self.head_gate, hidden_states).sigmoid()
+            mixed = mixed * gates.unflatten(-1, (-1, self.gates_per_head))
         mixed = mixed.reshape(*hidden_states.shape[:-1], -1)
         return multiply(self.o_proj, chosen(mixed, read_from)), weights, first_values
 

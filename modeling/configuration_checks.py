@@ -14,8 +14,9 @@ if "recurrent" not in configuration_utils.ALLOWED_ATTN_LAYER_TYPES:
 CHOICES = {
     "position_embedding_type": ("rope", "learned", "sinusoidal", "alibi", "t5", "disentangled", "none"),
     "norm_type": ("rmsnorm", "layernorm"),
-    "norm_position": ("pre", "post", "sandwich", "output"),
+    **dict.fromkeys(("norm_position", "linear_norm_position"), ("pre", "post", "sandwich", "output")),
     "qk_norm_over": ("head", "width"),
+    "attention_gate_over": ("head", "element"),
     "classifier_pooling": ("cls", "mean", "last", None),
     "recurrent_cell": ("lstm", "gru", "rnn"),
 }
@@ -127,5 +128,5 @@ class ConfigChecks:
                 "position_embedding_type='disentangled' compares each key head with the positions, so it needs "
                 f"num_key_value_heads={self.num_attention_heads}, as many as num_attention_heads."
             )
-        if self.parallel_residual and self.norm_position == "post":
+        if self.parallel_residual and "post" in (self.norm_position, self.linear_norm_position):
             raise ValueError("parallel_residual has no sum behind attention: give norm_position 'pre'.")

@@ -61,6 +61,7 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
         norm_eps: added to the mean square inside every norm.
         norm_position: what is normalised: "pre", each sublayer's input (GPT-2, Llama); "post", the sum after it (BERT);
             "sandwich", input and output (Gemma 2); "output", its output only (OLMo 2).
+        linear_norm_position: the same of linear_attention layers; the default is norm_position ("pre" in Olmo Hybrid).
         first_norm: whether the first layer's attention has a norm of its input (not in ModernBERT).
         embedding_norm, embedding_scale: normalise what the layers are given (BERT, BLOOM); factor of token embeddings.
         parallel_residual: attention and feed-forward read the same input and are added together (GPT-NeoX).
@@ -68,13 +69,15 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
         qk_norm: normalise queries and keys before the rotation (https://huggingface.co/papers/2302.05442).
         qk_norm_over: "head", each head by itself (Qwen3), or "width", all heads together (OLMo 2).
         attention_gate: each head's output is multiplied by a sigmoid of a map of the layer's input
-            (https://huggingface.co/papers/2505.06708): lower loss, but no stock class computes it.
+            (https://huggingface.co/papers/2505.06708): lower loss, but no stock class computes it by "head".
+        attention_gate_over: one gate for each "head", or for each "element" of its output (Qwen3-Next).
         value_residual: layers behind the first mix its values into their own, each by two learned weights
             (https://huggingface.co/papers/2410.17897): lower loss, but no stock class computes it.
         attention_scale: factor of the scores; None: 1 / sqrt(head_dim). 1.0 in T5.
         attn_logit_softcapping: scores are squashed to lie between this and its negative (Gemma 2); not on sdpa.
         final_logit_softcapping: the same of the head's logits.
-        attention_bias, mlp_bias: biases in the four attention projections; in those of the feed-forward.
+        attention_bias, mlp_bias: biases in the attention projections; in those of the feed-forward.
+        attention_out_bias: a bias in the attention's output projection; the default is attention_bias (false in Qwen2).
         attention_dropout: share of attention weights dropped in training.
         hidden_dropout: share of activations dropped in training after the embedding and before each residual sum.
         is_causal: whether a token sees itself and what came before, or all, in the base model and fine-tuning heads;
@@ -149,6 +152,7 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
     norm_offset: float | int = 0.0
     norm_eps: float = 1e-6
     norm_position: str = "pre"
+    linear_norm_position: str | None = None
     first_norm: bool = True
     embedding_norm: bool = False
     embedding_scale: float | int = 1.0
@@ -157,11 +161,13 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
     qk_norm: bool = True
     qk_norm_over: str = "head"
     attention_gate: bool = False
+    attention_gate_over: str = "head"
     value_residual: bool = False
     attention_scale: float | int | None = None
     attn_logit_softcapping: float | int | None = None
     final_logit_softcapping: float | int | None = None
     attention_bias: bool = False
+    attention_out_bias: bool | None = None
     mlp_bias: bool = False
     attention_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0
@@ -228,6 +234,10 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
             self.layer_types = [layer_type] * self.num_hidden_layers
         if self.num_attention_heads:
             self.derive_state_sizes()
+        if self.attention_out_bias is None:
+            self.attention_out_bias = self.attention_bias
+        if self.linear_norm_position is None:
+            self.linear_norm_position = self.norm_position
         if self.max_relative_positions is None:
             self.max_relative_positions = self.max_position_embeddings
         if self.lm_head_transform_bias is None:

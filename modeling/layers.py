@@ -71,6 +71,12 @@ NORM_PLACES = {
 MIXERS = {"linear_attention": ("linear_attn", WeftLinearAttention), "recurrent": ("recurrent", WeftRecurrent)}
 
 
+def norm_places(config: PreTrainedConfig, layer_idx: int) -> tuple[bool, bool, bool]:
+    """Where the sublayers of a layer are normalised, as in NORM_PLACES."""
+    is_linear = config.layer_types[layer_idx] == "linear_attention"
+    return NORM_PLACES[config.linear_norm_position if is_linear else config.norm_position]
+
+
 class WeftLayer(GradientCheckpointingLayer):
     """Attention, or what layer_types has in its place, in a decoder of an encoder-decoder attention to the encoder's
     states, then the feed-forward: each added to the residual stream. With `parallel_residual` the feed-forward reads
@@ -78,7 +84,7 @@ class WeftLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: PreTrainedConfig, layer_idx: int, is_cross: bool = False) -> None:
         super().__init__()
-        before, behind, around = NORM_PLACES[config.norm_position]
+        before, behind, around = norm_places(config, layer_idx)
 
         def norm(is_there: bool) -> Callable[[torch.Tensor], torch.Tensor]:
             return make_norm(config, config.hidden_size) if is_there else unchanged

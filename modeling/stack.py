@@ -15,7 +15,7 @@ from .attention import WeftAttention, find_distances
 from .backends import BIASES, fold_bias
 from .configuration_checks import STATE_TYPES
 from .configuration_weft import WeftConfig
-from .layers import NORM_PLACES, WeftLayer, WeftTokenEmbedding, dropout, make_norm
+from .layers import WeftLayer, WeftTokenEmbedding, dropout, make_norm, norm_places
 from .losses import IGNORE_INDEX
 from .masks import create_cross_mask, create_masks, document_lengths, find_documents, previous_tokens
 from .positions import EMBEDDINGS, SHARED_BIASES, ScoreBias, WeftDisentangled, WeftRotaryEmbedding, count_positions
@@ -58,7 +58,7 @@ class WeftModel(WeftPreTrainedModel):
         self.embedding_norm = make_norm(config, config.hidden_size) if config.embedding_norm else nn.Identity()
         self.dropout = dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(WeftLayer(config, index, is_cross) for index in range(config.num_hidden_layers))
-        _, _, ends_normalised = NORM_PLACES[config.norm_position]
+        _, _, ends_normalised = norm_places(config, config.num_hidden_layers - 1)
         self.norm = nn.Identity() if ends_normalised else make_norm(config, config.hidden_size)
         if kind == "rope":
             sets = config.rope_parameters_by_layer_type()

@@ -15,11 +15,12 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def earlier_fields(config: PreTrainedConfig) -> Fields:
-    """The frequency and the scaling of rotary positions that all layers share, and the dtype."""
+    """The frequency, scaling and share of rotary positions that all layers have alike, and the dtype."""
     fields: Fields = {} if config.dtype is None else {"torch_dtype": str(config.dtype).removeprefix("torch.")}
     rope = getattr(config, "rope_parameters", None)
     if rope and "rope_theta" in rope:
         fields |= {"rope_theta": rope["rope_theta"], "rope_scaling": scaling_of(rope)}
+        fields |= {name: rope[name] for name in ("partial_rotary_factor",) if name in rope}
     return fields
 
 

@@ -15,7 +15,7 @@ from transformers.models.auto import modeling_auto
 
 import weft
 from weft import WeftConfig
-from weft.interop.earlier import earlier_fields
+from weft.interop.earlier import FULL, SLIDING, earlier_fields
 from weft.interop.tying import copies
 from weft.interop.weights import Weight, prefixed, with_layers
 
@@ -72,13 +72,14 @@ ONLY_IF: dict[str, Callable[[WeftConfig], bool]] = {
     "max_position_embeddings": lambda c: c.position_embedding_type not in ("t5", "alibi", "none"),
     "attention_scale": lambda c: c.position_embedding_type != "disentangled",
     "qk_norm_over": lambda c: c.qk_norm,
+    "attention_gate_over": lambda c: c.attention_gate,
     "norm_bias": lambda c: c.norm_type == "layernorm" and c.norm_affine,
     "norm_offset": lambda c: c.norm_type == "rmsnorm",
     "sliding_window": lambda c: "sliding_attention" in c.layer_types,
     **dict.fromkeys(
         (
             *("linear_num_key_heads", "linear_key_head_dim", "linear_num_value_heads", "linear_value_head_dim"),
-            *("linear_conv_kernel_dim", "linear_allow_neg_eigval", "linear_norm_eps"),
+            *("linear_conv_kernel_dim", "linear_allow_neg_eigval", "linear_norm_eps", "linear_norm_position"),
         ),
         lambda c: "linear_attention" in c.layer_types,
     ),
@@ -202,7 +203,7 @@ class Family:
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise InteropError(f"this model cannot be expressed as {self.model_type}: {reason}") from error
-        fields = [name for name in relevant_fields(config, head) if getattr(config, name) != getattr(back, name)]
+        fields = [name for name in relevant_fields(config, head) if _meaning(config, name) != _meaning(back, name)]
         if fields:
             told = (f"{name}={getattr(config, name)!r} (it would be {getattr(back, name)!r})" for name in fields)
             raise InteropError(f"this model cannot be expressed as {self.model_type}: {'; '.join(told)}.", fields)
@@ -311,6 +312,25 @@ def relevant_fields(config: WeftConfig, head: str) -> list[str]:
     if head in ("causal", "masked", "pretraining"):
         unused.add("is_causal")  # the class decides
     return [name for name in names if name not in unused and ONLY_IF.get(name, lambda _: True)(config)]
+
+
+def flat_rope(config: WeftConfig, layer_type: str = FULL) -> dict[str, Any]:
+    """Rotary parameters of the layers of a type."""
+    sets = config.rope_parameters_by_layer_type()
+    return dict(sets.get(layer_type, sets.get("all", {})))
+
+
+def whole_or_part(rope: dict[str, Any]) -> dict[str, Any]:
+    """Rotary parameters that say what share of each head is turned: where nothing is said it is all, but some stock
+    configs then take a smaller one for granted."""
+    return {"partial_rotary_factor": 1.0, **rope}
+
+
+def _meaning(config: WeftConfig, name: str) -> Any:
+    """A field's value; rotary parameters for each type of attention layer, however they are written."""
+    if name != "rope_parameters":
+        return getattr(config, name)
+    return {each: whole_or_part(flat_rope(config, each)) for each in {FULL, SLIDING} & set(config.layer_types)}
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -43,22 +43,26 @@ def _transposed(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.t() if tensor.ndim == 2 else tensor  # a bias has one dimension
 
 
-def _join_heads(parts: Tensors, config: WeftConfig) -> torch.Tensor:
-    by_head = [part.view(config.num_attention_heads, config.head_dim, *part.shape[1:]) for part in parts]
-    return torch.stack(by_head, dim=1).flatten(0, 2)
+def _by_head(number: str) -> Layout:
+    """Rows of the first head of each tensor, then of the second; `number`: the field that says how many there are."""
 
+    def join(parts: Tensors, config: WeftConfig) -> torch.Tensor:
+        return torch.cat([part.unflatten(0, (getattr(config, number), -1)) for part in parts], dim=1).flatten(0, 1)
 
-def _split_heads(whole: torch.Tensor, shapes: list[torch.Size], config: WeftConfig) -> Tensors:
-    by_head = whole.view(config.num_attention_heads, len(shapes), config.head_dim, *whole.shape[1:])
-    return [part.flatten(0, 1) for part in by_head.unbind(dim=1)]
+    def split(whole: torch.Tensor, shapes: list[torch.Size], config: WeftConfig) -> Tensors:
+        heads = getattr(config, number)
+        by_head = whole.unflatten(0, (heads, -1)).split([shape[0] // heads for shape in shapes], dim=1)
+        return [part.flatten(0, 1) for part in by_head]
+
+    return Layout(join, split)
 
 
 # One below the other, as nn.Linear maps that are fused; also what one tensor alone is.
 ROWS = Layout(_join_rows, _split_rows)
 # The same transposed (GPT-2's Conv1D).
 COLUMNS = Layout(_join_columns, _split_columns)
-# Query, key and value of the first head, then of the second ... (BLOOM, GPT-NeoX).
-BY_HEAD = Layout(_join_heads, _split_heads)
+# Query, key and value of the first head, then of the second ... (BLOOM, GPT-NeoX); of the first key head (Qwen3-Next).
+BY_HEAD, BY_KEY_HEAD = _by_head("num_attention_heads"), _by_head("linear_num_key_heads")
 # A vector that is stored as a matrix of one row.
 ONE_ROW = Layout(lambda parts, _: parts[0][None], lambda whole, *_: [whole[0]])
 

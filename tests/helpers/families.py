@@ -32,6 +32,11 @@ LLAMA3 = {
 }
 MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
 GEMMA = {**SHAPE, "num_key_value_heads": 2, "head_dim": 10, "query_pre_attn_scalar": 24, "sliding_window": 5}
+LINEAR = {
+    **{"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 6, "linear_value_head_dim": 10},
+    **{"linear_conv_kernel_dim": 3, "layer_types": ["linear_attention", "full_attention", "linear_attention"]},
+}
+QWEN_HYBRID = {**SHAPE, "num_key_value_heads": 2, "head_dim": 16, **LINEAR, **IDS}
 OPT = {
     **{"vocab_size": 97, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3, "ffn_dim": 80},
     **{"max_position_embeddings": 64, "word_embed_proj_dim": 48},
@@ -49,6 +54,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"pos_att_type": "p2c|c2p", "type_vocab_size": 2},
     ),
     "deberta-v2-c2p": ("deberta-v2", {**DEBERTA, "pos_att_type": "c2p"}),
+    "gemma": ("gemma", {**SHAPE, "num_key_value_heads": 2, "head_dim": 10, "attention_bias": True, **IDS}),
     "gemma2": (
         "gemma2",
         {**GEMMA, "layer_types": MIXED, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 7.0},
@@ -61,6 +67,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
                 "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
                 "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0},
             }
+        },
+    ),
+    "glm": ("glm", {**SHAPE, "num_key_value_heads": 2, "head_dim": 12, **IDS}),
+    "glm4": (
+        "glm4",
+        {
+            **SHAPE,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "attention_bias": False,
+            "tie_word_embeddings": True,
+            **IDS,
         },
     ),
     "gpt2": (
@@ -90,15 +108,47 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mpt": ("mpt", {"vocab_size": 97, "d_model": 48, "n_heads": 6, "n_layers": 3, "max_seq_len": 64, **IDS}),
     "olmo2": ("olmo2", {**SHAPE, "num_key_value_heads": 2, **IDS}),
+    "olmo3": (
+        "olmo3",
+        {**SHAPE, "num_key_value_heads": 2, "layer_types": MIXED, "sliding_window": 5, **IDS}
+        | {"rope_parameters": {"full_attention": dict(LLAMA3), "sliding_attention": {"rope_theta": 500.0}}},
+    ),
+    "olmo_hybrid": ("olmo_hybrid", {**SHAPE, "num_key_value_heads": 2, "attention_bias": True, **LINEAR, **IDS}),
+    "olmo_hybrid-nope": (
+        "olmo_hybrid",
+        {**SHAPE, **LINEAR, "linear_num_value_heads": 2, "linear_allow_neg_eigval": False, "tie_word_embeddings": True}
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": None}, "linear_conv_kernel_dim": 4, **IDS},
+    ),
     "opt": ("opt", OPT),
     "opt-post": (
         "opt",
         {**OPT, "do_layer_norm_before": False, "enable_bias": False, "layer_norm_elementwise_affine": False},
     ),
+    "phi3": (
+        "phi3",
+        {**SHAPE, "num_key_value_heads": 2, "sliding_window": 5, "original_max_position_embeddings": 16, **IDS}
+        | {
+            "rope_parameters": {
+                **{"rope_type": "longrope", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
+                **{"short_factor": [1.0, 1.2], "long_factor": [1.5, 3.0]},
+            }
+        },
+    ),
+    "qwen2": (
+        "qwen2",
+        {**SHAPE, "num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+        | IDS,
+    ),
     "qwen3": (
         "qwen3",
         {**SHAPE, "num_key_value_heads": 2, "head_dim": 16, "attention_bias": True, "use_sliding_window": True}
         | {"sliding_window": 5, "max_window_layers": 1, **IDS},
+    ),
+    "qwen3_5_text": ("qwen3_5_text", QWEN_HYBRID),
+    "qwen3_next": (
+        "qwen3_next",
+        {**QWEN_HYBRID, "mlp_only_layers": [0, 1, 2], "num_experts": 4, "tie_word_embeddings": True}
+        | {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}},
     ),
     "roberta": ("roberta", {**ODD, "type_vocab_size": 1}),
     "smollm3": (
@@ -106,8 +156,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**SHAPE, "num_key_value_heads": 2, "no_rope_layers": [1, 0, 1], "use_sliding_window": True}
         | {"sliding_window": 5, **IDS},
     ),
+    "stablelm": ("stablelm", {**SHAPE, "num_key_value_heads": 2, "use_qkv_bias": True, **IDS}),
+    "starcoder2": (
+        "starcoder2",
+        {**SHAPE, "num_key_value_heads": 2, "sliding_window": 5, "tie_word_embeddings": False, **IDS},
+    ),
     "t5": ("t5", {**T5, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 11}),
     "t5-1.1": ("t5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "xlm-roberta": ("xlm-roberta", {**ODD, "type_vocab_size": 1, "pad_token_id": 1}),
 }
 WITHOUT_LEFT_PADDING = ("bart", "marian")  # the stock classes count positions over padding, and take no position_ids
 GIVEN_POSITIONS = ("bert", "gpt2")  # the stock classes count so too, but can be told the positions

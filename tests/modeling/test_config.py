@@ -267,6 +267,9 @@ FAR_FROM_DEFAULT = {
     "mlp_gated": False,
     "qk_norm_over": "width",
     "attention_gate": True,
+    "attention_gate_over": "element",
+    "attention_out_bias": True,
+    "linear_norm_position": "output",
     "value_residual": True,
     "attention_scale": 1.5,
     "attn_logit_softcapping": 2.0,
@@ -294,6 +297,8 @@ T5 = {"position_embedding_type": "t5", "layer_types": [FULL] * 3}
 LINEAR = {"layer_types": ["linear_attention"] * 3, "linear_num_key_heads": 2}
 ONLY_WITH: dict[str, dict[str, Any]] = {
     "norm_bias": {"norm_type": "layernorm"},
+    "attention_gate_over": {"attention_gate": True},
+    "linear_norm_position": {"layer_types": ["linear_attention", FULL, FULL]},
     "position_offset": {"position_embedding_type": "learned", "max_position_embeddings": 64},
     "position_embedding_type": {"max_position_embeddings": 64},
     **{name: LINEAR for name in FAR_FROM_DEFAULT if name.startswith("linear_")},

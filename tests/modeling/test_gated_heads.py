@@ -12,8 +12,10 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
-def test_each_head_is_scaled_by_the_sigmoid_of_a_map_of_the_layers_input(backend, is_causal):
-    config = tiny_config(attention_gate=True, position_embedding_type="none", qk_norm=False, is_causal=True)
+@pytest.mark.parametrize("over", ["head", "element"])
+def test_each_head_is_scaled_by_the_sigmoid_of_a_map_of_the_layers_input(over, backend, is_causal):
+    options = {"position_embedding_type": "none", "qk_norm": False, "is_causal": True}
+    config = tiny_config(attention_gate=True, attention_gate_over=over, **options)
     config._attn_implementation = backend
     attention = make_model(config).double().model.layers[0].self_attn
     heads, width, groups = config.num_attention_heads, config.head_dim, attention.num_key_value_groups
@@ -28,7 +30,8 @@ def test_each_head_is_scaled_by_the_sigmoid_of_a_map_of_the_layers_input(backend
         scores = scores.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
     mixed = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), value)
     gate = 1 / (1 + torch.exp(-states @ attention.head_gate.weight.T))
-    expected = (mixed * gate[..., None]).flatten(2) @ attention.o_proj.weight.T
+    gate = gate.view(2, 7, heads, width if over == "element" else 1)
+    expected = (mixed * gate).flatten(2) @ attention.o_proj.weight.T
     torch.testing.assert_close(found, expected, **EXACT)
 
 

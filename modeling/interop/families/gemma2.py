@@ -20,12 +20,14 @@ SANDWICH = [
 ]
 
 
+def embedding_scale(stock: PreTrainedConfig) -> dict[str, Any]:
+    """The scale that follows from the width, in float32, as the stock class holds it."""
+    return {"embedding_scale": torch.tensor(stock.hidden_size**0.5, dtype=torch.float32).item()}
+
+
 def to_weft(stock: PreTrainedConfig) -> dict[str, Any]:
-    """Scales that the family derives from other fields; the embedding's in float32, as the stock class holds it."""
-    return {
-        "embedding_scale": torch.tensor(stock.hidden_size**0.5, dtype=torch.float32).item(),
-        "attention_scale": stock.query_pre_attn_scalar**-0.5,
-    }
+    """Scales that the family derives from other fields."""
+    return embedding_scale(stock) | {"attention_scale": stock.query_pre_attn_scalar**-0.5}
 
 
 def to_stock(config: WeftConfig) -> dict[str, Any]:

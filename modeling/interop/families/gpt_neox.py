@@ -5,13 +5,14 @@ from weft.interop.family import COMMON, Family, Head
 from weft.interop.heads import DECODER_HEADS
 from weft.interop.weights import BY_HEAD, QKV, module, modules
 
+NAMED_OTHERWISE = ("rope_theta", "partial_rotary_factor")
 FAMILY = Family(
     model_type="gpt_neox",
     same=(*COMMON, "hidden_act", "attention_bias", "hidden_dropout", "attention_dropout", "rope_parameters"),
     fields={"norm_eps": "layer_norm_eps", "parallel_residual": "use_parallel_residual"},
     config={"norm_type": "layernorm", "qk_norm": False, "mlp_gated": False, "mlp_bias": True},
     earlier=lambda c: {
-        **{name: value for name, value in earlier_fields(c).items() if name != "rope_theta"},
+        **{name: earlier_fields(c)[name] for name in earlier_fields(c) if name not in NAMED_OTHERWISE},
         "rotary_emb_base": c.rope_parameters["rope_theta"],
         "rotary_pct": c.rope_parameters["partial_rotary_factor"],
     },

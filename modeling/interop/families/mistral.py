@@ -9,7 +9,8 @@ from weft.interop.family import Family
 from weft.interop.heads import GENERIC_HEADS
 
 
-def _layer_types(stock: PreTrainedConfig) -> dict[str, Any]:
+def layer_types(stock: PreTrainedConfig) -> dict[str, Any]:
+    """All layers see a window, or none."""
     kind = "full_attention" if stock.sliding_window is None else "sliding_attention"
     return {"layer_types": [kind] * stock.num_hidden_layers}
 
@@ -19,7 +20,7 @@ FAMILY = Family(
     same=(*(name for name in SAME if name != "attention_bias"), "rope_parameters", "sliding_window"),
     fields=FIELDS,
     config={"qk_norm": False},
-    to_weft=_layer_types,
+    to_weft=layer_types,
     weights=[*OUTSIDE, *GATED_LAYER, *PRE_NORMS],
     heads=GENERIC_HEADS,
 )
