@@ -126,6 +126,7 @@ class Family:
         layer_types: what may mix tokens in its layers.
         ignored: patterns of stock tensors that are computed, not learnt.
         tied: whether an exported model with a head for tokens has the embedding as head.
+        released: tensors as the family's own files have them, from a stock model's, where transformers writes others.
         earlier: fields of config.json under the names that transformers 4 reads, computed from a stock config.
         earlier_fault: what transformers 4 computes otherwise all the same, if anything, from a stock config.
     """
@@ -143,6 +144,7 @@ class Family:
     layer_types: Sequence[str] = ("full_attention", "sliding_attention")
     ignored: Sequence[str] = ()
     tied: Callable[[WeftConfig], bool] = lambda config: config.tie_word_embeddings
+    released: Callable[[dict[str, torch.Tensor], PreTrainedConfig], dict[str, torch.Tensor]] | None = None
     earlier: Callable[[PreTrainedConfig], dict[str, Any]] = earlier_fields
     earlier_fault: Callable[[PreTrainedConfig], str | None] = lambda config: None
 

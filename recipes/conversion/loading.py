@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from weft import WeftConfig
-from weft.interop import find_head, weft_class
+from weft.interop import families, find_family, find_head, weft_class
 from weft.recipes.common.checkpoint_files import load_tokenizer, tokenizer_files
 from weft.recipes.common.checkpoints import UNLOADABLE, load_config, load_whole
 from weft.recipes.common.errors import RecipeError
@@ -24,6 +24,16 @@ def load_weft_config(checkpoint: str) -> WeftConfig:
     if config.model_type != WeftConfig.model_type:
         raise RecipeError(f"{checkpoint} is {config.model_type!r}, no Weft checkpoint: use import for it first.")
     return config
+
+
+def language_model_of(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config of what reads and writes text in a model of texts and images, if that is of a known family."""
+    text = config.get_text_config()
+    if text is config or text.model_type not in families():
+        return config
+    text.tie_word_embeddings = text.tie_word_embeddings or config.tie_word_embeddings
+    text.architectures = [find_family(text.model_type).stock_class("causal").__name__]
+    return text
 
 
 def head_of(config: PreTrainedConfig) -> str:

@@ -23,6 +23,7 @@ from weft.recipes.conversion.loading import (
     EAGER,
     find_tokenizer,
     head_of,
+    language_model_of,
     load_model,
     load_weft,
     load_weft_config,
@@ -62,14 +63,16 @@ def convert(command: str, checkpoint: str, output: Path, family: str | None, **o
 
 def import_checkpoint(checkpoint: str, output: Path) -> None:
     """Write a Weft checkpoint with the weights of another family's; raises RecipeError and InteropError."""
-    config = load_config(checkpoint)
-    if config.model_type == WeftConfig.model_type:
+    whole = load_config(checkpoint)
+    if whole.model_type == WeftConfig.model_type:
         raise RecipeError(f"{checkpoint} is a Weft checkpoint already: to write it as another family, use export.")
+    config = language_model_of(whole)
     family = find_family(config.model_type)
     head = head_of(config)
     family.import_config(config, head)  # what cannot be expressed is said before any weights are loaded
     find_modules(checkpoint)
-    stock, unused = load_model(family.stock_class(head), checkpoint)
+    part = {} if config is whole else {"config": config}
+    stock, unused = load_model(family.stock_class(head), checkpoint, **part)
     _refuse_unknown(unused, family, config, checkpoint)
     tokenizer = find_tokenizer(checkpoint)
     model, dropped = import_model(stock, family, head)
@@ -79,6 +82,8 @@ def import_checkpoint(checkpoint: str, output: Path) -> None:
         print(f"left out, since {type(model).__name__} has no use for them: {', '.join([*dropped, *unused])}")
     if kept:
         print(f"kept beside the model, for a classifier to start from: {', '.join(kept)}")
+    if config is not whole:
+        print(f"note: of {whole.model_type} the language model is converted, and what sees images is left out")
 
 
 def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
@@ -89,9 +94,7 @@ def export_checkpoint(checkpoint: str, family_name: str, output: Path) -> None:
     family.export_config(config, head)
     model = load_weft(checkpoint, head)
     stock = export_model(model, family, head)
-    _write(
-        checkpoint, model, stock, head, tokenizer_for(checkpoint, config, head), output, family.earlier(stock.config)
-    )
+    _write(checkpoint, model, stock, head, tokenizer_for(checkpoint, config, head), output, family)
     fault = family.earlier_fault(stock.config)
     if fault is not None:
         print(f"note: {fault}")
@@ -104,25 +107,28 @@ def _write(
     head: str,
     tokenizer: PreTrainedTokenizerBase | None,
     output: Path,
-    earlier_fields: dict[str, Any] | None = None,
+    family: Family | None = None,
     more: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Save a converted model, and keep it if what was written computes what its source does.
 
     Args:
-        earlier_fields: of config.json, for transformers 4 to read it as well; None: it need not.
+        family: which is written; None: Weft.
         more: tensors to write beside the model's.
     """
     if result.can_generate() and source.can_generate():
         result.generation_config = source.generation_config
     output.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(output) as folder:
-        result.save_pretrained(folder, state_dict={**result.state_dict(), **more} if more else None)
+        tensors = {**result.state_dict(), **more} if more else None
+        if family is not None and family.released is not None:
+            tensors = family.released(result.state_dict(), result.config)
+        result.save_pretrained(folder, state_dict=tensors, save_original_format=tensors is None)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         modules = copy_modules(checkpoint, folder)
-        if earlier_fields is not None:
-            make_readable_by_4(folder, earlier_fields)
+        if family is not None:
+            make_readable_by_4(folder, family.earlier(result.config))
         written = type(result).from_pretrained(folder, **EAGER).eval()
         ours, theirs = (written, source) if isinstance(written, WeftPreTrainedModel) else (source, written)
         difference = check_same(ours, theirs, head, sample_batch(ours, head, tokenizer))

@@ -10,6 +10,7 @@ import torch
 import transformers
 from helpers.families import CASES, InnerFloat64, make_pair
 from helpers.models import FULL, SLIDING, random_ids, tiny_config
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from weft.interop import InteropError, find_family, weft_class
@@ -83,6 +84,33 @@ def test_files_keep_tensors_and_dtype_and_are_read_without_a_warning(case: str, 
     assert model.config.tie_word_embeddings == stock.config.tie_word_embeddings
     for name, tensor in stock.state_dict().items():
         assert torch.equal(tensor, back.state_dict()[name]), name
+
+
+def test_an_olmo_hybrid_is_written_as_the_released_ones_are(tmp_path: Path) -> None:
+    """Each convolution by itself; transformers' own saving cuts them into three parts of one size."""
+    _, stock, model = make_pair("olmo_hybrid", "causal")
+    model.save_pretrained(tmp_path / "weft")
+    convert("export", str(tmp_path / "weft"), tmp_path / "out", "olmo_hybrid")
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    shapes = [list(tensors[f"model.layers.0.linear_attn.{name}_conv1d.weight"].shape) for name in "qkv"]
+    assert shapes == [[12, 1, 3], [12, 1, 3], [40, 1, 3]]
+    assert "model.layers.1.post_attention_layernorm.weight" in tensors
+    back = type(stock).from_pretrained(tmp_path / "out").state_dict()
+    assert all(torch.equal(tensor, back[name]) for name, tensor in stock.state_dict().items())
+
+
+def test_of_a_model_that_sees_images_the_language_model_is_imported(tmp_path: Path, capsys) -> None:
+    _, text, _ = make_pair("qwen3_5_text", "causal")
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 48}
+    vision |= {"num_position_embeddings": 4, "patch_size": 2, "spatial_merge_size": 1}
+    config = transformers.Qwen3_5Config(text_config=text.config.to_dict(), vision_config=vision)
+    stock = transformers.Qwen3_5ForConditionalGeneration(config).eval()
+    stock.save_pretrained(tmp_path / "stock")
+    convert("import", str(tmp_path / "stock"), tmp_path / "weft", None)
+    assert "note: of qwen3_5 the language model is converted, and what sees images" in capsys.readouterr().out
+    model, ids = weft_class("causal").from_pretrained(tmp_path / "weft").eval(), random_ids(2, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, stock(ids).logits, rtol=0, atol=1e-5)
 
 
 HYBRID = {"layer_types": [LINEAR, FULL], "linear_num_value_heads": 2, "linear_num_key_heads": 2}
