@@ -122,10 +122,14 @@ QWEN = {**HYBRID, "norm_offset": 1.0, "attention_gate": True, "attention_gate_ov
 @pytest.mark.parametrize(
     ("family", "fields", "reason"),
     [
-        ("qwen3", HYBRID, "cannot be expressed as qwen3"),
+        ("qwen3", HYBRID, "cannot be expressed as qwen3: layer_types has linear_attention"),
         ("olmo_hybrid", HYBRID, "norm_position='pre'"),
         ("olmo_hybrid", {**OLMO, "hidden_act": "gelu"}, "hidden_act='gelu' .it would be 'silu'"),
-        ("olmo_hybrid", {**OLMO, "layer_types": [LINEAR, SLIDING], "sliding_window": 4}, "cannot be expressed as olmo"),
+        (
+            "olmo_hybrid",
+            {**OLMO, "layer_types": [LINEAR, SLIDING], "sliding_window": 4},
+            "layer_types has sliding_attention",
+        ),
         ("qwen3_5_text", {**QWEN, "attention_gate_over": "head"}, "attention_gate_over='head' .it would be 'element'"),
         ("qwen3_5_text", {**QWEN, "linear_allow_neg_eigval": True}, "linear_allow_neg_eigval=True"),
         ("qwen3_5_text", {**QWEN, "attention_bias": True}, "attention_bias=True"),

@@ -4,6 +4,7 @@ attention layers of OLMo 2, with rotary positions or without."""
 import torch
 from transformers import PreTrainedConfig
 
+from weft.interop.earlier import FULL
 from weft.interop.families import olmo2
 from weft.interop.families.llama import FIELDS, PRE_NORMS, SAME
 from weft.interop.family import Family, flat_rope
@@ -13,6 +14,7 @@ from weft.interop.weights import Weight, module, modules
 LINEAR = ("conv_kernel_dim", "num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim")
 LINEAR = tuple(f"linear_{name}" for name in LINEAR)
 DECAY = [Weight(name, (name,)) for name in ("layers.{i}.linear_attn.A_log", "layers.{i}.linear_attn.dt_bias")]
+HYBRID = (FULL, "linear_attention")
 CONVOLUTION = "linear_attn.conv1d.weight"
 
 
@@ -54,6 +56,7 @@ FAMILY = Family(
         *DECAY,
         *module("layers.{i}.linear_attn.o_norm", "layers.{i}.linear_attn.norm"),
     ],
+    layer_types=HYBRID,
     released=_released,
     heads={"base": GENERIC_HEADS["base"], "causal": GENERIC_HEADS["causal"]},
 )

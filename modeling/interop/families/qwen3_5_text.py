@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from weft.interop.families.llama import FIELDS, GATED_LAYER, OUTSIDE, PRE_NORMS, SAME
-from weft.interop.families.olmo_hybrid import DECAY, LINEAR
+from weft.interop.families.olmo_hybrid import DECAY, HYBRID, LINEAR
 from weft.interop.families.qwen3 import HEAD_NORMS
 from weft.interop.family import Family, flat_rope, whole_or_part
 from weft.interop.heads import GENERIC_HEADS
@@ -53,5 +53,6 @@ FAMILY = Family(
         delta_weight("in_proj_b", "b"),
         delta_weight("in_proj_a", "a"),
     ],
+    layer_types=HYBRID,
     heads={name: head for name, head in GENERIC_HEADS.items() if name != "tokens"},  # transformers has no such class
 )
