@@ -27,7 +27,7 @@ SIZES += ("linear_conv_kernel_dim", "linear_num_key_heads", "linear_num_value_he
 SIZES += ("linear_value_head_dim", "recurrent_hidden_size")
 LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(("type_vocab_size", "position_offset", "position_buckets"), 0)
 LEAST["relative_attention_num_buckets"] = 4
-POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "lm_head_scale", "attention_scale")
+POSITIVE = ("norm_eps", "initializer_range", "embedding_scale", "residual_scale", "lm_head_scale", "attention_scale")
 POSITIVE += ("attn_logit_softcapping", "final_logit_softcapping", "linear_norm_eps")
 
 

@@ -64,6 +64,7 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
         linear_norm_position: the same of linear_attention layers; the default is norm_position ("pre" in Olmo Hybrid).
         first_norm: whether the first layer's attention has a norm of its input (not in ModernBERT).
         embedding_norm, embedding_scale: normalise what the layers are given (BERT, BLOOM); factor of token embeddings.
+        residual_scale: factor of what each sublayer adds to the residual stream (Granite).
         parallel_residual: attention and feed-forward read the same input and are added together (GPT-NeoX).
         mlp_gated: three matrices, of which one gates (SwiGLU, GeGLU), or two.
         qk_norm: normalise queries and keys before the rotation (https://huggingface.co/papers/2302.05442).
@@ -156,6 +157,7 @@ class WeftConfig(ConfigChecks, PreTrainedConfig):
     first_norm: bool = True
     embedding_norm: bool = False
     embedding_scale: float | int = 1.0
+    residual_scale: float | int = 1.0
     parallel_residual: bool = False
     mlp_gated: bool = True
     qk_norm: bool = True

@@ -94,7 +94,7 @@ class WeftLayer(GradientCheckpointingLayer):
             return make_norm(config, width) if config.qk_norm else unchanged
 
         self.is_parallel, self.is_cross = config.parallel_residual, is_cross
-        self.dropout = dropout(config.hidden_dropout)
+        self.dropout = dropout(config.hidden_dropout, config.residual_scale)
         self.hands_on_values = config.value_residual and [layer_idx] == config.attention_layers[:1]
         self.mixer_name, make = MIXERS.get(config.layer_types[layer_idx], ("self_attn", WeftAttention))
         self.add_module(self.mixer_name, make(config, layer_idx, qk_norm))
@@ -170,8 +170,21 @@ def unchanged(states: torch.Tensor) -> torch.Tensor:
     return states
 
 
-def dropout(share: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Dropout of that share of activations."""
+class WeftScaledDropout(nn.Dropout):
+    """Dropout, and a factor of what is left."""
+
+    def __init__(self, share: float, scale: float) -> None:
+        super().__init__(share)
+        self.scale = scale
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return super().forward(states) * self.scale
+
+
+def dropout(share: float, scale: float = 1.0) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Dropout of that share of activations, times a scale."""
+    if scale != 1:
+        return WeftScaledDropout(share, scale)
     return nn.Dropout(share) if share else unchanged
 
 

@@ -329,7 +329,10 @@ def whole_or_part(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _meaning(config: WeftConfig, name: str) -> Any:
-    """A field's value; rotary parameters for each type of attention layer, however they are written."""
+    """A field's value; rotary parameters for each type of attention layer, however they are written, and the scale of
+    scores as a number."""
+    if name == "attention_scale" and config.attention_scale is None:
+        return config.head_dim**-0.5
     if name != "rope_parameters":
         return getattr(config, name)
     return {each: whole_or_part(flat_rope(config, each)) for each in {FULL, SLIDING} & set(config.layer_types)}

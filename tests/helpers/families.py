@@ -91,6 +91,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "gpt_neox",
         {**ODD, "use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True, **IDS},
     ),
+    "granite": (
+        "granite",
+        {**SHAPE, "num_key_value_heads": 2, "embedding_multiplier": 3.0, "logits_scaling": 7.0, **IDS}
+        | {"residual_multiplier": 0.3, "attention_multiplier": 0.2, "mlp_bias": True, "attention_bias": True},
+    ),
     "llama": (
         "llama",
         {**SHAPE, "num_key_value_heads": 2, "rope_parameters": LLAMA3, "tie_word_embeddings": False, **IDS},

@@ -263,6 +263,7 @@ FAR_FROM_DEFAULT = {
     "first_norm": False,
     "embedding_norm": True,
     "embedding_scale": 3.0,
+    "residual_scale": 0.4,
     "parallel_residual": True,
     "mlp_gated": False,
     "qk_norm_over": "width",
