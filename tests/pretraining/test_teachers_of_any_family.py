@@ -25,7 +25,6 @@ from weft.recipes.pretraining.distillation.reading import gather, logits_at, pac
 # What the stock classes do with states or logits beside a product: nothing, a scale, a cap, a bias of its own.
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere": ("cohere", {**SHAPE, "logit_scale": 0.13, "pad_token_id": 0}),
-    "granite": ("granite", {**SHAPE, "logits_scaling": 7.0, "embedding_multiplier": 3.0, "pad_token_id": 0}),
     "mobilebert": ("mobilebert", {**SHAPE, "embedding_size": 16, "intra_bottleneck_size": 18}),
 }
 KNOWN = CASES | OTHERS
