@@ -29,11 +29,11 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 KNOWN = CASES | OTHERS
 CAUSAL = ["bloom", "cohere", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral", "mpt", "olmo2"]
-CAUSAL += ["opt", "opt-post", "qwen3", "smollm3"]
+CAUSAL += ["olmo_hybrid", "opt", "opt-post", "qwen3", "qwen3_5_text", "smollm3"]
 MASKED = ["bert", "bert-untied", "deberta-v2", "mobilebert", "modernbert", "roberta"]
 PAIRS = ["bart", "marian", "t5", "t5-1.1"]
-# Rows of several documents go as they are to classes that read of positions where one begins.
-PACKED = {*CAUSAL} - {"bloom", "mpt", "opt", "opt-post"}
+# Rows of several documents go as they are to classes that read of positions where one begins, in all their layers.
+PACKED = {*CAUSAL} - {"bloom", "mpt", "opt", "opt-post", "olmo_hybrid", "qwen3_5_text"}
 
 
 def make(name: str) -> PreTrainedModel:
