@@ -21,7 +21,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes $(PROCESSES) --num_machines 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev pretrain pretrain-mlm pretrain-diffusion pretrain-seq2seq pretrain-readings pretrain-replaced
-.PHONY: finetune chat tokenizer data generate search test test-upstream test-old test-ecosystem benchmark lint clean
+.PHONY: finetune chat tokenizer data baselines generate search test test-upstream test-old test-ecosystem benchmark lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 20
@@ -72,6 +72,9 @@ tokenizer: $(INSTALLED)  ## train a tokenizer, into runs/tokenizer
 
 data: $(INSTALLED)  ## prepare a corpus, into data/corpus
 	$(BIN)/python recipes/prepare_data.py $(ARGS)
+
+baselines: $(INSTALLED)  ## compare n-grams, an HMM, recurrent networks and attention on one text, into runs/baselines
+	$(BIN)/python recipes/baselines.py $(ARGS)
 
 generate: export WEFT_PROMPT = $(value PROMPT)
 generate: $(INSTALLED)  ## continue a text: make generate PROMPT="..." [MODEL=folder]

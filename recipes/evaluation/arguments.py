@@ -29,6 +29,11 @@ class EvaluateArguments(Options):
     """Which model to score, on what, and how."""
 
     model: str = option("runs/pretrain_clm", "folder or Hub id of a language model", folder_or_id=True)
+    baseline: str | None = option(
+        None,
+        "perplexity: a folder of recipes/baselines.py, or of another causal model, that is scored on the same text",
+        folder_or_id=True,
+    )
     task: str = option("perplexity", f"one of {', '.join(TASKS)}", choices=TASKS)
     files: list[str] = option(
         [],
@@ -75,7 +80,7 @@ class EvaluateArguments(Options):
     trust_remote_code: bool = option(False, "run the code of a model that is not Weft's")
 
     ONLY_FOR: ClassVar[dict[str, tuple[str, ...]]] = {
-        "max_tokens": ("perplexity",),
+        **dict.fromkeys(("max_tokens", "baseline"), ("perplexity",)),
         **dict.fromkeys(("documents", "encoding"), ("perplexity",)),
         "text_column": ("perplexity", "last-word"),
         "delimiter": ("multiple-choice",),
@@ -95,6 +100,11 @@ class EvaluateArguments(Options):
         if "segmenter" in parsed.given and self.scoring != "within-word":
             raise RecipeError("segmenter has no effect without scoring within-word: give that too, or leave it out.")
         self._check_diffusion(parsed)
+        parsed.refuse_together(
+            ("max_tokens",), "baseline", "each model would cut the text at another place; give limit"
+        )
+        if self.baseline is not None and self.scoring not in ("auto", "causal"):
+            raise RecipeError(f"baseline is scored causally, and the model {self.scoring}: leave one of them out.")
         needed = "tasks" if self.task == "harness" else "files"
         if not getattr(self, needed):
             raise RecipeError(f"no {needed} are given: {self.task} needs --{needed}.")

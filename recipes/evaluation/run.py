@@ -12,6 +12,7 @@ from weft.recipes.common.errors import RecipeError
 from weft.recipes.common.files import write_json
 from weft.recipes.data.segmentation import Segmenter
 from weft.recipes.evaluation.arguments import EvaluateArguments
+from weft.recipes.evaluation.baselines import SHOWN, load_baseline, refuse_token_model
 from weft.recipes.evaluation.continuations import ContinuationScorer
 from weft.recipes.evaluation.diffusion import make_scorer
 from weft.recipes.evaluation.likelihood import Scorer
@@ -30,10 +31,12 @@ def evaluate(arguments: EvaluateArguments, segment: Segmenter | None, examples: 
         RecipeError: the model cannot be loaded, or not be used as asked for.
     """
     transformers.logging.disable_progress_bar()
+    refuse_token_model(arguments.model)
     model, tokenizer, scoring = load_model(
         arguments.model, arguments.scoring, arguments.device, arguments.dtype, arguments.trust_remote_code
     )
     scorer = _make_scorer(arguments, model, tokenizer, scoring, segment)
+    baseline = None if arguments.baseline is None else load_baseline(arguments, scorer)
     results = {
         "model": arguments.model,
         "task": arguments.task,
@@ -45,6 +48,12 @@ def evaluate(arguments: EvaluateArguments, segment: Segmenter | None, examples: 
     }
     print(f"{arguments.task} of {arguments.model}, {scorer.name} scoring")
     print("\n".join(_table(results["results"])))
+    if baseline is not None:
+        beside = {source.name: baseline.compare(results["results"][source.name], source) for source in examples}
+        results["baseline"] = {"folder": arguments.baseline, "title": baseline.title, "results": _defined(beside)}
+        print(f"beside {arguments.baseline} ({baseline.title})")
+        shown = {name: {each: found[each] for each in SHOWN} for name, found in beside.items()}
+        print("\n".join(_table(_defined(shown))))
     if arguments.output_file is not None:
         write_json(Path(arguments.output_file), results)
 

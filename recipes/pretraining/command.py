@@ -30,16 +30,19 @@ def pretrain(
         argv: the words after the program's name; None: this process's.
         offered: the objectives to choose from; none: only the default.
     """
-    chosen, parsed = _read(objective, output_dir, description, argv, offered or [objective])
+    chosen, parsed = read_command(objective, output_dir, description, argv, offered or [objective])
     from weft.recipes.pretraining.run import run_objective  # with the Trainer, which no refusal waits for
 
     run_objective(chosen, parsed)
 
 
-def _read(
+def read_command(
     objective: str, output_dir: str, description: str | None, argv: Sequence[str] | None, offered: Sequence[str]
 ) -> tuple[Objective, Parsed]:
-    """Parse and check the command line: the chosen objective, and all fields.
+    """Parse and check the command line; of the arguments see `pretrain`.
+
+    Returns:
+        The chosen objective, and all fields.
 
     Raises:
         RecipeError: the launcher, a field or several together cannot be obeyed.

@@ -39,6 +39,7 @@ REFUSED |= {
     "recipes/convert.py": ("import", "missing", "."),
     "recipes/benchmark.py": ("--subject", "finetune", "--train_files", "missing.tsv"),
     "recipes/publish.py": ("missing", "me/model"),
+    "recipes/baselines.py": ("--models", "perceptron"),
     "recipes/search.py": ("ask", "missing", "question"),
 }
 

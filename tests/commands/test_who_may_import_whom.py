@@ -16,7 +16,9 @@ ALLOWED = {
     "recipes/conversion": BELOW_ALL | {"tokenizer", "modeling/interop", "recipes/training"},
 }
 ALLOWED["recipes/searching"] = BELOW_ALL | {"tokenizer", "recipes/data"}
+ALLOWED["recipes/classical"] = BELOW_ALL | {"tokenizer", "recipes/data", "recipes/metrics"}
 LOWER = BELOW_ALL | {"tokenizer", "recipes/data", "recipes/training", "recipes/generation", "recipes/metrics"}
+LOWER |= {"recipes/classical"}
 ALLOWED |= dict.fromkeys(("recipes/pretraining", "recipes/finetuning", "recipes/evaluation"), LOWER)
 PACKAGES = {"weft": "modeling", "weft.recipes": "recipes", "weft.tokenizer": "tokenizer"}
 

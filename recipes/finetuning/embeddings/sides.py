@@ -5,19 +5,17 @@ Each is asked the same way: `index` takes the texts that are searched and gives 
 """
 
 import functools
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from weft.recipes.data.segmentation import search_terms
+from weft.recipes.classical.word_vectors import FASTTEXT, VECTOR_SIZE, learn_vectors, words_of
 from weft.recipes.data.word_index import WordIndex, largest
 
 Search = Callable[[Sequence[str]], np.ndarray]
 
 CANDIDATES = 100  # texts that BM25 gives a reranker for each query
-VECTOR_SIZE, BUCKETS, PASSES = 100, 200_000, 5  # of word vectors
 
 
 class Side(Protocol):
@@ -28,11 +26,6 @@ class Side(Protocol):
 
     def similarities(self, firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
         """How alike the two texts of each pair are, [pairs]."""
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in small letters; in scripts without blanks pairs of neighbours."""
-    return [text[first:last].lower() for first, last in search_terms(text)]
 
 
 class Embedder:
@@ -73,12 +66,7 @@ class WordVectors:
     """The mean of the vectors of a text's words, which gensim's FastText learns from the training texts."""
 
     def __init__(self, texts: Sequence[str], seed: int) -> None:
-        from gensim.models import FastText
-
-        sentences = [words for words in map(words_of, texts) if words]
-        # one worker and hashes of our own: the same vectors every time
-        options = {"vector_size": VECTOR_SIZE, "bucket": BUCKETS, "epochs": PASSES, "min_count": 1, "workers": 1}
-        self.vectors = FastText(sentences, seed=seed, hashfxn=_hash, **options).wv
+        self.vectors = learn_vectors(FASTTEXT, [words for words in map(words_of, texts) if words], seed)
 
     def index(self, documents: Sequence[str]) -> Search:
         found = self._embed(documents)
@@ -116,7 +104,3 @@ class Reranker:
 
     def similarities(self, firsts: Sequence[str], seconds: Sequence[str]) -> np.ndarray:
         return np.asarray(self.model.predict(list(zip(firsts, seconds)), **self.options))
-
-
-def _hash(text: str) -> int:
-    return zlib.crc32(text.encode())
