@@ -28,11 +28,25 @@ USUAL_DISCOUNTS: Discounts = (0.5, 1.0, 1.5)  # where too few n-grams were seen 
 NOTHING = -1  # the row of an n-gram that was not seen
 
 
-class Table:
-    """The n-grams of one length, with all that their probabilities need.
+class Keys:
+    """The n-grams of one length, to be looked up: their keys, sorted [n-grams]."""
+
+    def __init__(self, keys: np.ndarray, vocab_size: int) -> None:
+        self.keys, self.vocab_size = keys, vocab_size
+
+    def find(self, histories: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """The rows of n-grams, given as the rows of their histories and their last tokens; NOTHING for unseen ones."""
+        if not len(self.keys):
+            return np.full(len(tokens), NOTHING)
+        wanted = histories * self.vocab_size + tokens
+        rows = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[rows] == wanted, rows, NOTHING)
+
+
+class Table(Keys):
+    """The same with all that their probabilities need.
 
     Attributes:
-        keys: sorted [n-grams].
         counts: a of each [n-grams].
         mass: a - D(a) of each [n-grams].
         totals: sum of a over the n-grams that begin with each history [histories].
@@ -46,7 +60,8 @@ class Table:
         histories: rows of the table of the n-grams that are shorter by one.
         discounts: of counts of 1, 2 and more; None: they are estimated.
         """
-        self.keys, self.counts, self.vocab_size = keys, counts.astype(np.int64), vocab_size
+        super().__init__(keys, vocab_size)
+        self.counts = counts.astype(np.int64)
         self.discounts = discounts_of(self.counts) if discounts is None else discounts
         taken = np.minimum(np.array([0.0, *self.discounts])[np.minimum(self.counts, 3)], self.counts)
         self.mass = self.counts - taken
@@ -58,14 +73,6 @@ class Table:
     def tokens(self) -> np.ndarray:
         """The last token of each n-gram [n-grams]."""
         return self.keys % self.vocab_size
-
-    def find(self, histories: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """The rows of n-grams, given as the rows of their histories and their last tokens; NOTHING for unseen ones."""
-        if not len(self.keys):
-            return np.full(len(tokens), NOTHING)
-        wanted = histories * self.vocab_size + tokens
-        rows = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where(self.keys[rows] == wanted, rows, NOTHING)
 
     def interpolate(self, histories: np.ndarray, rows: np.ndarray, shorter: np.ndarray) -> np.ndarray:
         """Probabilities given histories, of n-grams in `rows`, from those given histories that are shorter by one."""
@@ -197,7 +204,7 @@ def count_ngrams(
                 counts[0] += np.bincount(block[places_of(begins) > 0], minlength=vocab_size)
                 bar.update(len(block))
         for length in range(2, order + 1):
-            bare = [_Keys(each, vocab_size) for each in keys]
+            bare = [Keys(each, vocab_size) for each in keys]
             found = _count_length(read, bare, vocab_size, bar)
             parents, last = np.divmod(found.keys, vocab_size)
             suffixes = last if length == 2 else bare[-1].find(suffixes[parents], last)
@@ -222,13 +229,6 @@ def discounts_of(counts: np.ndarray) -> Discounts:
     return found if all(0 <= each <= most for most, each in enumerate(found, 1)) else USUAL_DISCOUNTS
 
 
-class _Keys(Table):
-    """A table that is only looked up."""
-
-    def __init__(self, keys: np.ndarray, vocab_size: int) -> None:
-        self.keys, self.vocab_size = keys, vocab_size
-
-
 class _Counted:
     """N-grams of one length: keys, how often each was seen, and how many documents begin with it [n-grams]."""
 
@@ -250,9 +250,7 @@ class _Counted:
         return result
 
 
-def _count_length(
-    read: Callable[[], Iterator[Block]], shorter: Sequence[Table], vocab_size: int, bar: tqdm
-) -> _Counted:
+def _count_length(read: Callable[[], Iterator[Block]], shorter: Sequence[Keys], vocab_size: int, bar: tqdm) -> _Counted:
     """Count the n-grams that are longer by one than those of the last table."""
     found = _Counted()
     for block, begins in read():
