@@ -46,10 +46,11 @@ class HiddenMarkovModel(TokenModel):
     def random(
         cls, states: int, unigrams: np.ndarray, has_start: bool, seed: int, dtype: Any = np.float32
     ) -> "HiddenMarkovModel":
-        """One to begin with: each state emits about what the text holds as a whole, and goes to any state."""
+        """One to begin with: each state emits tokens of the text more or less often, and goes to any state."""
         draw = np.random.default_rng(seed)
         transitions = draw.dirichlet(np.ones(states), size=states)
-        emissions = unigrams[:, None] * draw.uniform(0.5, 1.5, (len(unigrams), states))
+        # states that differ much from the beginning: from nearly equal ones it takes twice as many iterations
+        emissions = unigrams[:, None] * draw.exponential(size=(len(unigrams), states))
         initial = np.full(states, 1 / states)
         arrays = (initial, transitions, emissions / emissions.sum(0))
         return cls(*(each.astype(dtype) for each in arrays), has_start)

@@ -76,7 +76,8 @@ class Table(Keys):
 
     def interpolate(self, histories: np.ndarray, rows: np.ndarray, shorter: np.ndarray) -> np.ndarray:
         """Probabilities given histories, of n-grams in `rows`, from those given histories that are shorter by one."""
-        seen = np.flatnonzero((histories != NOTHING) & (self.totals[histories] > 0))
+        seen = np.flatnonzero(histories != NOTHING)
+        seen = seen[self.totals[histories[seen]] > 0]
         histories, rows = histories[seen], rows[seen]
         own = np.where(rows == NOTHING, 0.0, self.mass[rows])
         result = shorter.copy()

@@ -41,6 +41,6 @@ def draw_token(probabilities: np.ndarray, draw: np.random.Generator, temperature
     sharpened = probabilities ** (1 / temperature)
     sharpened /= sharpened.sum()
     order = np.argsort(-sharpened, kind="stable")
-    before = np.cumsum(sharpened[order]) - sharpened[order]
-    kept = order[: max(1, int(np.count_nonzero(before < top_p)))]
-    return int(draw.choice(kept, p=sharpened[kept] / sharpened[kept].sum()))
+    ends = np.cumsum(sharpened[order])
+    kept = 1 + int(np.searchsorted(ends[:-1], top_p))  # the first that reaches top_p is the last
+    return int(order[np.searchsorted(ends[:kept], draw.random() * ends[kept - 1], side="right")])

@@ -102,7 +102,7 @@ def test_no_iteration_makes_likelihood_and_prior_smaller():
 def test_learning_finds_what_alternates_and_single_precision_is_as_good():
     """Of two kinds of tokens in turn, a model without states knows one bit less for each token."""
     draw = np.random.default_rng(0)
-    rows = [[0, *(draw.integers(2, 5, 40) + 3 * (np.arange(40) % 2)).tolist(), 1] for _ in range(200)]
+    rows = [[0, *(draw.integers(2, 5, 40) + 3 * (np.arange(40) % 2)).tolist(), 1] for _ in range(100)]
     losses = []
     model = learn(blocks(rows, 70), 3, 25, 8, True, watch=lambda number, loss: losses.append(loss))
     assert model.emissions.dtype == np.float32 and len(losses) == 25

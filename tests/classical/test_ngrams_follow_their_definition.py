@@ -63,7 +63,7 @@ def test_probabilities_are_those_of_the_definition(order, marked, number):
     documents = make_documents(number, VOCABULARY, marked=marked)
     model, reference = count_ngrams(blocks(documents), order, VOCABULARY, quiet=True), ByDictionary(documents, order)
     np.testing.assert_allclose([table.discounts for table in model.tables], reference.discounts, rtol=1e-12)
-    assert number != 120 or order == 1 or USUAL_DISCOUNTS not in [table.discounts for table in model.tables[1:]]
+    assert number != 120 or order == 1 or USUAL_DISCOUNTS not in [table.discounts for table in model.tables[1:4]]
     found, begins = model.log_probs(*joined(HELD_OUT)), joined(HELD_OUT)[1]
     for first, document in zip(begins, HELD_OUT):
         expected = [0.0, *(math.log(reference.probability(document[t], document[:t])) for t in range(1, len(document)))]

@@ -19,17 +19,17 @@ from weft.recipes.classical.token_model import TokenModel
 from weft.recipes.classical.word_vectors import read_pairs
 from weft.recipes.common.command_line import Parsed
 from weft.recipes.common.errors import RecipeError, refusing_unwritable
-from weft.recipes.common.files import new_file, new_folder, read_json, write_json, write_text
+from weft.recipes.common.files import new_folder, read_json, write_json, write_text
 from weft.recipes.common.processes import world_size
 from weft.recipes.data.arguments import DataArguments
 from weft.recipes.data.corpus import Corpus
 from weft.recipes.data.prepare import prepare, report
 from weft.recipes.evaluation.model_loading import load_model
-from weft.recipes.generation.generate_text import generate_texts
+from weft.recipes.generation.generate_text import generate_texts, start_ids
 from weft.recipes.pretraining.command import read_command
 from weft.recipes.pretraining.objectives.base import Objective
 from weft.recipes.pretraining.run import run_objective
-from weft.recipes.training.run_folder import METRICS, open_run, opened, start_run
+from weft.recipes.training.run_folder import METRICS, finished_folder, open_run, opened, start_run
 
 RESULT, RESULTS = "result.json", "baselines.json"
 SAMPLE_TOKENS, SAMPLING = 60, {"temperature": 0.8, "top_p": 0.95}
@@ -62,7 +62,7 @@ def compare(parsed: Parsed) -> None:
         print(report(corpus), flush=True)
         bench = Bench(arguments, corpus, folder)
         bench.learn_all()
-        bench.write(compare_vectors(arguments, corpus, bench.networks(), pairs))
+        bench.write(compare_vectors(arguments, corpus, bench.networks(), pairs), with_picture=True)
         print(f"finished: {folder / TABLE} has the table, the samples and the vectors of words")
 
 
@@ -100,23 +100,24 @@ class Bench:
             print(f"{name} ...", flush=True)
             self.results[name] = self._train(name) if name in NETWORKS else self._learn(name)
             print(f"{name}: {self.results[name].told()}", flush=True)
-            self.write(None)
+            self.write()
 
     def networks(self) -> dict[str, Path]:
         """The folders of the networks that are finished."""
         return {NETWORKS[name].title: self.folder / name for name in self.results if name in NETWORKS}
 
-    def write(self, similarity: dict[str, Any] | None) -> None:
-        """Write the table, the picture and baselines.json of what is there."""
+    def write(self, similarity: dict[str, Any] | None = None, with_picture: bool = False) -> None:
+        """Write the table and baselines.json of what is there, in the end also the picture."""
         order = [self.results[name] for name in MODELS if name in self.results]
         made = {"models": [dataclasses.asdict(each) for each in order], "word_similarity": similarity}
         splits, vocabulary = self.corpus.description["splits"], self.vocab_size
-        write_json(self.folder / RESULTS, {**made, "text": {"vocab_size": vocabulary, **splits}})
         told = "" if similarity is None else describe_pairs(similarity)
-        markdown = as_markdown(order, self.corpus.description, self.arguments.sequence_length, told)
-        write_text(self.folder / TABLE, markdown)
-        with new_file(self.folder / PICTURE) as partial:
-            draw(order, partial)
+        with finished_folder(self.folder) as staging:
+            write_json(staging / RESULTS, {**made, "text": {"vocab_size": vocabulary, **splits}})
+            page = as_markdown(order, self.corpus.description, self.arguments.sequence_length, told)
+            write_text(staging / TABLE, page)
+            if with_picture:
+                draw(order, staging / PICTURE)
 
     def _learn(self, name: str) -> Result:
         """Learn a model that is no network, and keep it in its folder."""
@@ -185,5 +186,6 @@ def _written_by(folder: Path, seed: int) -> str:
     """A text that a checkpoint writes."""
     model, tokenizer, _ = load_model(str(folder), "causal")
     transformers.set_seed(seed)
-    options = {"max_new_tokens": SAMPLE_TOKENS, "do_sample": True, "top_k": 0, **SAMPLING}
+    longest = max(1, min(SAMPLE_TOKENS, tokenizer.model_max_length - len(start_ids(tokenizer, ""))))
+    options = {"max_new_tokens": longest, "do_sample": True, "top_k": 0, **SAMPLING}
     return generate_texts(model, tokenizer, [""], **options)[0]
