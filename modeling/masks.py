@@ -179,8 +179,7 @@ def create_masks(
     layer_types, cut = [each for each in layer_types if each not in cut], cut | states
     longest, edits = tokens, []
     if past_key_values is not None and (documents is not None or prefix_mask is not None):
-        sizes = (past_key_values.get_mask_sizes(tokens, index) for index in config.attention_layers)
-        longest = max((length for length, _ in sizes), default=tokens)
+        longest = max([tokens, *(past_key_values.get_mask_sizes(tokens, each)[0] for each in config.attention_layers)])
     if documents is not None:
         attention_mask = None
         documents = nn.functional.pad(documents.expand(inputs_embeds.shape[0], -1), (0, longest - tokens), value=-1)

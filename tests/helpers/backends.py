@@ -121,7 +121,7 @@ def outcome(feature: str, backend: str) -> str:
         return REFUSED if feature in by_call else ON_GPU
     for causal in directions(feature):
         if backend == "flex_attention":
-            with patch("weft.attention.compile_friendly_flex_attention", written_out):
+            with patch("weft.backends.compile_friendly_flex_attention", written_out):
                 compare(feature, backend, causal, ("left", "right", "packed"), with_gradients=False)
         else:
             compare(feature, backend, causal, ("left", "right", "packed"))

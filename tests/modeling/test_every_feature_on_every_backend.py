@@ -34,7 +34,7 @@ def test_flex_attention_never_writes_a_bias_out(feature: str) -> None:
     refuse = AssertionError("a bias was written out")
     with (
         torch.no_grad(),
-        patch("weft.attention.compile_friendly_flex_attention", written_out),
+        patch("weft.backends.compile_friendly_flex_attention", written_out),
         patch.object(ScoreBias, "dense", side_effect=refuse),
     ):
         assert model(**batch).logits.isfinite().all()
