@@ -20,6 +20,8 @@ from weft.recipes.common import command_line
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")])
 READ = [page for page in PAGES if page.name not in ("RESULTS.md", "CHANGELOG.md")]
+TRANSLATED = {page: page.with_name(page.name.replace(".zh.md", ".md")) for page in READ if ".zh." in page.name}
+INTRODUCTIONS = ROOT / "docs" / "introductions.md"
 # What may stand before a command in a shell: a variable for it alone.
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 TASKS = {"pydoc": "classification", "conll2000": "tokens", "squad": "qa", "swag": "choice", "chat": "chat"}
@@ -124,6 +126,62 @@ def test_files_that_are_named_are_there(page: Path) -> None:
             assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("page", READ, ids=lambda page: page.name)
+def test_names_that_lead_to_a_file_are_in_it(page: Path) -> None:
+    """Links with a name of code as their text, and a Python file as their target."""
+    for name, path in re.findall(r"\[`([\w.]+)`\]\(([^)#]+\.py)\)", page.read_text(encoding="utf-8")):
+        within = ast.parse((page.parent / path).read_text(encoding="utf-8"))
+        for part in name.split("."):
+            found = [node for node in ast.walk(within) if part in names_of(node)]
+            assert found, f"{name} is not in {path}"
+            within = found[0]
+
+
+def names_of(node: ast.AST) -> set[str]:
+    """What a statement gives a name to."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+
+
+@pytest.mark.parametrize("page", [INTRODUCTIONS, *TRANSLATED], ids=lambda page: page.name)
+def test_commands_within_sentences_are_those_that_there_are(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = set(re.findall(r"(?m)^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text()))
+    for span in re.findall(r"`((?:recipes/\w+\.py --|make )[^`]*)`", page.read_text(encoding="utf-8")):
+        words = shlex.split(span)
+        if words[0] == "make":
+            assert words[1] in targets, span
+        else:
+            with monkeypatch.context() as patch:
+                read_as_recipe(words[0], words[1:], patch)
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.name)
+def test_a_translation_has_the_code_and_the_commands_of_its_page(page: Path) -> None:
+    """What is run is the page itself; comments may be translated."""
+    code, commands = [[each(one) for one in (page, TRANSLATED[page])] for each in (programs_of, commands_of)]
+    assert code[0] == code[1]
+    assert commands[0] == commands[1]
+
+
+def programs_of(page: Path) -> list[str]:
+    return [ast.dump(ast.parse(block)) for _, block in blocks_of(page, "python")]
+
+
+def test_the_words_of_the_introductions_lead_to_the_same_places_in_both_languages() -> None:
+    english, chinese = (rows_of_words(page) for page in (INTRODUCTIONS, INTRODUCTIONS.with_suffix(".zh.md")))
+    assert len({word for word, _ in english}) == len(english) > 100
+    places = [[re.findall(r"`[^`]+`|\]\([^)#]+", where) for _, where in rows] for rows in (english, chinese)]
+    assert places[0] == places[1]
+
+
+def rows_of_words(page: Path) -> list[tuple[str, str]]:
+    """The rows of the last table of a page: a word, and where it is."""
+    table = re.findall(r"(?m)^\| (.+) \| (.+) \|$", page.read_text(encoding="utf-8").rpartition("| --- | --- |\n")[2])
+    return [(word, where) for word, where in table]
+
+
 API = ROOT / "docs" / "python_api.md"
 PROMISED = dict(re.findall(r"`(weft\.[\w.]+)(\(.*?\))?`", API.read_text(encoding="utf-8").partition("\n## ")[0]))
 
@@ -177,7 +235,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-PROGRAMS = [page for page in READ if blocks_of(page, "python")]
+PROGRAMS = [page for page in READ if page not in TRANSLATED and blocks_of(page, "python")]
 
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
