@@ -188,6 +188,7 @@ REFUSED: dict[str, dict[str, Any]] = {
         "sliding_window": 5,
         "architectures": ["WeftForMaskedLM"],
     },
+    "layer_types without keys and values": {"layer_types": ["recurrent", "full_attention"], "num_hidden_layers": 2},
     "norm_offset": {"norm_offset": 1.0},
     "lm_head_transform": {"lm_head_transform": True},
     "lm_head_scale": {"lm_head_scale": 0.5},
