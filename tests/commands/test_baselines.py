@@ -109,7 +109,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, 
     baselines.main(["--data", str(english), "--output_dir", str(tmp_path / "out"), "--plan", "true"])
     printed = capsys.readouterr().out
     assert "word2vec and fasttext are left out: pip install gensim" in printed
-    assert "64 states, 20 passes over the text" in printed and "LSTM, tokens 400k" in printed
+    assert "64 states, 20 passes over the text" in printed and "LSTM, tokens 300k" in printed
     assert not (tmp_path / "out").exists()
 
 

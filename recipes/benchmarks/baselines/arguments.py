@@ -59,7 +59,7 @@ class BaselineArguments(Options):
     iterations: int = option(20, "passes over the text in which the hidden Markov model learns", least=1)
     preset: str = option("tiny", f"shape of the networks: {', '.join(PRESETS)}", choices=PRESETS)
     sequence_length: int = option(256, "tokens of a row of the networks", least=2)
-    tokens: str | None = option(None, "tokens that each network sees, e.g. 20M; without tokens or budget 400k")
+    tokens: str | None = option(None, "tokens that each network sees, e.g. 20M; without tokens or budget 300k")
     budget: str | None = option(None, "or the time that each network may take, e.g. 10m")
     vectors: list[str] = option(
         list(VECTORS),
@@ -104,7 +104,7 @@ class BaselineArguments(Options):
     @property
     def length(self) -> dict[str, str]:
         """How long each network is trained, as a field of pretrain_clm.py."""
-        return {"budget": self.budget} if self.budget else {"tokens": self.tokens or "400k"}
+        return {"budget": self.budget} if self.budget else {"tokens": self.tokens or "300k"}
 
     def settings(self, data: DataArguments) -> dict[str, Any]:
         """All fields, as run.json notes them."""
